@@ -1,0 +1,1 @@
+"""``cct-bench``: one module per command."""

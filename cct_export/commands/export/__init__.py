@@ -1,0 +1,1 @@
+"""``cct-export``: one module per command."""

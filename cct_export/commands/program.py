@@ -1,0 +1,94 @@
+"""The two programs: groups whose commands are modules, loaded by name."""
+
+import logging
+import sys
+import traceback
+from types import ModuleType
+from typing import Any
+
+import click
+
+from cct_export import __version__, registry
+from cct_export.errors import CCTExportError
+
+# Options may be written with _ for -, as many Python users do.
+CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": lambda token: token.replace("_", "-"),
+    "max_content_width": 100,
+}
+
+
+class Program(click.Group):
+    """A group whose commands are the modules of a package, each with a ``command``.
+
+    Args:
+        room: dotted name of the package.
+        **attributes: passed to ``click.Group``.
+    """
+
+    def __init__(self, room: str, **attributes: Any) -> None:
+        super().__init__(context_settings=CONTEXT, **attributes)
+        self.room = room
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names of the modules."""
+        return registry.names(self.room)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports the module ``cmd_name`` and returns its command."""
+        if cmd_name not in registry.names(self.room):
+            return None
+        module: ModuleType = registry.load(self.room, cmd_name)
+        command: click.Command = module.command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command; any error becomes one line and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except Exception as error:
+            if logging.getLogger("cct_export").isEnabledFor(logging.DEBUG):
+                traceback.print_exc()
+            ctx.exit(_say(error))
+
+
+def _say(error: Exception) -> int:
+    """Prints ``error`` as one line and returns the exit code it stands for."""
+    if isinstance(error, CCTExportError):
+        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        return error.exit_code
+    first = str(error).strip().partition("\n")[0]
+    click.echo(
+        f"error: {type(error).__name__}: {first} (not foreseen: -v shows where it happened)",
+        err=True,
+    )
+    return 1
+
+
+def _program(room: str, about: str) -> Program:
+    program = Program(room, help=about)
+    return click.version_option(__version__, package_name="cct-export")(program)  # type: ignore[return-value]
+
+
+export = _program(
+    "cct_export.commands.export",
+    "Train a Compact Convolutional Transformer, export it to TFLite or ONNX, and prove that the "
+    "file still is the same model.",
+)
+bench = _program(
+    "cct_export.commands.bench",
+    "Measure latency, memory and accuracy of an exported file or of the Keras model.",
+)
+
+
+def export_main() -> None:
+    """Entry point of ``cct-export``."""
+    sys.exit(export(prog_name="cct-export"))
+
+
+def bench_main() -> None:
+    """Entry point of ``cct-bench``."""
+    sys.exit(bench(prog_name="cct-bench"))

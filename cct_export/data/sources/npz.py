@@ -1,0 +1,51 @@
+"""An ``.npz`` with ``x_train``, ``y_train``, ``x_test``, ``y_test`` and, if wanted, ``classes``."""
+
+import zipfile
+
+import numpy as np
+
+from cct_export.data.dataset import (
+    ArraySplit,
+    Dataset,
+    ImageShape,
+    checked_labels,
+    checked_pixels,
+    existing,
+)
+from cct_export.errors import InvalidData
+
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def read(name: str, shape: ImageShape) -> Dataset:
+    """Returns the dataset in the file ``name``; pickled objects in it are never loaded.
+
+    Args:
+        name: path of the file. ``x_*`` are uint8 ``(N, *shape)``, ``y_*`` integers ``(N,)`` or
+            ``(N, 1)``.
+        shape: height, width and channels that the model takes.
+
+    Raises:
+        InvalidData: the file is not such an .npz; the message names file and key.
+    """
+    path = existing(name)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [key for key in KEYS if key not in archive]
+            if missing:
+                raise InvalidData(f"{path}: no {missing[0]} in it: it needs {', '.join(KEYS)}")
+            arrays = {key: archive[key] for key in (*KEYS, "classes") if key in archive}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InvalidData(f"{path} cannot be read as .npz: {error}") from error
+    classes = tuple(str(label) for label in arrays.get("classes", ()))
+    splits = []
+    for part in ("train", "test"):
+        pixels = checked_pixels(arrays[f"x_{part}"], shape, f"{path} x_{part}")
+        labels = checked_labels(
+            arrays[f"y_{part}"], len(pixels), len(classes) or None, f"{path} y_{part}"
+        )
+        splits.append(ArraySplit(pixels, labels))
+    if not classes:
+        count = 1 + max(int(split.labels.max()) for split in splits)
+        classes = tuple(str(index) for index in range(count))
+    return Dataset(name, classes, *splits)

@@ -1,0 +1,73 @@
+"""The errors a caller may see, each one line that says what is wrong and what to do.
+
+CCTExportError
+├── MissingDependency     a library that an extra installs is not here
+├── UnsupportedScheme     the format has no such quantization scheme
+├── InvalidModel          the file is not a model that can be used
+├── InvalidArtifact       the .tflite or .onnx file cannot be used
+├── InvalidData           images or labels cannot be used
+├── OutputError           the result cannot be written where it was asked for
+├── ConversionError       the converter refused the model
+├── RuntimeUnavailable    the engine, delegate or device is not available here
+└── EngineFailed          the engine broke while running the artifact
+
+A failed check (parity, accuracy) is a result, not an error: commands turn it into an exit code.
+"""
+
+
+class CCTExportError(Exception):
+    """Root of the tree; ``exit_code`` is what a command ends with."""
+
+    exit_code = 1
+
+
+class MissingDependency(CCTExportError):
+    """A library of an optional extra is not installed.
+
+    Args:
+        library: import name, such as ``tensorflow``.
+        extra: the extra of this package that installs it.
+    """
+
+    exit_code = 6
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(
+            f"{library} is not installed: pip install 'cct-export[{extra}]' brings it"
+        )
+
+
+class UnsupportedScheme(CCTExportError):
+    """The quantization scheme does not exist, or not for the format asked for."""
+
+    exit_code = 2
+
+
+class InvalidModel(CCTExportError):
+    """The model cannot be read, is unsafe, or is not an image classifier."""
+
+
+class InvalidArtifact(CCTExportError):
+    """The exported file cannot be read by its engine."""
+
+
+class InvalidData(CCTExportError):
+    """Images or labels are missing, unreadable or of the wrong kind."""
+
+
+class OutputError(CCTExportError):
+    """The output cannot be written; nothing was left half-written."""
+
+
+class ConversionError(CCTExportError):
+    """A converter refused the model; the message lists the operators where it knows them."""
+
+
+class RuntimeUnavailable(CCTExportError):
+    """The engine, delegate or device asked for is not available on this machine."""
+
+    exit_code = 6
+
+
+class EngineFailed(CCTExportError):
+    """The engine failed or crashed while it ran the artifact."""

@@ -1,0 +1,62 @@
+"""Writing files so that a reader sees the old file or the new one, never half of one."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cct_export.errors import OutputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside ``path`` that becomes ``path`` if the block succeeds.
+
+    Args:
+        path: the file to make or replace; its folder is created when missing.
+
+    Yields:
+        A path with the same suffix to write to. On any error it is removed and ``path`` is as it
+        was before.
+
+    Raises:
+        OutputError: the folder or file cannot be written, or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder; name a file")
+        handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=".tmp-", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        # mkstemp makes files private; the result gets what any new file would.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes ``content`` to ``path`` in one step; raises ``OutputError`` as ``replacing``."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes UTF-8 ``content`` to ``path`` in one step; raises ``OutputError``."""
+    write_bytes(path, content.encode())
+
+
+def sha256(path: Path) -> str:
+    """Returns the hexadecimal SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,68 @@
+"""The Compact Convolutional Transformer as a Keras model."""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from cct_export.model.layers import (
+    NORM_EPSILON,
+    PACKAGE,
+    ConvTokenizer,
+    PositionEmbedding,
+    SequencePooling,
+    TransformerBlock,
+)
+from cct_export.specs import ModelSpec
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class CCT(keras.Model):
+    """An image classifier from raw pixels (0–255, NHWC) to logits.
+
+    Rescaling, random crop and random flip are part of the model and do nothing random at
+    inference.
+
+    Args:
+        spec: the architecture; a ``ModelSpec``, or its ``to_dict`` form as found in a file.
+        **kwargs: passed to ``keras.Model`` (``name``).
+    """
+
+    def __init__(self, spec: ModelSpec | dict[str, Any], **kwargs: Any) -> None:
+        if isinstance(spec, dict):
+            spec = ModelSpec(**spec)
+        size = spec.image_size
+        image = layers.Input((size, size, spec.channels), name="image")
+        x = layers.Rescaling(1 / 255, name="rescaling")(image)
+        x = layers.RandomCrop(size, size, name="random_crop")(x)
+        x = layers.RandomFlip("horizontal", name="random_flip")(x)
+        x = ConvTokenizer(spec.filters, spec.kernel, name="tokenizer")(x)
+        if spec.positional == "learnable":
+            x = PositionEmbedding(name="position_embedding")(x)
+        for index in range(spec.layers):
+            x = TransformerBlock(
+                spec.heads,
+                spec.head_dim,
+                spec.mlp_units,
+                dropout=spec.dropout,
+                stochastic_depth=spec.stochastic_depth * index / max(1, spec.layers - 1),
+                name=f"block_{index}",
+            )(x)
+        x = layers.LayerNormalization(epsilon=NORM_EPSILON, name="norm")(x)
+        x = SequencePooling(name="pooling")(x)
+        logits = layers.Dense(spec.classes, name="logits")(x)
+        kwargs.setdefault("name", spec.name)
+        super().__init__(inputs=image, outputs=logits, **kwargs)
+        self.spec = spec
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns every constructor argument."""
+        return {"name": self.name, "trainable": self.trainable, "spec": self.spec.to_dict()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "CCT":
+        """Returns a fresh model of the configuration that ``get_config`` gave."""
+        trainable = config.pop("trainable", True)
+        model = cls(**config)
+        model.trainable = trainable
+        return model

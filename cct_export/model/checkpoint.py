@@ -1,0 +1,82 @@
+"""Reading and writing ``.keras`` files."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+
+# Registers the layers, so that files of ours load.
+from cct_export.data.dataset import ImageShape
+from cct_export.errors import InvalidModel
+from cct_export.files import replacing
+from cct_export.model.cct import CCT
+
+
+def save(model: keras.Model, path: Path) -> None:
+    """Writes ``model`` to ``path`` (suffix ``.keras``) in one step; raises ``OutputError``."""
+    with replacing(path) as temporary:
+        model.save(temporary)
+
+
+def without_optimizer(model: CCT) -> CCT:
+    """Returns an uncompiled twin of ``model``: saved, it takes a third of the bytes."""
+    twin = CCT(model.spec)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def load(path: Path) -> keras.Model:
+    """Reads a ``.keras`` file; Python code in it is never run (Keras' safe mode).
+
+    Raises:
+        InvalidModel: missing, truncated, not a Keras file, unsafe, or no image classifier.
+    """
+    if not path.is_file():
+        raise InvalidModel(f"no such model file: {path}")
+    if not zipfile.is_zipfile(path):
+        raise InvalidModel(f"{path} is not a .keras file, or it is truncated: save the model again")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    # Keras raises whatever its layers raise: every kind means that this file cannot be used.
+    except Exception as error:
+        raise InvalidModel(f"{path} cannot be loaded: {_reason(error)}") from error
+    check_classifier(model, str(path))
+    return model
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "safe_mode" in text or "unsafe" in text.lower() or "lambda" in text.lower():
+        return "it holds Python code (a Lambda layer or another callable), which is never run"
+    first = text.strip().partition("\n")[0]
+    return f"{first or type(error).__name__}"
+
+
+def image_shape(model: keras.Model) -> ImageShape:
+    """Returns height, width and channels of the model's input."""
+    _, height, width, channels = model.inputs[0].shape
+    return height, width, channels
+
+
+def check_classifier(model: Any, where: str) -> None:
+    """Checks that ``model`` maps images (N, H, W, 1 or 3) to logits (N, classes).
+
+    Raises:
+        InvalidModel: it does not; the message has the shapes found.
+    """
+    inputs = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
+    outputs = [tuple(tensor.shape) for tensor in getattr(model, "outputs", None) or ()]
+    good = (
+        len(inputs) == len(outputs) == 1
+        and len(inputs[0]) == 4
+        and None not in inputs[0][1:]
+        and inputs[0][3] in (1, 3)
+        and len(outputs[0]) == 2
+        and (outputs[0][1] or 0) >= 2
+    )
+    if not good:
+        raise InvalidModel(
+            f"{where} is not an image classifier: it maps {inputs} to {outputs}; "
+            "needed is one image (None, height, width, 1 or 3) to logits (None, classes)"
+        )

@@ -1,0 +1,88 @@
+"""What is asked for: frozen records, standard library only."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Architecture of a Compact Convolutional Transformer (arXiv:2104.05704).
+
+    Attributes:
+        name: preset name, or any name of the user's.
+        image_size: height and width of the input in pixels.
+        channels: channels of the input.
+        classes: number of logits.
+        filters: output channels of each tokenizer convolution; the last is the width of the
+            transformer.
+        kernel: size of the tokenizer's convolutions.
+        layers: number of transformer blocks.
+        heads: attention heads per block.
+        head_dim: width of one head's query and key.
+        mlp_units: widths of the dense layers of a block's MLP; the last is the width of the
+            transformer.
+        positional: position embedding, ``learnable`` or ``none``.
+        dropout: dropout rate in attention and MLP while training, 0 to 1.
+        stochastic_depth: rate at which the last block is dropped while training; earlier blocks
+            linearly less, the first never.
+    """
+
+    name: str = "cct"
+    image_size: int = 32
+    channels: int = 3
+    classes: int = 10
+    filters: tuple[int, ...] = (64, 128)
+    kernel: int = 3
+    layers: int = 2
+    heads: int = 2
+    head_dim: int = 128
+    mlp_units: tuple[int, ...] = (128, 128)
+    positional: str = "learnable"
+    dropout: float = 0.1
+    stochastic_depth: float = 0.1
+
+    def __post_init__(self) -> None:
+        # JSON has no tuples: a spec read back from a file must equal the one that was written.
+        object.__setattr__(self, "filters", tuple(self.filters))
+        object.__setattr__(self, "mlp_units", tuple(self.mlp_units))
+        if self.positional not in ("learnable", "none"):
+            raise ValueError(f"positional must be 'learnable' or 'none', not {self.positional!r}")
+        if self.mlp_units[-1] != self.width:
+            raise ValueError(
+                f"the last of mlp_units ({self.mlp_units[-1]}) must equal the width ({self.width})"
+            )
+
+    @property
+    def width(self) -> int:
+        """Channels of every token."""
+        return self.filters[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain JSON types."""
+        fields = asdict(self)
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items()}
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """A training run; the defaults are the recipe of the keras.io example.
+
+    Attributes:
+        data: what ``--data`` says.
+        epochs: passes over the training images.
+        batch: images per step.
+        learning_rate: of AdamW, constant.
+        weight_decay: of AdamW, decoupled.
+        label_smoothing: 0 to 1.
+        validation: fraction of the training images held out to choose the best epoch.
+        seed: of initial weights, order, augmentation, dropout and the held-out images.
+    """
+
+    data: str
+    epochs: int = 30
+    batch: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.1
+    validation: float = 0.1
+    seed: int = 0

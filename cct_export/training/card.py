@@ -1,0 +1,80 @@
+"""The model card: what the weights are, how they came to be, how good they are."""
+
+from typing import Any
+
+from cct_export.files import write_text
+from cct_export.training.run import History, RunDirectory
+
+_FRONT = """---
+library_name: keras
+pipeline_tag: image-classification
+tags:
+- image-classification
+- compact-convolutional-transformer
+---
+"""
+
+
+def write(run: RunDirectory, history: History) -> None:
+    """Writes ``README.md`` of a finished run from its record and history."""
+    record = run.record()
+    model, train, test = record["model"], record["train"], record["test"]
+    best = max(history, key=lambda entry: entry["val_accuracy"])
+    environment = ", ".join(f"{key} {value}" for key, value in record["environment"].items())
+    lines = [
+        _FRONT,
+        f"# {model['name']}",
+        "",
+        "A Compact Convolutional Transformer (arXiv:2104.05704) that takes raw RGB pixels (0-255, "
+        f"{model['image_size']}×{model['image_size']}) and gives {model['classes']} logits.",
+        "",
+        f"Classes: {', '.join(record['classes'])}.",
+        "",
+        "## Result",
+        "",
+        "| split | images | top-1 | top-5 |",
+        "|---|---|---|---|",
+        f"| test | {test['samples']:,} | {test['top1']:.2%} | {test['top5']:.2%} |",
+        f"| validation (best epoch, {best['epoch']}) | {train['validation']:.0%} of training "
+        f"| {best['val_accuracy']:.2%} | {best['val_top5']:.2%} |",
+        "",
+        f"The best of {len(history)} epochs was chosen by validation top-1; the test split was "
+        "used once, at the end.",
+        "",
+        "## Recipe",
+        "",
+        "| | |",
+        "|---|---|",
+        "| optimizer | AdamW |",
+        *(f"| {key.replace('_', ' ')} | {value} |" for key, value in train.items()),
+        "| augmentation | horizontal flip |",
+        *_architecture_rows(model),
+        "",
+        "## Made by",
+        "",
+        "```",
+        command(model, train),
+        "```",
+        "",
+        f"Environment: {environment}.",
+        "",
+        "## Limits",
+        "",
+        "It knows its training classes only and answers with one of them for any picture. "
+        "Accuracy on images from another source than the test split is not known.",
+        "",
+    ]
+    write_text(run.card_file, "\n".join(lines))
+
+
+def _architecture_rows(model: dict[str, Any]) -> list[str]:
+    keys = ("filters", "layers", "heads", "head_dim", "mlp_units", "dropout", "stochastic_depth")
+    return [f"| {key.replace('_', ' ')} | {model[key]} |" for key in keys]
+
+
+def command(model: dict[str, Any], train: dict[str, Any]) -> str:
+    """Returns the command line that repeats a run."""
+    return (
+        f"cct-export train --model {model['name']} --data {train['data']} "
+        f"--epochs {train['epochs']} --seed {train['seed']}"
+    )

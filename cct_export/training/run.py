@@ -1,0 +1,104 @@
+"""The run directory: what was asked, how it went, and all that is needed to go on."""
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from cct_export.errors import CCTExportError, InvalidModel
+from cct_export.files import replacing, write_text
+from cct_export.specs import ModelSpec, TrainSpec
+
+History = list[dict[str, float]]
+
+
+class RunDirectory:
+    """Files of one training run: ``run.json``, ``state.npz``, ``best.keras``, ``metrics.csv``,
+    ``curves.png``, ``README.md``.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record_file = path / "run.json"
+        self.state_file = path / "state.npz"
+        self.best_file = path / "best.keras"
+        self.metrics_file = path / "metrics.csv"
+        self.curves_file = path / "curves.png"
+        self.card_file = path / "README.md"
+
+    def begin(self, model: ModelSpec, train: TrainSpec, resume: bool) -> None:
+        """Writes what is asked, or checks that it is what an earlier run here asked.
+
+        Raises:
+            CCTExportError: a run is here and ``resume`` is false, none is here and it is true, or
+                the two ask for different things (more epochs are welcome).
+            OutputError: the folder cannot be written.
+        """
+        asked = {"model": model.to_dict(), "train": asdict(train)}
+        if self.record_file.exists() and not resume:
+            raise CCTExportError(
+                f"{self.path} already holds a run: add --resume to go on, or choose another folder"
+            )
+        if resume:
+            before = self.record()
+            for part, fields in asked.items():
+                for key, value in fields.items():
+                    if key != "epochs" and before[part].get(key) != value:
+                        raise CCTExportError(
+                            f"{self.path} was begun with {part} {key} {before[part].get(key)!r}, "
+                            f"not {value!r}: resume with the same options"
+                        )
+        write_text(self.record_file, json.dumps(asked, indent=2) + "\n")
+
+    def record(self) -> dict[str, Any]:
+        """Returns the content of ``run.json``.
+
+        Raises:
+            InvalidModel: there is none, or it is not readable.
+        """
+        try:
+            record: dict[str, Any] = json.loads(self.record_file.read_text())
+        except FileNotFoundError:
+            raise InvalidModel(f"{self.path} is not a run directory: no run.json in it") from None
+        except (OSError, ValueError) as error:
+            raise InvalidModel(f"{self.record_file} cannot be read: {error}") from error
+        return record
+
+    def add_to_record(self, **entries: Any) -> None:
+        """Adds entries to ``run.json``."""
+        write_text(self.record_file, json.dumps(self.record() | entries, indent=2) + "\n")
+
+    def save_state(self, model: keras.Model, history: History) -> None:
+        """Writes weights, optimizer, random states and history in one step."""
+        arrays = {f"model_{i}": np.asarray(v) for i, v in enumerate(model.variables)}
+        arrays |= {f"optimizer_{i}": np.asarray(v) for i, v in enumerate(model.optimizer.variables)}
+        with replacing(self.state_file) as temporary:
+            np.savez(temporary, history=np.asarray(json.dumps(history)), **arrays)
+
+    def load_state(self, model: keras.Model) -> History:
+        """Puts the saved state into ``model`` and returns the history so far (empty if none)."""
+        if not self.state_file.exists():
+            return []
+        model.optimizer.build(model.trainable_variables)
+        with np.load(self.state_file, allow_pickle=False) as state:
+            for prefix, owner in (("model", model), ("optimizer", model.optimizer)):
+                for index, variable in enumerate(owner.variables):
+                    variable.assign(state[f"{prefix}_{index}"])
+            history: History = json.loads(str(state["history"]))
+        return history
+
+    def write_metrics(self, history: History) -> None:
+        """Writes one CSV line per epoch."""
+        table = io.StringIO()
+        writer = csv.DictWriter(table, fieldnames=list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_text(self.metrics_file, table.getvalue())
