@@ -1,23 +1,65 @@
-"""The Python API: what the commands call, with files and frozen records in and out."""
+"""The Python API: what the commands call, with files and frozen records in and out.
 
-from collections.abc import Callable
+Everything heavy is imported by the function that needs it, so that measuring a ``.tflite`` never
+loads TensorFlow.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cct_export.specs import TrainSpec
+from cct_export.errors import InvalidModel, InvalidRequest
+from cct_export.specs import BenchSpec, ExportSpec, TrainSpec
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    import keras
+
+    from cct_export.export import Exported
+    from cct_export.importers import LoadedModel
+    from cct_export.results import BenchResult, ParityReport, Prediction
     from cct_export.training.loop import Trained
+
+    Source: TypeAlias = str | Path | keras.Model | LoadedModel
+
+DEFAULT_MODEL = "cct_keras_io"
+CALIBRATION_SAMPLES = 200
+PARITY_SAMPLES = 1000
+ENGINES = {"tflite": "litert", "onnx": "onnxruntime", "keras": "keras"}
 
 
 def _ignore(epoch: int, step: int, metrics: dict[str, float]) -> None:
     """Default progress: none."""
 
 
+def load(source: "Source" = DEFAULT_MODEL) -> "LoadedModel":
+    """Loads a model.
+
+    Args:
+        source: a preset with shipped weights, a ``.keras`` file, a run directory, a
+            ``.weights.h5`` of the keras.io example, or a Keras model in memory.
+
+    Returns:
+        The Keras model (``.model``) and where it is from.
+
+    Raises:
+        InvalidModel: not readable, unsafe, or no image classifier.
+    """
+    from cct_export.importers import LoadedModel, in_memory, load_model
+
+    if isinstance(source, LoadedModel):
+        return source
+    if isinstance(source, str | Path):
+        return load_model(str(source))
+    return in_memory(source)
+
+
 def train(
     folder: str | Path,
     recipe: TrainSpec,
-    model: str = "cct_keras_io",
+    model: str = DEFAULT_MODEL,
     resume: bool = False,
     progress: Callable[[int, int, dict[str, float]], None] = _ignore,
 ) -> "Trained":
@@ -43,3 +85,225 @@ def train(
     from cct_export.training import loop
 
     return loop.train(preset(model), recipe, Path(folder), resume, progress)
+
+
+def export_tflite(
+    model: "Source" = DEFAULT_MODEL,
+    output: str | Path | None = None,
+    scheme: str = "none",
+    io: str = "float32",
+    data: str | None = None,
+    calibration_samples: int = CALIBRATION_SAMPLES,
+    parity_samples: int = PARITY_SAMPLES,
+) -> "Exported":
+    """Writes a ``.tflite`` file that was proven to give the model's logits.
+
+    Args:
+        model: see ``load``.
+        output: file to write; by default named after model and scheme, in the working directory.
+        scheme: ``none``, ``fp16``, ``int8-dynamic`` or ``int8``.
+        io: type of the image input: ``float32`` (0–255), ``uint8`` (raw pixels) or ``int8``
+            (pixel minus 128).
+        data: images for calibration and parity: a name, folder or ``.npz``; without it those of
+            the run directory, else photo crops.
+        calibration_samples: training images to calibrate with.
+        parity_samples: test images to compare on.
+
+    Returns:
+        The artifact and the parity report. If parity failed the file's name ends in
+        ``.rejected``, and a file that was there before is untouched.
+
+    Raises:
+        CCTExportError: any of its kinds; nothing was written.
+    """
+    spec = ExportSpec("tflite", scheme, io)
+    return _export(model, spec, output, data, calibration_samples, parity_samples)
+
+
+def export_onnx(
+    model: "Source" = DEFAULT_MODEL,
+    output: str | Path | None = None,
+    scheme: str = "none",
+    io: str = "float32",
+    data: str | None = None,
+    calibration_samples: int = CALIBRATION_SAMPLES,
+    parity_samples: int = PARITY_SAMPLES,
+    opset: int = ExportSpec.opset,
+    dynamic_batch: bool = True,
+) -> "Exported":
+    """Writes an ``.onnx`` file that was proven to give the model's logits.
+
+    Args:
+        model: see ``load``.
+        output: see ``export_tflite``.
+        scheme: ``none``, ``fp16``, ``int8-dynamic`` or ``int8``.
+        io: type of the image input: ``float32`` (0–255) or ``uint8`` (raw pixels).
+        data: see ``export_tflite``.
+        calibration_samples: training images to calibrate with.
+        parity_samples: test images to compare on.
+        opset: ONNX operator set, 13 to 18.
+        dynamic_batch: take any number of images, else exactly one.
+
+    Returns:
+        See ``export_tflite``.
+
+    Raises:
+        CCTExportError: any of its kinds; nothing was written.
+    """
+    spec = ExportSpec("onnx", scheme, io, dynamic_batch, opset)
+    return _export(model, spec, output, data, calibration_samples, parity_samples)
+
+
+def _export(
+    model: "Source",
+    spec: ExportSpec,
+    output: str | Path | None,
+    data: str | None,
+    calibration_samples: int,
+    parity_samples: int,
+) -> "Exported":
+    from cct_export.export import export
+    from cct_export.quantize.schemes import scheme
+
+    scheme(spec.scheme, spec.format)  # refuse an unknown one before anything is loaded
+    loaded = load(model)
+    path = Path(output) if output is not None else _default_output(loaded.source, spec)
+    return export(loaded, spec, path, data, calibration_samples, parity_samples)
+
+
+def _default_output(source: str, spec: ExportSpec) -> Path:
+    stem = Path(source).name.removesuffix(".weights.h5").removesuffix(".keras")
+    scheme = "" if spec.scheme == "none" else f"-{spec.scheme}"
+    return Path(f"{stem}{scheme}.{spec.format}")
+
+
+def verify(
+    artifact: str | Path,
+    against: "Source | None" = None,
+    data: str | None = None,
+    samples: int = PARITY_SAMPLES,
+) -> "ParityReport":
+    """Compares an exported file, run by its own engine, with the Keras model.
+
+    Args:
+        artifact: a ``.tflite`` or ``.onnx`` file.
+        against: the model, see ``load``; by default the one recorded in the file.
+        data: see ``export_tflite``.
+        samples: test images to compare on.
+
+    Returns:
+        The report, judged by the policy of the file's scheme.
+
+    Raises:
+        InvalidArtifact: the file cannot be run.
+        InvalidModel: the model is gone, or not the one that the file was made of.
+        InvalidData: the data cannot be used.
+    """
+    from cct_export import parity
+    from cct_export.data import picks
+    from cct_export.export import open_dataset
+    from cct_export.inference import open_any
+    from cct_export.runtimes.keras import KerasSession
+    from cct_export.runtimes.session import run
+
+    path = Path(artifact)
+    if path.suffix not in (".tflite", ".onnx"):
+        raise InvalidRequest(f"{artifact} is neither a .tflite nor an .onnx file")
+    session = open_any(path)
+    contract = session.contract
+    if against is None and "source" not in contract:
+        raise InvalidModel(f"{artifact} does not say what it was made of: name it with --against")
+    loaded = load(contract["source"] if against is None else against)
+    if against is None and loaded.sha256 != contract["source_sha256"]:
+        raise InvalidModel(
+            f"{loaded.source} has changed since {artifact} was made of it: "
+            "export again, or name the model with --against"
+        )
+    reference = KerasSession(loaded.model)
+    if reference.image_shape != session.image_shape:
+        raise InvalidRequest(
+            f"{artifact} takes images of {session.image_shape}, {loaded.source} of "
+            f"{reference.image_shape}: they are not the same model"
+        )
+    chosen = picks.parity(open_dataset(loaded, data), session.image_shape, samples)
+    return parity.compare(
+        run(reference, chosen.images),
+        run(session, chosen.images),
+        contract.get("scheme", "none"),
+        names=(loaded.source, str(artifact)),
+        images=chosen.origin,
+    )
+
+
+def predict(source: str | Path, images: Sequence[str | Path], top: int = 5) -> "list[Prediction]":
+    """Classifies image files with an artifact or a model.
+
+    Args:
+        source: a ``.tflite`` or ``.onnx`` file, or a model, see ``load``.
+        images: PNG or JPEG files.
+        top: classes per image.
+
+    Returns:
+        One prediction per image, in order.
+
+    Raises:
+        CCTExportError: the source or an image cannot be used.
+    """
+    from cct_export import inference
+
+    session = inference.open_any(Path(source))
+    return inference.predict(session, [Path(image) for image in images], top)
+
+
+def bench(
+    format: str,
+    sources: Sequence[str | Path] = (),
+    threads: Sequence[int] = (1,),
+    batches: Sequence[int] = (1,),
+    scheme: str = "none",
+    accuracy_data: str | None = None,
+    **timing: Any,
+) -> "list[BenchResult]":
+    """Measures artifacts on this machine, each in processes of its own.
+
+    Args:
+        format: ``tflite``, ``onnx`` or ``keras``.
+        sources: artifacts of the format, or models, which are exported first; the shipped model
+            if there is none.
+        threads: thread counts to measure with.
+        batches: images per run to measure with.
+        scheme: quantization scheme of models that are exported first.
+        accuracy_data: labelled data to measure accuracy on.
+        **timing: ``warmup_s``, ``min_runs`` and ``min_s`` of ``BenchSpec``.
+
+    Returns:
+        A result per source, thread count and batch.
+
+    Raises:
+        CCTExportError: an artifact cannot be measured.
+    """
+    from cct_export.devices import local
+
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for source in sources or (DEFAULT_MODEL,):
+            path = _ready(Path(source), format, scheme, Path(folder), max(batches))
+            for count in threads:
+                for batch in batches:
+                    spec = BenchSpec(ENGINES[format], count, **timing)
+                    results.append(local.measure(path, spec, batch, accuracy_data))
+    return results
+
+
+def _ready(source: Path, format: str, scheme: str, folder: Path, batch: int) -> Path:
+    """Returns an artifact of ``format``: ``source`` itself, or what is exported of it."""
+    if format == "keras" or source.suffix == f".{format}":
+        return source
+    if source.suffix in (".tflite", ".onnx"):
+        raise InvalidRequest(f"{source} is no {format} file: use cct-bench {source.suffix[1:]}")
+    output = folder / f"{_default_output(str(source), ExportSpec(format, scheme))}"
+    if format == "tflite":
+        exported = export_tflite(str(source), output, scheme)
+    else:
+        exported = export_onnx(str(source), output, scheme)
+    return exported.artifact.path

@@ -2,6 +2,7 @@
 
 CCTExportError
 ├── MissingDependency     a library that an extra installs is not here
+├── InvalidRequest        what was asked for does not fit together
 ├── UnsupportedScheme     the format has no such quantization scheme
 ├── InvalidModel          the file is not a model that can be used
 ├── InvalidArtifact       the .tflite or .onnx file cannot be used
@@ -22,19 +23,20 @@ class CCTExportError(Exception):
 
 
 class MissingDependency(CCTExportError):
-    """A library of an optional extra is not installed.
-
-    Args:
-        library: import name, such as ``tensorflow``.
-        extra: the extra of this package that installs it.
-    """
+    """A library of an optional extra is not installed."""
 
     exit_code = 6
 
-    def __init__(self, library: str, extra: str) -> None:
-        super().__init__(
-            f"{library} is not installed: pip install 'cct-export[{extra}]' brings it"
-        )
+    @classmethod
+    def of(cls, library: str, extra: str) -> "MissingDependency":
+        """Returns the error for ``library``, which the extra ``extra`` of this package brings."""
+        return cls(f"{library} is not installed: pip install 'cct-export[{extra}]' brings it")
+
+
+class InvalidRequest(CCTExportError):
+    """What was asked for does not fit together."""
+
+    exit_code = 2
 
 
 class UnsupportedScheme(CCTExportError):

@@ -25,10 +25,9 @@ def replacing(path: Path) -> Iterator[Path]:
         OutputError: the folder or file cannot be written, or the disk is full.
     """
     temporary = None
+    check_writable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise OutputError(f"cannot write {path}: it is a folder; name a file")
         handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=".tmp-", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
@@ -37,12 +36,25 @@ def replacing(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raises ``OutputError`` if ``path`` plainly cannot be written; makes nothing."""
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: it is a folder; name a file")
+    ancestor = path.absolute().parent
+    while not ancestor.exists():
+        ancestor = ancestor.parent
+    if not ancestor.is_dir():
+        raise OutputError(f"cannot write {path}: {ancestor} is not a folder")
+    if not os.access(ancestor, os.W_OK):
+        raise OutputError(f"cannot write {path}: no permission to write in {ancestor}")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -25,6 +25,7 @@ class ModelSpec:
         dropout: dropout rate in attention and MLP while training, 0 to 1.
         stochastic_depth: rate at which the last block is dropped while training; earlier blocks
             linearly less, the first never.
+        labels: names of the classes, in the order of the logits; empty if not known.
     """
 
     name: str = "cct"
@@ -40,13 +41,16 @@ class ModelSpec:
     positional: str = "learnable"
     dropout: float = 0.1
     stochastic_depth: float = 0.1
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # JSON has no tuples: a spec read back from a file must equal the one that was written.
-        object.__setattr__(self, "filters", tuple(self.filters))
-        object.__setattr__(self, "mlp_units", tuple(self.mlp_units))
+        for field in ("filters", "mlp_units", "labels"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
         if self.positional not in ("learnable", "none"):
             raise ValueError(f"positional must be 'learnable' or 'none', not {self.positional!r}")
+        if self.labels and len(self.labels) != self.classes:
+            raise ValueError(f"{len(self.labels)} labels for {self.classes} classes")
         if self.mlp_units[-1] != self.width:
             raise ValueError(
                 f"the last of mlp_units ({self.mlp_units[-1]}) must equal the width ({self.width})"
@@ -86,3 +90,67 @@ class TrainSpec:
     label_smoothing: float = 0.1
     validation: float = 0.1
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """What file to make of a model.
+
+    Attributes:
+        format: ``tflite`` or ``onnx``.
+        scheme: name of a quantization scheme.
+        io: type of the image input, ``float32``, ``uint8`` or ``int8`` (pixel minus 128); logits
+            are float32 always.
+        dynamic_batch: any number of images at once, else one (ONNX only; TFLite is always one).
+        opset: ONNX operator set.
+    """
+
+    format: str
+    scheme: str = "none"
+    io: str = "float32"
+    dynamic_batch: bool = False
+    opset: int = 18
+
+
+@dataclass(frozen=True)
+class QuantScheme:
+    """A way to make a model smaller.
+
+    Attributes:
+        name: what ``--quantize`` says.
+        weights: stored type of the weights of convolutions and dense layers.
+        convolution: how a convolution's activations are quantized: ``static`` (calibrated),
+            ``dynamic`` (at run time) or ``float``.
+        dense: the same for dense layers.
+        about: one line for people.
+    """
+
+    name: str
+    weights: str
+    convolution: str
+    dense: str
+    about: str
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether images are needed to quantize."""
+        return "static" in (self.convolution, self.dense)
+
+
+@dataclass(frozen=True)
+class BenchSpec:
+    """How to measure latency.
+
+    Attributes:
+        runtime: ``litert``, ``onnxruntime`` or ``keras``.
+        threads: threads the engine may use.
+        warmup_s: seconds of untimed runs before the first timed one.
+        min_runs: timed runs at least.
+        min_s: seconds of timed runs at least.
+    """
+
+    runtime: str
+    threads: int = 1
+    warmup_s: float = 0.5
+    min_runs: int = 50
+    min_s: float = 1.0

@@ -1,0 +1,1 @@
+"""Latency, memory, accuracy: each measured in a pass of its own."""

@@ -6,15 +6,73 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cct_export.files import write_text
 
+if TYPE_CHECKING:
+    from cct_export.export import Exported
+
+PARITY_FAILED = 3
+DEFAULT_MODEL = "cct_keras_io"
+
 Run = Callable[..., dict[str, Any]]
+
+# The name is checked by the API, which knows which format has which scheme.
+scheme = click.option(
+    "--quantize",
+    "scheme",
+    metavar="SCHEME",
+    default="none",
+    help="none, fp16, int8-dynamic or int8.",
+)
+samples = click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=1000,
+    help="Images to compare on.",
+)
+output = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write; by default named after model and scheme.",
+)
+
+
+def images(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say which images calibrate and prove parity."""
+    for option in (
+        samples,
+        click.option(
+            "--num-calibration-samples",
+            "calibration",
+            type=click.IntRange(1),
+            default=200,
+            help="Training images to calibrate with.",
+        ),
+        click.option(
+            "--data",
+            help="Images for calibration (training split) and parity (test split): cifar10, "
+            "digits, a folder or an .npz. Without it those of the run directory, else crops of "
+            "photographs.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def report_export(outcome: "Exported") -> dict[str, Any]:
+    """Prints an export's outcome and returns its record."""
+    from cct_export.report import console
+
+    console.exported(outcome)
+    return outcome.to_dict() | {"exit_code": 0 if outcome.parity.passed else PARITY_FAILED}
 
 
 def common(function: Run) -> Callable[..., None]:
@@ -24,13 +82,24 @@ def common(function: Run) -> Callable[..., None]:
     but ends the command with that code.
     """
 
-    @click.option("--json", "json_path", metavar="FILE|-", help="Write the record as JSON; - is standard output.")  # fmt: skip
-    @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+    @click.option(
+        "--json",
+        "json_path",
+        metavar="FILE|-",
+        help="Write the record as JSON; - is standard output.",
+    )
+    @click.option(
+        "-q", "--quiet", is_flag=True, help="No progress and no notes: results and errors only."
+    )
     @click.option("-v", "--verbose", is_flag=True, help="Print more, and tracebacks.")
     @functools.wraps(function)
     def wrapper(json_path: str | None, quiet: bool, verbose: bool, **arguments: Any) -> None:
-        _configure_logging(quiet, verbose)
-        with _reserved_stdout(json_path == "-"):
+        with contextlib.ExitStack() as streams:
+            if not verbose:
+                streams.enter_context(_native_noise_hidden())
+            if json_path == "-":
+                streams.enter_context(_reserved_stdout())
+            _configure_logging(quiet, verbose)
             record = function(**arguments)
         exit_code = record.pop("exit_code", 0)
         if json_path is not None:
@@ -55,41 +124,42 @@ def _configure_logging(quiet: bool, verbose: bool) -> None:
 
 
 @contextlib.contextmanager
-def _reserved_stdout(reserve: bool) -> Iterator[None]:
-    """Sends to standard error what libraries print, natively too, so that JSON stands alone."""
-    if not reserve:
-        yield
-        return
-    sys.stdout.flush()
-    with contextlib.redirect_stdout(sys.stderr):
-        try:
-            saved = os.dup(1)
-        except OSError:
-            yield
-            return
-        try:
-            os.dup2(2, 1)
-            yield
-        finally:
-            os.dup2(saved, 1)
-            os.close(saved)
-
-
-@contextlib.contextmanager
-def _native_stderr_hidden() -> Iterator[None]:
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+def _pointed(descriptor: int, target: int) -> Iterator[int]:
+    """Points a file descriptor elsewhere, natively; gives a copy of what it was."""
+    saved = os.dup(descriptor)
+    os.dup2(target, descriptor)
     try:
-        yield
+        yield saved
     finally:
-        os.dup2(saved, 2)
+        os.dup2(saved, descriptor)
         os.close(saved)
 
 
+@contextlib.contextmanager
+def _reserved_stdout() -> Iterator[None]:
+    """Sends to standard error what libraries print, natively too, so that JSON stands alone."""
+    sys.stdout.flush()
+    with contextlib.redirect_stdout(sys.stderr), _pointed(1, 2):
+        yield
+
+
+@contextlib.contextmanager
+def _native_noise_hidden() -> Iterator[None]:
+    """Drops what C++ code writes to standard error; Python's messages still get there."""
+    sys.stderr.flush()
+    with (
+        Path(os.devnull).open("wb") as nowhere,
+        _pointed(2, nowhere.fileno()) as saved,
+        os.fdopen(os.dup(saved), "w", buffering=1) as terminal,
+        contextlib.redirect_stderr(terminal),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
 def start_keras(backend: str | None = None) -> None:
-    """Imports Keras without TensorFlow's start-up messages (``-v`` shows them).
+    """Imports Keras.
 
     Args:
         backend: what the command needs; None leaves the choice to KERAS_BACKEND.
@@ -102,9 +172,7 @@ def start_keras(backend: str | None = None) -> None:
     if backend is not None:
         os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    verbose = logging.getLogger("cct_export").isEnabledFor(logging.DEBUG)
     try:
-        with contextlib.nullcontext() if verbose else _native_stderr_hidden():
-            import keras  # noqa: F401
+        import keras  # noqa: F401
     except ImportError as error:
-        raise MissingDependency(error.name or "keras", "tensorflow") from error
+        raise MissingDependency.of(error.name or "keras", "tensorflow") from error

@@ -16,6 +16,7 @@ CONTEXT = {
     "help_option_names": ["-h", "--help"],
     "token_normalize_func": lambda token: token.replace("_", "-"),
     "max_content_width": 100,
+    "show_default": True,
 }
 
 

@@ -16,13 +16,12 @@ ImageShape = tuple[int, int, int]
 
 
 class Split(Protocol):
-    """Images with labels, read when they are asked for.
+    """Images with labels, read when they are asked for."""
 
-    Attributes:
-        labels: int64 ``(N,)``, index into the dataset's class names.
-    """
-
-    labels: Labels
+    @property
+    def labels(self) -> Labels:
+        """Index into the dataset's class names, int64 ``(N,)``."""
+        ...
 
     def images(self, indices: Sequence[int] | NDArray[np.int64]) -> Images:
         """Returns the images at ``indices`` as uint8 ``(n, height, width, channels)``, 0–255."""

@@ -1,0 +1,1 @@
+"""The Compact Convolutional Transformer in Keras, on any backend."""

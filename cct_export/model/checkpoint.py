@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 
-# Registers the layers, so that files of ours load.
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidModel
 from cct_export.files import replacing
@@ -57,6 +56,11 @@ def image_shape(model: keras.Model) -> ImageShape:
     """Returns height, width and channels of the model's input."""
     _, height, width, channels = model.inputs[0].shape
     return height, width, channels
+
+
+def labels(model: keras.Model) -> tuple[str, ...]:
+    """Returns the class names stored in the model, empty if it has none."""
+    return model.spec.labels if isinstance(model, CCT) else ()
 
 
 def check_classifier(model: Any, where: str) -> None:

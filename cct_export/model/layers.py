@@ -10,6 +10,9 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+# The batch axis is None where it may be any.
+Shape = tuple[Any, ...]
+
 PACKAGE = "cct_export"
 NORM_EPSILON = 1e-5
 
@@ -52,7 +55,7 @@ class ConvTokenizer(layers.Layer):
         self.padding = layers.ZeroPadding2D(1)
         self.pooling = layers.MaxPooling2D(3, 2, padding="same")
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Builds the convolutions for images of ``(batch, height, width, channels)``."""
         shape = tuple(input_shape)
         for convolution in self.convolutions:
@@ -68,7 +71,7 @@ class ConvTokenizer(layers.Layer):
             x = self.pooling(self.padding(convolution(x)))
         return ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3]))
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[Any, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns ``(batch, tokens, filters[-1])``."""
         shape = tuple(input_shape)
         for convolution in self.convolutions:
@@ -85,7 +88,7 @@ class ConvTokenizer(layers.Layer):
 class PositionEmbedding(layers.Layer):
     """Adds a learnable vector to each token; shape-preserving."""
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Creates the table ``(tokens, width)``."""
         self.embeddings = self.add_weight(
             name="embeddings", shape=tuple(input_shape[1:]), initializer="glorot_uniform"
@@ -172,7 +175,7 @@ class TransformerBlock(layers.Layer):
         self.attention_depth = StochasticDepth(stochastic_depth)
         self.mlp_depth = StochasticDepth(stochastic_depth)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Builds the sublayers for tokens of ``(batch, tokens, width)``."""
         shape = tuple(input_shape)
         self.attention_norm.build(shape)
@@ -193,7 +196,7 @@ class TransformerBlock(layers.Layer):
             x = dropout(dense(x), training=training)
         return tokens + self.mlp_depth(x, training=training)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[Any, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns ``input_shape``."""
         return tuple(input_shape)
 
@@ -217,7 +220,7 @@ class SequencePooling(layers.Layer):
         super().__init__(**kwargs)
         self.attention = layers.Dense(1, name="attention")
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Builds the scoring layer for tokens of ``(batch, tokens, width)``."""
         self.attention.build(tuple(input_shape))
         self.built = True
@@ -227,6 +230,6 @@ class SequencePooling(layers.Layer):
         weights = ops.softmax(self.attention(tokens), axis=1)
         return ops.squeeze(ops.matmul(ops.transpose(weights, (0, 2, 1)), tokens), 1)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[Any, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns ``(batch, width)``."""
         return (input_shape[0], input_shape[2])

@@ -1,0 +1,1 @@
+"""Schemes as data, and one module per format that applies them."""

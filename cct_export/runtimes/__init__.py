@@ -1,0 +1,1 @@
+"""A session over one artifact, one module per engine."""

@@ -1,0 +1,1 @@
+"""Training a CCT into a run directory."""

@@ -28,7 +28,7 @@ def write(run: RunDirectory, history: History) -> None:
         "A Compact Convolutional Transformer (arXiv:2104.05704) that takes raw RGB pixels (0-255, "
         f"{model['image_size']}×{model['image_size']}) and gives {model['classes']} logits.",
         "",
-        f"Classes: {', '.join(record['classes'])}.",
+        f"Classes: {', '.join(model['labels'])}.",
         "",
         "## Result",
         "",

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def train(
     """Trains a CCT by ``recipe`` into the run directory ``folder``.
 
     Args:
-        spec: the architecture; ``classes`` is replaced by what the data has.
+        spec: the architecture; ``classes`` and ``labels`` are replaced by what the data has.
         recipe: how to train.
         folder: the run directory, made if missing.
         resume: go on from the last finished epoch of a run in ``folder``.
@@ -109,7 +109,7 @@ def train(
     if recipe.epochs < 1 or recipe.batch < 1:
         raise InvalidData(f"epochs ({recipe.epochs}) and batch ({recipe.batch}) must be at least 1")
     dataset = data.read(recipe.data, (spec.image_size, spec.image_size, spec.channels))
-    spec = ModelSpec(**(spec.to_dict() | {"classes": len(dataset.classes)}))
+    spec = replace(spec, classes=len(dataset.classes), labels=dataset.classes)
     if spec.classes < 2:
         raise InvalidData(f"{recipe.data} has one class only: a classifier needs two or more")
     run = RunDirectory(folder)
@@ -190,7 +190,6 @@ def _conclude(
         samples=len(indices),
     )
     run.add_to_record(
-        classes=list(dataset.classes),
         validation_top1=trained.validation_top1,
         test={"top1": trained.top1, "top5": trained.top5, "samples": trained.samples},
         environment={"backend": keras.backend.backend(), "python": sys.version.split()[0]}

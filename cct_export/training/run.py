@@ -18,8 +18,11 @@ History = list[dict[str, float]]
 
 
 class RunDirectory:
-    """Files of one training run: ``run.json``, ``state.npz``, ``best.keras``, ``metrics.csv``,
-    ``curves.png``, ``README.md``.
+    """The files of one training run.
+
+    ``run.json`` says what was asked and reached, ``best.keras`` has the best weights,
+    ``state.npz`` all that is needed to go on, ``metrics.csv`` and ``curves.png`` the course, and
+    ``README.md`` is the model card.
 
     Args:
         path: the folder.
@@ -81,7 +84,7 @@ class RunDirectory:
         arrays = {f"model_{i}": np.asarray(v) for i, v in enumerate(model.variables)}
         arrays |= {f"optimizer_{i}": np.asarray(v) for i, v in enumerate(model.optimizer.variables)}
         with replacing(self.state_file) as temporary:
-            np.savez(temporary, history=np.asarray(json.dumps(history)), **arrays)
+            np.savez(temporary, **arrays, history=np.asarray(json.dumps(history)))  # type: ignore[arg-type]
 
     def load_state(self, model: keras.Model) -> History:
         """Puts the saved state into ``model`` and returns the history so far (empty if none)."""

@@ -5,17 +5,29 @@ from typing import Any
 
 import click
 
-from cct_export.commands.options import common, start_keras
+from cct_export.commands.options import DEFAULT_MODEL, common, start_keras
 from cct_export.specs import TrainSpec
 
 
 @click.command()
-@click.option("--model", default="cct_keras_io", show_default=True, help="Preset to train.")
-@click.option("--data", default="cifar10", show_default=True, help="cifar10, digits, a folder or an .npz.")  # fmt: skip
-@click.option("--epochs", type=click.IntRange(1), default=TrainSpec.epochs, show_default=True, help="Passes over the training images.")  # fmt: skip
-@click.option("--batch", type=click.IntRange(1), default=TrainSpec.batch, show_default=True, help="Images per step.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=TrainSpec.seed, show_default=True, help="Of weights, order, augmentation and the held-out images.")  # fmt: skip
-@click.option("-o", "--output", type=click.Path(path_type=Path), default="runs/cct", show_default=True, help="Run directory.")  # fmt: skip
+@click.option("--model", default=DEFAULT_MODEL, help="Preset to train.")
+@click.option("--data", default="cifar10", help="cifar10, digits, a folder or an .npz.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    default=TrainSpec.epochs,
+    help="Passes over the training images.",
+)
+@click.option("--batch", type=click.IntRange(1), default=TrainSpec.batch, help="Images per step.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=TrainSpec.seed,
+    help="Of weights, order, augmentation and the held-out images.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default="runs/cct", help="Run directory."
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in the directory.")
 @common
 def command(

@@ -19,7 +19,7 @@ def read(name: str, shape: ImageShape) -> Dataset:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ImportError:
-        raise MissingDependency("scikit-learn", "data") from None
+        raise MissingDependency.of("scikit-learn", "data") from None
     if shape != NATIVE:
         raise InvalidData(f"digits are {NATIVE}, the model takes {shape}")
     digits = load_digits()

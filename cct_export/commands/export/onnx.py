@@ -1,0 +1,51 @@
+"""``cct-export onnx``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cct_export.commands import options
+from cct_export.specs import ExportSpec
+
+
+@click.command()
+@click.argument("model", default=options.DEFAULT_MODEL)
+@options.scheme
+@click.option(
+    "--io",
+    type=click.Choice(["float32", "uint8"]),
+    default="float32",
+    help="Type of the image input; logits are float32.",
+)
+@click.option("--opset", type=int, default=ExportSpec.opset, help="ONNX operator set, 13 to 18.")
+@click.option(
+    "--dynamic-axes/--no-dynamic-axes",
+    default=True,
+    help="Take any number of images, or exactly one.",
+)
+@options.images
+@options.output
+@options.common
+def command(
+    model: str,
+    scheme: str,
+    io: str,
+    opset: int,
+    dynamic_axes: bool,
+    data: str | None,
+    calibration: int,
+    samples: int,
+    output: Path | None,
+) -> dict[str, Any]:
+    """Export MODEL to ONNX and prove that the file gives its logits.
+
+    MODEL is a .keras file, a run directory, the .weights.h5 of the keras.io example, or a preset;
+    without it the shipped CIFAR-10 model.
+    """
+    options.start_keras("tensorflow")
+    from cct_export import api
+
+    return options.report_export(
+        api.export_onnx(model, output, scheme, io, data, calibration, samples, opset, dynamic_axes)
+    )

@@ -1,0 +1,186 @@
+"""From a Keras model to a file that has been proven equal to it, or to none."""
+
+import hashlib
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cct_export import data, machine, parity, registry, sidecar
+from cct_export.data import picks
+from cct_export.data.dataset import Dataset
+from cct_export.errors import InvalidData, OutputError
+from cct_export.files import check_writable, replacing, write_bytes
+from cct_export.formats import onnx_file, tflite_file
+from cct_export.importers import LoadedModel
+from cct_export.model.checkpoint import image_shape, labels
+from cct_export.quantize.schemes import scheme
+from cct_export.results import Artifact, ParityReport
+from cct_export.runtimes import litert, onnxruntime, session
+from cct_export.runtimes.keras import KerasSession
+from cct_export.runtimes.session import Logits
+from cct_export.specs import ExportSpec
+
+ENGINES: dict[str, ModuleType] = {"tflite": litert, "onnx": onnxruntime}
+_FINISH = {"tflite": tflite_file.finish, "onnx": onnx_file.finish}
+_LIBRARIES = (
+    "keras",
+    "tensorflow",
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "onnx",
+    "onnxruntime",
+    "tf2onnx",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export's outcome.
+
+    Attributes:
+        artifact: the file; its name ends in ``.rejected`` if parity failed.
+        parity: how close it is to the Keras model.
+    """
+
+    artifact: Artifact
+    parity: ParityReport
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types."""
+        return {"artifact": self.artifact.to_dict(), "parity": self.parity.to_dict()}
+
+
+def export(
+    loaded: LoadedModel,
+    spec: ExportSpec,
+    output: Path,
+    data_name: str | None,
+    calibration_samples: int,
+    parity_samples: int,
+) -> Exported:
+    """Converts, quantizes, checks parity, and only then puts the file in its place.
+
+    Args:
+        loaded: the model.
+        spec: what to make of it.
+        output: the file to write; the sidecar goes beside it.
+        data_name: what ``--data`` says; by default what the run was trained on, where that is
+            still there, else photo crops serve.
+        calibration_samples: training images that calibrate.
+        parity_samples: test images that prove parity.
+
+    Raises:
+        CCTExportError: any of its kinds; then no file was written or changed.
+    """
+    chosen = scheme(spec.scheme, spec.format)
+    shape = image_shape(loaded.model)
+    _check_output(output, spec.format)
+    dataset = open_dataset(loaded, data_name)
+    writer = registry.load("cct_export.formats", spec.format)
+    content: bytes = writer.convert(loaded.model, spec)
+    origin = ""
+    if chosen.name != "none":
+        calibration = None
+        if chosen.calibrated:
+            picked = picks.calibration(dataset, shape, calibration_samples)
+            calibration, origin = picked.images, picked.origin
+        quantizer = registry.load("cct_export.quantize", spec.format)
+        content = quantizer.quantize(content, chosen, calibration)
+    artifact = Artifact(
+        path=output,
+        format=spec.format,
+        scheme=chosen.name,
+        io=spec.io,
+        source=loaded.source,
+        source_sha256=loaded.sha256,
+        image_shape=shape,
+        batch=None if spec.dynamic_batch else 1,
+        labels=labels(loaded.model),
+        calibration=origin,
+        versions=machine.versions(*_LIBRARIES),
+    )
+    content = _FINISH[spec.format](content, spec.io, artifact.contract())
+    return _prove(loaded, artifact, content, picks.parity(dataset, shape, parity_samples))
+
+
+def _prove(loaded: LoadedModel, artifact: Artifact, content: bytes, images: picks.Pick) -> Exported:
+    """Runs ``content`` against the model and writes it, under its name or as rejected."""
+    artifact = replace(
+        artifact, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
+    )
+    reference = session.run(KerasSession(loaded.model), images.images)
+    candidate = _run_bytes(content, artifact.format, images)
+    report = parity.compare(
+        reference,
+        candidate,
+        artifact.scheme,
+        names=(loaded.source, str(artifact.path)),
+        images=images.origin,
+    )
+    if not report.passed:
+        artifact = replace(artifact, path=rejected_path(artifact.path))
+        write_bytes(artifact.path, content)
+        return Exported(artifact, report)
+    count = sidecar.GOLDEN_IMAGES
+    golden = sidecar.Golden(images.images[:count], reference[:count], images.origin)
+    # Both are on the disk before either gets its name; the sidecar gets it first.
+    with replacing(artifact.path) as temporary:
+        temporary.write_bytes(content)
+        sidecar.write(artifact, golden)
+    rejected_path(artifact.path).unlink(missing_ok=True)
+    return Exported(artifact, report)
+
+
+def _run_bytes(content: bytes, format: str, images: picks.Pick) -> Logits:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"candidate.{format}")
+        path.write_bytes(content)
+        engine = ENGINES[format].open_session(path, trusted=True)
+        try:
+            return session.run(engine, images.images)
+        finally:
+            engine.close()
+
+
+def rejected_path(path: Path) -> Path:
+    """Returns where a file goes that failed parity: ``m.tflite.rejected`` for ``m.tflite``."""
+    return path.with_name(path.name + ".rejected")
+
+
+def _check_output(output: Path, format: str) -> None:
+    """Refuses what would fail after minutes of work."""
+    if output.suffix != f".{format}":
+        raise OutputError(f"cannot write {output}: the name of a {format} file ends in .{format}")
+    check_writable(output)
+
+
+def open_dataset(loaded: LoadedModel, data_name: str | None) -> Dataset | None:
+    """Returns the data to calibrate on and compare with.
+
+    Args:
+        loaded: the model; a run directory names the data it was trained on.
+        data_name: what ``--data`` says, None if nothing.
+
+    Returns:
+        The dataset; None when none was named, and the run's is not at hand.
+
+    Raises:
+        InvalidData: the data was named and cannot be used.
+    """
+    shape = image_shape(loaded.model)
+    if data_name is not None:
+        dataset = data.read(data_name, shape)
+    elif loaded.data is not None and (loaded.data == "digits" or Path(loaded.data).exists()):
+        dataset = data.read(loaded.data, shape)
+    else:
+        return None
+    names = labels(loaded.model)
+    if names and dataset.classes != names:
+        raise InvalidData(
+            f"{dataset.name} has the classes {', '.join(dataset.classes[:10])}; the model knows "
+            f"{', '.join(names[:10])}: give the data it was trained for"
+        )
+    return dataset

@@ -1,0 +1,52 @@
+"""Editing a finished ONNX graph: metadata and the type of its input."""
+
+import json
+from typing import Any
+
+from cct_export.errors import ConversionError
+from cct_export.formats.tracing import INPUT
+from cct_export.results import CONTRACT_KEY
+
+
+def finish(content: bytes, io: str, contract: dict[str, Any]) -> bytes:
+    """Gives the input the type ``io``, puts ``contract`` into the file, and checks the graph.
+
+    Args:
+        content: a serialized graph whose input is float32.
+        io: ``float32`` or ``uint8``.
+        contract: JSON-able record, stored as a metadata property.
+
+    Returns:
+        The new graph, serialized.
+
+    Raises:
+        ConversionError: onnx.checker finds fault with the graph, or ``io`` is int8.
+    """
+    import onnx
+
+    if io == "int8":
+        raise ConversionError("ONNX files take float32 or uint8 images: choose --io uint8")
+    model = onnx.load_from_string(content)
+    if io == "uint8":
+        _cast_door(model)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = CONTRACT_KEY, json.dumps(contract)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ConversionError(f"onnx.checker refused the graph: {error}") from error
+    return bytes(model.SerializeToString())
+
+
+def _cast_door(model: Any) -> None:
+    """Puts a Cast from uint8 before the graph."""
+    import onnx
+
+    inside = "image_float32"
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name == INPUT:
+                node.input[index] = inside
+    cast = onnx.helper.make_node("Cast", [INPUT], [inside], "image_cast", to=onnx.TensorProto.FLOAT)
+    model.graph.node.insert(0, cast)
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8

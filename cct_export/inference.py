@@ -1,0 +1,49 @@
+"""Classifying pictures with an artifact or a Keras model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cct_export import registry
+from cct_export.data.sources.folder import decode
+from cct_export.results import Prediction
+from cct_export.runtimes.session import Logits, Session, run
+
+_ENGINES = {".tflite": "litert", ".onnx": "onnxruntime"}
+
+
+def open_any(source: Path, threads: int = 1) -> Session:
+    """Opens an artifact by its suffix, anything else as a Keras MODEL."""
+    engine = registry.load("cct_export.runtimes", _ENGINES.get(source.suffix, "keras"))
+    session: Session = engine.open_session(source, threads)
+    return session
+
+
+def probabilities(logits: Logits) -> np.ndarray:
+    """Returns the softmax of each row; rows that already are probabilities stay as they are."""
+    if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-2):
+        return logits
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return shares
+
+
+def predict(session: Session, images: Sequence[Path], top: int) -> list[Prediction]:
+    """Classifies image files.
+
+    Args:
+        session: an artifact or model, opened.
+        images: PNG or JPEG files of any size; resized bilinearly to what the session takes.
+        top: classes to give per image.
+
+    Raises:
+        InvalidData: a file is missing or no image.
+    """
+    pixels = np.stack([decode(path, session.image_shape)[0] for path in images])
+    shares = probabilities(run(session, pixels))
+    names = session.contract.get("labels") or [str(i) for i in range(shares.shape[1])]
+    return [
+        Prediction(path, tuple((names[i], float(row[i])) for i in np.argsort(-row)[:top]))
+        for path, row in zip(images, shares, strict=True)
+    ]

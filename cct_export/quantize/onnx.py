@@ -1,0 +1,132 @@
+"""Quantizing an ONNX graph with ONNX Runtime's tools, which fuse what they wrote."""
+
+import contextlib
+import io
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cct_export.data.dataset import Images
+from cct_export.errors import ConversionError, MissingDependency
+from cct_export.specs import QuantScheme
+
+CONVOLUTIONS = ("Conv",)
+DENSE = ("MatMul", "Gemm")
+
+
+def quantize(content: bytes, scheme: QuantScheme, calibration: Images | None) -> bytes:
+    """Quantizes a float32 graph of ``formats.onnx``.
+
+    Args:
+        content: the serialized graph.
+        scheme: what to quantize, and how.
+        calibration: uint8 ``(N, H, W, C)``; needed when the scheme is calibrated.
+
+    Returns:
+        The quantized graph, serialized; input and output stay float32.
+
+    Raises:
+        ConversionError: the quantizer refused the model.
+        MissingDependency: onnxruntime or onnx is not installed.
+    """
+    try:
+        import onnx
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+    except ImportError as error:
+        raise MissingDependency.of(error.name or "onnxruntime", "onnx") from None
+    with tempfile.TemporaryDirectory() as folder:
+        source, result = Path(folder, "prepared.onnx"), Path(folder, "quantized.onnx")
+        given = Path(folder, "float.onnx")
+        given.write_bytes(content)
+        try:
+            with _quiet_tools():
+                quant_pre_process(given, source, skip_symbolic_shape=True)
+                graph = onnx.load(source)
+                if scheme.weights == "float16":
+                    return _half(graph)
+                if scheme.calibrated:
+                    assert calibration is not None, "a calibrated scheme was given no images"
+                    _static(source, result, graph, calibration)
+                else:
+                    _dynamic(source, result, graph)
+            return result.read_bytes()
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            raise ConversionError(f"onnxruntime's quantizer refused the model: {error}") from error
+
+
+@contextlib.contextmanager
+def _quiet_tools() -> Iterator[None]:
+    """The tools log advice to the root logger and print; neither is for our users."""
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _half(graph: Any) -> bytes:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    content: bytes = convert_float_to_float16(graph, keep_io_types=True).SerializeToString()
+    return content
+
+
+def _weighted(graph: Any) -> list[str]:
+    """Returns the nodes with constant weights: a product of two activations stays float."""
+    constants = {tensor.name for tensor in graph.graph.initializer}
+    return [
+        node.name
+        for node in graph.graph.node
+        if node.op_type in CONVOLUTIONS + DENSE and constants.intersection(node.input[1:2])
+    ]
+
+
+def _static(source: Path, result: Path, graph: Any, calibration: Images) -> None:
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    # A convolution's ReLU is quantized with it: otherwise its output is quantized before the
+    # ReLU, and half of the integers stand for values that the ReLU makes zero.
+    relus = [node.name for node in graph.graph.node if node.op_type == "Relu"]
+    quantize_static(
+        source,
+        result,
+        _Reader(calibration),
+        quant_format=QuantFormat.QDQ,
+        nodes_to_quantize=_weighted(graph) + relus,
+        op_types_to_quantize=[*CONVOLUTIONS, *DENSE, "Relu"],
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.MinMax,
+    )
+
+
+def _dynamic(source: Path, result: Path, graph: Any) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        source,
+        result,
+        nodes_to_quantize=_weighted(graph),
+        op_types_to_quantize=[*CONVOLUTIONS, *DENSE],
+        per_channel=True,
+        # ONNX Runtime's ConvInteger takes uint8 weights only.
+        weight_type=QuantType.QUInt8,
+    )
+
+
+class _Reader:
+    """Feeds calibration images one by one, as ``onnxruntime.quantization`` wants them."""
+
+    def __init__(self, images: Images) -> None:
+        self.left = iter(images)
+
+    def get_next(self) -> dict[str, Any] | None:
+        """Returns the next input, None at the end."""
+        image = next(self.left, None)
+        return None if image is None else {"image": image[np.newaxis].astype(np.float32)}

@@ -1,0 +1,61 @@
+"""Keras itself, the reference, on whatever backend it runs."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cct_export.runtimes.session import Logits
+
+if TYPE_CHECKING:
+    import keras
+
+SUFFIX = ".keras"
+
+
+class KerasSession:
+    """A Keras model, compiled for inference. See ``Session``."""
+
+    def __init__(self, model: "keras.Model") -> None:
+        import keras
+
+        from cct_export.model.checkpoint import image_shape, labels
+
+        self._model = model
+        self.engine = (f"keras-{keras.backend.backend()}", keras.__version__)
+        self.image_shape = image_shape(model)
+        self.io = "float32"
+        self.batch: int | None = None
+        self.contract: dict[str, Any] = {"labels": list(labels(model))}
+        self.delegated_nodes: int | None = None
+        self.total_nodes: int | None = None
+
+    def invoke(self, prepared: np.ndarray) -> Logits:
+        """Runs once; see ``Session``."""
+        return np.asarray(self._model.predict_on_batch(prepared), np.float32)
+
+    def close(self) -> None:
+        """Frees the model."""
+        del self._model
+
+
+def open_session(path: Path, threads: int = 1, trusted: bool = False) -> KerasSession:
+    """Loads a MODEL (see ``cct_export.load``) and returns a session on it.
+
+    ``threads`` is set for TensorFlow, when nothing has run in it yet; JAX takes its own.
+    """
+    from cct_export.importers import load_model
+
+    _set_threads(threads)
+    return KerasSession(load_model(os.fspath(path)).model)
+
+
+def _set_threads(threads: int) -> None:
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)

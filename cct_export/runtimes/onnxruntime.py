@@ -1,0 +1,76 @@
+"""ONNX Runtime on the CPU."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cct_export.data.dataset import ImageShape
+from cct_export.errors import InvalidArtifact, MissingDependency
+from cct_export.results import CONTRACT_KEY
+from cct_export.runtimes.session import Logits
+
+SUFFIX = ".onnx"
+PROVIDER = "CPUExecutionProvider"
+_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+
+
+class OnnxRuntimeSession:
+    """An ``.onnx`` file in ONNX Runtime. See ``Session``."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Opens ``path`` with ``threads`` threads inside an operator.
+
+        Raises:
+            InvalidArtifact: missing, broken, or not from images to logits.
+            MissingDependency: onnxruntime is not installed.
+        """
+        if not path.is_file():
+            raise InvalidArtifact(f"no such file: {path}")
+        try:
+            import onnxruntime
+        except ImportError:
+            raise MissingDependency.of("onnxruntime", "onnxruntime") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
+        except Exception as error:  # its exceptions have no common base class
+            reason = str(error).strip().partition("\n")[0]
+            raise InvalidArtifact(f"ONNX Runtime cannot open {path}: {reason}") from error
+        self.engine = ("onnxruntime", onnxruntime.__version__)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4:
+            shapes = [end.shape for end in (*inputs, *outputs)]
+            raise InvalidArtifact(f"{path} is not from one image to logits: its ends are {shapes}")
+        if inputs[0].type not in _TYPES:
+            raise InvalidArtifact(f"{path} takes {inputs[0].type}, not float32 or uint8 images")
+        batch, height, width, channels = inputs[0].shape
+        self._input = inputs[0].name
+        self.image_shape: ImageShape = (height, width, channels)
+        self.io = _TYPES[inputs[0].type]
+        self.batch: int | None = batch if isinstance(batch, int) else None
+        properties = self._session.get_modelmeta().custom_metadata_map
+        self.contract: dict[str, Any] = json.loads(properties.get(CONTRACT_KEY, "{}"))
+        parts = self._session.get_provider_graph_assignment_info()
+        mine = [part for part in parts if part.ep_name == PROVIDER]
+        self.delegated_nodes: int | None = sum(len(part.get_nodes()) for part in mine)
+        self.total_nodes: int | None = sum(len(part.get_nodes()) for part in parts)
+
+    def invoke(self, prepared: np.ndarray) -> Logits:
+        """Runs once; see ``Session``."""
+        logits: Logits = self._session.run(None, {self._input: prepared})[0]
+        return logits
+
+    def close(self) -> None:
+        """Frees the session."""
+        del self._session
+
+
+def open_session(path: Path, threads: int = 1, trusted: bool = False) -> OnnxRuntimeSession:
+    """Returns a session on ``path``; ``trusted`` changes nothing, the parser survives any file."""
+    return OnnxRuntimeSession(path, threads)
