@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -151,11 +151,19 @@ def _native_noise_hidden() -> Iterator[None]:
         Path(os.devnull).open("wb") as nowhere,
         _pointed(2, nowhere.fileno()) as saved,
         os.fdopen(os.dup(saved), "w", buffering=1) as terminal,
-        contextlib.redirect_stderr(terminal),
+        contextlib.redirect_stderr(terminal if _is_descriptor(sys.stderr, 2) else sys.stderr),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
         yield
+
+
+def _is_descriptor(stream: TextIO, descriptor: int) -> bool:
+    """Tells whether ``stream`` writes to ``descriptor``; a caller may have put another there."""
+    try:
+        return stream.fileno() == descriptor
+    except (OSError, ValueError):
+        return False
 
 
 def start_keras(backend: str | None = None) -> None:

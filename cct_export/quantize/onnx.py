@@ -71,8 +71,11 @@ def _quiet_tools() -> Iterator[None]:
 
 def _half(graph: Any) -> bytes:
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
-    content: bytes = convert_float_to_float16(graph, keep_io_types=True).SerializeToString()
+    half = OnnxModel(convert_float_to_float16(graph, keep_io_types=True))
+    half.topological_sort()  # the conversion puts its casts at the end
+    content: bytes = half.model.SerializeToString()
     return content
 
 
