@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cct_export.errors import InvalidModel, InvalidRequest
+from cct_export.errors import InvalidModel, InvalidRequest, ParityFailed
 from cct_export.specs import BenchSpec, ExportSpec, TrainSpec
 
 if TYPE_CHECKING:
@@ -306,4 +306,7 @@ def _ready(source: Path, format: str, scheme: str, folder: Path, batch: int) -> 
         exported = export_tflite(str(source), output, scheme)
     else:
         exported = export_onnx(str(source), output, scheme)
+    if not exported.parity.passed:
+        failures = "; ".join(exported.parity.failures)
+        raise ParityFailed(f"{source} as {format} {scheme} is not measured: {failures}")
     return exported.artifact.path

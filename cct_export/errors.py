@@ -9,6 +9,7 @@ CCTExportError
 ├── InvalidData           images or labels cannot be used
 ├── OutputError           the result cannot be written where it was asked for
 ├── ConversionError       the converter refused the model
+├── ParityFailed          a step needs a file that passed parity, and it did not
 ├── RuntimeUnavailable    the engine, delegate or device is not available here
 └── EngineFailed          the engine broke while running the artifact
 
@@ -63,6 +64,12 @@ class OutputError(CCTExportError):
 
 class ConversionError(CCTExportError):
     """A converter refused the model; the message lists the operators where it knows them."""
+
+
+class ParityFailed(CCTExportError):
+    """A step needs a file that passed parity, and it did not."""
+
+    exit_code = 3
 
 
 class RuntimeUnavailable(CCTExportError):

@@ -98,6 +98,7 @@ def export(
         source_sha256=loaded.sha256,
         image_shape=shape,
         batch=None if spec.dynamic_batch else 1,
+        classes=int(loaded.model.outputs[0].shape[1]),
         labels=labels(loaded.model),
         calibration=origin,
         versions=machine.versions(*_LIBRARIES),
@@ -173,7 +174,7 @@ def open_dataset(loaded: LoadedModel, data_name: str | None) -> Dataset | None:
     shape = image_shape(loaded.model)
     if data_name is not None:
         dataset = data.read(data_name, shape)
-    elif loaded.data is not None and (loaded.data == "digits" or Path(loaded.data).exists()):
+    elif loaded.data is not None and data.at_hand(loaded.data):
         dataset = data.read(loaded.data, shape)
     else:
         return None

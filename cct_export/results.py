@@ -27,6 +27,7 @@ class Artifact:
         source_sha256: checksum of the ``.keras`` or ``.weights.h5`` file it was made of.
         image_shape: height, width, channels.
         batch: images per call; None for any number.
+        classes: number of logits.
         labels: class names, in the order of the logits; empty if not known.
         calibration: which images calibrated it; empty if none.
         versions: library versions it was made with.
@@ -42,6 +43,7 @@ class Artifact:
     source_sha256: str
     image_shape: tuple[int, int, int]
     batch: int | None
+    classes: int
     labels: tuple[str, ...]
     calibration: str
     versions: dict[str, str]
@@ -51,7 +53,7 @@ class Artifact:
     def contract(self) -> dict[str, Any]:
         """Returns what is stored inside the file itself: all but path, size and checksum."""
         fields = asdict(self)
-        for outside in ("path", "size_bytes", "sha256"):
+        for outside in ("path", "size_bytes", "sha256", "classes"):
             del fields[outside]
         height, width, channels = self.image_shape
         fields["input"] = {
@@ -62,7 +64,7 @@ class Artifact:
             "preprocessing": "pixel - 128" if self.io == "int8" else "raw pixels",
             "channels": "RGB" if channels == 3 else "grey",
         }
-        fields["output"] = {"name": "logits", "dtype": "float32", "classes": len(self.labels)}
+        fields["output"] = {"name": "logits", "dtype": "float32", "classes": self.classes}
         return fields
 
     def to_dict(self) -> dict[str, Any]:

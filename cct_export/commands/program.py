@@ -61,6 +61,10 @@ def _say(error: Exception) -> int:
     if isinstance(error, CCTExportError):
         click.echo(f"error: {' '.join(str(error).split())}", err=True)
         return error.exit_code
+    if isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        click.echo(f"error: cannot read or write{where}: {error.strerror or error}", err=True)
+        return 1
     first = str(error).strip().partition("\n")[0]
     click.echo(
         f"error: {type(error).__name__}: {first} (not foreseen: -v shows where it happened)",
@@ -71,7 +75,7 @@ def _say(error: Exception) -> int:
 
 def _program(room: str, about: str) -> Program:
     program = Program(room, help=about)
-    return click.version_option(__version__, package_name="cct-export")(program)  # type: ignore[return-value]
+    return click.version_option(__version__)(program)  # type: ignore[return-value]
 
 
 export = _program(

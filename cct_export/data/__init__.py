@@ -3,12 +3,22 @@
 ``--data`` takes the name of a source (``cifar10``, ``digits``), a folder or an ``.npz`` file.
 """
 
+from pathlib import Path
+
 from cct_export import registry
 from cct_export.data.dataset import Dataset, ImageShape
 from cct_export.data.dataset import existing as _existing
 
 _SOURCES = "cct_export.data.sources"
 _BY_PATH = ("folder", "npz")
+
+
+def at_hand(name: str) -> bool:
+    """Tells whether ``read(name)`` finds its images on this machine."""
+    if name in registry.names(_SOURCES) and name not in _BY_PATH:
+        here: bool = registry.load(_SOURCES, name).at_hand()
+        return here
+    return Path(name).expanduser().exists()
 
 
 def read(name: str, shape: ImageShape) -> Dataset:

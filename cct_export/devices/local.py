@@ -69,6 +69,7 @@ def _pass(request: dict[str, Any]) -> dict[str, Any]:
         try:
             done = subprocess.run(
                 command,
+                env=os.environ | {"PYTHONPATH": _python_path()},
                 input=json.dumps(request | {"reply": str(reply_file)}),
                 capture_output=True,
                 text=True,
@@ -84,6 +85,12 @@ def _pass(request: dict[str, Any]) -> dict[str, Any]:
     if "error" in reply:
         raise getattr(errors, reply["kind"])(reply["error"])
     return reply
+
+
+def _python_path() -> str:
+    """Returns PYTHONPATH with this package in it, installed or not."""
+    root = str(Path(__file__).parents[2])
+    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
 
 
 def _cause(done: "subprocess.CompletedProcess[str]") -> str:

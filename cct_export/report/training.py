@@ -14,10 +14,9 @@ class TrainingProgress:
 
     Args:
         epochs: epochs in all.
-        quiet: show nothing.
     """
 
-    def __init__(self, epochs: int, quiet: bool = False) -> None:
+    def __init__(self, epochs: int) -> None:
         self.epochs = epochs
         console = Console(stderr=True)
         self.bar = Progress(
@@ -27,7 +26,7 @@ class TrainingProgress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=quiet or not console.is_terminal,
+            disable=not (console.is_terminal and log.isEnabledFor(logging.INFO)),
         )
         self.steps = 0
         self.task = self.bar.add_task("training", total=None, metrics="")

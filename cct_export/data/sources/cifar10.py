@@ -33,6 +33,11 @@ def cache_file() -> Path:
     return Path(root) / "cct-export" / "cifar10.npz"
 
 
+def at_hand() -> bool:
+    """Tells whether the arrays have been downloaded before."""
+    return cache_file().is_file()
+
+
 def read(name: str, shape: ImageShape) -> Dataset:
     """Returns CIFAR-10: 50,000 training and 10,000 test images of 32×32×3.
 

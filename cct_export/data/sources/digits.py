@@ -1,11 +1,18 @@
 """``digits``: scikit-learn's handwritten digits, offline, for quick tests and demos."""
 
+import importlib.util
+
 import numpy as np
 
 from cct_export.data.dataset import ArraySplit, Dataset, ImageShape
 from cct_export.errors import InvalidData, MissingDependency
 
 NATIVE: ImageShape = (32, 32, 3)
+
+
+def at_hand() -> bool:
+    """Tells whether scikit-learn, which brings them, is installed."""
+    return importlib.util.find_spec("sklearn") is not None
 
 
 def read(name: str, shape: ImageShape) -> Dataset:
