@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -50,14 +51,11 @@ def parity(report: ParityReport) -> None:
 
 
 def predictions(found: Sequence[Prediction]) -> None:
-    """Prints the best classes of each image."""
-    table = Table(box=None)
-    table.add_column("image", overflow="fold")
-    table.add_column("classes, best first", overflow="fold")
+    """Prints each image with its best classes below it."""
     for prediction in found:
-        classes = "  ".join(f"{label} {share:.1%}" for label, share in prediction.top)
-        table.add_row(escape(str(prediction.image)), escape(classes))
-    Console(highlight=False).print(table)
+        click.echo(prediction.image)
+        for label, share in prediction.top:
+            click.echo(f"  {share:6.1%}  {label}")
 
 
 COLUMNS = (
