@@ -39,9 +39,8 @@ def calibration(dataset: Dataset | None, shape: ImageShape, count: int) -> Pick:
     if dataset is None:
         chosen = Pick(photo_crops(shape, count, CALIBRATION_SEED), f"{count} photo crops")
         log.info(
-            "calibrated on %s (no training data at hand): --data with the training images is "
-            "some dB better", chosen.origin,
-        )  # fmt: skip
+            "calibrated on %s: no training images at hand, give them with --data", chosen.origin
+        )
     else:
         indices = pick(dataset.train, count, CALIBRATION_SEED)
         images = dataset.train.images(indices)
