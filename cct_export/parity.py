@@ -68,7 +68,7 @@ def compare(
     decided = _decided(reference, policy)
     same = reference.argmax(1) == candidate.argmax(1)
     agreement = float(same[decided].mean()) if decided.any() else 1.0
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         difference = np.abs(reference.astype(np.float64) - candidate.astype(np.float64))
         lengths = np.linalg.norm(reference, axis=1) * np.linalg.norm(candidate, axis=1)
         products = np.sum(reference * candidate, axis=1, dtype=np.float64)

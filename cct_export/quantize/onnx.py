@@ -110,17 +110,47 @@ def _static(source: Path, result: Path, graph: Any, calibration: Images) -> None
 
 
 def _dynamic(source: Path, result: Path, graph: Any) -> None:
+    """Dense layers with ranges found at run time, convolutions in float on int8 weights.
+
+    ONNX Runtime's integer convolution with ranges found at run time is slower than the float one,
+    and takes one scale for all channels of unsigned weights only: on the trained keras.io model
+    3 dB worse than rounding the weights alone.
+    """
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    names = _weighted(graph)
     quantize_dynamic(
         source,
         result,
-        nodes_to_quantize=_weighted(graph),
-        op_types_to_quantize=[*CONVOLUTIONS, *DENSE],
+        # The tool turns a Gemm into a MatMul of this name before it looks which to quantize.
+        nodes_to_quantize=names + [f"{name}_MatMul" for name in names],
+        op_types_to_quantize=list(DENSE),
         per_channel=True,
-        # ONNX Runtime's ConvInteger takes uint8 weights only.
-        weight_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
     )
+    quantized = onnx.load(result)
+    _round_convolution_weights(quantized)
+    onnx.save(quantized, result)
+
+
+def _round_convolution_weights(model: Any) -> None:
+    """Stores weights of convolutions as int8 with a scale per output channel."""
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    read = {node.input[1] for node in graph.node if node.op_type in CONVOLUTIONS}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in read]:
+        weights = numpy_helper.to_array(tensor)
+        largest = np.abs(weights).max(axis=tuple(range(1, weights.ndim)), keepdims=True)
+        scale = np.where(largest > 0, largest, 1).astype(np.float32) / np.float32(127)
+        rounded = np.round(weights / scale).astype(np.int8)
+        names = [f"{tensor.name}_int8", f"{tensor.name}_scale"]
+        graph.initializer.remove(tensor)
+        graph.initializer.append(numpy_helper.from_array(rounded, names[0]))
+        graph.initializer.append(numpy_helper.from_array(scale.reshape(-1), names[1]))
+        # First in the graph, so before whatever reads it.
+        graph.node.insert(0, helper.make_node("DequantizeLinear", names, [tensor.name], axis=0))
 
 
 class _Reader:

@@ -19,8 +19,13 @@ SCHEMES = {
     )
 }  # fmt: skip
 
-# ONNX Runtime runs dense layers with calibrated activations fastest; XNNPACK those with
-# activations quantized at run time, which also lose less.
+# ONNX Runtime runs dense layers with calibrated activations fastest, XNNPACK those with
+# activations quantized at run time, which also lose less. Its convolutions with activations
+# quantized at run time are slower than its float ones.
+_ONNX_DYNAMIC = QuantScheme(
+    "int8-dynamic", "int8", "float", "dynamic",
+    "int8 weights, activations of dense layers quantized at run time, no calibration",
+)  # fmt: skip
 _ONNX_INT8 = QuantScheme(
     "int8", "int8", "static", "static",
     "int8 arithmetic in convolutions and dense layers (calibrated), float elsewhere",
@@ -28,7 +33,7 @@ _ONNX_INT8 = QuantScheme(
 
 BY_FORMAT = {
     "tflite": SCHEMES,
-    "onnx": SCHEMES | {"int8": _ONNX_INT8},
+    "onnx": SCHEMES | {scheme.name: scheme for scheme in (_ONNX_DYNAMIC, _ONNX_INT8)},
 }
 
 
