@@ -30,7 +30,7 @@ PARITY_SAMPLES = 1000
 ENGINES = {"tflite": "litert", "onnx": "onnxruntime", "keras": "keras"}
 
 
-def _ignore(epoch: int, step: int, metrics: dict[str, float]) -> None:
+def _ignore(epoch: int, step: int, steps: int, metrics: dict[str, float]) -> None:
     """Default progress: none."""
 
 
@@ -61,7 +61,7 @@ def train(
     recipe: TrainSpec,
     model: str = DEFAULT_MODEL,
     resume: bool = False,
-    progress: Callable[[int, int, dict[str, float]], None] = _ignore,
+    progress: Callable[[int, int, int, dict[str, float]], None] = _ignore,
 ) -> "Trained":
     """Trains a preset into the run directory ``folder``.
 
@@ -70,7 +70,7 @@ def train(
         recipe: data, epochs, seed and hyperparameters.
         model: name of a preset.
         resume: go on with the run that is in ``folder``.
-        progress: called with epoch, step (0 at the end of an epoch) and metrics.
+        progress: called with epoch, step (0 at the end of an epoch), steps of an epoch, metrics.
 
     Returns:
         The best weights' file and accuracy.
@@ -226,9 +226,15 @@ def verify(
             f"{reference.image_shape}: they are not the same model"
         )
     chosen = picks.parity(open_dataset(loaded, data), session.image_shape, samples)
+    wanted, found = run(reference, chosen.images), run(session, chosen.images)
+    if wanted.shape != found.shape:
+        raise InvalidRequest(
+            f"{artifact} gives {found.shape[1]} logits, {loaded.source} {wanted.shape[1]}: "
+            "they are not the same model"
+        )
     return parity.compare(
-        run(reference, chosen.images),
-        run(session, chosen.images),
+        wanted,
+        found,
         contract.get("scheme", "none"),
         names=(loaded.source, str(artifact)),
         images=chosen.origin,

@@ -28,7 +28,6 @@ class TrainingProgress:
             console=console,
             disable=not (console.is_terminal and log.isEnabledFor(logging.INFO)),
         )
-        self.steps = 0
         self.task = self.bar.add_task("training", total=None, metrics="")
 
     def __enter__(self) -> "TrainingProgress":
@@ -43,7 +42,7 @@ class TrainingProgress:
     ) -> None:
         self.bar.stop()
 
-    def __call__(self, epoch: int, step: int, metrics: dict[str, float]) -> None:
+    def __call__(self, epoch: int, step: int, steps: int, metrics: dict[str, float]) -> None:
         """Shows one step; step 0 means that the epoch is over."""
         text = " ".join(
             f"{key} {metrics[key]:.4f}"
@@ -52,13 +51,12 @@ class TrainingProgress:
         )
         if step == 0:
             log.info("epoch %d/%d %s", epoch, self.epochs, text)
-            self.bar.reset(self.task, total=self.steps)
+            self.bar.reset(self.task, total=steps)
             return
-        self.steps = max(self.steps, step)
         self.bar.update(
             self.task,
             description=f"epoch {epoch}/{self.epochs}",
             completed=step,
-            total=self.steps if epoch > 1 and self.steps > step else None,
+            total=steps,
             metrics=text,
         )

@@ -17,6 +17,7 @@ from cct_export.runtimes.session import Logits
 
 SUFFIX = ".tflite"
 PROBE_LIMIT_S = 120
+_TYPES = ("float32", "uint8", "int8")
 _PROBE = """
 import sys
 from ai_edge_litert.interpreter import Interpreter
@@ -57,6 +58,7 @@ class LiteRTSession:
         try:
             self._interpreter = Interpreter(str(path), num_threads=threads)
             self._interpreter.allocate_tensors()
+            nodes = _count_nodes(self._interpreter._get_ops_details())
         except (ValueError, RuntimeError) as error:
             raise InvalidArtifact(f"LiteRT cannot open {path}: {_first_line(error)}") from error
         self.engine = ("litert", metadata.version("ai-edge-litert"))
@@ -67,7 +69,7 @@ class LiteRTSession:
         self.batch: int | None = int(image["shape"][0])
         self.delegated_nodes: int | None
         self.total_nodes: int | None
-        self.delegated_nodes, self.total_nodes = _count_nodes(self._interpreter._get_ops_details())
+        self.delegated_nodes, self.total_nodes = nodes
 
     def invoke(self, prepared: np.ndarray) -> Logits:
         """Runs once; see ``Session``."""
@@ -134,6 +136,9 @@ def _ends(interpreter: Any, path: Path) -> tuple[dict[str, Any], int]:
     if not good:
         shapes = [tuple(map(int, end["shape"])) for end in (*inputs, *outputs)]
         raise InvalidArtifact(f"{path} is not from one image to logits: its ends are {shapes}")
+    type = np.dtype(inputs[0]["dtype"]).name
+    if type not in _TYPES:
+        raise InvalidArtifact(f"{path} takes {type}, not {', '.join(_TYPES)} images")
     return inputs[0], outputs[0]["index"]
 
 

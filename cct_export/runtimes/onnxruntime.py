@@ -43,19 +43,13 @@ class OnnxRuntimeSession:
             reason = str(error).strip().partition("\n")[0]
             raise InvalidArtifact(f"ONNX Runtime cannot open {path}: {reason}") from error
         self.engine = ("onnxruntime", onnxruntime.__version__)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4:
-            shapes = [end.shape for end in (*inputs, *outputs)]
-            raise InvalidArtifact(f"{path} is not from one image to logits: its ends are {shapes}")
-        if inputs[0].type not in _TYPES:
-            raise InvalidArtifact(f"{path} takes {inputs[0].type}, not float32 or uint8 images")
-        batch, height, width, channels = inputs[0].shape
-        self._input = inputs[0].name
+        image = _image(self._session, path)
+        batch, height, width, channels = image.shape
+        self._input = image.name
         self.image_shape: ImageShape = (height, width, channels)
-        self.io = _TYPES[inputs[0].type]
+        self.io = _TYPES[image.type]
         self.batch: int | None = batch if isinstance(batch, int) else None
-        properties = self._session.get_modelmeta().custom_metadata_map
-        self.contract: dict[str, Any] = json.loads(properties.get(CONTRACT_KEY, "{}"))
+        self.contract = _contract(self._session, path)
         parts = self._session.get_provider_graph_assignment_info()
         mine = [part for part in parts if part.ep_name == PROVIDER]
         self.delegated_nodes: int | None = sum(len(part.get_nodes()) for part in mine)
@@ -74,3 +68,33 @@ class OnnxRuntimeSession:
 def open_session(path: Path, threads: int = 1, trusted: bool = False) -> OnnxRuntimeSession:
     """Returns a session on ``path``; ``trusted`` changes nothing, the parser survives any file."""
     return OnnxRuntimeSession(path, threads)
+
+
+def _image(session: Any, path: Path) -> Any:
+    """Returns the image input, after checking that the file is from one image to logits."""
+    ends = inputs, outputs = session.get_inputs(), session.get_outputs()
+    good = (
+        [len(end) for end in ends] == [1, 1]
+        and len(inputs[0].shape) == 4
+        and len(outputs[0].shape) == 2
+    )
+    if not good:
+        shapes = [end.shape for end in (*inputs, *outputs)]
+        raise InvalidArtifact(f"{path} is not from one image to logits: its ends are {shapes}")
+    if inputs[0].type not in _TYPES:
+        raise InvalidArtifact(f"{path} takes {inputs[0].type}, not float32 or uint8 images")
+    if not all(isinstance(size, int) for size in inputs[0].shape[1:]):
+        raise InvalidArtifact(
+            f"{path} takes images of any size, {inputs[0].shape}: export it with a fixed one"
+        )
+    return inputs[0]
+
+
+def _contract(session: Any, path: Path) -> dict[str, Any]:
+    """Returns what the file says about itself, empty if nothing."""
+    properties = session.get_modelmeta().custom_metadata_map
+    try:
+        record: dict[str, Any] = json.loads(properties.get(CONTRACT_KEY, "{}"))
+    except ValueError as error:
+        raise InvalidArtifact(f"{path}: its {CONTRACT_KEY} cannot be read: {error}") from error
+    return record

@@ -20,7 +20,9 @@ from cct_export.training import card, curves
 from cct_export.training.batches import Batches
 from cct_export.training.run import History, RunDirectory
 
-Progress = Callable[[int, int, dict[str, float]], None]
+# Called with the epoch (from 1), the step (from 1; 0 when the epoch is over), the steps of an
+# epoch, and the metrics so far.
+Progress = Callable[[int, int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,10 @@ class _Report(keras.callbacks.Callback):
         self.epoch = epoch + 1
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.progress(self.epoch, batch + 1, dict(logs or {}))
+        self.progress(self.epoch, batch + 1, self.params["steps"], dict(logs or {}))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.progress(self.epoch, 0, dict(logs or {}))
+        self.progress(self.epoch, 0, self.params["steps"], dict(logs or {}))
 
 
 def train(
@@ -95,8 +97,7 @@ def train(
         recipe: how to train.
         folder: the run directory, made if missing.
         resume: go on from the last finished epoch of a run in ``folder``.
-        progress: called with the epoch (from 1), the step (from 1; 0 when the epoch is over) and
-            the metrics so far.
+        progress: called after every step and at the end of every epoch, see ``Progress``.
 
     Returns:
         Where the best weights are and their accuracy on the test split.
