@@ -79,16 +79,13 @@ def export(
     shape = image_shape(loaded.model)
     _check_output(output, spec.format)
     dataset = open_dataset(loaded, data_name)
-    writer = registry.load("cct_export.formats", spec.format)
-    content: bytes = writer.convert(loaded.model, spec)
-    origin = ""
+    content: bytes = registry.load("cct_export.formats", spec.format).convert(loaded.model, spec)
+    calibration = None
+    if chosen.calibrated:
+        calibration = picks.calibration(dataset, shape, calibration_samples)
     if chosen.name != "none":
-        calibration = None
-        if chosen.calibrated:
-            picked = picks.calibration(dataset, shape, calibration_samples)
-            calibration, origin = picked.images, picked.origin
         quantizer = registry.load("cct_export.quantize", spec.format)
-        content = quantizer.quantize(content, chosen, calibration)
+        content = quantizer.quantize(content, chosen, calibration and calibration.images)
     artifact = Artifact(
         path=output,
         format=spec.format,
@@ -100,7 +97,7 @@ def export(
         batch=None if spec.dynamic_batch else 1,
         classes=int(loaded.model.outputs[0].shape[1]),
         labels=labels(loaded.model),
-        calibration=origin,
+        calibration=calibration.origin if calibration else "",
         versions=machine.versions(*_LIBRARIES),
     )
     content = _FINISH[spec.format](content, spec.io, artifact.contract())

@@ -13,10 +13,10 @@ from cct_export.runtimes.session import Logits, Session, run
 _ENGINES = {".tflite": "litert", ".onnx": "onnxruntime"}
 
 
-def open_any(source: Path, threads: int = 1) -> Session:
+def open_any(source: Path) -> Session:
     """Opens an artifact by its suffix, anything else as a Keras MODEL."""
     engine = registry.load("cct_export.runtimes", _ENGINES.get(source.suffix, "keras"))
-    session: Session = engine.open_session(source, threads)
+    session: Session = engine.open_session(source)
     return session
 
 

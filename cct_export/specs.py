@@ -23,8 +23,8 @@ class ModelSpec:
             transformer.
         positional: position embedding, ``learnable`` or ``none``.
         dropout: dropout rate in attention and MLP while training, 0 to 1.
-        stochastic_depth: rate at which the last block is dropped while training; earlier blocks
-            linearly less, the first never.
+        stochastic_depth: rate at which the last block is dropped while training, 0 to below 1;
+            earlier blocks linearly less, the first never.
         labels: names of the classes, in the order of the logits; empty if not known.
     """
 
@@ -47,6 +47,12 @@ class ModelSpec:
         # JSON has no tuples: a spec read back from a file must equal the one that was written.
         for field in ("filters", "mlp_units", "labels"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
+        if not (self.filters and self.mlp_units):
+            raise ValueError("filters and mlp_units must name one width at least")
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout must be 0 to 1, not {self.dropout}")
+        if not 0 <= self.stochastic_depth < 1:
+            raise ValueError(f"stochastic_depth must be 0 to below 1, not {self.stochastic_depth}")
         if self.positional not in ("learnable", "none"):
             raise ValueError(f"positional must be 'learnable' or 'none', not {self.positional!r}")
         if self.labels and len(self.labels) != self.classes:

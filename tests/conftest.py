@@ -1,9 +1,13 @@
 """Fixtures: small real models on real data (scikit-learn's digits)."""
 
+import functools
+import json
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -74,3 +78,76 @@ def _program(name, folder):
         )
 
     return run
+
+
+class Ended(NamedTuple):
+    """How a command ended: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def record(self):
+        """What ``--json -`` put on standard output."""
+        return json.loads(self.out)
+
+
+class Export(NamedTuple):
+    """A file that a command exported, and the record it printed."""
+
+    path: Path
+    record: dict
+
+
+@pytest.fixture(scope="session")
+def in_process():
+    """Runs a command in this process, where TensorFlow is loaded already.
+
+    ``in_process("export", "tflite", model)`` is ``cct-export tflite model``; returns ``Ended``.
+    """
+    from click.testing import CliRunner
+
+    from cct_export.commands import program
+
+    def run(name, *arguments):
+        logger = logging.getLogger("cct_export")
+        before = logger.handlers, logger.propagate, logger.level
+        try:
+            result = CliRunner().invoke(
+                getattr(program, name), list(map(str, arguments)), prog_name=f"cct-{name}"
+            )
+        finally:
+            logger.handlers, logger.propagate = before[:2]
+            logger.setLevel(before[2])
+        return Ended(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory, digits_run, in_process):
+    """Returns the export of ``digits_run`` in a format and scheme, made once; do not change it."""
+    folder = tmp_path_factory.mktemp("exports")
+
+    @functools.cache
+    def made(format, scheme, io):
+        path = folder / f"small-{scheme}-{io}.{format}"
+        arguments = (digits_run, "--quantize", scheme, "--io", io, "-o", path, "--json", "-")
+        ended = in_process("export", format, *arguments)
+        assert ended.code == 0, ended.err
+        return Export(path, ended.record)
+
+    def get(format, scheme="none", io="float32"):
+        return made(format, scheme, io)
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def digit_images():
+    """The test images of ``digits``, uint8 (360, 32, 32, 3), and their labels."""
+    from cct_export import data
+
+    split = data.read("digits", (32, 32, 3)).test
+    return split.images(range(len(split.labels))), split.labels

@@ -65,7 +65,7 @@ def _pass(request: dict[str, Any]) -> dict[str, Any]:
     """Runs the worker on ``request`` and returns its reply."""
     with tempfile.TemporaryDirectory() as folder:
         reply_file = Path(folder, "reply.json")
-        command = [sys.executable, "-m", "cct_export.bench.worker"]
+        command = [sys.executable, "-m", "cct_export.measurement.worker"]
         try:
             done = subprocess.run(
                 command,

@@ -29,6 +29,10 @@ def finish(content: bytes, io: str, contract: dict[str, Any]) -> bytes:
     model = onnx.load_from_string(content)
     if io == "uint8":
         _cast_door(model)
+    # onnxruntime's tools leave domains behind that no node is from.
+    used = {node.domain for node in model.graph.node}
+    for opset in [opset for opset in model.opset_import if opset.domain not in used]:
+        model.opset_import.remove(opset)
     entry = model.metadata_props.add()
     entry.key, entry.value = CONTRACT_KEY, json.dumps(contract)
     try:

@@ -15,7 +15,7 @@ def inference_model(model: keras.Model) -> keras.Model:
     random augmentation that keep the shape are taken out; nested models are searched too.
 
     Args:
-        model: a Functional or Sequential model, built.
+        model: a Functional or Sequential model of one input, built.
 
     Returns:
         A model with the same logits for the same images at ``training=False``.
@@ -27,8 +27,9 @@ def inference_model(model: keras.Model) -> keras.Model:
         raise ConversionError(
             f"{type(model).__name__} is a subclassed model: build it with the functional API"
         )
-    inputs = [keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype) for tensor in model.inputs]
-    return keras.Model(inputs, _apply(model, inputs[0]))
+    (tensor,) = model.inputs
+    image = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
+    return keras.Model(image, _apply(model, image))
 
 
 def _apply(model: keras.Model, tensor: Any) -> Any:
@@ -63,10 +64,10 @@ def _is_composed(layer: Any) -> bool:
 def _is_augmentation(layer: Any) -> bool:
     """Tells layers that change images at random while training, and only then.
 
-    Keras gives them no public base class, so their module tells them: the random ones of
-    ``image_preprocessing`` draw from a seed generator, resizing and cropping to a size do not.
+    Keras gives them no public base class, so module and name tell them. Resizing, AutoContrast,
+    Solarization and the like change images at inference too, and stay.
     """
     module = type(layer).__module__
     return "image_preprocessing" in module and type(layer).__name__.startswith(
-        ("Random", "Auto", "Aug", "Mix", "Cut")
+        ("Rand", "Aug", "Mix", "Cut")
     )

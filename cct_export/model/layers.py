@@ -108,12 +108,14 @@ class StochasticDepth(layers.Layer):
     inference it is the identity.
 
     Args:
-        rate: probability of dropping, 0 to 1.
+        rate: probability of dropping, 0 to below 1.
         **kwargs: passed to ``keras.layers.Layer``.
     """
 
     def __init__(self, rate: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must be 0 to below 1, not {rate}")
         self.rate = rate
         self.seed_generator = keras.random.SeedGenerator()
 

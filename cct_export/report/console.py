@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cct_export.bench import statistics
+from cct_export.measurement import statistics
 from cct_export.results import BenchResult, ParityReport, Prediction
 
 log = logging.getLogger(__name__)

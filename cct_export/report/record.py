@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cct_export import machine
-from cct_export.bench import statistics
+from cct_export.measurement import statistics
 from cct_export.results import BenchResult
 
 SCHEMA = "cct-bench/1"

@@ -40,14 +40,16 @@ class KerasSession:
         del self._model
 
 
-def open_session(path: Path, threads: int = 1, trusted: bool = False) -> KerasSession:
+def open_session(path: Path, threads: int | None = None, trusted: bool = False) -> KerasSession:
     """Loads a MODEL (see ``cct_export.load``) and returns a session on it.
 
-    ``threads`` is set for TensorFlow, when nothing has run in it yet; JAX takes its own.
+    ``threads`` is set for the whole process, so only where it is given, and for TensorFlow, in
+    which nothing may have run yet; JAX takes its own.
     """
     from cct_export.importers import load_model
 
-    _set_threads(threads)
+    if threads is not None:
+        _set_threads(threads)
     return KerasSession(load_model(os.fspath(path)).model)
 
 

@@ -1,5 +1,6 @@
 """The model card: what the weights are, how they came to be, how good they are."""
 
+import shlex
 from typing import Any
 
 from cct_export.files import write_text
@@ -74,7 +75,6 @@ def _architecture_rows(model: dict[str, Any]) -> list[str]:
 
 def command(model: dict[str, Any], train: dict[str, Any]) -> str:
     """Returns the command line that repeats a run."""
-    return (
-        f"cct-export train --model {model['name']} --data {train['data']} "
-        f"--epochs {train['epochs']} --seed {train['seed']}"
-    )
+    options = {"model": model["name"]} | {k: train[k] for k in ("data", "epochs", "batch", "seed")}
+    words = (word for key, value in options.items() for word in (f"--{key}", str(value)))
+    return shlex.join(["cct-export", "train", *words])

@@ -113,6 +113,7 @@ def train(
     spec = replace(spec, classes=len(dataset.classes), labels=dataset.classes)
     if spec.classes < 2:
         raise InvalidData(f"{recipe.data} has one class only: a classifier needs two or more")
+    held_out, kept = _holdout(dataset.train, recipe)
     run = RunDirectory(folder)
     run.begin(spec, recipe, resume)
 
@@ -121,7 +122,6 @@ def train(
     keeping = checkpoint.without_optimizer(model)
     _compile(model, recipe)
     history = run.load_state(model)
-    held_out, kept = _holdout(dataset.train, recipe)
     model.fit(
         _batches(dataset.train, kept, spec, recipe, recipe.seed, len(history)),
         validation_data=_batches(dataset.train, held_out, spec, recipe, None),

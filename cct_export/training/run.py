@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ class RunDirectory:
             before = self.record()
             for part, fields in asked.items():
                 for key, value in fields.items():
-                    if key != "epochs" and before[part].get(key) != value:
+                    more = key == "epochs" and value >= before[part].get(key, 0)
+                    if before[part].get(key) != value and not more:
                         raise CCTExportError(
                             f"{self.path} was begun with {part} {key} {before[part].get(key)!r}, "
                             f"not {value!r}: resume with the same options"
@@ -65,7 +67,7 @@ class RunDirectory:
         """Returns the content of ``run.json``.
 
         Raises:
-            InvalidModel: there is none, or it is not readable.
+            InvalidModel: there is none, or it is not readable or another program's.
         """
         try:
             record: dict[str, Any] = json.loads(self.record_file.read_text())
@@ -73,6 +75,12 @@ class RunDirectory:
             raise InvalidModel(f"{self.path} is not a run directory: no run.json in it") from None
         except (OSError, ValueError) as error:
             raise InvalidModel(f"{self.record_file} cannot be read: {error}") from error
+        try:
+            known = isinstance(record["train"]["data"], str) and isinstance(record["model"], dict)
+        except (TypeError, KeyError):
+            known = False
+        if not known:
+            raise InvalidModel(f"{self.record_file} is not the record of a training run")
         return record
 
     def add_to_record(self, **entries: Any) -> None:
@@ -87,15 +95,24 @@ class RunDirectory:
             np.savez(temporary, **arrays, history=np.asarray(json.dumps(history)))  # type: ignore[arg-type]
 
     def load_state(self, model: keras.Model) -> History:
-        """Puts the saved state into ``model`` and returns the history so far (empty if none)."""
+        """Puts the saved state into ``model`` and returns the history so far (empty if none).
+
+        Raises:
+            InvalidModel: the state is damaged.
+        """
         if not self.state_file.exists():
             return []
         model.optimizer.build(model.trainable_variables)
-        with np.load(self.state_file, allow_pickle=False) as state:
-            for prefix, owner in (("model", model), ("optimizer", model.optimizer)):
-                for index, variable in enumerate(owner.variables):
-                    variable.assign(state[f"{prefix}_{index}"])
-            history: History = json.loads(str(state["history"]))
+        try:
+            with np.load(self.state_file, allow_pickle=False) as state:
+                for prefix, owner in (("model", model), ("optimizer", model.optimizer)):
+                    for index, variable in enumerate(owner.variables):
+                        variable.assign(state[f"{prefix}_{index}"])
+                history: History = json.loads(str(state["history"]))
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InvalidModel(
+                f"{self.state_file} is damaged ({error}): train into another folder"
+            ) from error
         return history
 
     def write_metrics(self, history: History) -> None:

@@ -55,16 +55,21 @@ def decode(path: Path, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
         The pixels as uint8 ``shape``, and the file's own (height, width).
 
     Raises:
-        InvalidData: the file is missing or no readable image.
+        InvalidData: the file is missing, no readable image, or one of 16 bits per channel.
     """
     height, width, channels = shape
     try:
         with Image.open(path) as image:
             size = (image.height, image.width)
+            if image.mode.startswith(("I", "F")):
+                raise InvalidData(f"{path} has more than 8 bits per channel: save it with 8 bits")
             converted = image.convert("L" if channels == 1 else "RGB")
     except FileNotFoundError:
         raise InvalidData(f"no such image: {path}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    # Pillow raises ValueError and SyntaxError too for a broken PNG.
+    except (
+        UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError
+    ) as error:  # fmt: skip
         raise InvalidData(f"{path} is no readable image: {error}: remove or replace it") from error
     if size != (height, width):
         converted = converted.resize((width, height), Image.Resampling.BILINEAR)

@@ -1,6 +1,8 @@
 """An ``.npz`` with ``x_train``, ``y_train``, ``x_test``, ``y_test`` and, if wanted, ``classes``."""
 
 import zipfile
+import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -29,15 +31,16 @@ def read(name: str, shape: ImageShape) -> Dataset:
         InvalidData: the file is not such an .npz; the message names file and key.
     """
     path = existing(name)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in KEYS if key not in archive]
-            if missing:
-                raise InvalidData(f"{path}: no {missing[0]} in it: it needs {', '.join(KEYS)}")
-            arrays = {key: archive[key] for key in (*KEYS, "classes") if key in archive}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidData(f"{path} cannot be read as .npz: {error}") from error
-    classes = tuple(str(label) for label in arrays.get("classes", ()))
+    arrays = _arrays(path)
+    missing = [key for key in KEYS if key not in arrays]
+    if missing:
+        raise InvalidData(f"{path}: no {missing[0]} in it: it needs {', '.join(KEYS)}")
+    names = arrays.get("classes", np.empty(0))
+    if names.ndim != 1:
+        raise InvalidData(
+            f"{path} classes: names of shape (classes,) are needed, not {names.shape}"
+        )
+    classes = tuple(str(name) for name in names)
     splits = []
     for part in ("train", "test"):
         pixels = checked_pixels(arrays[f"x_{part}"], shape, f"{path} x_{part}")
@@ -49,3 +52,23 @@ def read(name: str, shape: ImageShape) -> Dataset:
         count = 1 + max(int(split.labels.max()) for split in splits)
         classes = tuple(str(index) for index in range(count))
     return Dataset(name, classes, *splits)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Returns those arrays of the file that are asked for."""
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it is an .npy, a single array")
+        with archive:
+            arrays = {key: archive[key] for key in (*KEYS, "classes") if key in archive}
+    # What zipfile raises for a damaged, an encrypted and an exotic member.
+    except (
+        ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError
+    ) as error:  # fmt: skip
+        raise InvalidData(f"{path} cannot be read as .npz: {error}") from error
+    for key, array in arrays.items():
+        # numpy gives the bytes of a member that is no array.
+        if not isinstance(array, np.ndarray):
+            raise InvalidData(f"{path} cannot be read as .npz: {key} is no array")
+    return arrays

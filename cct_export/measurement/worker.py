@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cct_export import data, parity, registry, sidecar
-from cct_export.bench import accuracy, latency, memory
 from cct_export.data.picks import timing_images
 from cct_export.errors import CCTExportError, InvalidRequest
+from cct_export.measurement import accuracy, latency, memory
 from cct_export.runtimes.session import Session, prepare, run
 from cct_export.specs import BenchSpec
 

@@ -1,0 +1,298 @@
+"""What cannot work ends in one line that says why, and leaves no file behind."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def _tree(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, digits_model):
+    """Files that are no models, or none of the kind wanted."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "text.keras").write_text("not a model\n" * 50)
+    whole = digits_model.read_bytes()
+    (folder / "truncated.keras").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.keras").write_bytes(b"")
+    (folder / "note.txt").write_text("not a model")
+    (folder / "text.weights.h5").write_text("not a model")
+    (folder / "norun").mkdir()
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save(folder / "vector.keras")
+    code = keras.layers.Lambda(lambda x: x * 2)
+    keras.Sequential(
+        [keras.Input((8, 8, 3)), code, keras.layers.Flatten(), keras.layers.Dense(3)]
+    ).save(folder / "lambda.keras")
+    return folder
+
+
+@pytest.fixture
+def refused(in_process, tmp_path, monkeypatch):
+    """Runs a command that must end in one line with nothing written; returns the line."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(code, name, *arguments):
+        before = _tree(tmp_path)
+        ended = in_process(name, *arguments)
+        assert ended.code == code, ended.err
+        assert ended.out == ""
+        assert "Traceback" not in ended.err
+        assert "not foreseen" not in ended.err
+        assert len(ended.err.splitlines()) == 1, ended.err
+        assert ended.err.startswith("error: ")
+        assert _tree(tmp_path) == before
+        return ended.err
+
+    return run
+
+
+@pytest.fixture
+def misused(in_process, tmp_path, monkeypatch):
+    """Runs a command whose use is wrong; returns what click says."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, *arguments):
+        ended = in_process(name, *arguments)
+        assert ended.code == 2, ended.err
+        assert ended.out == ""
+        assert ended.err.startswith("Usage: ")
+        assert "Error: " in ended.err
+        assert _tree(tmp_path) == []
+        return ended.err
+
+    return run
+
+
+@pytest.mark.parametrize("format", ["tflite", "onnx"])
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("missing.keras", "no such model file"),
+        ("missing.weights.h5", "no such model file"),
+        ("missing.tflite", "no such model file"),
+        ("text.keras", "not a .keras file"),
+        ("empty.keras", "not a .keras file"),
+        ("truncated.keras", "not a .keras file, or it is truncated"),
+        ("text.weights.h5", "not a readable HDF5 file"),
+        ("note.txt", "no model this tool reads"),
+        ("norun", "is not a run directory"),
+        ("vector.keras", "is not an image classifier"),
+        ("lambda.keras", "holds Python code"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_refused(refused, models, format, model, reason):
+    assert reason in refused(1, "export", format, models / model, "-o", f"m.{format}")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("export", ("tflite", "vit_huge")),
+        ("export", ("onnx", "vit_huge")),
+        ("export", ("train", "--model", "vit_huge", "--data", "digits")),
+        ("bench", ("tflite", "vit_huge")),
+    ],
+)
+def test_an_unknown_preset_is_refused_with_those_there_are(refused, name, arguments):
+    line = refused(1, name, *arguments)
+    assert "no preset is called 'vit_huge'" in line
+    assert "cct_keras_io" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("export", "tflite"), ("export", "onnx"), ("bench", "tflite"), ("bench", "onnx")],
+)
+def test_an_unknown_scheme_is_refused_with_those_there_are(refused, digits_model, name, command):
+    line = refused(2, name, command, digits_model, "--quantize", "int4")
+    assert "int4" in line
+    assert "none, fp16, int8-dynamic, int8" in line
+
+
+@pytest.mark.parametrize("data", ["empty", "missing", "one/empty", "note.npz"])
+def test_data_without_images_is_refused(refused, digits_model, tmp_path, data):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "one/empty/class").mkdir(parents=True)
+    (tmp_path / "note.npz").write_text("no archive")
+    refused(1, "export", "tflite", digits_model, "--data", data, "-o", "m.tflite")
+    refused(1, "export", "train", "--data", data, "-o", "run")
+
+
+@pytest.mark.parametrize("format", ["tflite", "onnx"])
+def test_data_of_other_classes_than_the_model_is_refused(
+    refused, tmp_path, digits_model, digit_images, format
+):
+    images, labels = digit_images
+    splits = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
+    np.savez(tmp_path / "d.npz", **splits, classes=np.array(list("abcdefghij")))
+    line = refused(1, "export", format, digits_model, "--data", "d.npz", "-o", f"m.{format}")
+    assert "give the data it was trained for" in line
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("file/m.tflite", "file is not a folder"),
+        ("file/deeper/m.tflite", "file is not a folder"),
+        ("folder.tflite", "it is a folder"),
+        ("m.onnx", "ends in .tflite"),
+        ("m", "ends in .tflite"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused(
+    refused, tmp_path, digits_model, output, reason
+):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder.tflite").mkdir()
+    assert reason in refused(1, "export", "tflite", digits_model, "-o", output)
+
+
+def test_a_run_directory_that_cannot_be_made_is_refused(refused, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    refused(1, "export", "train", "--data", "digits", "-o", "file/run")
+
+
+@pytest.mark.parametrize("source", ["tflite", "onnx", "keras"])
+def test_what_is_no_image_is_refused_by_predict(refused, tmp_path, exports, digits_model, source):
+    path = digits_model if source == "keras" else exports(source).path
+    (tmp_path / "note.png").write_text("not an image")
+    Image.new("RGB", (32, 32)).save(tmp_path / "good.png")
+    half = (tmp_path / "good.png").read_bytes()[:60]
+    (tmp_path / "half.png").write_bytes(half)
+    assert "note.png" in refused(1, "export", "predict", path, "good.png", "note.png")
+    assert "half.png" in refused(1, "export", "predict", path, "half.png")
+    assert "no such image" in refused(1, "export", "predict", path, "missing.png")
+    refused(1, "export", "predict", path, ".")
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+def test_a_missing_artifact_is_refused_by_every_command(refused, suffix):
+    path = f"missing.{suffix}"
+    assert "no such file" in refused(1, "export", "verify", path)
+    assert "no such file" in refused(1, "bench", suffix, path)
+    assert "no such file" in refused(1, "export", "predict", path, "x.png")
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+def test_a_broken_artifact_is_refused_by_every_command(refused, tmp_path, exports, suffix):
+    whole = exports(suffix).path.read_bytes()
+    path = f"half.{suffix}"
+    (tmp_path / path).write_bytes(whole[: len(whole) // 2])
+    Image.new("RGB", (32, 32)).save(tmp_path / "good.png")
+    assert path in refused(1, "export", "verify", path)
+    assert path in refused(1, "export", "predict", path, "good.png")
+    assert path in refused(1, "bench", suffix, path)
+
+
+def test_a_file_of_the_other_format_is_refused_by_bench(refused, exports):
+    path = exports("onnx").path
+    assert "use cct-bench onnx" in refused(2, "bench", "tflite", path)
+
+
+def test_what_is_no_artifact_cannot_be_verified(refused, digits_model):
+    assert "neither a .tflite nor an .onnx" in refused(2, "export", "verify", digits_model)
+
+
+def test_a_foreign_artifact_is_verified_only_against_a_named_model(refused, tmp_path, exports):
+    import onnx
+
+    model = onnx.load(exports("onnx").path)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "m.onnx")
+    assert "name it with --against" in refused(1, "export", "verify", "m.onnx")
+
+
+def test_cifar_images_are_refused_by_a_model_of_another_size(
+    refused, tmp_path, small_spec, digits_model
+):
+    from cct_export.model.cct import CCT
+
+    folder = tmp_path / "m"
+    folder.mkdir()
+    CCT(dataclasses.replace(small_spec, image_size=16)).save(folder / "m.keras")
+    line = refused(1, "export", "tflite", "m/m.keras", "--data", "digits", "-o", "m.tflite")
+    assert "(32, 32, 3)" in line
+    assert "(16, 16, 3)" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "reason"),
+    [
+        ("export", ("onnx", "--io", "int8"), "'int8' is not one of"),
+        ("export", ("tflite", "--io", "int4"), "'int4' is not one of"),
+        ("export", ("tflite", "--samples", "0"), "0 is not in the range"),
+        ("export", ("tflite", "--num-calibration-samples", "0"), "0 is not in the range"),
+        ("export", ("tflite", "a.keras", "b.keras"), "unexpected extra argument"),
+        ("export", ("predict", "a.tflite"), "Missing argument"),
+        ("export", ("verify",), "Missing argument"),
+        ("export", ("train", "--epochs", "0"), "0 is not in the range"),
+        ("export", ("train", "--epochs", "many"), "not a valid integer"),
+        ("bench", ("tflite", "--min-runs", "0"), "0 is not in the range"),
+        ("bench", ("keras", "--batch", "0"), "is not a list of whole numbers"),
+    ],
+)
+def test_wrong_use_is_a_usage_error(misused, name, arguments, reason):
+    assert reason in misused(name, *arguments)
+
+
+def test_verbose_shows_where_an_error_came_from(in_process, tmp_path):
+    ended = in_process("export", "tflite", tmp_path / "missing.keras", "-v")
+    assert ended.code == 1
+    assert "Traceback (most recent call last)" in ended.err
+    assert ended.err.splitlines()[-1].startswith("error: no such model file")
+
+
+def test_an_unwritable_json_file_is_refused(in_process, tmp_path, exports):
+    (tmp_path / "file").write_text("in the way")
+    ended = in_process(
+        "export",
+        "verify",
+        exports("tflite").path,
+        "--samples",
+        8,
+        "--json",
+        tmp_path / "file/r.json",
+    )
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1].startswith("error: cannot write")
+    assert "Traceback" not in ended.err
+
+
+def test_json_on_standard_output_is_one_document_whatever_libraries_print(
+    cct_export, digits_model, tmp_path
+):
+    arguments = ("tflite", digits_model, "-o", "m.tflite", "--quantize", "int8", "--samples", 16)
+    done = cct_export(*arguments, "--json", "-", "-v", TF_CPP_MIN_LOG_LEVEL="0")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["parity"]["passed"] is True
+    assert len(done.stderr) > 500, "the libraries were silent: this test shows nothing now"
+
+
+def test_without_verbose_there_is_no_noise_of_libraries(cct_export, digits_model):
+    arguments = ("onnx", digits_model, "-o", "m.onnx", "--samples", 16)
+    done = cct_export(*arguments, TF_CPP_MIN_LOG_LEVEL="0")
+    assert done.returncode == 0
+    assert done.stdout == ""
+    first, second = done.stderr.splitlines()
+    assert first.startswith("m.onnx: onnx none, ")
+    assert second.startswith("parity passed on 16 photo crops")
+
+
+def test_quiet_says_nothing_that_is_no_result(cct_export, digits_model):
+    done = cct_export("onnx", digits_model, "-o", "m.onnx", "--samples", 8, "-q")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_json_goes_to_a_file_where_one_is_named(in_process, tmp_path, exports):
+    path = exports("tflite").path
+    out = tmp_path / "new/record.json"
+    ended = in_process("export", "verify", path, "--samples", 8, "--json", out)
+    assert ended.code == 0
+    assert ended.out == ""
+    assert json.loads(out.read_text())["parity"]["samples"] == 8

@@ -1,0 +1,249 @@
+"""``cct-bench`` on real files: figures, records, refusals, and what it never imports."""
+
+import json
+import statistics
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from cct_export import sidecar
+
+QUICK = ("--min-runs", 5, "--min-seconds", 0, "--warmup-seconds", 0)
+
+
+@pytest.fixture(scope="module")
+def measured(exports, in_process):
+    """The record of one measurement with everything."""
+    path = exports("tflite", "int8").path
+    ended = in_process(
+        "bench", "tflite", path, "--json", "-", "--accuracy", "--data", "digits",
+        "--min-runs", 120, "--min-seconds", 0, "--threads", "1,2",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    return ended.record
+
+
+def test_the_record_has_every_figure(measured, exports):
+    assert measured["schema"] == "cct-bench/1"
+    assert {"cpu", "architecture", "cores", "os", "python", "governor"} == set(measured["machine"])
+    for result in measured["results"]:
+        assert set(result) == {
+            "artifact", "runtime", "batch", "latency_ms", "times_ns", "load_ms",
+            "first_inference_ms", "peak_rss_bytes", "accuracy", "parity", "device", "warnings",
+        }  # fmt: skip
+        assert set(result["runtime"]) == {
+            "name", "version", "accelerator", "threads", "delegated_nodes", "total_nodes",
+        }  # fmt: skip
+        assert set(result["latency_ms"]) == {
+            "count", "mean", "min", "p50", "p90", "p99", "stddev",
+        }  # fmt: skip
+        assert set(result["accuracy"]) == {"top1", "top5", "samples", "data"}
+        assert result["device"] == "local"
+        assert result["runtime"]["name"] == "litert"
+        assert result["runtime"]["accelerator"] == "cpu"
+        assert (
+            result["artifact"]["sha256"] == exports("tflite", "int8").record["artifact"]["sha256"]
+        )
+        assert result["artifact"]["scheme"] == "int8"
+        assert result["load_ms"] > 0
+        assert result["first_inference_ms"] > 0
+        assert 10e6 < result["peak_rss_bytes"] < 500e6
+    json.dumps(measured, allow_nan=False)
+
+
+def test_two_thread_counts_give_two_results(measured):
+    assert [result["runtime"]["threads"] for result in measured["results"]] == [1, 2]
+
+
+def test_the_raw_times_are_kept_and_are_what_the_summary_says(measured):
+    for result in measured["results"]:
+        milliseconds = [time / 1e6 for time in result["times_ns"]]
+        assert len(milliseconds) >= 120
+        latency = result["latency_ms"]
+        assert latency["count"] == len(milliseconds)
+        assert latency["min"] == pytest.approx(min(milliseconds))
+        assert latency["mean"] == pytest.approx(statistics.fmean(milliseconds))
+        assert latency["p50"] == pytest.approx(statistics.median(milliseconds))
+        assert latency["p99"] is not None
+        assert latency["stddev"] == pytest.approx(statistics.stdev(milliseconds))
+
+
+def test_accuracy_is_that_of_keras_within_two_images(measured, digits_model, digit_images):
+    images, labels = digit_images
+    logits = keras.saving.load_model(digits_model).predict(images.astype(np.float32), verbose=0)
+    order = np.argsort(-logits, axis=1)
+    found = measured["results"][0]["accuracy"]
+    assert found["samples"] == len(labels) == 360
+    assert found["top1"] == pytest.approx((order[:, 0] == labels).mean(), abs=2 / 360)
+    top5 = (order[:, :5] == labels[:, None]).any(axis=1).mean()
+    assert found["top5"] == pytest.approx(top5, abs=2 / 360)
+
+
+def test_parity_is_checked_on_the_golden_images_of_the_sidecar(measured):
+    parity = measured["results"][0]["parity"]
+    assert parity["samples"] == sidecar.GOLDEN_IMAGES
+    assert parity["passed"] is True
+    assert "sidecar" in parity["images"]
+
+
+def test_the_table_has_a_row_per_batch_of_an_onnx_file(exports, in_process):
+    ended = in_process("bench", "onnx", exports("onnx").path, "--batch", "1,3", *QUICK)
+    assert ended.code == 0, ended.err
+    rows = [line for line in ended.out.splitlines() if "small-none" in line]
+    assert len(rows) == 2
+    assert rows[0].split()[-1] == "passed"
+    assert "p50 ms" in ended.out
+
+
+def test_a_keras_model_is_measured_by_keras(digits_model, in_process):
+    ended = in_process("bench", "keras", digits_model, "--json", "-", *QUICK)
+    assert ended.code == 0, ended.err
+    (result,) = ended.record["results"]
+    assert result["runtime"]["name"] == "keras-tensorflow"
+    assert result["runtime"]["delegated_nodes"] is None
+    assert result["parity"] is None
+
+
+def test_options_may_be_written_with_underscores(exports, in_process):
+    ended = in_process(
+        "bench", "tflite", exports("tflite").path, "--num_threads", 2, "--min_runs", 3,
+        "--min_seconds", 0, "--warmup_seconds", 0, "--json", "-",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    (result,) = ended.record["results"]
+    assert result["runtime"]["threads"] == 2
+    assert result["latency_ms"]["count"] == 3
+
+
+@pytest.mark.parametrize("source", ["digits_run", "digits_model"])
+def test_a_model_is_exported_before_it_is_measured(source, in_process, request):
+    ended = in_process(
+        "bench", "tflite", request.getfixturevalue(source), "--quantize", "int8-dynamic",
+        "--json", "-", *QUICK,
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    (result,) = ended.record["results"]
+    assert result["artifact"]["scheme"] == "int8-dynamic"
+    assert result["parity"]["passed"] is True
+
+
+@pytest.mark.slow
+def test_the_shipped_model_is_measured_without_an_argument(in_process):
+    ended = in_process("bench", "tflite", "--json", "-", *QUICK)
+    assert ended.code == 0, ended.err
+    (result,) = ended.record["results"]
+    assert result["artifact"]["path"].endswith("cct_keras_io.tflite")
+
+
+def test_more_images_than_the_file_takes_are_refused_with_what_to_do(exports, in_process):
+    ended = in_process("bench", "tflite", exports("tflite").path, "--batch", 2, *QUICK)
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1
+    assert "takes 1 image at a time, not 2" in ended.err
+    assert "`cct-export onnx " in ended.err
+
+
+def test_golden_logits_that_the_file_does_not_give_end_with_3(tmp_path, exports, in_process):
+    original = exports("tflite").path
+    path = tmp_path / "m.tflite"
+    path.write_bytes(original.read_bytes())
+    record = json.loads(sidecar.path_of(original).read_text())
+    record["golden"]["logits"] = record["golden"]["logits"][::-1]
+    sidecar.path_of(path).write_text(json.dumps(record))
+    ended = in_process("bench", "tflite", path, "--json", "-", *QUICK)
+    assert ended.code == 3, ended.err
+    assert ended.record["results"][0]["parity"]["passed"] is False
+    table = in_process("bench", "tflite", path, *QUICK)
+    assert table.code == 3
+    assert "FAILED" in table.out
+
+
+def test_a_file_without_a_sidecar_is_measured_with_unknown_parity(tmp_path, exports, in_process):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(exports("tflite").path.read_bytes())
+    ended = in_process("bench", "tflite", path, *QUICK)
+    assert ended.code == 0
+    assert "unknown" in ended.out
+
+
+def test_accuracy_without_data_is_a_usage_error(exports, in_process):
+    ended = in_process("bench", "tflite", exports("tflite").path, "--accuracy")
+    assert ended.code == 2
+    assert "--accuracy needs --data" in ended.err
+
+
+@pytest.mark.parametrize("text", ["", "0", "1,", "a", "1,-2", "1.5", "1 2"])
+def test_what_is_no_list_of_counts_is_a_usage_error(exports, in_process, text):
+    ended = in_process("bench", "tflite", exports("tflite").path, "--threads", text)
+    assert ended.code == 2
+    assert "is not a list of whole numbers" in ended.err
+
+
+def test_an_engine_that_crashes_is_one_line(exports, in_process, tmp_path, monkeypatch):
+    # The kernel ends the worker by a signal when it has used two seconds of processor time.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import resource; resource.setrlimit(resource.RLIMIT_CPU, (2, 60))"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    path = exports("tflite").path
+    ended = in_process("bench", "tflite", path, "--min-seconds", 60)
+    assert ended.code == 1
+    assert ended.err == f"error: {path}: the engine crashed (SIGXCPU)\n"
+    assert ended.out == ""
+
+
+def test_accuracy_on_data_of_other_classes_is_refused(tmp_path, exports, in_process, digit_images):
+    images, labels = digit_images
+    data = tmp_path / "letters.npz"
+    classes = np.array(list("abcdefghij"))
+    np.savez(data, x_train=images, y_train=labels, x_test=images, y_test=labels, classes=classes)
+    ended = in_process(
+        "bench", "tflite", exports("tflite").path, "--accuracy", "--data", data, *QUICK
+    )
+    assert ended.code == 1
+    assert len(ended.err.splitlines()) == 1
+    assert "give the data it was trained for" in ended.err
+
+
+_WATCH = """
+import atexit, json, os, sys
+def _write():
+    with open(os.environ["MODULES_LOG"], "a") as log:
+        log.write(json.dumps([sys.orig_argv, sorted(sys.modules)]) + "\\n")
+atexit.register(_write)
+"""
+UNWANTED = {"tensorflow", "keras", "jax", "torch", "onnx", "tf2onnx", "ai_edge_quantizer", "h5py"}
+
+
+@pytest.mark.parametrize(
+    ("format", "engine", "other"),
+    [("tflite", "ai_edge_litert", "onnxruntime"), ("onnx", "onnxruntime", "ai_edge_litert")],
+)
+def test_measuring_a_file_imports_no_converter_in_any_process(
+    tmp_path, exports, format, engine, other
+):
+    (tmp_path / "sitecustomize.py").write_text(_WATCH)
+    log = tmp_path / "modules.log"
+    code = "from cct_export.commands.program import bench_main; bench_main()"
+    command = [sys.executable, "-c", code, format, exports(format, "int8").path, *QUICK]
+    command += ["--accuracy", "--data", "digits"]
+    environment = {"PYTHONPATH": str(tmp_path), "MODULES_LOG": str(log), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    processes = [json.loads(line) for line in log.read_text().splitlines()]
+    workers = [
+        set(modules) for argv, modules in processes if "cct_export.measurement.worker" in argv
+    ]
+    parents = [set(modules) for argv, modules in processes if "-c" in argv and code in argv]
+    assert (len(workers), len(parents)) == (3, 1)
+    for modules in workers:
+        assert engine in modules
+        assert not modules & (UNWANTED | {other})
+    for _, modules in processes:
+        assert not UNWANTED.intersection(modules)
+    assert engine not in parents[0]

@@ -1,0 +1,64 @@
+"""Timing with a clock that the test moves."""
+
+import pytest
+
+from cct_export.measurement.latency import time_runs
+from cct_export.specs import BenchSpec
+
+MS = 1_000_000
+
+
+class Clock:
+    """Nanoseconds that pass only when a session runs."""
+
+    def __init__(self):
+        self.now = 0
+
+    def __call__(self):
+        return self.now
+
+
+class Runs:
+    """A session whose runs take what ``durations`` say, the last one for ever after."""
+
+    def __init__(self, clock, *durations):
+        self.clock, self.durations, self.count = clock, durations, 0
+
+    def invoke(self, prepared):
+        assert prepared == "pixels"
+        self.clock.now += self.durations[min(self.count, len(self.durations) - 1)]
+        self.count += 1
+
+
+def timed(durations, **spec):
+    clock = Clock()
+    runs = Runs(clock, *durations)
+    return time_runs(runs, "pixels", BenchSpec("litert", **spec), clock), runs
+
+
+def test_every_run_is_kept_as_it_was_and_in_order():
+    durations = [3 * MS, 9 * MS, 1 * MS, 500 * MS, 2 * MS]
+    times, _ = timed(durations, warmup_s=0, min_runs=5, min_s=0)
+    assert list(times) == durations
+
+
+def test_warm_up_runs_are_made_and_not_counted():
+    times, runs = timed([100 * MS] * 5 + [MS], warmup_s=0.5, min_runs=3, min_s=0)
+    assert list(times) == [MS] * 3
+    assert runs.count == 8
+
+
+def test_there_are_enough_runs_even_when_each_takes_long():
+    times, _ = timed([2000 * MS], warmup_s=0, min_runs=50, min_s=1.0)
+    assert len(times) == 50
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.0])
+def test_there_is_enough_time_even_when_each_run_is_short(seconds):
+    times, _ = timed([MS], warmup_s=0, min_runs=50, min_s=seconds)
+    assert len(times) == seconds * 1000
+
+
+def test_without_minimum_there_is_one_run():
+    times, runs = timed([MS], warmup_s=0, min_runs=1, min_s=0)
+    assert len(times) == runs.count == 1

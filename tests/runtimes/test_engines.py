@@ -1,0 +1,334 @@
+"""Sessions on real engines, and what they say of files that are broken or of another kind."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from cct_export.errors import InvalidArtifact
+from cct_export.runtimes import litert, onnxruntime, session
+from cct_export.runtimes.keras import KerasSession
+
+ENGINES = {"tflite": litert, "onnx": onnxruntime}
+FORMATS = ("tflite", "onnx")
+
+
+def _one_line(error):
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_session_gives_the_logits_of_keras(exports, digits_model, digit_images, format):
+    from cct_export import api
+
+    images = digit_images[0][:70]
+    reference = session.run(KerasSession(api.load(digits_model).model), images)
+    opened = ENGINES[format].open_session(exports(format).path)
+    np.testing.assert_allclose(session.run(opened, images), reference, atol=1e-4)
+    assert opened.image_shape == (32, 32, 3)
+    assert opened.io == "float32"
+    assert opened.batch == (1 if format == "tflite" else None)
+    assert opened.engine[0] == ENGINES[format].__name__.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_do_not_change_the_logits(exports, digit_images, format, threads):
+    images = digit_images[0][:8]
+    path = exports(format).path
+    one = session.run(ENGINES[format].open_session(path, 1), images)
+    many = session.run(ENGINES[format].open_session(path, threads), images)
+    np.testing.assert_allclose(many, one, atol=1e-5)
+
+
+def _threads_after(code, *arguments):
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "-c", code + "\nprint(len(os.listdir('/proc/self/task')))", *arguments],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")  # noqa: PTH112
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_engine_gets_as_many_threads_as_asked_for(exports, format):
+    module = ENGINES[format].__name__
+    code = (
+        f"import os, sys, pathlib, numpy; from {module} import open_session\n"
+        "s = open_session(pathlib.Path(sys.argv[1]), int(sys.argv[2]), trusted=True)\n"
+        "s.invoke(numpy.zeros((1, 32, 32, 3), 'float32'))"
+    )
+    path = str(exports(format).path)
+    assert _threads_after(code, path, "3") == _threads_after(code, path, "1") + 2
+
+
+@pytest.mark.parametrize("scheme", ["none", "int8"])
+def test_xnnpack_runs_every_node_of_the_cct(exports, scheme):
+    opened = litert.open_session(exports("tflite", scheme).path)
+    assert opened.delegated_nodes == opened.total_nodes > 50
+
+
+def test_onnx_runtime_runs_every_node_of_the_cct(exports):
+    opened = onnxruntime.open_session(exports("onnx").path)
+    assert opened.delegated_nodes == opened.total_nodes > 50
+
+
+def _convert(function, *shapes, dtype="float32", flex=False):
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec(shape, dtype) for shape in shapes]
+    concrete = tf.function(function, input_signature=specs).get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], tf.Module())
+    if flex:
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS,
+        ]  # fmt: skip
+    return converter.convert()
+
+
+def test_nodes_that_xnnpack_lacks_are_counted_as_not_delegated(tmp_path):
+    import tensorflow as tf
+
+    # One-hot is no operator of XNNPACK; the dense layers on both sides of it are.
+    def function(image):
+        rows = tf.reshape(image, (1, -1)) @ tf.ones((48, 5))
+        best = tf.one_hot(tf.argmax(rows, 1), 5)
+        return best @ tf.ones((5, 3))
+
+    path = tmp_path / "m.tflite"
+    path.write_bytes(_convert(function, (1, 4, 4, 3)))
+    opened = litert.open_session(path)
+    assert 0 < opened.delegated_nodes < opened.total_nodes
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["two inputs", "two outputs", "flat image", "unpooled"],
+)
+def test_a_tflite_file_that_is_not_from_image_to_logits_is_refused(tmp_path, case):
+    import tensorflow as tf
+
+    image = (1, 4, 4, 3)
+    content = {
+        "two inputs": lambda: _convert(lambda a, b: tf.reduce_sum(a + b, (1, 2)), image, image),
+        "two outputs": lambda: _convert(lambda a: (tf.reduce_sum(a, (1, 2)), a[:, 0, 0]), image),
+        "flat image": lambda: _convert(lambda a: a * 2, (1, 48)),
+        "unpooled": lambda: _convert(lambda a: a * 2, image),
+    }[case]()
+    path = tmp_path / "m.tflite"
+    path.write_bytes(content)
+    with pytest.raises(InvalidArtifact, match="not from one image to logits") as error:
+        litert.open_session(path)
+    assert str(path) in _one_line(error)
+
+
+def test_a_tflite_file_that_takes_no_pixels_is_refused(tmp_path):
+    import tensorflow as tf
+
+    path = tmp_path / "m.tflite"
+    path.write_bytes(_convert(lambda a: tf.reduce_sum(a, (1, 2)), (1, 4, 4, 3), dtype="int32"))
+    with pytest.raises(InvalidArtifact, match="int32") as error:
+        litert.open_session(path)
+    assert str(path) in _one_line(error)
+
+
+def _onnx(inputs, outputs, nodes, type=1):
+    from onnx import helper
+
+    graph = helper.make_graph(
+        [helper.make_node(*node[:3], **node[3]) for node in nodes],
+        "g",
+        [helper.make_tensor_value_info(name, type, shape) for name, shape in inputs],
+        [helper.make_tensor_value_info(name, type, shape) for name, shape in outputs],
+    )
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+    ).SerializeToString()
+
+
+_FLAT = [("Flatten", ["a"], ["y"], {})]
+_POOL = [("GlobalAveragePool", ["a"], ["p"], {}), ("Flatten", ["p"], ["y"], {})]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            lambda: _onnx(
+                [("a", [1, 4, 4, 3]), ("b", [1, 4, 4, 3])],
+                [("y", [1, 4, 4, 3])],
+                [("Add", ["a", "b"], ["y"], {})],
+            ),
+            "not from one image to logits",
+        ),
+        (
+            lambda: _onnx(
+                [("a", [1, 4, 4, 3])], [("y", [1, 4, 4, 3])], [("Relu", ["a"], ["y"], {})]
+            ),
+            "not from one image to logits",
+        ),
+        (
+            lambda: _onnx([("a", [1, 12])], [("y", [1, 12])], [("Relu", ["a"], ["y"], {})]),
+            "not from one image to logits",
+        ),
+        (
+            lambda: _onnx([("a", ["n", "h", "w", 3])], [("y", ["n", "h"])], _POOL),
+            "size",
+        ),
+        (
+            lambda: _onnx([("a", [1, 4, 4, 3])], [("y", [1, 48])], _FLAT, type=11),
+            "not float32 or uint8",
+        ),
+    ],
+    ids=["two inputs", "unpooled", "flat image", "any size", "double"],
+)
+def test_an_onnx_file_that_is_not_from_image_to_logits_is_refused(tmp_path, content, reason):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content())
+    with pytest.raises(InvalidArtifact, match=reason) as error:
+        onnxruntime.open_session(path)
+    assert str(path) in _one_line(error)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("damage", ["empty", "text", "header", "half", "tail", "zeros"])
+def test_a_broken_file_is_an_invalid_artifact(tmp_path, exports, format, damage):
+    whole = exports(format).path.read_bytes()
+    content = {
+        "empty": b"",
+        "text": b"this is a shopping list, not a model\n" * 20,
+        "header": whole[:20],
+        "half": whole[: len(whole) // 2],
+        "tail": whole[:-5000],
+        "zeros": whole[:8] + bytes(len(whole) - 8),
+    }[damage]
+    path = tmp_path / f"m.{format}"
+    path.write_bytes(content)
+    with pytest.raises(InvalidArtifact) as error:
+        ENGINES[format].open_session(path)
+    assert str(path) in _one_line(error)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_missing_file_is_an_invalid_artifact(tmp_path, format):
+    with pytest.raises(InvalidArtifact, match="no such file"):
+        ENGINES[format].open_session(tmp_path / f"m.{format}")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_damage_never_ends_this_process(tmp_path, exports, seed):
+    random = np.random.default_rng(seed)
+    content = bytearray(exports("tflite").path.read_bytes())
+    for place in random.integers(8, len(content), 40):
+        content[place] = random.integers(256)
+    path = tmp_path / "m.tflite"
+    path.write_bytes(content)
+    try:
+        logits = session.run(litert.open_session(path), np.zeros((1, 32, 32, 3), np.uint8))
+    except InvalidArtifact as error:
+        assert "\n" not in str(error)
+    else:
+        assert logits.shape == (1, 10)
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory):
+    """A ``.tflite`` that is from image to logits, and never gets there."""
+    import tensorflow as tf
+
+    def function(image):
+        def body(step, value):
+            return step, tf.abs(value) + 1
+
+        _, value = tf.while_loop(lambda step, _: step < 1, body, [tf.reduce_sum(image), image])
+        return tf.reduce_mean(value, (1, 2))
+
+    path = tmp_path_factory.mktemp("endless") / "endless.tflite"
+    path.write_bytes(_convert(function, (1, 4, 4, 3)))
+    return path
+
+
+def test_a_file_that_never_ends_is_given_up(endless, monkeypatch):
+    monkeypatch.setattr(litert, "PROBE_LIMIT_S", 3)
+    with pytest.raises(InvalidArtifact, match="one run takes more than 3 s"):
+        litert.open_session(endless)
+
+
+def test_a_crash_of_the_engine_is_that_of_the_child(endless, tmp_path, monkeypatch):
+    # The kernel ends the child by a signal when it has used a second of processor time.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 10))"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(InvalidArtifact, match=r"LiteRT crashed on it \(signal \d+\)") as error:
+        litert.open_session(endless)
+    assert str(endless) in _one_line(error)
+
+
+def test_a_file_with_its_own_sidecar_needs_no_trial(exports, tmp_path, monkeypatch):
+    from cct_export import sidecar
+
+    tried = []
+    monkeypatch.setattr(litert, "_try_in_child", tried.append)
+    path = exports("tflite").path
+    litert.open_session(path)
+    assert not tried
+    copy = tmp_path / "m.tflite"
+    copy.write_bytes(path.read_bytes())
+    litert.open_session(copy)
+    assert tried == [copy]
+    sidecar.path_of(copy).write_bytes(sidecar.path_of(path).read_bytes().replace(b'"sha', b'"sho'))
+    litert.open_session(copy)
+    assert tried == [copy, copy]
+
+
+def test_an_onnx_file_whose_contract_is_damaged_is_refused(exports, tmp_path):
+    import onnx
+
+    model = onnx.load(exports("onnx").path)
+    assert json.loads(model.metadata_props[0].value)["format"] == "onnx"
+    model.metadata_props[0].value = "{half"
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path)
+    with pytest.raises(InvalidArtifact) as error:
+        onnxruntime.open_session(path)
+    assert str(path) in _one_line(error)
+
+
+class _Doubler:
+    """A session that gives each image's first pixel, and keeps what it was given."""
+
+    image_shape = (1, 1, 1)
+
+    def __init__(self, io, batch):
+        self.io, self.batch, self.given = io, batch, []
+
+    def invoke(self, prepared):
+        self.given.append(prepared)
+        return prepared.reshape(len(prepared), -1)[:, :1].astype(np.float32)
+
+
+@pytest.mark.parametrize("batch", [None, 1, 4])
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_run_gives_every_image_its_own_row_at_any_batch(batch, count):
+    images = np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    fake = _Doubler("float32", batch)
+    assert session.run(fake, images, step=4)[:, 0].tolist() == list(range(count))
+    assert {len(given) for given in fake.given} <= ({batch} if batch else {1, 4})
+
+
+@pytest.mark.parametrize(
+    ("io", "wanted"),
+    [("float32", [0, 127, 255]), ("uint8", [0, 127, 255]), ("int8", [-128, -1, 127])],
+)
+def test_prepare_gives_the_type_that_the_file_takes(io, wanted):
+    pixels = np.array([0, 127, 255], np.uint8).reshape(3, 1, 1, 1)
+    prepared = session.prepare(_Doubler(io, None), pixels)
+    assert prepared.dtype == np.dtype(io)
+    assert prepared.ravel().tolist() == wanted

@@ -1,0 +1,89 @@
+"""The Python API: light to import, documented, and good for a model in memory."""
+
+import inspect
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import cct_export
+from cct_export.errors import InvalidModel, UnsupportedScheme
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import cct_export, cct_export.api, json, sys; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(json.loads(done.stdout))
+    assert "cct_export.api" in modules
+    assert not modules & {"numpy", "keras", "tensorflow", "onnx", "onnxruntime", "click", "PIL"}
+
+
+@pytest.mark.parametrize("name", [n for n in cct_export.__all__ if not n.startswith("__")])
+def test_every_function_of_the_api_says_what_it_takes_and_gives(name):
+    function = getattr(cct_export, name)
+    text = inspect.getdoc(function)
+    assert text
+    for section in ("Args:", "Returns:", "Raises:"):
+        assert section in text, section
+    for parameter in inspect.signature(function).parameters:
+        assert f"{parameter}:" in text, parameter
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'export_coreml'"):
+        _ = cct_export.export_coreml
+
+
+def test_a_keras_model_in_memory_is_exported(tmp_path, digits_model):
+    import keras
+
+    from cct_export.runtimes import litert, session
+
+    model = keras.saving.load_model(digits_model)
+    path = tmp_path / "m.tflite"
+    exported = cct_export.export_tflite(model, path, data="digits", parity_samples=32)
+    assert exported.parity.passed
+    assert exported.artifact.path == path
+    assert exported.artifact.source == model.name
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    found = session.run(litert.open_session(path), pixels)
+    np.testing.assert_allclose(found, model.predict_on_batch(pixels.astype("float32")), atol=1e-4)
+
+
+def test_the_checksum_of_a_model_in_memory_is_that_of_its_weights(digits_model):
+    import keras
+
+    model = keras.saving.load_model(digits_model)
+    before = cct_export.load(model).sha256
+    assert cct_export.load(keras.saving.load_model(digits_model)).sha256 == before
+    model.weights[0].assign_add(keras.ops.ones_like(model.weights[0]))
+    assert cct_export.load(model).sha256 != before
+
+
+def test_what_is_no_image_classifier_in_memory_is_refused():
+    import keras
+
+    with pytest.raises(InvalidModel, match="is not an image classifier"):
+        cct_export.load(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
+
+
+def test_an_unknown_scheme_is_refused_before_the_model_is_read(tmp_path):
+    with pytest.raises(UnsupportedScheme):
+        cct_export.export_onnx(tmp_path / "missing.keras", scheme="int3")
+
+
+def test_no_room_of_the_package_takes_the_name_of_a_function():
+    import importlib.util
+
+    for name in cct_export.__all__:
+        assert importlib.util.find_spec(f"cct_export.{name}") is None, name
+
+
+def test_verify_and_bench_return_what_the_commands_print(exports):
+    report = cct_export.verify(exports("tflite").path, samples=8)
+    assert report.passed
+    (result,) = cct_export.bench("onnx", [exports("onnx").path], warmup_s=0, min_runs=3, min_s=0)
+    assert len(result.times_ns) == 3
+    assert result.parity.passed

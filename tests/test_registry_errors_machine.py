@@ -1,0 +1,130 @@
+"""Names in rooms, exit codes of errors, and what is told of the machine."""
+
+import platform
+
+import pytest
+
+from cct_export import errors, machine, registry
+
+ROOMS = (
+    "cct_export.data.sources",
+    "cct_export.formats",
+    "cct_export.quantize",
+    "cct_export.runtimes",
+    "cct_export.commands.export",
+    "cct_export.commands.bench",
+)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_name_of_a_room_can_be_loaded(room):
+    names = registry.names(room)
+    assert names == sorted(set(names))
+    for name in names:
+        assert registry.load(room, name).__name__ == f"{room}.{name.replace('-', '_')}"
+
+
+@pytest.mark.parametrize("name", ["nothing", "", "..export", "os", "tflite.x"])
+def test_a_name_that_is_not_in_the_room_is_a_key_error(name):
+    with pytest.raises(KeyError):
+        registry.load("cct_export.formats", name)
+
+
+def test_an_underscore_in_a_module_is_a_hyphen_for_people(tmp_path, monkeypatch):
+    room = tmp_path / "room"
+    room.mkdir()
+    (room / "__init__.py").write_text("")
+    (room / "two_words.py").write_text("VALUE = 3")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert registry.names("room") == ["two-words"]
+    assert registry.load("room", "two-words").VALUE == 3
+
+
+@pytest.mark.parametrize("format", ["tflite", "onnx"])
+def test_every_format_has_a_converter_a_quantizer_and_an_engine(format):
+    from cct_export.api import ENGINES
+
+    assert format in registry.names("cct_export.formats")
+    assert format in registry.names("cct_export.quantize")
+    assert ENGINES[format] in registry.names("cct_export.runtimes")
+
+
+def _all_errors():
+    return [
+        error
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, errors.CCTExportError)
+    ]
+
+
+def test_every_error_is_in_the_tree_and_has_its_exit_code():
+    codes = {error.__name__: error.exit_code for error in _all_errors()}
+    assert codes == {
+        "CCTExportError": 1,
+        "MissingDependency": 6,
+        "InvalidRequest": 2,
+        "UnsupportedScheme": 2,
+        "InvalidModel": 1,
+        "InvalidArtifact": 1,
+        "InvalidData": 1,
+        "OutputError": 1,
+        "ConversionError": 1,
+        "ParityFailed": 3,
+        "RuntimeUnavailable": 6,
+        "EngineFailed": 1,
+    }
+    for name in codes:
+        assert name in errors.__doc__
+
+
+@pytest.mark.parametrize("error", _all_errors())
+def test_an_error_in_a_worker_is_the_same_error_here(error, monkeypatch, tmp_path):
+    from cct_export.devices import local
+    from cct_export.measurement import worker
+    from cct_export.specs import BenchSpec
+
+    replies = []
+
+    def measured(command, **options):
+        import io
+        import json
+        import subprocess
+        import sys
+
+        monkeypatch.setattr(sys, "stdin", io.StringIO(options["input"]))
+        worker.main()
+        replies.append(json.loads(options["input"]))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    def fail(request):
+        raise error("what is wrong")
+
+    monkeypatch.setattr(worker, "measure", fail)
+    monkeypatch.setattr(local.subprocess, "run", measured)
+    with pytest.raises(error, match="what is wrong") as raised:
+        local.measure(tmp_path / "m.tflite", BenchSpec("litert"))
+    assert type(raised.value) is error
+    assert replies[0]["pass"] == "latency"
+
+
+def test_a_missing_library_is_named_with_the_extra_that_brings_it():
+    text = str(errors.MissingDependency.of("onnx", "onnx"))
+    assert text == "onnx is not installed: pip install 'cct-export[onnx]' brings it"
+
+
+def test_versions_leave_out_what_is_not_installed():
+    import numpy as np
+
+    found = machine.versions("numpy", "no-such-distribution-at-all")
+    assert found == {"numpy": np.__version__}
+
+
+def test_the_machine_is_described_by_what_the_system_tells():
+    import os
+
+    found = machine.describe()
+    assert found["python"] == platform.python_version()
+    assert found["architecture"] == platform.machine()
+    assert found["os"].startswith(platform.system())
+    assert 1 <= found["cores"] <= os.cpu_count()
+    assert found["cpu"]
