@@ -13,6 +13,8 @@ from cct_export.errors import InvalidData
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 ImageShape = tuple[int, int, int]
+# Where the data does not name its classes; ImageNet-21k has 21,841.
+MOST_CLASSES = 100_000
 
 
 class Split(Protocol):
@@ -86,9 +88,10 @@ def checked_labels(labels: np.ndarray, images: int, classes: int | None, where: 
         raise InvalidData(f"{where}: {len(labels)} labels for {images} images")
     if len(labels) and labels.min() < 0:
         raise InvalidData(f"{where}: label {labels.min()} is out of range: labels start at 0")
-    if classes is not None and len(labels) and labels.max() >= classes:
+    limit = MOST_CLASSES if classes is None else classes
+    if len(labels) and labels.max() >= limit:
         raise InvalidData(
-            f"{where}: label {labels.max()} is out of range: there are {classes} classes"
+            f"{where}: label {labels.max()} is out of range: there are {limit} classes at most"
         )
     return labels.astype(np.int64)
 

@@ -62,7 +62,7 @@ def load_model(source: str) -> LoadedModel:
         path = run.best_file
         if not path.is_file():
             raise InvalidModel(f"{source} holds no finished epoch yet: no {path.name} in it")
-    elif not path.suffix and not path.exists():
+    elif not path.suffix and not path.exists() and path.name == source:
         path = presets.shipped_checkpoint(source)
     if path.name.endswith(".weights.h5"):
         model: keras.Model = keras_io.load(path)

@@ -26,7 +26,9 @@ def without_optimizer(model: CCT) -> CCT:
 
 
 def load(path: Path) -> keras.Model:
-    """Reads a ``.keras`` file; Python code in it is never run (Keras' safe mode).
+    """Reads a ``.keras`` file in Keras' safe mode: Python code in it is not run.
+
+    Only ``keras.config.enable_unsafe_deserialization()``, called before, overrides that.
 
     Raises:
         InvalidModel: missing, truncated, not a Keras file, unsafe, or no image classifier.

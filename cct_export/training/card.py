@@ -26,7 +26,8 @@ def write(run: RunDirectory, history: History) -> None:
         _FRONT,
         f"# {model['name']}",
         "",
-        "A Compact Convolutional Transformer (arXiv:2104.05704) that takes raw RGB pixels (0-255, "
+        "A Compact Convolutional Transformer (arXiv:2104.05704) that takes raw "
+        f"{'RGB' if model['channels'] == 3 else 'grey'} pixels (0-255, "
         f"{model['image_size']}×{model['image_size']}) and gives {model['classes']} logits.",
         "",
         f"Classes: {', '.join(model['labels'])}.",

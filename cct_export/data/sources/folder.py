@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cct_export.data.dataset import Dataset, Images, ImageShape, Labels, existing
 from cct_export.errors import InvalidData
@@ -49,7 +49,7 @@ class FolderSplit:
 
 
 def decode(path: Path, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
-    """Reads an image file.
+    """Reads an image file, upright as its EXIF data says.
 
     Returns:
         The pixels as uint8 ``shape``, and the file's own (height, width).
@@ -60,10 +60,11 @@ def decode(path: Path, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
     height, width, channels = shape
     try:
         with Image.open(path) as image:
-            size = (image.height, image.width)
             if image.mode.startswith(("I", "F")):
                 raise InvalidData(f"{path} has more than 8 bits per channel: save it with 8 bits")
-            converted = image.convert("L" if channels == 1 else "RGB")
+            upright = ImageOps.exif_transpose(image)
+            size = (upright.height, upright.width)
+            converted = upright.convert("L" if channels == 1 else "RGB")
     except FileNotFoundError:
         raise InvalidData(f"no such image: {path}") from None
     # Pillow raises ValueError and SyntaxError too for a broken PNG.
@@ -85,7 +86,8 @@ def read(name: str, shape: ImageShape) -> Dataset:
         shape: height, width and channels to give.
 
     Raises:
-        InvalidData: no class folder or no image there; a test class that training lacks.
+        InvalidData: no class folder there, or one without images; a test class that training
+            lacks.
     """
     root = existing(name)
     train = root / "train"
@@ -115,13 +117,20 @@ def read(name: str, shape: ImageShape) -> Dataset:
     )
 
 
+def _visible(folder: Path) -> list[Path]:
+    """Returns what is in ``folder`` but for what other programs hide there."""
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+
+
 def _scan(root: Path) -> tuple[tuple[str, ...], list[Path], Labels]:
     """Returns class names, image files and labels of the class folders in ``root``."""
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir())
+    folders = sorted(entry for entry in _visible(root) if entry.is_dir())
     paths: list[Path] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+        files = sorted(file for file in _visible(folder) if file.suffix.lower() in SUFFIXES)
+        if not files:
+            raise InvalidData(f"{folder}: no .png or .jpg in it: fill this class or remove it")
         paths += files
         labels += [label] * len(files)
     if not paths:

@@ -1,0 +1,220 @@
+"""Reading ``.keras`` files: what is no model, or no safe one, is refused in one line."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from cct_export.errors import InvalidModel, OutputError
+from cct_export.model import checkpoint
+from cct_export.model.cct import CCT
+from cct_export.specs import ModelSpec
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    spec = ModelSpec(
+        image_size=8, classes=2, filters=(4,), layers=1, heads=1, head_dim=2, mlp_units=(4,),
+        labels=("yes", "no"),
+    )  # fmt: skip
+    return CCT(spec)
+
+
+@pytest.fixture
+def file(tiny, tmp_path):
+    checkpoint.save(tiny, tmp_path / "m.keras")
+    return tmp_path / "m.keras"
+
+
+def test_what_is_saved_is_loaded(tiny, file):
+    again = checkpoint.load(file)
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.float32)
+    assert np.array_equal(again(images, training=False), tiny(images, training=False))
+    assert checkpoint.labels(again) == ("yes", "no")
+    assert checkpoint.image_shape(again) == (8, 8, 3)
+
+
+def test_a_twin_without_optimizer_is_the_same_model_in_fewer_bytes(tiny, tmp_path):
+    trained = CCT(tiny.spec)
+    trained.compile(optimizer="adam", loss="mse")
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.float32)
+    trained.fit(images, np.eye(2), verbose=0)
+    twin = checkpoint.without_optimizer(trained)
+    assert np.array_equal(twin(images, training=False), trained(images, training=False))
+    checkpoint.save(trained, tmp_path / "trained.keras")
+    checkpoint.save(twin, tmp_path / "twin.keras")
+    assert (tmp_path / "twin.keras").stat().st_size < (tmp_path / "trained.keras").stat().st_size
+
+
+def test_a_place_that_cannot_be_written_is_an_output_error(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        checkpoint.save(tiny, tmp_path / "file/m.keras")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InvalidModel, match=r"no such model file: .*none\.keras"):
+        checkpoint.load(tmp_path / "none.keras")
+
+
+def test_a_folder_is_no_model_file(tmp_path):
+    (tmp_path / "m.keras").mkdir()
+    with pytest.raises(InvalidModel, match=r"m\.keras"):
+        checkpoint.load(tmp_path / "m.keras")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04 but no zip"])
+def test_a_file_that_only_is_called_keras_is_refused(tmp_path, content):
+    (tmp_path / "m.keras").write_bytes(content)
+    with pytest.raises(InvalidModel, match=r"m\.keras is not a \.keras file"):
+        checkpoint.load(tmp_path / "m.keras")
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
+def test_a_truncated_file_is_refused(file, part):
+    file.write_bytes(file.read_bytes()[: int(part * file.stat().st_size)])
+    with pytest.raises(InvalidModel, match="truncated"):
+        checkpoint.load(file)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.weights.h5"])
+def test_a_file_that_lacks_a_part_is_refused(file, missing):
+    _rewrite(file, lambda name, content: None if name == missing else content)
+    with pytest.raises(InvalidModel, match=r"m\.keras cannot be loaded"):
+        checkpoint.load(file)
+
+
+def test_an_error_is_one_line(file):
+    _rewrite(file, lambda name, content: b"{}" if name == "config.json" else content)
+    with pytest.raises(InvalidModel) as refused:
+        checkpoint.load(file)
+    assert "\n" not in str(refused.value)
+
+
+def _rewrite(path, change):
+    """Passes every part of a ``.keras`` file through ``change``; None drops it."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            if (changed := change(name, content)) is not None:
+                archive.writestr(name, changed)
+
+
+def test_a_lambda_layer_is_refused_and_never_run(tmp_path):
+    marker = tmp_path / "was run"
+    path = tmp_path / "m.keras"
+    place = str(marker)
+    model = keras.Sequential(
+        [
+            layers.Input((8, 8, 3)),
+            layers.Flatten(),
+            layers.Lambda(lambda x: (__import__("pathlib").Path(place).touch(), x)[1]),
+            layers.Dense(2),
+        ]
+    )
+    model.save(path)
+    marker.unlink()
+    with pytest.raises(InvalidModel, match=r"Python code.*never run"):
+        checkpoint.load(path)
+    assert not marker.exists()
+    keras.saving.load_model(path, safe_mode=False)
+    assert marker.exists(), "the payload of this test does nothing"
+
+
+FOREIGN = {
+    "a function of a module": {
+        "module": "foreign_code", "class_name": "function", "config": "harmless",
+        "registered_name": "harmless",
+    },
+    "a builtin": {
+        "module": "builtins", "class_name": "function", "config": "exec",
+        "registered_name": "function",
+    },
+    "a class of a module": {
+        "module": "foreign_code", "class_name": "Harmless", "config": {},
+        "registered_name": "Harmless",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_callable_of_another_module_is_refused_and_its_module_never_imported(
+    tmp_path, monkeypatch, kind
+):
+    marker = tmp_path / "was run"
+    (tmp_path / "foreign_code.py").write_text(
+        f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n"
+        "def harmless(x):\n    return x\n"
+        "class Harmless:\n    def __call__(self, x):\n        return x\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = _classifier_file(tmp_path)
+
+    def plant(name, content):
+        if name != "config.json":
+            return content
+        config = json.loads(content)
+        config["config"]["layers"][-1]["config"]["activation"] = FOREIGN[kind]
+        return json.dumps(config)
+
+    _rewrite(path, plant)
+    with pytest.raises(InvalidModel, match=r"m\.keras cannot be loaded"):
+        checkpoint.load(path)
+    assert not marker.exists()
+
+
+def test_a_layer_class_that_is_not_registered_is_refused(tmp_path):
+    class Own(layers.Layer):
+        def call(self, x):
+            return x
+
+    path = tmp_path / "m.keras"
+    keras.Sequential([layers.Input((8, 8, 3)), Own(), layers.Flatten(), layers.Dense(2)]).save(path)
+    with pytest.raises(InvalidModel, match=r"cannot be loaded: Could not locate class 'Own'"):
+        checkpoint.load(path)
+
+
+def _classifier_file(folder):
+    path = Path(folder) / "m.keras"
+    keras.Sequential([layers.Input((8, 8, 3)), layers.Flatten(), layers.Dense(2)]).save(path)
+    return path
+
+
+def _functional(shapes, outputs):
+    inputs = [keras.Input(shape) for shape in shapes]
+    flat = [layers.GlobalAveragePooling2D()(x) if len(x.shape) == 4 else x for x in inputs]
+    x = layers.Concatenate()(flat) if len(flat) > 1 else flat[0]
+    return keras.Model(inputs, [output(x) for output in outputs])
+
+
+NO_CLASSIFIERS = {
+    "four channels": lambda: _functional([(8, 8, 4)], [layers.Dense(2)]),
+    "any size": lambda: _functional([(None, None, 3)], [layers.Dense(2)]),
+    "vectors": lambda: _functional([(10,)], [layers.Dense(2)]),
+    "one logit": lambda: _functional([(8, 8, 3)], [layers.Dense(1)]),
+    "two images": lambda: _functional([(8, 8, 3), (8, 8, 3)], [layers.Dense(2)]),
+    "two outputs": lambda: _functional([(8, 8, 3)], [layers.Dense(2), layers.Dense(3)]),
+    "a map of logits": lambda: keras.Sequential([layers.Input((8, 8, 3)), layers.Conv2D(2, 3)]),
+    "channels first": lambda: _functional([(3, 8, 8)], [layers.Dense(2)]),
+}
+
+
+@pytest.mark.parametrize("kind", NO_CLASSIFIERS)
+def test_a_model_that_is_no_image_classifier_is_refused_with_its_shapes(tmp_path, kind):
+    model = NO_CLASSIFIERS[kind]()
+    model.save(tmp_path / "m.keras")
+    with pytest.raises(InvalidModel, match=r"m\.keras is not an image classifier") as refused:
+        checkpoint.load(tmp_path / "m.keras")
+    for tensor in model.inputs + model.outputs:
+        assert str(tuple(tensor.shape)) in str(refused.value)
+
+
+def test_a_classifier_of_someone_else_is_loaded(tmp_path):
+    model = checkpoint.load(_classifier_file(tmp_path))
+    assert checkpoint.image_shape(model) == (8, 8, 3)
+    assert checkpoint.labels(model) == ()

@@ -1,0 +1,138 @@
+"""The layers, one by one, and what a ``ModelSpec`` refuses."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cct_export.model import layers
+from cct_export.specs import ModelSpec
+
+MADE = [
+    layers.ConvTokenizer((4, 6), kernel=2, name="t"),
+    layers.PositionEmbedding(name="p"),
+    layers.StochasticDepth(0.25, name="d"),
+    layers.TransformerBlock(2, 3, (5, 6), dropout=0.2, stochastic_depth=0.3, name="b"),
+    layers.SequencePooling(name="s"),
+]
+
+
+@pytest.mark.parametrize("layer", MADE, ids=lambda layer: type(layer).__name__)
+def test_a_layer_is_made_again_from_its_configuration(layer):
+    config = json.loads(json.dumps(layer.get_config()))
+    again = type(layer).from_config(config)
+    assert again.get_config() == layer.get_config()
+    for key in config.keys() & vars(layer).keys():
+        if key != "dtype":
+            assert getattr(again, key) == getattr(layer, key)
+
+
+def test_the_configuration_holds_every_argument():
+    config = MADE[3].get_config()
+    wanted = {"heads": 2, "head_dim": 3, "mlp_units": [5, 6], "dropout": 0.2}
+    assert config.items() >= (wanted | {"stochastic_depth": 0.3}).items()
+    assert MADE[0].get_config().items() >= {"filters": [4, 6], "kernel": 2}.items()
+    assert MADE[2].get_config()["rate"] == 0.25
+
+
+@pytest.mark.parametrize("layer", MADE, ids=lambda layer: type(layer).__name__)
+def test_a_layer_is_registered_for_loading(layer):
+    name = f"cct_export>{type(layer).__name__}"
+    assert keras.saving.get_registered_object(name) is type(layer)
+
+
+def test_dropping_depth_keeps_the_expectation():
+    keras.utils.set_random_seed(0)
+    rate, samples = 0.3, 20_000
+    branch = np.full((samples, 1, 1), 2.0, np.float32)
+    dropped = np.asarray(layers.StochasticDepth(rate)(branch, training=True))
+    deviation = 2 * np.sqrt(rate / (1 - rate) / samples)
+    assert abs(dropped.mean() - 2) < 4 * deviation
+    assert abs((dropped == 0).mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / samples)
+    assert np.unique(dropped) == pytest.approx([0, 2 / (1 - rate)])
+
+
+def test_depth_is_dropped_for_whole_samples():
+    branch = np.random.default_rng(0).uniform(1, 2, (200, 4, 3)).astype(np.float32)
+    dropped = np.asarray(layers.StochasticDepth(0.5)(branch, training=True))
+    gone = (dropped == 0).all(axis=(1, 2))
+    assert 0 < gone.sum() < 200
+    np.testing.assert_allclose(dropped[~gone], branch[~gone] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("rate", "training"), [(0.9, False), (0.9, None), (0.0, True)])
+def test_depth_stays_at_inference_and_at_rate_zero(rate, training):
+    branch = np.ones((50, 2, 3), np.float32)
+    assert np.array_equal(layers.StochasticDepth(rate)(branch, training=training), branch)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])
+def test_a_rate_that_keeps_nothing_or_is_no_probability_is_refused(rate):
+    with pytest.raises(ValueError, match="rate"):
+        layers.StochasticDepth(rate)
+    with pytest.raises(ValueError, match="stochastic_depth"):
+        ModelSpec(stochastic_depth=rate)
+
+
+def test_the_activation_is_gelu_by_its_tanh_formula():
+    x = np.linspace(-4, 4, 101)
+    formula = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    np.testing.assert_allclose(layers.gelu_tanh(x.astype(np.float32)), formula, atol=1e-6)
+
+
+def test_pooling_is_a_mean_of_the_tokens_weighted_by_softmax_scores():
+    tokens = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
+    pooling = layers.SequencePooling()
+    pooled = np.asarray(pooling(tokens))
+    kernel, bias = pooling.get_weights()
+    scores = np.exp(tokens @ kernel + bias)
+    expected = (tokens * scores / scores.sum(axis=1, keepdims=True)).sum(axis=1)
+    np.testing.assert_allclose(pooled, expected, atol=1e-6)
+
+
+def test_pooling_of_equal_tokens_is_that_token():
+    tokens = np.tile(np.arange(4, dtype=np.float32), (1, 7, 1))
+    np.testing.assert_allclose(layers.SequencePooling()(tokens)[0], np.arange(4), atol=1e-6)
+
+
+def test_the_position_embedding_adds_its_table():
+    tokens = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
+    embedding = layers.PositionEmbedding()
+    added = np.asarray(embedding(tokens)) - tokens
+    (table,) = embedding.get_weights()
+    assert table.shape == (5, 4)
+    np.testing.assert_allclose(added, np.stack([table, table]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"positional": "sine"}, "'learnable' or 'none', not 'sine'"),
+        ({"labels": ("a", "b")}, "2 labels for 10 classes"),
+        ({"mlp_units": (128, 64)}, r"\(64\) must equal the width \(128\)"),
+        ({"filters": (64, 32)}, r"\(128\) must equal the width \(32\)"),
+        ({"filters": ()}, "filters"),
+        ({"mlp_units": ()}, "mlp_units"),
+        ({"dropout": 1.5}, "dropout"),
+        ({"dropout": -0.5}, "dropout"),
+    ],
+)
+def test_a_spec_that_does_not_fit_together_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        ModelSpec(**fields)
+
+
+@given(
+    filters=st.lists(st.integers(1, 512), min_size=1, max_size=4),
+    hidden=st.lists(st.integers(1, 512), max_size=3),
+    labels=st.lists(st.text(), min_size=2, max_size=4),
+)
+def test_a_spec_read_back_from_json_equals_the_one_that_was_written(filters, hidden, labels):
+    spec = ModelSpec(
+        filters=filters, mlp_units=[*hidden, filters[-1]], labels=labels, classes=len(labels)
+    )
+    assert ModelSpec(**json.loads(json.dumps(spec.to_dict()))) == spec
+    assert hash(spec) == hash(ModelSpec(**spec.to_dict()))

@@ -1,0 +1,76 @@
+"""The order of the images depends on seed and epoch alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cct_export.training.batches import Batches
+
+
+def _batches(total=23, batch=5, seed=0, epoch=0, classes=3):
+    pixels = np.arange(total, dtype=np.uint8)[:, None, None, None] * np.ones((2, 2, 1), np.uint8)
+    return Batches(pixels, np.arange(total) % classes, classes, batch, seed, epoch)
+
+
+def _order(batches):
+    return [int(image[0, 0, 0]) for step in range(len(batches)) for image in batches[step][0]]
+
+
+@settings(deadline=None)
+@given(total=st.integers(1, 60), batch=st.integers(1, 70), seed=st.none() | st.integers(0, 9))
+def test_an_epoch_has_every_image_once(total, batch, seed):
+    batches = _batches(total, batch, seed)
+    assert sorted(_order(batches)) == list(range(total))
+    sizes = [len(batches[step][0]) for step in range(len(batches))]
+    assert all(size == batch for size in sizes[:-1])
+    assert 0 < sizes[-1] <= batch
+
+
+def test_the_order_is_that_of_seed_and_epoch():
+    orders = {
+        (seed, epoch): _order(_batches(seed=seed, epoch=epoch))
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    }
+    assert orders[0, 0] == _order(_batches(seed=0, epoch=0))
+    assert len({tuple(order) for order in orders.values()}) == 4
+
+
+def test_a_run_begun_in_a_later_epoch_has_the_order_of_that_epoch():
+    through = _batches()
+    for epoch in range(4):
+        assert _order(_batches(epoch=epoch)) == _order(through)
+        through.on_epoch_end()
+
+
+def test_the_size_of_a_batch_does_not_change_the_order():
+    assert _order(_batches(batch=5)) == _order(_batches(batch=8))
+
+
+def test_without_a_seed_the_images_stay_in_order():
+    batches = _batches(seed=None)
+    batches.on_epoch_end()
+    assert _order(batches) == list(range(23))
+
+
+def test_the_order_does_not_depend_on_the_global_random_state():
+    np.random.seed(1)
+    first = _order(_batches())
+    np.random.seed(2)
+    assert _order(_batches()) == first
+
+
+def test_images_are_raw_pixels_and_targets_are_one_hot():
+    images, targets = _batches(seed=3)[1]
+    assert images.dtype == targets.dtype == np.float32
+    assert targets.shape == (5, 3)
+    numbers = images[:, 0, 0, 0].astype(int)
+    assert np.array_equal(targets.argmax(axis=1), numbers % 3)
+    assert np.array_equal(targets.sum(axis=1), np.ones(5))
+    assert images.max() > 1
+
+
+@pytest.mark.parametrize(("total", "batch", "steps"), [(10, 5, 2), (11, 5, 3), (1, 5, 1)])
+def test_the_last_batch_may_be_smaller(total, batch, steps):
+    assert len(_batches(total, batch)) == steps

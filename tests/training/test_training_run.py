@@ -1,0 +1,240 @@
+"""A training run: its files, and what it refuses before it begins."""
+
+import csv
+import json
+import shlex
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cct_export.errors import CCTExportError, InvalidData, InvalidModel, OutputError
+from cct_export.model import checkpoint
+from cct_export.specs import ModelSpec, TrainSpec
+from cct_export.training.loop import train
+from cct_export.training.run import RunDirectory
+
+TINY = ModelSpec(
+    name="tiny", image_size=8, channels=1, filters=(4, 8), layers=1, heads=1, head_dim=4,
+    mlp_units=(8, 8),
+)  # fmt: skip
+
+
+def _data(path, count=60, classes=3, seed=0):
+    """Saves grey images whose class is their brightness."""
+    labels = np.arange(count) % classes
+    noise = np.random.default_rng(seed).integers(0, 80, (count, 8, 8, 1))
+    pixels = (noise + labels[:, None, None, None] * 80).astype(np.uint8)
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, x_train=pixels, y_train=labels, x_test=pixels[:30], y_test=labels[:30])
+    return str(path)
+
+
+def _train(folder, data, resume=False, progress=lambda *_: None, **recipe):
+    recipe = {"epochs": 2, "batch": 8, "learning_rate": 3e-3} | recipe
+    return train(TINY, TrainSpec(data=data, **recipe), folder, resume, progress)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of two epochs; do not change it."""
+    folder = tmp_path_factory.mktemp("finished")
+    data = _data(folder / "my data.npz")
+    seen = []
+    trained = _train(folder / "run", data, progress=lambda *step: seen.append(step), seed=5)
+    return RunDirectory(folder / "run"), trained, data, seen
+
+
+def _rows(run):
+    with run.metrics_file.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_metrics_have_a_line_per_epoch_for_training_and_validation(finished):
+    run, trained, _, _ = finished
+    rows = _rows(run)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    for column in ("loss", "accuracy", "top5", "val_loss", "val_accuracy", "val_top5"):
+        values = [float(row[column]) for row in rows]
+        assert np.isfinite(values).all()
+        if "loss" not in column:
+            assert 0 <= min(values) <= max(values) <= 1
+    assert trained.validation_top1 == max(float(row["val_accuracy"]) for row in rows)
+    assert trained.epochs == 2
+
+
+def test_the_curves_are_a_picture_with_something_in_it(finished):
+    with Image.open(finished[0].curves_file) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert picture.width > picture.height > 200
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
+
+
+def test_the_reported_accuracy_is_that_of_the_best_weights_on_the_test_split(finished):
+    run, trained, data, _ = finished
+    model = checkpoint.load(run.best_file)
+    with np.load(data) as arrays:
+        logits = np.asarray(model(arrays["x_test"].astype(np.float32), training=False))
+        labels = arrays["y_test"]
+    assert trained.top1 == pytest.approx((logits.argmax(axis=1) == labels).mean())
+    assert trained.samples == 30
+    assert trained.top5 == 1
+    assert trained.best == run.best_file
+    assert not hasattr(model, "optimizer") or model.optimizer is None
+
+
+def test_the_record_says_what_was_asked_and_reached(finished):
+    run, trained, data, _ = finished
+    record = run.record()
+    assert record["train"] == {
+        "data": data, "epochs": 2, "batch": 8, "learning_rate": 3e-3, "weight_decay": 1e-4,
+        "label_smoothing": 0.1, "validation": 0.1, "seed": 5,
+    }  # fmt: skip
+    assert record["model"]["classes"] == 3
+    assert record["model"]["labels"] == ["0", "1", "2"]
+    assert record["test"] == {"top1": trained.top1, "top5": trained.top5, "samples": 30}
+    assert record["environment"]["backend"] == "tensorflow"
+    assert checkpoint.labels(checkpoint.load(run.best_file)) == ("0", "1", "2")
+
+
+def test_the_card_has_the_accuracy(finished):
+    run, trained, _, _ = finished
+    assert f"| test | 30 | {trained.top1:.2%} | 100.00% |" in run.card_file.read_text()
+
+
+def test_the_command_in_the_card_asks_for_the_same_run(finished):
+    run, _, data, _ = finished
+    (line,) = [li for li in run.card_file.read_text().splitlines() if li.startswith("cct-export")]
+    words = shlex.split(line)
+    options = dict(zip(words[2::2], words[3::2], strict=True))
+    assert words[:2] == ["cct-export", "train"]
+    assert options == {
+        "--model": "tiny", "--data": data, "--epochs": "2", "--batch": "8", "--seed": "5",
+    }  # fmt: skip
+
+
+def test_progress_is_called_for_every_step_and_the_end_of_an_epoch(finished):
+    steps = [(epoch, step, of) for epoch, step, of, _ in finished[3]]
+    assert steps == [(e, s, 7) for e in (1, 2) for s in (*range(1, 8), 0)]
+    assert "val_accuracy" in finished[3][-1][3]
+
+
+def test_nothing_else_is_left_in_the_folder(finished):
+    names = {path.name for path in finished[0].path.iterdir()}
+    assert names == {
+        "run.json", "best.keras", "state.npz", "metrics.csv", "curves.png", "README.md",
+    }  # fmt: skip
+
+
+def test_a_run_is_not_begun_over_another(finished):
+    run, _, data, _ = finished
+    before = run.state_file.read_bytes()
+    with pytest.raises(CCTExportError, match=r"already holds a run: add --resume"):
+        _train(run.path, data, seed=5)
+    assert run.state_file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 6}, "train seed 5, not 6"),
+        ({"batch": 16}, "train batch 8, not 16"),
+        ({"learning_rate": 1.0}, r"train learning_rate 0\.003, not 1\.0"),
+        ({"epochs": 1}, "train epochs 2, not 1"),
+    ],
+)
+def test_resuming_with_other_options_is_refused_naming_what_differs(finished, changed, message):
+    run, _, data, _ = finished
+    before = run.record_file.read_bytes()
+    with pytest.raises(CCTExportError, match=f"was begun with {message}"):
+        _train(run.path, data, resume=True, **{"seed": 5} | changed)
+    assert run.record_file.read_bytes() == before
+
+
+def test_resuming_with_other_data_is_refused_naming_what_differs(finished, tmp_path):
+    run = finished[0]
+    with pytest.raises(CCTExportError, match=r"train data .*my data\.npz.* not .*b\.npz"):
+        _train(run.path, _data(tmp_path / "b.npz"), resume=True, seed=5)
+    with pytest.raises(CCTExportError, match="begun with model classes 3, not 2"):
+        _train(run.path, _data(tmp_path / "c.npz", classes=2), resume=True, seed=5)
+
+
+def test_resuming_where_no_run_is_says_so_and_makes_nothing(tmp_path):
+    data = _data(tmp_path / "d.npz")
+    with pytest.raises(InvalidModel, match=r"none is not a run directory: no run\.json"):
+        _train(tmp_path / "none", data, resume=True)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"xx", "half"])
+def test_a_damaged_state_is_refused_in_one_line(finished, tmp_path, content):
+    run, _, data, _ = finished
+    (tmp_path / "run.json").write_bytes(run.record_file.read_bytes())
+    state = run.state_file.read_bytes()
+    (tmp_path / "state.npz").write_bytes(state[: len(state) // 2] if content == "half" else content)
+    with pytest.raises(InvalidModel, match=r"state\.npz is damaged") as refused:
+        _train(tmp_path, data, resume=True, epochs=3, seed=5)
+    assert "\n" not in str(refused.value)
+
+
+def test_data_of_one_class_is_refused_and_nothing_is_made(tmp_path):
+    data = _data(tmp_path / "d.npz", classes=1)
+    with pytest.raises(InvalidData, match=r"d\.npz has one class only"):
+        _train(tmp_path / "run", data)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_images_are_refused_and_nothing_is_made(tmp_path):
+    data = _data(tmp_path / "d.npz", count=4)
+    with pytest.raises(InvalidData, match="4 training images are too few to hold out 10%"):
+        _train(tmp_path / "run", data)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("recipe", [{"epochs": 0}, {"batch": 0}])
+def test_no_epochs_and_no_batches_are_refused(tmp_path, recipe):
+    with pytest.raises(InvalidData, match="must be at least 1"):
+        _train(tmp_path / "run", _data(tmp_path / "d.npz"), **recipe)
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    data = _data(tmp_path / "d.npz")
+    for folder in ("file", "file/run"):
+        with pytest.raises(OutputError, match="cannot write"):
+            _train(tmp_path / folder, data)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_the_held_out_images_are_never_trained_on(tmp_path):
+    from cct_export.data.dataset import ArraySplit
+    from cct_export.training.loop import _holdout
+
+    split = ArraySplit(np.zeros((50, 1, 1, 1), np.uint8), np.zeros(50, np.int64))
+    recipe = TrainSpec(data="x", validation=0.2, seed=1)
+    held_out, kept = _holdout(split, recipe)
+    assert len(held_out) == 10
+    assert sorted([*held_out, *kept]) == list(range(50))
+    assert np.array_equal(held_out, _holdout(split, recipe)[0])
+    other = _holdout(split, TrainSpec(data="x", validation=0.2, seed=2))[0]
+    assert not np.array_equal(held_out, other)
+
+
+def test_the_state_comes_back_bit_by_bit(finished):
+    import keras
+
+    from cct_export.model.cct import CCT
+
+    run = finished[0]
+    model = CCT(run.record()["model"])
+    model.compile(optimizer=keras.optimizers.AdamW())
+    history = run.load_state(model)
+    with np.load(run.state_file) as state:
+        assert json.loads(str(state["history"])) == history
+        for prefix, owner in (("model", model), ("optimizer", model.optimizer)):
+            assert sum(name.startswith(prefix) for name in state) == len(owner.variables)
+            for index, variable in enumerate(owner.variables):
+                assert np.array_equal(np.asarray(variable), state[f"{prefix}_{index}"])
+    assert [entry["epoch"] for entry in history] == [1, 2]
+    assert any("seed" in variable.path for variable in model.variables)
