@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cct_export.runtimes.session import Logits
+from cct_export.runtimes.session import Logits, Quantization
 
 if TYPE_CHECKING:
     import keras
@@ -26,6 +26,8 @@ class KerasSession:
         self.engine = (f"keras-{keras.backend.backend()}", keras.__version__)
         self.image_shape = image_shape(model)
         self.io = "float32"
+        self.input_quantization: Quantization | None = None
+        self.output_quantization: Quantization | None = None
         self.batch: int | None = None
         self.contract: dict[str, Any] = {"labels": list(labels(model))}
         self.delegated_nodes: int | None = None

@@ -13,7 +13,7 @@ from cct_export import sidecar
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, MissingDependency
 from cct_export.results import CONTRACT_KEY
-from cct_export.runtimes.session import Logits
+from cct_export.runtimes.session import Logits, Quantization
 
 SUFFIX = ".tflite"
 PROBE_LIMIT_S = 120
@@ -62,8 +62,10 @@ class LiteRTSession:
         except (ValueError, RuntimeError) as error:
             raise InvalidArtifact(f"LiteRT cannot open {path}: {_first_line(error)}") from error
         self.engine = ("litert", metadata.version("ai-edge-litert"))
-        image, self._output = _ends(self._interpreter, path)
-        self._input = image["index"]
+        image, logits = _ends(self._interpreter, path)
+        self._input, self._output = image["index"], logits["index"]
+        self.input_quantization = _quantization(image)
+        self.output_quantization = _quantization(logits)
         self.image_shape: ImageShape = tuple(int(size) for size in image["shape"][1:])  # type: ignore[assignment]
         self.io = np.dtype(image["dtype"]).name
         self.batch: int | None = int(image["shape"][0])
@@ -125,8 +127,13 @@ def _try_in_child(path: Path) -> None:
         raise InvalidArtifact(f"{path} cannot be run: {reason}")
 
 
-def _ends(interpreter: Any, path: Path) -> tuple[dict[str, Any], int]:
-    """Returns the details of the image input and the index of the logits."""
+def _quantization(end: dict[str, Any]) -> Quantization | None:
+    scale, zero_point = end["quantization"]
+    return Quantization(float(scale), int(zero_point)) if scale else None
+
+
+def _ends(interpreter: Any, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the details of the image input and of the logits."""
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     good = (
         len(inputs) == len(outputs) == 1
@@ -139,7 +146,9 @@ def _ends(interpreter: Any, path: Path) -> tuple[dict[str, Any], int]:
     type = np.dtype(inputs[0]["dtype"]).name
     if type not in _TYPES:
         raise InvalidArtifact(f"{path} takes {type}, not {', '.join(_TYPES)} images")
-    return inputs[0], outputs[0]["index"]
+    if type == "int8" and _quantization(inputs[0]) is None:
+        raise InvalidArtifact(f"{path} does not say which pixel an int8 of its input stands for")
+    return inputs[0], outputs[0]
 
 
 def _count_nodes(operators: list[dict[str, Any]]) -> tuple[int, int]:

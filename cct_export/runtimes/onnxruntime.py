@@ -9,7 +9,7 @@ import numpy as np
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, MissingDependency
 from cct_export.results import CONTRACT_KEY
-from cct_export.runtimes.session import Logits
+from cct_export.runtimes.session import Logits, Quantization
 
 SUFFIX = ".onnx"
 PROVIDER = "CPUExecutionProvider"
@@ -48,6 +48,8 @@ class OnnxRuntimeSession:
         self._input = image.name
         self.image_shape: ImageShape = (height, width, channels)
         self.io = _TYPES[image.type]
+        self.input_quantization: Quantization | None = None
+        self.output_quantization: Quantization | None = None
         self.batch: int | None = batch if isinstance(batch, int) else None
         self.contract = _contract(self._session, path)
         parts = self._session.get_provider_graph_assignment_info()

@@ -1,6 +1,6 @@
 """A session: one artifact on one engine, from raw pixels to logits."""
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,13 @@ from cct_export.data.dataset import Images, ImageShape
 Logits = NDArray[np.float32]
 
 
+class Quantization(NamedTuple):
+    """An integer q stands for ``scale · (q − zero_point)``."""
+
+    scale: float
+    zero_point: int
+
+
 class Session(Protocol):
     """What every engine gives.
 
@@ -17,6 +24,9 @@ class Session(Protocol):
         engine: name and version of the engine.
         image_shape: height, width, channels.
         io: type of the image input.
+        input_quantization: how the input's integers stand for pixels 0–255; None if they are the
+            pixels, or floats.
+        output_quantization: how the output's integers stand for logits; None for floats.
         batch: images per call, None for any number.
         contract: what the file says about itself; empty if nothing.
         delegated_nodes: operators that run on the accelerator asked for, None if not known.
@@ -26,13 +36,15 @@ class Session(Protocol):
     engine: tuple[str, str]
     image_shape: ImageShape
     io: str
+    input_quantization: Quantization | None
+    output_quantization: Quantization | None
     batch: int | None
     contract: dict[str, Any]
     delegated_nodes: int | None
     total_nodes: int | None
 
     def invoke(self, prepared: np.ndarray) -> Logits:
-        """Runs once on an input made by ``prepare``; logits ``(n, classes)`` have been read."""
+        """Runs once on an input made by ``prepare``; returns the output, read: ``(n, classes)``."""
         ...
 
     def close(self) -> None:
@@ -42,11 +54,12 @@ class Session(Protocol):
 
 def prepare(session: Session, images: Images) -> np.ndarray:
     """Returns uint8 pixels ``(n, H, W, C)`` as the input type of ``session``."""
-    if session.io == "uint8":
-        return images
-    if session.io == "int8":
-        return (images.astype(np.int16) - 128).astype(np.int8)
-    return images.astype(np.float32)
+    quantized = session.input_quantization
+    if quantized is None:
+        return images.astype(session.io, copy=False)
+    limits = np.iinfo(session.io)
+    steps = np.round(images / quantized.scale) + quantized.zero_point
+    return steps.clip(limits.min, limits.max).astype(session.io)
 
 
 def run(session: Session, images: Images, step: int = 64) -> Logits:
@@ -69,4 +82,10 @@ def run(session: Session, images: Images, step: int = 64) -> Logits:
             chunk = np.concatenate([chunk, chunk[-1:].repeat(missing, axis=0)])
         logits = session.invoke(prepare(session, chunk))
         parts.append(logits[: len(logits) - missing])
-    return np.concatenate(parts)
+    return _dequantized(np.concatenate(parts), session.output_quantization)
+
+
+def _dequantized(logits: np.ndarray, quantized: Quantization | None) -> Logits:
+    if quantized is not None:
+        logits = (logits.astype(np.float64) - quantized.zero_point) * quantized.scale
+    return logits.astype(np.float32, copy=False)

@@ -13,6 +13,7 @@ class Echo:
 
     image_shape = (1, 1, 1)
     io = "uint8"
+    input_quantization = output_quantization = None
     batch = None
 
     def __init__(self, classes, labels=()):
