@@ -7,10 +7,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from cct_export import data, machine, parity, registry, sidecar
 from cct_export.data import picks
 from cct_export.data.dataset import Dataset
-from cct_export.errors import InvalidData, OutputError
+from cct_export.errors import InvalidData, InvalidRequest, OutputError
 from cct_export.files import check_writable, replacing, write_bytes
 from cct_export.formats import onnx_file, tflite_file
 from cct_export.importers import LoadedModel
@@ -23,6 +25,7 @@ from cct_export.runtimes.session import Logits
 from cct_export.specs import ExportSpec
 
 ENGINES: dict[str, ModuleType] = {"tflite": litert, "onnx": onnxruntime}
+INPUTS = {"tflite": ("float32", "uint8", "int8"), "onnx": ("float32", "uint8")}
 _FINISH = {"tflite": tflite_file.finish, "onnx": onnx_file.finish}
 _LIBRARIES = (
     "keras",
@@ -76,6 +79,9 @@ def export(
         CCTExportError: any of its kinds; then no file was written or changed.
     """
     chosen = scheme(spec.scheme, spec.format)
+    if spec.io not in INPUTS[spec.format]:
+        choices = ", ".join(INPUTS[spec.format])
+        raise InvalidRequest(f"{spec.format} takes no {spec.io!r} images: choose from {choices}")
     shape = image_shape(loaded.model)
     _check_output(output, spec.format)
     dataset = open_dataset(loaded, data_name)
@@ -122,8 +128,10 @@ def _prove(loaded: LoadedModel, artifact: Artifact, content: bytes, images: pick
         artifact = replace(artifact, path=rejected_path(artifact.path))
         write_bytes(artifact.path, content)
         return Exported(artifact, report)
-    count = sidecar.GOLDEN_IMAGES
-    golden = sidecar.Golden(images.images[:count], reference[:count], images.origin)
+    # Spread over the pick: a folder's images come class by class.
+    count = min(sidecar.GOLDEN_IMAGES, len(reference))
+    rows = np.linspace(0, len(reference) - 1, count, dtype=int)
+    golden = sidecar.Golden(images.images[rows], reference[rows], images.origin)
     # Both are on the disk before either gets its name; the sidecar gets it first.
     with replacing(artifact.path) as temporary:
         temporary.write_bytes(content)

@@ -91,14 +91,15 @@ class ParityReport:
         samples: number of images.
         max_abs: largest absolute difference of a logit.
         mean_abs: mean absolute difference.
-        cosine: mean cosine between the two logit vectors of an image.
-        sqnr_db: power of the reference logits over power of the difference, in dB; infinite if
-            they are equal.
+        cosine: mean cosine between the two logit vectors of an image, each minus its mean.
+        sqnr_db: power of the reference logits over power of the difference, in dB, each image's
+            logits minus their mean, which a softmax does not see; infinite if they are equal.
         top1_agreement: share of the decided images with the same best class, 0 to 1.
         decided: images whose two best reference logits differ by more than the error the scheme
             may have; only these count for agreement.
         finite: no NaN and no infinity in the candidate's logits.
-        constant: the candidate answers one class for every image, the reference does not.
+        constant: the candidate answers one class for every image, the reference does not (one
+            that does so itself is not the export's fault).
         failures: what the policy demands and was not reached, one line each.
     """
 

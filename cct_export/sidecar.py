@@ -5,6 +5,7 @@ With it an engine can be checked against Keras on a machine that has no Keras.
 
 import base64
 import json
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from cct_export.files import sha256, write_text
 from cct_export.results import Artifact
 
 GOLDEN_IMAGES = 16
+# Sixteen images of 2,048 × 2,048; a sidecar may come from anyone.
+MOST_GOLDEN_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,37 @@ def write(artifact: Artifact, golden: Golden) -> None:
 
 def read(artifact: Path) -> Sidecar | None:
     """Returns the sidecar of ``artifact``, None if there is none that belongs to this very file."""
+    path = path_of(artifact)
+    if not path.is_file():
+        return None
     try:
-        record = json.loads(path_of(artifact).read_text())
+        record = parse_contract(path.read_text())
         if record["sha256"] != sha256(artifact):
             return None
         return Sidecar(record, _decode(record.pop("golden")))
     except (OSError, ValueError, KeyError, TypeError, zlib.error):
         return None
+
+
+def parse_contract(text: str) -> dict[str, Any]:
+    """Returns a contract read from a file that anyone may have written.
+
+    Raises:
+        ValueError: it is no JSON object, or an entry that others rely on has another type.
+    """
+    try:
+        record = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(record, dict):
+        raise ValueError("it is no JSON object")
+    for key in ("format", "scheme", "source", "source_sha256"):
+        if not isinstance(record.get(key, ""), str):
+            raise ValueError(f"{key} is no text")
+    labels = record.get("labels", [])
+    if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
+        raise ValueError("labels is no list of texts")
+    return record
 
 
 def _encode(golden: Golden) -> dict[str, Any]:
@@ -74,6 +101,13 @@ def _encode(golden: Golden) -> dict[str, Any]:
 
 
 def _decode(record: dict[str, Any]) -> Golden:
-    pixels = zlib.decompress(base64.b64decode(record["images_zlib_base64"]))
+    size = math.prod(record["shape"])
+    if not 0 < size <= MOST_GOLDEN_BYTES:
+        raise ValueError(f"golden images of shape {record['shape']}")
+    packed = base64.b64decode(record["images_zlib_base64"])
+    pixels = zlib.decompressobj().decompress(packed, size)
     images = np.frombuffer(pixels, np.uint8).reshape(record["shape"])
-    return Golden(images, np.asarray(record["logits"], np.float32), record["origin"])
+    logits = np.asarray(record["logits"], np.float32)
+    if images.ndim != 4 or logits.ndim != 2 or len(images) != len(logits):
+        raise ValueError("golden images and logits do not belong together")
+    return Golden(images, logits, str(record["origin"]))

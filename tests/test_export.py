@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cct_export import api, parity, sidecar
+from cct_export.data import picks, read
 from cct_export.errors import CCTExportError, InvalidData, OutputError
 
 
@@ -256,3 +257,13 @@ def test_verify_against_a_model_of_other_images_is_refused(
     ended = in_process("export", "verify", exports("onnx").path, "--against", model)
     assert ended.code == 2, ended.err
     assert "not the same model" in ended.err
+
+
+def test_golden_images_are_spread_over_those_that_proved_it(tmp_path, loaded):
+    exported = api.export_tflite(loaded, tmp_path / "m.tflite", data="digits", parity_samples=100)
+    assert exported.parity.passed
+    golden = sidecar.read(tmp_path / "m.tflite").golden
+    images = picks.parity(read("digits", (32, 32, 3)), (32, 32, 3), 100).images
+    assert len(golden.images) == sidecar.GOLDEN_IMAGES
+    assert (golden.images[0] == images[0]).all()
+    assert (golden.images[-1] == images[-1]).all()

@@ -36,6 +36,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     spec = BenchSpec(**request["spec"])
     path = Path(request["path"])
     engine = registry.load("cct_export.runtimes", spec.runtime)
+    engine.import_engine()  # loading a file is timed, importing Python modules is not
     started = time.perf_counter_ns()
     session: Session = engine.open_session(path, spec.threads, trusted=True)
     load_ms = (time.perf_counter_ns() - started) / 1e6
@@ -79,7 +80,7 @@ def _latency(
 
 def _golden_parity(session: Session, path: Path) -> dict[str, Any] | None:
     beside = sidecar.read(path) if path.is_file() else None
-    if beside is None:
+    if beside is None or beside.golden.images.shape[1:] != session.image_shape:
         return None
     report = parity.compare(
         beside.golden.logits,
@@ -87,6 +88,7 @@ def _golden_parity(session: Session, path: Path) -> dict[str, Any] | None:
         beside.record["scheme"],
         names=(beside.record["source"], str(path)),
         images=f"golden images in the sidecar ({beside.golden.origin})",
+        policy=parity.policy_of(beside.record["scheme"], golden=True),
     )
     return asdict(report)
 
