@@ -119,6 +119,8 @@ def checked_pixels(pixels: np.ndarray, shape: ImageShape, where: str) -> Images:
 def existing(path: str | Path) -> Path:
     """Returns ``path`` if it exists, else raises ``InvalidData``."""
     found = Path(path).expanduser()
-    if not found.exists():
-        raise InvalidData(f"no such data: {path}: give cifar10, digits, a folder or an .npz file")
+    if not str(path) or not (found.is_file() or found.is_dir()):
+        raise InvalidData(
+            f"no such data: {str(path)!r}: give cifar10, digits, a folder or an .npz file"
+        )
     return found

@@ -17,6 +17,14 @@ from cct_export.results import Accuracy, BenchResult, ParityReport
 from cct_export.specs import BenchSpec
 
 PASS_LIMIT_S = 3600
+UNKNOWN_INPUT = "the file does not say what pixels it wants: raw 0-255 went in"
+# The package is found where it is now, installed or in a checkout, behind everything else.
+_WORKER = """
+import sys
+sys.path.append(sys.argv[1])
+from cct_export.measurement import worker
+worker.main()
+"""
 
 
 def measure(
@@ -58,6 +66,7 @@ def measure(
         peak_rss_bytes=space["peak_rss_bytes"],
         accuracy=Accuracy(**scored) if scored else None,
         parity=ParityReport(**timed["parity"]) if timed["parity"] else None,
+        warnings=() if contract else (UNKNOWN_INPUT,),
     )
 
 
@@ -65,11 +74,11 @@ def _pass(request: dict[str, Any]) -> dict[str, Any]:
     """Runs the worker on ``request`` and returns its reply."""
     with tempfile.TemporaryDirectory() as folder:
         reply_file = Path(folder, "reply.json")
-        command = [sys.executable, "-m", "cct_export.measurement.worker"]
+        # -P: a module in the working directory must not stand in for one of an engine's.
+        command = [sys.executable, "-P", "-c", _WORKER, str(Path(__file__).parents[2])]
         try:
             done = subprocess.run(
                 command,
-                env=os.environ | {"PYTHONPATH": _python_path()},
                 input=json.dumps(request | {"reply": str(reply_file)}),
                 capture_output=True,
                 text=True,
@@ -85,12 +94,6 @@ def _pass(request: dict[str, Any]) -> dict[str, Any]:
     if "error" in reply:
         raise getattr(errors, reply["kind"])(reply["error"])
     return reply
-
-
-def _python_path() -> str:
-    """Returns PYTHONPATH with this package in it, installed or not."""
-    root = str(Path(__file__).parents[2])
-    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
 
 
 def _cause(done: "subprocess.CompletedProcess[str]") -> str:

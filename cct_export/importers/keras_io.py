@@ -32,7 +32,7 @@ def load(path: Path) -> CCT:
         raise InvalidModel(f"no such model file: {path}")
     try:
         arrays = _read(path)
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, KeyError, MemoryError) as error:
         raise InvalidModel(f"{path} is not a readable HDF5 file: {error}") from error
     ordered = _in_model_order(arrays)
     spec = preset("cct_keras_io")

@@ -56,7 +56,11 @@ def load_model(source: str) -> LoadedModel:
     """
     path = Path(source).expanduser()
     data = None
-    if path.is_dir():
+    if source in presets.PRESETS:  # a folder of that name is ./NAME
+        path = presets.shipped_checkpoint(source)
+    elif not source:
+        raise InvalidModel("the name of the model is empty")
+    elif path.is_dir():
         run = RunDirectory(path)
         data = run.record()["train"]["data"]
         path = run.best_file

@@ -49,7 +49,7 @@ def load(path: Path) -> keras.Model:
 def _reason(error: Exception) -> str:
     # Keras wraps the cause between what it was doing and the configuration it was reading.
     text = str(error).rpartition("Exception encountered: ")[2].partition(" Full object config")[0]
-    if "safe_mode" in text or "unsafe" in text.lower() or "lambda" in text.lower():
+    if "safe_mode" in text or "unsafe" in text.lower():
         return "it holds Python code (a Lambda layer or another callable), which is never run"
     first = text.strip().partition("\n")[0]
     return f"{first or type(error).__name__}"

@@ -54,19 +54,20 @@ def quantize(content: bytes, scheme: QuantScheme, calibration: Images | None) ->
                 else:
                     _dynamic(source, result, graph)
             return result.read_bytes()
-        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
             raise ConversionError(f"onnxruntime's quantizer refused the model: {error}") from error
 
 
 @contextlib.contextmanager
 def _quiet_tools() -> Iterator[None]:
     """The tools log advice to the root logger and print; neither is for our users."""
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def _half(graph: Any) -> bytes:

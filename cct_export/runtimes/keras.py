@@ -42,12 +42,20 @@ class KerasSession:
         del self._model
 
 
+def import_engine() -> None:
+    """Imports Keras and its backend; raises ``MissingDependency``."""
+    from cct_export.model import backend
+
+    backend.start()
+
+
 def open_session(path: Path, threads: int | None = None, trusted: bool = False) -> KerasSession:
     """Loads a MODEL (see ``cct_export.load``) and returns a session on it.
 
     ``threads`` is set for the whole process, so only where it is given, and for TensorFlow, in
     which nothing may have run yet; JAX takes its own.
     """
+    import_engine()
     from cct_export.importers import load_model
 
     if threads is not None:

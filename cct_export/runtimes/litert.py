@@ -1,6 +1,5 @@
 """LiteRT (TensorFlow Lite) on the CPU with the XNNPACK delegate."""
 
-import json
 import subprocess
 import sys
 from importlib import metadata
@@ -9,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from cct_export import sidecar
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, MissingDependency
 from cct_export.results import CONTRACT_KEY
 from cct_export.runtimes.session import Logits, Quantization
+from cct_export.sidecar import parse_contract
 
 SUFFIX = ".tflite"
 PROBE_LIMIT_S = 120
@@ -36,8 +35,8 @@ class LiteRTSession:
         Args:
             path: the file.
             threads: threads of the XNNPACK delegate.
-            trusted: skip the trial in a process of its own that files of unknown origin get,
-                because a broken flatbuffer can end the process.
+            trusted: skip the trial in a process of its own, which a broken flatbuffer can end: for
+                files just made, and where this process may end.
 
         Raises:
             InvalidArtifact: missing, broken, or not from images to logits.
@@ -45,15 +44,14 @@ class LiteRTSession:
         """
         if not path.is_file():
             raise InvalidArtifact(f"no such file: {path}")
-        try:
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError:
-            raise MissingDependency.of("ai-edge-litert", "litert") from None
+        import_engine()
+        from ai_edge_litert.interpreter import Interpreter
+
         try:
             self.contract = _contract(path.read_bytes())
         except InvalidArtifact as error:
             raise InvalidArtifact(f"{path}: {error}") from error
-        if not (trusted or sidecar.read(path)):
+        if not trusted:
             _try_in_child(path)
         try:
             self._interpreter = Interpreter(str(path), num_threads=threads)
@@ -85,6 +83,15 @@ class LiteRTSession:
         del self._interpreter
 
 
+def import_engine() -> None:
+    """Imports LiteRT; raises ``MissingDependency``."""
+    try:
+        import ai_edge_litert.interpreter
+        import ai_edge_litert.schema_py_generated  # noqa: F401
+    except ImportError:
+        raise MissingDependency.of("ai-edge-litert", "litert") from None
+
+
 def open_session(path: Path, threads: int = 1, trusted: bool = False) -> LiteRTSession:
     """Returns a session on ``path``; see ``LiteRTSession``."""
     return LiteRTSession(path, threads, trusted)
@@ -106,15 +113,15 @@ def _contract(content: bytes) -> dict[str, Any]:
             entry = model.Metadata(index)
             if entry.Name() == CONTRACT_KEY.encode():
                 stored = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
-                record: dict[str, Any] = json.loads(stored)
-                return record
+                return parse_contract(stored.decode())
     except Exception as error:  # a broken flatbuffer raises anything, struct.error above all
         raise InvalidArtifact(f"not a readable TFLite file: {error}") from error
     return {}
 
 
 def _try_in_child(path: Path) -> None:
-    command = [sys.executable, "-c", _PROBE, str(path)]
+    # -P: the working directory may hold a module of the same name as one of ours.
+    command = [sys.executable, "-P", "-c", _PROBE, str(path)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_LIMIT_S)
     except subprocess.TimeoutExpired:
@@ -138,6 +145,7 @@ def _ends(interpreter: Any, path: Path) -> tuple[dict[str, Any], dict[str, Any]]
     good = (
         len(inputs) == len(outputs) == 1
         and len(inputs[0]["shape"]) == 4
+        and -1 not in inputs[0]["shape_signature"][1:]
         and len(outputs[0]["shape"]) == 2
     )
     if not good:

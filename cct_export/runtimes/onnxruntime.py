@@ -1,6 +1,5 @@
 """ONNX Runtime on the CPU."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, MissingDependency
 from cct_export.results import CONTRACT_KEY
 from cct_export.runtimes.session import Logits, Quantization
+from cct_export.sidecar import parse_contract
 
 SUFFIX = ".onnx"
 PROVIDER = "CPUExecutionProvider"
@@ -28,10 +28,9 @@ class OnnxRuntimeSession:
         """
         if not path.is_file():
             raise InvalidArtifact(f"no such file: {path}")
-        try:
-            import onnxruntime
-        except ImportError:
-            raise MissingDependency.of("onnxruntime", "onnxruntime") from None
+        import_engine()
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -67,6 +66,14 @@ class OnnxRuntimeSession:
         del self._session
 
 
+def import_engine() -> None:
+    """Imports ONNX Runtime; raises ``MissingDependency``."""
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        raise MissingDependency.of("onnxruntime", "onnxruntime") from None
+
+
 def open_session(path: Path, threads: int = 1, trusted: bool = False) -> OnnxRuntimeSession:
     """Returns a session on ``path``; ``trusted`` changes nothing, the parser survives any file."""
     return OnnxRuntimeSession(path, threads)
@@ -96,7 +103,6 @@ def _contract(session: Any, path: Path) -> dict[str, Any]:
     """Returns what the file says about itself, empty if nothing."""
     properties = session.get_modelmeta().custom_metadata_map
     try:
-        record: dict[str, Any] = json.loads(properties.get(CONTRACT_KEY, "{}"))
+        return parse_contract(properties.get(CONTRACT_KEY, "{}"))
     except ValueError as error:
         raise InvalidArtifact(f"{path}: its {CONTRACT_KEY} cannot be read: {error}") from error
-    return record

@@ -274,21 +274,14 @@ def test_a_crash_of_the_engine_is_that_of_the_child(endless, tmp_path, monkeypat
     assert str(endless) in _one_line(error)
 
 
-def test_a_file_with_its_own_sidecar_needs_no_trial(exports, tmp_path, monkeypatch):
-    from cct_export import sidecar
-
+def test_every_file_but_one_just_made_is_tried_in_another_process(exports, monkeypatch):
     tried = []
     monkeypatch.setattr(litert, "_try_in_child", tried.append)
-    path = exports("tflite").path
+    path = exports("tflite").path  # with its sidecar, which anyone could have written
     litert.open_session(path)
-    assert not tried
-    copy = tmp_path / "m.tflite"
-    copy.write_bytes(path.read_bytes())
-    litert.open_session(copy)
-    assert tried == [copy]
-    sidecar.path_of(copy).write_bytes(sidecar.path_of(path).read_bytes().replace(b'"sha', b'"sho'))
-    litert.open_session(copy)
-    assert tried == [copy, copy]
+    assert tried == [path]
+    litert.open_session(path, trusted=True)
+    assert tried == [path]
 
 
 def test_an_onnx_file_whose_contract_is_damaged_is_refused(exports, tmp_path):
@@ -344,6 +337,15 @@ def test_prepare_gives_what_stands_for_the_pixels_in_the_file(io, quantization, 
     prepared = session.prepare(_Doubler(io, None, quantization), pixels)
     assert prepared.dtype == np.dtype(io)
     assert prepared.ravel().tolist() == wanted
+
+
+def test_a_tflite_file_for_images_of_any_size_is_refused(tmp_path):
+    import tensorflow as tf
+
+    path = tmp_path / "any.tflite"
+    path.write_bytes(_convert(lambda x: tf.reduce_mean(x, (1, 2)), (1, None, None, 3)))
+    with pytest.raises(InvalidArtifact, match="not from one image to logits"):
+        litert.open_session(path)
 
 
 @pytest.fixture(scope="module")

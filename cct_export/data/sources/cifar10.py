@@ -54,7 +54,7 @@ def read(name: str, shape: ImageShape) -> Dataset:
 
 def _download(path: Path) -> None:
     with replacing(path) as temporary:
-        command = [sys.executable, "-c", _DOWNLOAD, str(temporary)]
+        command = [sys.executable, "-P", "-c", _DOWNLOAD, str(temporary)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_LIMIT_S)
             reason = done.stderr.strip().rpartition("\n")[2] if done.returncode else ""

@@ -59,7 +59,10 @@ def decode(path: Path, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
     """
     height, width, channels = shape
     try:
-        with Image.open(path) as image:
+        if not path.is_file():
+            raise FileNotFoundError
+        # No other format: some hand the file to a program, as EPS does to Ghostscript.
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
             if image.mode.startswith(("I", "F")):
                 raise InvalidData(f"{path} has more than 8 bits per channel: save it with 8 bits")
             upright = ImageOps.exif_transpose(image)
@@ -118,8 +121,8 @@ def read(name: str, shape: ImageShape) -> Dataset:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """Returns what is in ``folder`` but for what other programs hide there."""
-    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    """Returns what is in ``folder`` but for what other programs put there."""
+    return [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
 
 
 def _scan(root: Path) -> tuple[tuple[str, ...], list[Path], Labels]:
@@ -128,7 +131,9 @@ def _scan(root: Path) -> tuple[tuple[str, ...], list[Path], Labels]:
     paths: list[Path] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        files = sorted(file for file in _visible(folder) if file.suffix.lower() in SUFFIXES)
+        files = sorted(
+            file for file in _visible(folder) if file.suffix.lower() in SUFFIXES and file.is_file()
+        )
         if not files:
             raise InvalidData(f"{folder}: no .png or .jpg in it: fill this class or remove it")
         paths += files

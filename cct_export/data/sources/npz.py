@@ -64,7 +64,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             arrays = {key: archive[key] for key in (*KEYS, "classes") if key in archive}
     # What zipfile raises for a damaged, an encrypted and an exotic member.
     except (
-        ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError
+        ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError
     ) as error:  # fmt: skip
         raise InvalidData(f"{path} cannot be read as .npz: {error}") from error
     for key, array in arrays.items():
