@@ -2,12 +2,11 @@
 
 import sys
 
-from cct_export.commands.program import bench, export
+from cct_export.commands.program import bench_main, export_main
 
-PROGRAMS = {"export": export, "bench": bench}
+PROGRAMS = {"export": export_main, "bench": bench_main}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in PROGRAMS:
         sys.exit("usage: python cli.py export|bench ...")
-    name = sys.argv.pop(1)
-    sys.exit(PROGRAMS[name](prog_name=f"cct-{name}"))
+    PROGRAMS[sys.argv.pop(1)]()

@@ -211,14 +211,7 @@ def verify(
         raise InvalidRequest(f"{artifact} is neither a .tflite nor an .onnx file")
     session = open_any(path)
     contract = session.contract
-    if against is None and "source" not in contract:
-        raise InvalidModel(f"{artifact} does not say what it was made of: name it with --against")
-    loaded = load(contract["source"] if against is None else against)
-    if against is None and loaded.sha256 != contract["source_sha256"]:
-        raise InvalidModel(
-            f"{loaded.source} has changed since {artifact} was made of it: "
-            "export again, or name the model with --against"
-        )
+    loaded = load(against) if against is not None else _source_of(artifact, contract)
     reference = KerasSession(loaded.model)
     if reference.image_shape != session.image_shape:
         raise InvalidRequest(
@@ -241,6 +234,26 @@ def verify(
     )
 
 
+def _source_of(artifact: str | Path, contract: dict[str, Any]) -> "LoadedModel":
+    """Returns the model that ``artifact`` says it was made of, if it still is that model."""
+    if "source" not in contract:
+        raise InvalidModel(f"{artifact} does not say what it was made of: name it with --against")
+    source = contract["source"]
+    try:
+        loaded = load(source)
+    except InvalidModel as error:
+        raise InvalidModel(
+            f"{artifact} was made of {source!r}, which cannot be loaded here: "
+            f"name the model with --against ({error})"
+        ) from error
+    if loaded.sha256 != contract.get("source_sha256"):
+        raise InvalidModel(
+            f"{loaded.source} has changed since {artifact} was made of it: "
+            "export again, or name the model with --against"
+        )
+    return loaded
+
+
 def predict(source: str | Path, images: Sequence[str | Path], top: int = 5) -> "list[Prediction]":
     """Classifies image files with an artifact or a model.
 
@@ -257,6 +270,10 @@ def predict(source: str | Path, images: Sequence[str | Path], top: int = 5) -> "
     """
     from cct_export import inference
 
+    if isinstance(images, str | Path):
+        images = [images]
+    if not images:
+        raise InvalidRequest("no image to predict: name one or more files")
     session = inference.open_any(Path(source))
     return inference.predict(session, [Path(image) for image in images], top)
 
@@ -267,7 +284,8 @@ def bench(
     threads: Sequence[int] = (1,),
     batches: Sequence[int] = (1,),
     scheme: str = "none",
-    accuracy_data: str | None = None,
+    data: str | None = None,
+    accuracy: bool = False,
     **timing: Any,
 ) -> "list[BenchResult]":
     """Measures artifacts on this machine, each in processes of its own.
@@ -279,7 +297,9 @@ def bench(
         threads: thread counts to measure with.
         batches: images per run to measure with.
         scheme: quantization scheme of models that are exported first.
-        accuracy_data: labelled data to measure accuracy on.
+        data: images for the calibration and parity of models that are exported first, and the
+            labelled images that accuracy is measured on.
+        accuracy: measure accuracy too; needs ``data``.
         **timing: ``warmup_s``, ``min_runs`` and ``min_s`` of ``BenchSpec``.
 
     Returns:
@@ -290,28 +310,42 @@ def bench(
     """
     from cct_export.devices import local
 
+    if format not in ENGINES:
+        raise InvalidRequest(f"no engine for {format!r}: choose from {', '.join(ENGINES)}")
+    if isinstance(sources, str | Path):
+        sources = [sources]
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for source in sources or (DEFAULT_MODEL,):
-            path = _ready(Path(source), format, scheme, Path(folder), max(batches))
+            path = _ready(Path(source), format, scheme, Path(folder), data, max(batches))
             for count in threads:
                 for batch in batches:
                     spec = BenchSpec(ENGINES[format], count, **timing)
-                    results.append(local.measure(path, spec, batch, accuracy_data))
+                    results.append(local.measure(path, spec, batch, data if accuracy else None))
     return results
 
 
-def _ready(source: Path, format: str, scheme: str, folder: Path, batch: int) -> Path:
+def _ready(
+    source: Path, format: str, scheme: str, folder: Path, data: str | None, batch: int
+) -> Path:
     """Returns an artifact of ``format``: ``source`` itself, or what is exported of it."""
-    if format == "keras" or source.suffix == f".{format}":
-        return source
-    if source.suffix in (".tflite", ".onnx"):
+    if source.suffix in (".tflite", ".onnx") and source.suffix != f".{format}":
         raise InvalidRequest(f"{source} is no {format} file: use cct-bench {source.suffix[1:]}")
+    ready = format == "keras" or source.suffix == f".{format}"
+    if ready and scheme != "none":
+        raise InvalidRequest(f"{source} is measured as it is: a scheme is for models to export")
+    if ready:
+        return source
+    if format == "tflite" and batch > 1:
+        raise InvalidRequest(
+            f"a TFLite file of {source} would take one image at a time, not {batch}: "
+            f"`cct-bench onnx {source} --batch {batch}` measures it"
+        )
     output = folder / f"{_default_output(str(source), ExportSpec(format, scheme))}"
     if format == "tflite":
-        exported = export_tflite(str(source), output, scheme)
+        exported = export_tflite(str(source), output, scheme, data=data)
     else:
-        exported = export_onnx(str(source), output, scheme)
+        exported = export_onnx(str(source), output, scheme, data=data)
     if not exported.parity.passed:
         failures = "; ".join(exported.parity.failures)
         raise ParityFailed(f"{source} as {format} {scheme} is not measured: {failures}")

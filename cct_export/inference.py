@@ -7,6 +7,7 @@ import numpy as np
 
 from cct_export import registry
 from cct_export.data.sources.folder import decode
+from cct_export.errors import InvalidModel
 from cct_export.results import Prediction
 from cct_export.runtimes.session import Logits, Session, run
 
@@ -22,11 +23,10 @@ def open_any(source: Path) -> Session:
 
 def probabilities(logits: Logits) -> np.ndarray:
     """Returns the softmax of each row; rows that already are probabilities stay as they are."""
-    if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-2):
-        return logits
+    ready = (logits >= 0).all(axis=1) & np.isclose(logits.sum(axis=1), 1, atol=1e-2)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
-    return shares
+    return np.where(ready[:, np.newaxis], logits, shares)
 
 
 def predict(session: Session, images: Sequence[Path], top: int) -> list[Prediction]:
@@ -41,8 +41,13 @@ def predict(session: Session, images: Sequence[Path], top: int) -> list[Predicti
         InvalidData: a file is missing or no image.
     """
     pixels = np.stack([decode(path, session.image_shape)[0] for path in images])
-    shares = probabilities(run(session, pixels))
+    logits = run(session, pixels)
+    if not np.isfinite(logits).all():
+        raise InvalidModel("the logits hold NaN or infinity: there is nothing to predict")
+    shares = probabilities(logits)
     names = session.contract.get("labels") or [str(i) for i in range(shares.shape[1])]
+    if len(names) != shares.shape[1]:
+        raise InvalidModel(f"{len(names)} labels for {shares.shape[1]} logits: export it again")
     return [
         Prediction(path, tuple((names[i], float(row[i])) for i in np.argsort(-row)[:top]))
         for path, row in zip(images, shares, strict=True)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from cct_export.files import write_text
+from cct_export.files import check_writable, write_text
 
 if TYPE_CHECKING:
     from cct_export.export import Exported
 
 PARITY_FAILED = 3
+_ARTIFACT_FILES = (".keras", ".tflite", ".onnx", ".tflite.json", ".onnx.json")
 DEFAULT_MODEL = "cct_keras_io"
 
 Run = Callable[..., dict[str, Any]]
@@ -89,11 +90,13 @@ def common(function: Run) -> Callable[..., None]:
         help="Write the record as JSON; - is standard output.",
     )
     @click.option(
-        "-q", "--quiet", is_flag=True, help="No progress and no notes: results and errors only."
+        "-q", "--quiet", is_flag=True, help="No progress and no notes: tables and errors only."
     )
     @click.option("-v", "--verbose", is_flag=True, help="Print more, and tracebacks.")
     @functools.wraps(function)
     def wrapper(json_path: str | None, quiet: bool, verbose: bool, **arguments: Any) -> None:
+        if json_path not in (None, "-"):
+            _check_record_path(json_path)
         with contextlib.ExitStack() as streams:
             if not verbose:
                 streams.enter_context(_native_noise_hidden())
@@ -103,7 +106,7 @@ def common(function: Run) -> Callable[..., None]:
             record = function(**arguments)
         exit_code = record.pop("exit_code", 0)
         if json_path is not None:
-            text = json.dumps(record, indent=2) + "\n"
+            text = json.dumps(record, indent=2, allow_nan=False) + "\n"
             if json_path == "-":
                 click.echo(text, nl=False)
             else:
@@ -112,6 +115,15 @@ def common(function: Run) -> Callable[..., None]:
             click.get_current_context().exit(exit_code)
 
     return wrapper
+
+
+def _check_record_path(path: str) -> None:
+    """Refuses, before any work, a path that cannot be written or belongs to an artifact."""
+    if path.endswith(_ARTIFACT_FILES):
+        raise click.BadParameter(
+            f"{path} is the name of an artifact or its sidecar: choose another", param_hint="--json"
+        )
+    check_writable(Path(path))
 
 
 def _configure_logging(quiet: bool, verbose: bool) -> None:
@@ -167,20 +179,7 @@ def _is_descriptor(stream: TextIO, descriptor: int) -> bool:
 
 
 def start_keras(backend: str | None = None) -> None:
-    """Imports Keras.
+    """Imports Keras, see ``model.backend.start``; a function, so that ``--help`` does not."""
+    from cct_export.model.backend import start
 
-    Args:
-        backend: what the command needs; None leaves the choice to KERAS_BACKEND.
-
-    Raises:
-        MissingDependency: Keras or its backend is not installed.
-    """
-    from cct_export.errors import MissingDependency
-
-    if backend is not None:
-        os.environ["KERAS_BACKEND"] = backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        import keras  # noqa: F401
-    except ImportError as error:
-        raise MissingDependency.of(error.name or "keras", "tensorflow") from error
+    start(backend)

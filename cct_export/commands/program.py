@@ -1,15 +1,19 @@
 """The two programs: groups whose commands are modules, loaded by name."""
 
 import logging
+import signal
 import sys
 import traceback
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from cct_export import __version__, registry
 from cct_export.errors import CCTExportError
+
+INTERRUPTED = 130
+LONGEST_MESSAGE = 600
 
 # Options may be written with _ for -, as many Python users do.
 CONTEXT = {
@@ -48,6 +52,9 @@ class Program(click.Group):
         """Runs a command; any error becomes one line and an exit code."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except Exception as error:
@@ -56,21 +63,28 @@ class Program(click.Group):
             ctx.exit(_say(error))
 
 
+def _end(number: int, frame: object) -> None:
+    sys.exit(128 + number)
+
+
 def _say(error: Exception) -> int:
     """Prints ``error`` as one line and returns the exit code it stands for."""
     if isinstance(error, CCTExportError):
-        click.echo(f"error: {' '.join(str(error).split())}", err=True)
+        click.echo(f"error: {_short(str(error))}", err=True)
         return error.exit_code
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         click.echo(f"error: cannot read or write{where}: {error.strerror or error}", err=True)
         return 1
-    first = str(error).strip().partition("\n")[0]
-    click.echo(
-        f"error: {type(error).__name__}: {first} (not foreseen: -v shows where it happened)",
-        err=True,
-    )
+    what = f"{type(error).__name__}: {_short(str(error))}"
+    click.echo(f"error: {what} (not foreseen: -v shows where it happened)", err=True)
     return 1
+
+
+def _short(text: str) -> str:
+    """Returns ``text`` in one line that a terminal can hold: converters quote whole graphs."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]} ... (-v shows all)"
 
 
 def _program(room: str, about: str) -> Program:
@@ -89,11 +103,17 @@ bench = _program(
 )
 
 
+def _run(program: Program, name: str) -> NoReturn:
+    # Ended from outside, a command clears up like one that was interrupted.
+    signal.signal(signal.SIGTERM, _end)
+    sys.exit(program(prog_name=name))
+
+
 def export_main() -> None:
     """Entry point of ``cct-export``."""
-    sys.exit(export(prog_name="cct-export"))
+    _run(export, "cct-export")
 
 
 def bench_main() -> None:
     """Entry point of ``cct-bench``."""
-    sys.exit(bench(prog_name="cct-bench"))
+    _run(bench, "cct-bench")

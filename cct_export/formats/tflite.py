@@ -1,5 +1,7 @@
 """A Keras model as a float32 TFLite flatbuffer."""
 
+import re
+
 import keras
 
 from cct_export.errors import ConversionError
@@ -31,5 +33,7 @@ def convert(model: keras.Model, spec: ExportSpec) -> bytes:
     try:
         content: bytes = converter.convert()
     except Exception as error:  # the converter raises bare Exceptions
-        raise ConversionError(f"TFLite's converter refused the model: {error}") from error
+        missing = sorted(set(re.findall(r"'(tf\.\w+)' op", str(error))))
+        reason = f"no builtin for {', '.join(missing)}" if missing else str(error)
+        raise ConversionError(f"TFLite's converter refused the model: {reason}") from error
     return content

@@ -81,6 +81,9 @@ def bench(results: Sequence[BenchResult]) -> None:
     for result in results:
         table.add_row(*_row(result))
     console.print(table)
+    for result in results:
+        for warning in result.warnings:
+            log.warning("%s: %s", result.artifact["path"], warning)
 
 
 def _row(result: BenchResult) -> list[str]:
@@ -91,7 +94,7 @@ def _row(result: BenchResult) -> list[str]:
     delegated = f"{_number(runtime['delegated_nodes'], 'd')}/{_number(runtime['total_nodes'], 'd')}"
     return [
         escape(artifact["path"].rpartition("/")[2]),
-        artifact["scheme"],
+        escape(artifact["scheme"]),
         _number(size, ",.0f"),
         str(runtime["threads"]),
         str(result.batch),

@@ -237,7 +237,7 @@ def test_measuring_a_file_imports_no_converter_in_any_process(
     assert done.returncode == 0, done.stderr
     processes = [json.loads(line) for line in log.read_text().splitlines()]
     workers = [
-        set(modules) for argv, modules in processes if "cct_export.measurement.worker" in argv
+        set(modules) for _, modules in processes if "cct_export.measurement.worker" in modules
     ]
     parents = [set(modules) for argv, modules in processes if "-c" in argv and code in argv]
     assert (len(workers), len(parents)) == (3, 1)
@@ -247,3 +247,36 @@ def test_measuring_a_file_imports_no_converter_in_any_process(
     for _, modules in processes:
         assert not UNWANTED.intersection(modules)
     assert engine not in parents[0]
+
+
+def test_data_calibrates_the_model_that_is_exported_to_be_measured(digits_model, in_process):
+    arguments = ("--quantize", "int8", "--data", "digits", "--min-seconds", 0)
+    ended = in_process("bench", "tflite", digits_model, *arguments)
+    assert ended.code == 0, ended.err
+    assert "calibrated on 200 training images of digits" in ended.err
+
+
+def test_a_scheme_for_a_file_that_is_measured_as_it_is_is_refused(exports, in_process):
+    ended = in_process("bench", "tflite", exports("tflite").path, "--quantize", "int8")
+    assert ended.code == 2
+    assert "measured as it is" in ended.err
+
+
+def test_more_images_than_tflite_takes_are_refused_before_the_export(digits_model, in_process):
+    ended = in_process("bench", "tflite", digits_model, "--batch", 7)
+    assert ended.code == 2
+    assert f"cct-bench onnx {digits_model} --batch 7" in ended.err
+
+
+def test_a_foreign_file_is_measured_with_a_warning_about_its_pixels(tmp_path, exports, in_process):
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model(str(exports("tflite").path))
+    model.metadata = []
+    path = tmp_path / "foreign.tflite"
+    flatbuffer_utils.write_model(model, str(path))
+    ended = in_process("bench", "tflite", path, "--min-seconds", 0, "--json", "-")
+    assert ended.code == 0, ended.err
+    (warning,) = ended.record["results"][0]["warnings"]
+    assert "raw 0-255" in warning
+    assert warning in ended.err

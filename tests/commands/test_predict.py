@@ -105,4 +105,20 @@ def test_large_logits_do_not_overflow():
 
 def test_rows_that_are_probabilities_stay():
     rows = np.array([[0.7, 0.2, 0.1], [0, 0, 1]], np.float32)
-    assert probabilities(rows) is rows
+    assert (probabilities(rows) == rows).all()
+
+
+def test_logits_that_are_no_numbers_are_no_prediction(tmp_path, pngs, digits_model, in_process):
+    import numpy as np
+
+    from cct_export.model import checkpoint
+
+    model = checkpoint.load(digits_model)
+    weights = model.get_weights()
+    weights[-1][:] = np.nan
+    model.set_weights(weights)
+    checkpoint.save(model, tmp_path / "nan.keras")
+    ended = in_process("export", "predict", tmp_path / "nan.keras", pngs[0], "--json", "-")
+    assert ended.code == 1
+    assert ended.out == ""
+    assert "NaN" in ended.err

@@ -21,7 +21,7 @@ from cct_export.specs import TrainSpec
 @click.option("--batch", type=click.IntRange(1), default=TrainSpec.batch, help="Images per step.")
 @click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 2**32 - 1),
     default=TrainSpec.seed,
     help="Of weights, order, augmentation and the held-out images.",
 )
