@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cct_export.errors import InvalidModel, InvalidRequest, ParityFailed
-from cct_export.specs import BenchSpec, ExportSpec, TrainSpec
+from cct_export.specs import DEFAULT_MODEL, BenchSpec, ExportSpec, TrainSpec
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     Source: TypeAlias = str | Path | keras.Model | LoadedModel
 
-DEFAULT_MODEL = "cct_keras_io"
 CALIBRATION_SAMPLES = 200
 PARITY_SAMPLES = 1000
 ENGINES = {"tflite": "litert", "onnx": "onnxruntime", "keras": "keras"}

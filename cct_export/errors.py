@@ -10,7 +10,6 @@ CCTExportError
 ├── OutputError           the result cannot be written where it was asked for
 ├── ConversionError       the converter refused the model
 ├── ParityFailed          a step needs a file that passed parity, and it did not
-├── RuntimeUnavailable    the engine, delegate or device is not available here
 └── EngineFailed          the engine broke while running the artifact
 
 A failed check (parity, accuracy) is a result, not an error: commands turn it into an exit code.
@@ -70,12 +69,6 @@ class ParityFailed(CCTExportError):
     """A step needs a file that passed parity, and it did not."""
 
     exit_code = 3
-
-
-class RuntimeUnavailable(CCTExportError):
-    """The engine, delegate or device asked for is not available on this machine."""
-
-    exit_code = 6
 
 
 class EngineFailed(CCTExportError):

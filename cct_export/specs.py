@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+# The preset that commands use where no MODEL is given.
+DEFAULT_MODEL = "cct_keras_io"
+
 
 @dataclass(frozen=True)
 class ModelSpec:

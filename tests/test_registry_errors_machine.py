@@ -70,7 +70,6 @@ def test_every_error_is_in_the_tree_and_has_its_exit_code():
         "OutputError": 1,
         "ConversionError": 1,
         "ParityFailed": 3,
-        "RuntimeUnavailable": 6,
         "EngineFailed": 1,
     }
     for name in codes:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 PARITY_FAILED = 3
 _ARTIFACT_FILES = (".keras", ".tflite", ".onnx", ".tflite.json", ".onnx.json")
-DEFAULT_MODEL = "cct_keras_io"
 
 Run = Callable[..., dict[str, Any]]
 

@@ -6,7 +6,6 @@ from cct_export.errors import ConversionError
 from cct_export.formats.tracing import frozen_function
 from cct_export.specs import ExportSpec
 
-SUFFIX = ".onnx"
 OPSETS = range(13, 19)
 
 

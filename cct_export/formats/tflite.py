@@ -8,8 +8,6 @@ from cct_export.errors import ConversionError
 from cct_export.formats.tracing import frozen_function
 from cct_export.specs import ExportSpec
 
-SUFFIX = ".tflite"
-
 
 def convert(model: keras.Model, spec: ExportSpec) -> bytes:
     """Converts ``model`` with builtin operators only, batch 1, signature ``serving_default``.

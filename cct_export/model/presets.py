@@ -13,7 +13,6 @@ PRESETS = {
         ModelSpec(name="cct_keras_io"),
     )
 }
-DEFAULT = "cct_keras_io"
 
 
 def preset(name: str) -> ModelSpec:

@@ -11,8 +11,6 @@ from cct_export.runtimes.session import Logits, Quantization
 if TYPE_CHECKING:
     import keras
 
-SUFFIX = ".keras"
-
 
 class KerasSession:
     """A Keras model, compiled for inference. See ``Session``."""

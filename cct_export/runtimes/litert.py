@@ -14,7 +14,6 @@ from cct_export.results import CONTRACT_KEY
 from cct_export.runtimes.session import Logits, Quantization
 from cct_export.sidecar import parse_contract
 
-SUFFIX = ".tflite"
 PROBE_LIMIT_S = 120
 _TYPES = ("float32", "uint8", "int8")
 _PROBE = """

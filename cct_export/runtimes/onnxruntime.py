@@ -11,7 +11,6 @@ from cct_export.results import CONTRACT_KEY
 from cct_export.runtimes.session import Logits, Quantization
 from cct_export.sidecar import parse_contract
 
-SUFFIX = ".onnx"
 PROVIDER = "CPUExecutionProvider"
 _TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 

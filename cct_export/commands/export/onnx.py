@@ -6,11 +6,11 @@ from typing import Any
 import click
 
 from cct_export.commands import options
-from cct_export.specs import ExportSpec
+from cct_export.specs import DEFAULT_MODEL, ExportSpec
 
 
 @click.command()
-@click.argument("model", default=options.DEFAULT_MODEL)
+@click.argument("model", default=DEFAULT_MODEL)
 @options.scheme
 @click.option(
     "--io",

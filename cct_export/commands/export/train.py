@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from cct_export.commands.options import DEFAULT_MODEL, common, start_keras
-from cct_export.specs import TrainSpec
+from cct_export.commands.options import common, start_keras
+from cct_export.specs import DEFAULT_MODEL, TrainSpec
 
 
 @click.command()
