@@ -63,7 +63,7 @@ def read(artifact: Path) -> Sidecar | None:
         return None
     try:
         record = parse_contract(path.read_text())
-        if record["sha256"] != sha256(artifact):
+        if record["sha256"] != sha256(artifact) or not {"scheme", "source"} <= record.keys():
             return None
         return Sidecar(record, _decode(record.pop("golden")))
     except (OSError, ValueError, KeyError, TypeError, zlib.error):

@@ -82,9 +82,12 @@ def _golden_parity(session: Session, path: Path) -> dict[str, Any] | None:
     beside = sidecar.read(path) if path.is_file() else None
     if beside is None or beside.golden.images.shape[1:] != session.image_shape:
         return None
+    found = run(session, beside.golden.images)
+    if found.shape != beside.golden.logits.shape:
+        return None
     report = parity.compare(
         beside.golden.logits,
-        run(session, beside.golden.images),
+        found,
         beside.record["scheme"],
         names=(beside.record["source"], str(path)),
         images=f"golden images in the sidecar ({beside.golden.origin})",

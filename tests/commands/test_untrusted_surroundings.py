@@ -86,6 +86,26 @@ def test_a_sidecar_of_the_wrong_types_counts_as_none(artifact, in_process, key, 
     assert ended.record["results"][0]["parity"] is None
 
 
+def test_a_sidecar_with_golden_logits_of_another_model_counts_as_none(artifact, in_process):
+    path = artifact.with_name("m.tflite.json")
+    record = json.loads(path.read_text())
+    record["golden"]["logits"] = [row[:3] for row in record["golden"]["logits"]]
+    path.write_text(json.dumps(record))
+    ended = in_process("bench", "tflite", artifact, "--min-seconds", 0, "--json", "-")
+    assert ended.code == 0, ended.err
+    assert ended.record["results"][0]["parity"] is None
+
+
+@pytest.mark.parametrize("key", ["scheme", "source"])
+def test_a_sidecar_that_lacks_an_entry_counts_as_none(artifact, in_process, key):
+    path = artifact.with_name("m.tflite.json")
+    record = json.loads(path.read_text())
+    del record[key]
+    path.write_text(json.dumps(record))
+    ended = in_process("bench", "tflite", artifact, "--min-seconds", 0, "--json", "-")
+    assert ended.record["results"][0]["parity"] is None
+
+
 def test_a_sidecar_nested_beyond_measure_counts_as_none(artifact, in_process):
     artifact.with_name("m.tflite.json").write_text("[" * 200_000)
     ended = in_process("bench", "tflite", artifact, "--min-seconds", 0, "--json", "-")
