@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 CALIBRATION_SAMPLES = 200
 PARITY_SAMPLES = 1000
-ENGINES = {"tflite": "litert", "onnx": "onnxruntime", "keras": "keras"}
 
 
 def _ignore(epoch: int, step: int, steps: int, metrics: dict[str, float]) -> None:
@@ -308,6 +307,7 @@ def bench(
         CCTExportError: an artifact cannot be measured.
     """
     from cct_export.devices import local
+    from cct_export.runtimes import ENGINES
 
     if format not in ENGINES:
         raise InvalidRequest(f"no engine for {format!r}: choose from {', '.join(ENGINES)}")

@@ -4,27 +4,25 @@ import hashlib
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from cct_export import data, machine, parity, registry, sidecar
 from cct_export.data import picks
-from cct_export.data.dataset import Dataset
-from cct_export.errors import InvalidData, InvalidRequest, OutputError
+from cct_export.data.dataset import Dataset, check_classes
+from cct_export.errors import InvalidRequest, OutputError
 from cct_export.files import check_writable, replacing, write_bytes
 from cct_export.formats import onnx_file, tflite_file
 from cct_export.importers import LoadedModel
 from cct_export.model.checkpoint import image_shape, labels
 from cct_export.quantize.schemes import scheme
 from cct_export.results import Artifact, ParityReport
-from cct_export.runtimes import litert, onnxruntime, session
+from cct_export.runtimes import engine_of, session
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import Logits
 from cct_export.specs import ExportSpec
 
-ENGINES: dict[str, ModuleType] = {"tflite": litert, "onnx": onnxruntime}
 INPUTS = {"tflite": ("float32", "uint8", "int8"), "onnx": ("float32", "uint8")}
 _FINISH = {"tflite": tflite_file.finish, "onnx": onnx_file.finish}
 _LIBRARIES = (
@@ -144,7 +142,7 @@ def _run_bytes(content: bytes, format: str, images: picks.Pick) -> Logits:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"candidate.{format}")
         path.write_bytes(content)
-        engine = ENGINES[format].open_session(path, trusted=True)
+        engine = engine_of(format).open_session(path, trusted=True)
         try:
             return session.run(engine, images.images)
         finally:
@@ -183,10 +181,5 @@ def open_dataset(loaded: LoadedModel, data_name: str | None) -> Dataset | None:
         dataset = data.read(loaded.data, shape)
     else:
         return None
-    names = labels(loaded.model)
-    if names and dataset.classes != names:
-        raise InvalidData(
-            f"{dataset.name} has the classes {', '.join(dataset.classes[:10])}; the model knows "
-            f"{', '.join(names[:10])}: give the data it was trained for"
-        )
+    check_classes(dataset, labels(loaded.model))
     return dataset

@@ -5,19 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from cct_export import registry
 from cct_export.data.sources.folder import decode
 from cct_export.errors import InvalidModel
 from cct_export.results import Prediction
+from cct_export.runtimes import engine_of
 from cct_export.runtimes.session import Logits, Session, run
-
-_ENGINES = {".tflite": "litert", ".onnx": "onnxruntime"}
 
 
 def open_any(source: Path) -> Session:
     """Opens an artifact by its suffix, anything else as a Keras MODEL."""
-    engine = registry.load("cct_export.runtimes", _ENGINES.get(source.suffix, "keras"))
-    session: Session = engine.open_session(source)
+    format = source.suffix[1:] if source.suffix in (".tflite", ".onnx") else "keras"
+    session: Session = engine_of(format).open_session(source)
     return session
 
 

@@ -42,7 +42,7 @@ def test_an_underscore_in_a_module_is_a_hyphen_for_people(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
 def test_every_format_has_a_converter_a_quantizer_and_an_engine(format):
-    from cct_export.api import ENGINES
+    from cct_export.runtimes import ENGINES
 
     assert format in registry.names("cct_export.formats")
     assert format in registry.names("cct_export.quantize")

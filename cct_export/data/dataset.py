@@ -59,6 +59,15 @@ class Dataset:
     test: Split
 
 
+def check_classes(dataset: Dataset, known: Sequence[str]) -> None:
+    """Raises ``InvalidData`` if a model that knows the classes ``known`` has others."""
+    if known and dataset.classes != tuple(known):
+        raise InvalidData(
+            f"{dataset.name} has the classes {', '.join(dataset.classes[:10])}; the model knows "
+            f"{', '.join(known[:10])}: give the data it was trained for"
+        )
+
+
 def pick(split: Split, count: int, seed: int) -> NDArray[np.int64]:
     """Returns up to ``count`` distinct indices of ``split``, chosen by ``seed``, in order."""
     total = len(split.labels)

@@ -1,6 +1,6 @@
 """Top-1 and top-5 of a session on labelled images."""
 
-from cct_export.data.dataset import Dataset
+from cct_export.data.dataset import Dataset, check_classes
 from cct_export.errors import InvalidData
 from cct_export.results import Accuracy
 from cct_export.runtimes.session import Session, run
@@ -15,12 +15,7 @@ def measure(session: Session, dataset: Dataset) -> Accuracy:
         InvalidData: the data has labels that the model does not know.
     """
     split = dataset.test
-    known = session.contract.get("labels")
-    if known and tuple(known) != dataset.classes:
-        raise InvalidData(
-            f"{dataset.name} has the classes {', '.join(dataset.classes[:10])}; the model knows "
-            f"{', '.join(known[:10])}: give the data it was trained for"
-        )
+    check_classes(dataset, session.contract.get("labels", ()))
     total = len(split.labels)
     hits = {1: 0, 5: 0}
     for start in range(0, total, CHUNK):
