@@ -1,0 +1,128 @@
+"""Folds of multi-head attention."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from cct_export.graph.plan import Array, Attention, Plan, Projection
+
+_Change = Callable[[Attention], Attention]
+
+
+def query_scale(plan: Plan) -> Plan:
+    """The scale of the scores goes into the query.
+
+    A number passes through products: ``s·((x Wq + bq) kᵀ) = (x (s·Wq) + s·bq) kᵀ``, so the query's
+    weights and bias take it over.
+    """
+
+    def change(step: Attention) -> Attention:
+        kernel, bias = step.query
+        return replace(step, scale=1.0, query=Projection(step.scale * kernel, step.scale * bias))
+
+    return _each(plan, change)
+
+
+def key_bias(plan: Plan) -> Plan:
+    """The bias of the keys drops out.
+
+    ``q (k + b)ᵀ = q kᵀ + q bᵀ``: the second term is the same for every key, and a softmax over the
+    keys does not see what is added to all of them.
+    """
+
+    def change(step: Attention) -> Attention:
+        if step.key is None:
+            return step
+        return replace(step, key=Projection(step.key.kernel, np.zeros_like(step.key.bias)))
+
+    return _each(plan, change)
+
+
+def value_bias(plan: Plan) -> Plan:
+    """The bias of the values goes into the bias of the output.
+
+    The weights of a softmax sum to 1, so ``A (v + b) = A v + b``, and
+    ``(A v + b) Wo + bo = A v Wo + (b Wo + bo)``.
+    """
+
+    def change(step: Attention) -> Attention:
+        if step.value is None:
+            return step
+        kernel, bias = step.out
+        out = Projection(kernel, step.value.bias @ kernel + bias)
+        return replace(
+            step, value=Projection(step.value.kernel, np.zeros_like(step.value.bias)), out=out
+        )
+
+    return _each(plan, change)
+
+
+def query_key(plan: Plan) -> Plan:
+    """Query and key meet in one matrix per head, and the keys are the tokens themselves.
+
+    ``(x Wq + bq)(y Wk + bk)ᵀ = (x Wq Wkᵀ + bq Wkᵀ) yᵀ`` plus terms that are the same for every
+    key, which the softmax does not see. Done where it saves multiplications.
+    """
+
+    def change(step: Attention) -> Attention:
+        if step.key is None:
+            return step
+        query = _per_head(step.query.kernel, step.heads)
+        key = _per_head(step.key.kernel, step.heads)
+        bias = step.query.bias.reshape(step.heads, -1)
+        kernel = np.einsum("whk,vhk->whv", query, key)
+        bias = np.einsum("hk,vhk->hv", bias, key)
+        merged = Projection(kernel.reshape(len(kernel), -1), bias.reshape(-1))
+        return replace(step, query=merged, key=None)
+
+    return _each(plan, change, only_if_cheaper=True)
+
+
+def value_output(plan: Plan) -> Plan:
+    """Value and output meet in one matrix per head, and the values are the tokens themselves.
+
+    ``Σ_h A_h (x Wv_h + bv_h) Wo_h + bo = Σ_h (A_h x)(Wv_h Wo_h) + (Σ_h bv_h Wo_h + bo)``, because
+    the rows of A sum to 1. Done where it saves multiplications.
+    """
+
+    def change(step: Attention) -> Attention:
+        if step.value is None:
+            return step
+        value = _per_head(step.value.kernel, step.heads)
+        out = step.out.kernel.reshape(step.heads, -1, step.out.kernel.shape[1])
+        kernel = np.einsum("whk,hkv->hwv", value, out)
+        bias = step.value.bias @ step.out.kernel + step.out.bias
+        merged = Projection(kernel.reshape(-1, kernel.shape[2]), bias)
+        return replace(step, value=None, out=merged)
+
+    return _each(plan, change, only_if_cheaper=True)
+
+
+def fuse_qkv(plan: Plan) -> Plan:
+    """Query, key and value that did not meet anything become one product.
+
+    ``x [Wq Wk Wv] = [x Wq, x Wk, x Wv]``: one larger product in place of three.
+    """
+
+    def change(step: Attention) -> Attention:
+        if step.key is None or step.value is None:
+            return step
+        return replace(step, fused=True)
+
+    return _each(plan, change)
+
+
+def _per_head(kernel: Array, heads: int) -> Array:
+    """Returns a kernel ``(width, heads · size)`` as ``(width, heads, size)``."""
+    return kernel.reshape(len(kernel), heads, -1)
+
+
+def _each(plan: Plan, change: _Change, only_if_cheaper: bool = False) -> Plan:
+    """Returns the plan with every attention changed."""
+    for step in plan.steps:
+        if isinstance(step, Attention):
+            changed = plan.swap({step.output: [change(step)]})
+            if not only_if_cheaper or changed.total_macs < plan.total_macs:
+                plan = changed
+    return plan

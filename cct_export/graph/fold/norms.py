@@ -1,0 +1,91 @@
+"""Folds of what layer normalization and sequence pooling hand on."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from cct_export.graph.plan import (
+    Array,
+    Attention,
+    Dense,
+    Normalize,
+    Plan,
+    Projection,
+    SequencePool,
+    Step,
+)
+
+
+def norm_affine(plan: Plan) -> Plan:
+    """Gamma and beta of a layer normalization go into the dense layers that read it.
+
+    ``(n·γ + β) W + b = n (γ·W) + (β W + b)``, with γ multiplying the rows of W. Sequence pooling
+    hands them on: its weights sum to 1, so ``Σ w (n·γ + β) = (Σ w n)·γ + β``. Done where every
+    reader can take them; a residual sum cannot.
+    """
+    for norm in plan.steps:
+        if isinstance(norm, Normalize) and norm.output != plan.output:
+            takers = _takers(plan, norm)
+            changed = {step.output: [_with_affine(norm, step)] for step in takers}
+            if takers:
+                bare = replace(norm, gamma=None, beta=None)
+                plan = plan.swap({norm.output: [bare], **changed})
+    return plan
+
+
+def _takers(plan: Plan, norm: Normalize) -> list[Step]:
+    """Returns the steps that take gamma and beta over; none if one of the readers cannot."""
+    takers: list[Step] = []
+    for reader in plan.readers(norm.output):
+        takers.append(reader)
+        if isinstance(reader, SequencePool):
+            behind = plan.readers(reader.output)
+            if reader.output == plan.output or not all(isinstance(step, Dense) for step in behind):
+                return []
+            takers += behind
+    return takers if all(map(_can_take, takers)) else []
+
+
+def _can_take(step: Step) -> bool:
+    if isinstance(step, Attention):
+        return step.key is not None and step.value is not None
+    return isinstance(step, Dense | SequencePool)
+
+
+def _with_affine(norm: Normalize, step: Step) -> Step:
+    """Returns ``step`` for inputs without gamma and beta."""
+    if isinstance(step, Attention):
+        parts = {"query": step.query, "key": step.key, "value": step.value}
+        return replace(step, **{name: _affine(norm, part) for name, part in parts.items()})  # type: ignore[arg-type]
+    assert isinstance(step, Dense | SequencePool), "one that cannot take them"
+    bias = np.zeros(step.kernel.shape[1:] or 1) if step.bias is None else step.bias
+    return replace(step, **_affine(norm, Projection(step.kernel, bias))._asdict())
+
+
+def _affine(norm: Normalize, dense: Projection) -> Projection:
+    """Returns a dense layer that takes over gamma and beta."""
+    kernel, bias = dense
+    if norm.beta is not None:
+        bias = norm.beta @ kernel + bias
+    if norm.gamma is not None:
+        kernel = _rows_scaled(kernel, norm.gamma)
+    return Projection(kernel, bias)
+
+
+def _rows_scaled(kernel: Array, gamma: Array) -> Array:
+    """Returns ``(width, …)`` with each row multiplied."""
+    scaled: Array = (kernel.T * gamma).T
+    return scaled
+
+
+def pooling_bias(plan: Plan) -> Plan:
+    """The bias of sequence pooling's scores drops out.
+
+    It is added to the score of every token, and a softmax over the tokens does not see that.
+    """
+    changed = {
+        step.output: [replace(step, bias=None)]
+        for step in plan.steps
+        if isinstance(step, SequencePool)
+    }
+    return plan.swap(changed)

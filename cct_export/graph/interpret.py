@@ -1,0 +1,156 @@
+"""Computes a plan with numpy in float64: what folds and formats are tested against."""
+
+import math
+from functools import singledispatch
+
+import numpy as np
+
+from cct_export.graph import plan as steps
+from cct_export.graph.plan import Array, Plan, Step
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def interpret(plan: Plan, images: np.ndarray) -> Array:
+    """Returns the logits of images.
+
+    Args:
+        plan: any plan, folded or not.
+        images: ``(N, H, W, C)``, 0–255, of any type.
+
+    Returns:
+        float64 ``(N, classes)``.
+    """
+    tensors: dict[str, Array] = {plan.INPUT: np.asarray(images, np.float64)}
+    for step in plan.steps:
+        tensors[step.output] = compute(step, *(tensors[name] for name in step.inputs))
+    return tensors[plan.output]
+
+
+@singledispatch
+def compute(step: Step, *inputs: Array) -> Array:
+    """Returns what one step makes of its inputs, which have the batch axis in front."""
+    raise TypeError(f"{step.kind} cannot be computed")
+
+
+@compute.register
+def _(step: steps.Scale, x: Array) -> Array:
+    return x * step.scale + step.shift
+
+
+def _windows(x: Array, size: tuple[int, ...], strides: tuple[int, int]) -> Array:
+    """Returns every window: ``(batch, rows, columns, channels, *size)``."""
+    view = np.lib.stride_tricks.sliding_window_view(x, size, (1, 2))
+    return view[:, :: strides[0], :: strides[1]]
+
+
+def _pad(x: Array, pads: steps.Pads, value: float) -> Array:
+    return np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=value)
+
+
+@compute.register
+def _(step: steps.Conv, x: Array) -> Array:
+    seen = _windows(_pad(x, step.pads, 0.0), step.kernel.shape[:2], step.strides)
+    y: Array = np.tensordot(seen, step.kernel, axes=((4, 5, 3), (0, 1, 2)))
+    if step.bias is not None:
+        y = y + step.bias
+    return np.maximum(y, 0) if step.relu else y
+
+
+@compute.register
+def _(step: steps.ZeroPad, x: Array) -> Array:
+    return _pad(x, step.pads, 0.0)
+
+
+@compute.register
+def _(step: steps.MaxPool, x: Array) -> Array:
+    largest: Array = _windows(_pad(x, step.pads, -np.inf), step.size, step.strides).max((4, 5))
+    return largest
+
+
+@compute.register
+def _(step: steps.Reshape, x: Array) -> Array:
+    return x.reshape(len(x), *step.to)
+
+
+@compute.register
+def _(step: steps.Transpose, x: Array) -> Array:
+    return x.transpose(0, *(axis + 1 for axis in step.order))
+
+
+@compute.register
+def _(step: steps.Columns, x: Array) -> Array:
+    return x[..., step.start : step.stop]
+
+
+@compute.register
+def _(step: steps.Add, x: Array, y: Array) -> Array:
+    return x + y
+
+
+@compute.register
+def _(step: steps.AddConstant, x: Array) -> Array:
+    return x + step.value
+
+
+@compute.register
+def _(step: steps.Normalize, x: Array) -> Array:
+    centred = x - x.mean(-1, keepdims=True)
+    y: Array = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + step.epsilon)
+    if step.gamma is not None:
+        y = y * step.gamma
+    return y if step.beta is None else y + step.beta
+
+
+@compute.register
+def _(step: steps.Dense, x: Array) -> Array:
+    y: Array = x @ step.kernel
+    return y if step.bias is None else y + step.bias
+
+
+@compute.register
+def _(step: steps.Gelu, x: Array) -> Array:
+    if step.tanh:
+        curve: Array = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    else:
+        curve = _erf(x / math.sqrt(2))
+    return 0.5 * x * (1 + curve)
+
+
+def _softmax(x: Array, axis: int = -1) -> Array:
+    powers = np.exp(x - x.max(axis, keepdims=True))
+    shares: Array = powers / powers.sum(axis, keepdims=True)
+    return shares
+
+
+@compute.register
+def _(step: steps.Softmax, x: Array) -> Array:
+    return _softmax(x)
+
+
+@compute.register
+def _(step: steps.MatMul, a: Array, b: Array) -> Array:
+    product: Array = a @ (b.swapaxes(-1, -2) if step.transpose_b else b)
+    return product
+
+
+@compute.register
+def _(step: steps.Attention, x: Array) -> Array:
+    def heads(projection: steps.Projection | None) -> Array:
+        if projection is None:
+            return x[:, None]  # (batch, 1, tokens, width): the same for every head
+        y = x @ projection.kernel + projection.bias
+        return y.reshape(*x.shape[:2], step.heads, -1).swapaxes(1, 2)
+
+    scores = step.scale * heads(step.query) @ heads(step.key).swapaxes(-1, -2)
+    mixed = _softmax(scores) @ heads(step.value)
+    together = mixed.swapaxes(1, 2).reshape(*x.shape[:2], -1)
+    y: Array = together @ step.out.kernel + step.out.bias
+    return y
+
+
+@compute.register
+def _(step: steps.SequencePool, x: Array) -> Array:
+    scores = x @ step.kernel + (0 if step.bias is None else step.bias)
+    pooled: Array = np.einsum("bt,btw->bw", _softmax(scores), x)
+    return pooled

@@ -1,0 +1,76 @@
+"""The interpreter's steps are what Keras computes."""
+
+import keras
+import numpy as np
+import pytest
+
+from cct_export.graph import plan as steps
+from cct_export.graph.interpret import compute
+
+RANDOM = np.random.default_rng(11)
+MAPS = RANDOM.normal(size=(2, 9, 8, 3))
+TOKENS = RANDOM.normal(size=(2, 5, 6))
+
+
+def assert_equal(found, wanted):
+    np.testing.assert_allclose(found, np.asarray(wanted), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("pads", [((0, 0), (0, 0)), ((1, 2), (0, 3))])
+@pytest.mark.parametrize("relu", [True, False])
+def test_conv(strides, pads, relu):
+    kernel, bias = RANDOM.normal(size=(3, 2, 3, 4)), RANDOM.normal(size=4)
+    step = steps.Conv("y", ("x",), kernel, bias, strides, pads, relu)
+    padded = np.pad(MAPS, ((0, 0), *pads, (0, 0)))
+    wanted = keras.ops.conv(padded, kernel, strides, padding="valid") + bias
+    assert_equal(compute(step, MAPS), keras.ops.relu(wanted) if relu else wanted)
+    assert compute(step, MAPS).shape[1:] == step.shape(MAPS.shape[1:])
+
+
+@pytest.mark.parametrize("tanh", [True, False])
+def test_gelu(tanh):
+    wanted = keras.ops.gelu(MAPS, approximate=tanh)
+    assert_equal(compute(steps.Gelu("y", ("x",), tanh), MAPS), wanted)
+
+
+def test_the_two_gelus_differ():
+    one, other = (compute(steps.Gelu("y", ("x",), tanh), MAPS) for tanh in (True, False))
+    assert 1e-5 < abs(one - other).max() < 1e-2
+
+
+def test_normalize():
+    layer = keras.layers.LayerNormalization(epsilon=1e-3)
+    layer.build(TOKENS.shape)
+    gamma, beta = RANDOM.normal(size=6), RANDOM.normal(size=6)
+    layer.set_weights([gamma, beta])
+    assert_equal(compute(steps.Normalize("y", ("x",), 1e-3, gamma, beta), TOKENS), layer(TOKENS))
+
+
+def test_attention():
+    heads, size, width = 3, 4, TOKENS.shape[-1]
+    layer = keras.layers.MultiHeadAttention(heads, size)
+    layer.build(TOKENS.shape, TOKENS.shape)
+    arrays = [RANDOM.normal(size=weight.shape) for weight in layer.weights]
+    layer.set_weights(arrays)
+    query, key, value = (
+        steps.Projection(arrays[i].reshape(width, -1), arrays[i + 1].reshape(-1)) for i in (0, 2, 4)
+    )
+    out = steps.Projection(arrays[6].reshape(-1, width), arrays[7])
+    step = steps.Attention("y", ("x",), heads, size**-0.5, query, key, value, out)
+    assert_equal(compute(step, TOKENS), layer(TOKENS, TOKENS))
+
+
+def test_softmax_of_large_values_is_finite():
+    shares = compute(steps.Softmax("y", ("x",)), np.array([[1e4, 1e4, -1e4]]))
+    np.testing.assert_array_equal(shares, [[0.5, 0.5, 0]])
+
+
+def test_a_reshape_that_loses_values_is_refused():
+    with pytest.raises(ValueError, match="cannot become"):
+        steps.Reshape("y", ("x",), (4, 4)).shape((3, 5))
+
+
+def test_a_step_without_meaning_cannot_be_computed():
+    with pytest.raises(TypeError, match="Step cannot be computed"):
+        compute(steps.Step("y", ("x",)), MAPS)

@@ -1,0 +1,78 @@
+"""A plan computes what the Keras model computes at inference."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plans import assert_same, random_images, random_model, random_plan, specs
+
+import cct_export
+from cct_export.errors import ConversionError
+from cct_export.graph import lower as lowering
+from cct_export.graph import plan as steps
+from cct_export.graph.interpret import interpret
+from cct_export.graph.lower import can_lower, lower, same_pads
+from cct_export.specs import ModelSpec
+
+
+@settings(max_examples=15, deadline=None)
+@given(specs(), st.integers(0, 2**16))
+def test_a_plan_gives_the_logits_of_keras_for_any_architecture(spec, seed):
+    model = random_model(spec, seed)
+    plan = lower(model)
+    images = random_images(plan)
+    wanted = np.asarray(model(images.astype(np.float32), training=False))
+    assert_same(interpret(plan, images), wanted, 1e-4)
+
+
+def test_the_plan_of_the_shipped_model_has_its_parameters_and_nothing_of_training():
+    model = cct_export.load().model
+    plan = lower(model)
+    scale_and_shift = 2
+    assert plan.parameters == model.count_params() + scale_and_shift
+    assert [step.kind for step in plan.steps].count("Attention") == 2
+    assert plan.output == "logits"
+    assert plan.shapes["logits"] == (10,)
+    assert plan.shapes["tokenizer/tokens"] == (64, 128)
+
+
+def test_a_plan_prints_a_line_per_step_with_shape_parameters_and_multiplications():
+    plan = random_plan(ModelSpec(filters=(4, 8), mlp_units=(8,), heads=1, head_dim=8, layers=1))
+    lines = str(plan).splitlines()
+    assert len(lines) == len(plan.steps) + 2
+    assert lines[2].split() == ["tokenizer/0/conv", "Conv", "30×30×4", "108", "97,200"]
+    assert lines[-1].split() == [f"{plan.parameters:,}", f"{plan.total_macs:,}"]
+
+
+def test_attention_counts_the_same_multiplications_whole_and_expanded():
+    from cct_export.graph.expand import expand
+
+    plan = random_plan(ModelSpec(filters=(8, 12), mlp_units=(12,), heads=3, head_dim=5, layers=2))
+    assert expand(plan).total_macs == plan.total_macs
+
+
+def test_other_models_are_not_lowered():
+    cnn = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    assert not can_lower(cnn)
+    assert can_lower(random_model(ModelSpec(filters=(4,), mlp_units=(4,), layers=0), 0))
+
+
+def test_a_layer_that_no_cct_has_is_refused_by_name(monkeypatch):
+    known = {k: v for k, v in lowering._LAYERS.items() if k is not keras.layers.Dense}
+    monkeypatch.setattr(lowering, "_LAYERS", known)
+    model = random_model(ModelSpec(filters=(4,), mlp_units=(4,), layers=0), 0)
+    with pytest.raises(ConversionError, match="layer logits is a Dense"):
+        lower(model)
+
+
+@pytest.mark.parametrize("size", range(1, 20))
+@pytest.mark.parametrize(("window", "stride"), [(3, 2), (2, 2), (3, 1), (2, 3)])
+def test_same_pads_are_those_of_tensorflow(size, window, stride):
+    before, after = same_pads(size, window, stride)
+    pool = steps.MaxPool("y", ("x",), (window,) * 2, (stride,) * 2, ((before, after),) * 2)
+    x = np.random.default_rng(size).normal(size=(1, size, size, 1)).astype(np.float32)
+    from cct_export.graph.interpret import compute
+
+    wanted = keras.ops.max_pool(x, window, stride, padding="same")
+    np.testing.assert_array_equal(compute(pool, x), np.asarray(wanted))
