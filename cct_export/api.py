@@ -93,6 +93,7 @@ def export_tflite(
     data: str | None = None,
     calibration_samples: int = CALIBRATION_SAMPLES,
     parity_samples: int = PARITY_SAMPLES,
+    no_fold: Sequence[str] = (),
 ) -> "Exported":
     """Writes a ``.tflite`` file that was proven to give the model's logits.
 
@@ -106,6 +107,7 @@ def export_tflite(
             the run directory, else photo crops.
         calibration_samples: training images to calibrate with.
         parity_samples: test images to compare on.
+        no_fold: names of folds to leave out, of ``cct_export.graph.fold.PASSES``.
 
     Returns:
         The artifact and the parity report. If parity failed the file's name ends in
@@ -114,7 +116,7 @@ def export_tflite(
     Raises:
         CCTExportError: any of its kinds; nothing was written.
     """
-    spec = ExportSpec("tflite", scheme, io)
+    spec = ExportSpec("tflite", scheme, io, no_fold=tuple(no_fold))
     return _export(model, spec, output, data, calibration_samples, parity_samples)
 
 
@@ -126,8 +128,9 @@ def export_onnx(
     data: str | None = None,
     calibration_samples: int = CALIBRATION_SAMPLES,
     parity_samples: int = PARITY_SAMPLES,
-    opset: int = ExportSpec.opset,
+    opset: int | None = None,
     dynamic_batch: bool = True,
+    no_fold: Sequence[str] = (),
 ) -> "Exported":
     """Writes an ``.onnx`` file that was proven to give the model's logits.
 
@@ -139,8 +142,10 @@ def export_onnx(
         data: see ``export_tflite``.
         calibration_samples: training images to calibrate with.
         parity_samples: test images to compare on.
-        opset: ONNX operator set, 13 to 18.
+        opset: ONNX operator set: 13 to 23, by default 20; of models that are no CCT 13 to 18, by
+            default 18.
         dynamic_batch: take any number of images, else exactly one.
+        no_fold: see ``export_tflite``.
 
     Returns:
         See ``export_tflite``.
@@ -148,7 +153,7 @@ def export_onnx(
     Raises:
         CCTExportError: any of its kinds; nothing was written.
     """
-    spec = ExportSpec("onnx", scheme, io, dynamic_batch, opset)
+    spec = ExportSpec("onnx", scheme, io, dynamic_batch, opset, tuple(no_fold))
     return _export(model, spec, output, data, calibration_samples, parity_samples)
 
 
@@ -161,9 +166,12 @@ def _export(
     parity_samples: int,
 ) -> "Exported":
     from cct_export.export import export
+    from cct_export.graph.fold import check_names
     from cct_export.quantize.schemes import scheme
 
-    scheme(spec.scheme, spec.format)  # refuse an unknown one before anything is loaded
+    # Refuse unknown names before anything is loaded.
+    scheme(spec.scheme, spec.format)
+    check_names(spec.no_fold)
     loaded = load(model)
     path = Path(output) if output is not None else _default_output(loaded.source, spec)
     return export(loaded, spec, path, data, calibration_samples, parity_samples)

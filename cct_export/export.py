@@ -14,6 +14,7 @@ from cct_export.data.dataset import Dataset, check_classes
 from cct_export.errors import InvalidRequest, OutputError
 from cct_export.files import check_writable, replacing, write_bytes
 from cct_export.formats import onnx_file, tflite_file
+from cct_export.formats.conversion import convert
 from cct_export.importers import LoadedModel
 from cct_export.model.checkpoint import image_shape, labels
 from cct_export.quantize.schemes import scheme
@@ -83,7 +84,7 @@ def export(
     shape = image_shape(loaded.model)
     _check_output(output, spec.format)
     dataset = open_dataset(loaded, data_name)
-    content: bytes = registry.load("cct_export.formats", spec.format).convert(loaded.model, spec)
+    content: bytes = convert(loaded.model, spec)
     calibration = None
     if chosen.calibrated:
         calibration = picks.calibration(dataset, shape, calibration_samples)

@@ -111,14 +111,16 @@ class ExportSpec:
         io: type of the image input, ``float32``, ``uint8`` or ``int8`` (pixel minus 128); logits
             are float32 always.
         dynamic_batch: any number of images at once, else one (ONNX only; TFLite is always one).
-        opset: ONNX operator set.
+        opset: ONNX operator set; None for the newest that the way of conversion is proven with.
+        no_fold: names of folds to leave out, see ``graph.fold``.
     """
 
     format: str
     scheme: str = "none"
     io: str = "float32"
     dynamic_batch: bool = False
-    opset: int = 18
+    opset: int | None = None
+    no_fold: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,14 @@ samples = click.option(
     default=1000,
     help="Images to compare on.",
 )
+no_fold = click.option(
+    "--no-fold",
+    metavar="NAME",
+    multiple=True,
+    help="Leave a fold of the graph out, to find out what it does; may be repeated. The folds: "
+    "rescaling, pool-padding, norm-affine, query-scale, key-bias, value-bias, query-key, "
+    "value-output, fuse-qkv, pooling-bias.",
+)
 output = click.option(
     "-o",
     "--output",

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from cct_export.errors import ConversionError
-from cct_export.formats.tracing import INPUT
+from cct_export.graph.plan import Plan
 from cct_export.results import CONTRACT_KEY
 
 
@@ -47,8 +47,10 @@ def _cast_door(model: Any) -> None:
     inside = "image_float32"
     for node in model.graph.node:
         for index, name in enumerate(node.input):
-            if name == INPUT:
+            if name == Plan.INPUT:
                 node.input[index] = inside
-    cast = onnx.helper.make_node("Cast", [INPUT], [inside], "image_cast", to=onnx.TensorProto.FLOAT)
+    cast = onnx.helper.make_node(
+        "Cast", [Plan.INPUT], [inside], "image_cast", to=onnx.TensorProto.FLOAT
+    )
     model.graph.node.insert(0, cast)
     model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8

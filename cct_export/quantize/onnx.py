@@ -91,6 +91,7 @@ def _weighted(graph: Any) -> list[str]:
 
 
 def _static(source: Path, result: Path, graph: Any, calibration: Images) -> None:
+    import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     # A convolution's ReLU is quantized with it: otherwise its output is quantized before the
@@ -108,6 +109,28 @@ def _static(source: Path, result: Path, graph: Any, calibration: Images) -> None
         weight_type=QuantType.QInt8,
         calibrate_method=CalibrationMethod.MinMax,
     )
+    quantized = onnx.load(result)
+    _keep_products_float(quantized, _weighted(graph))
+    onnx.save(quantized, result)
+
+
+def _keep_products_float(model: Any, weighted: list[str]) -> None:
+    """Lets products of activations read a tensor as it was before a dense layer quantized it.
+
+    The tool gives every reader of a tensor the quantized one. On the trained keras.io model this
+    is 0.2 dB and 3 % of the latency.
+    """
+    maker = {name: node for node in model.graph.node for name in node.output}
+
+    def before(name: str) -> str:
+        read = maker.get(name)
+        write = maker.get(read.input[0]) if read and read.op_type == "DequantizeLinear" else None
+        return write.input[0] if write and write.op_type == "QuantizeLinear" else name
+
+    products = [n for n in model.graph.node if n.op_type in DENSE and n.name not in weighted]
+    keys = [maker[name] for product in products for name in product.input if name in maker]
+    for node in products + [node for node in keys if node.op_type == "Transpose"]:
+        node.input[:] = [before(name) for name in node.input]
 
 
 def _dynamic(source: Path, result: Path, graph: Any) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-WEIGHTED = {"Conv": 2, "dense": 14}
+WEIGHTED = {"Conv": 2, "dense": 10}  # per block query, output and 2 in the MLP; pooling and logits
 PRODUCTS = 5
 DENSE = ("MatMul", "Gemm")
 

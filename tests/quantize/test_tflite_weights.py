@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 CONVOLUTIONS = 2
-DENSE = 14  # per block 4 in attention and 2 in the MLP; pooling and the logits
+DENSE = 10  # per block query, output and 2 in the MLP; pooling and the logits
 PRODUCTS = 5  # of two activations: 2 per block, and the pooled sum
 
 

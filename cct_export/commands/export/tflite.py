@@ -19,6 +19,7 @@ from cct_export.specs import DEFAULT_MODEL
     help="Type of the image input; logits are float32.",
 )
 @options.images
+@options.no_fold
 @options.output
 @options.common
 def command(
@@ -28,6 +29,7 @@ def command(
     data: str | None,
     calibration: int,
     samples: int,
+    no_fold: tuple[str, ...],
     output: Path | None,
 ) -> dict[str, Any]:
     """Export MODEL to TFLite and prove that the file gives its logits.
@@ -39,5 +41,5 @@ def command(
     from cct_export import api
 
     return options.report_export(
-        api.export_tflite(model, output, scheme, io, data, calibration, samples)
+        api.export_tflite(model, output, scheme, io, data, calibration, samples, no_fold)
     )

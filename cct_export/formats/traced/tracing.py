@@ -6,9 +6,9 @@ import keras
 
 from cct_export.errors import ConversionError
 from cct_export.graph.inference import inference_model
+from cct_export.graph.plan import Plan
 from cct_export.model.checkpoint import image_shape
 
-INPUT = "image"
 OUTPUT = "logits"
 
 
@@ -36,7 +36,7 @@ def frozen_function(model: keras.Model, batch: int | None) -> Any:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     inference = inference_model(model)
-    shape = tf.TensorSpec([batch, *image_shape(model)], tf.float32, name=INPUT)
+    shape = tf.TensorSpec([batch, *image_shape(model)], tf.float32, name=Plan.INPUT)
     traced = tf.function(lambda image: inference(image, training=False), input_signature=[shape])
     frozen = convert_variables_to_constants_v2(traced.get_concrete_function())
     random = sorted({op.type for op in frozen.graph.get_operations() if "Random" in op.type})

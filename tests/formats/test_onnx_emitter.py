@@ -1,0 +1,179 @@
+"""A plan as an ONNX graph: the same numbers at every opset and batch, native operators."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plans import assert_same, random_images, random_plan, specs
+
+from cct_export.errors import ConversionError, MissingDependency
+from cct_export.formats.onnx import OPSETS, emit
+from cct_export.graph import plan as steps
+from cct_export.graph.fold import PASSES, fold
+from cct_export.graph.interpret import interpret
+from cct_export.graph.plan import Plan
+from cct_export.specs import ExportSpec, ModelSpec
+
+SPEC = ExportSpec("onnx", dynamic_batch=True)
+SMALL = ModelSpec(filters=(6, 16), mlp_units=(16, 16), heads=2, head_dim=16, layers=2)
+
+
+def run(content, images):
+    onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return session.run(["logits"], {"image": images.astype(np.float32)})[0]
+
+
+def graph_of(content):
+    return onnx.load_from_string(content).graph
+
+
+def count(content):
+    return Counter(node.op_type for node in graph_of(content).node)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    specs(),
+    st.integers(0, 2**16),
+    st.sets(st.sampled_from(sorted(PASSES))),
+    st.sampled_from(OPSETS),
+)
+def test_a_graph_gives_the_logits_of_its_plan_at_any_opset(spec, seed, without, opset):
+    plan = random_plan(spec, seed)
+    images = random_images(plan, 3)
+    content = emit(fold(plan, without), replace(SPEC, opset=opset))
+    wanted = interpret(plan, images)
+    assert_same(run(content, images), wanted, 1e-4)
+    assert_same(run(content, images[:1]), wanted[:1], 1e-4)
+    assert {entry.version for entry in onnx.load_from_string(content).opset_import} == {opset}
+
+
+@pytest.mark.parametrize("batch", [1, 7, 256])
+def test_a_graph_takes_any_number_of_images(batch):
+    plan = random_plan(replace(SMALL, image_size=12))
+    images = random_images(plan, batch)
+    assert_same(run(emit(fold(plan), SPEC), images), interpret(plan, images), 1e-4)
+
+
+def test_a_graph_for_one_image_says_so_and_takes_no_other_number():
+    plan = fold(random_plan(SMALL))
+    content = emit(plan, replace(SPEC, dynamic_batch=False))
+    (image,) = graph_of(content).input
+    assert [size.dim_value for size in image.type.tensor_type.shape.dim] == [1, 32, 32, 3]
+    with pytest.raises(Exception, match="invalid dimensions"):
+        run(content, random_images(plan, 2))
+
+
+def test_only_the_doors_of_the_tokenizer_and_the_keys_are_transposed():
+    found = count(emit(fold(random_plan(SMALL)), SPEC))
+    assert found["Transpose"] == 2 + SMALL.layers
+    assert not found.keys() & {"Cast", "Pad", "Split", "Slice", "Identity", "Expand", "Squeeze"}
+    assert (found["LayerNormalization"], found["Gelu"]) == (5, 4)
+
+
+@pytest.mark.parametrize(
+    ("opset", "norms", "gelus"), [(13, 0, 0), (16, 0, 0), (17, 5, 0), (19, 5, 0), (20, 5, 4)]
+)
+def test_native_operators_are_used_from_the_opset_that_has_them(opset, norms, gelus):
+    found = count(emit(fold(random_plan(SMALL)), replace(SPEC, opset=opset)))
+    assert (found["LayerNormalization"], found["Gelu"]) == (norms, gelus)
+    assert bool(found["Tanh"]) == (not gelus)
+
+
+def test_pools_have_explicit_padding():
+    pools = [
+        n for n in graph_of(emit(fold(random_plan(SMALL)), SPEC)).node if n.op_type == "MaxPool"
+    ]
+    for node in pools:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        assert attributes["pads"] == [1, 1, 2, 2]
+        assert "auto_pad" not in attributes
+
+
+@pytest.mark.parametrize("opset", [16, 20])
+@pytest.mark.parametrize("tanh", [True, False])
+def test_gelu_is_of_the_models_kind(tanh, opset):
+    plan = Plan((4, 4, 3), (steps.Gelu("logits", ("image",), tanh),))
+    images = random_images(plan) / 50
+    assert_same(run(emit(plan, replace(SPEC, opset=opset)), images), interpret(plan, images), 1e-6)
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("pads", [((0, 0), (0, 0)), ((1, 0), (2, 1))])
+@pytest.mark.parametrize("relu", [True, False])
+def test_scaled_images_padded_maps_and_strided_convolutions(strides, pads, relu):
+    random = np.random.default_rng(0)
+    plan = Plan(
+        (7, 8, 3),
+        (
+            steps.Scale("s", ("image",), random.normal(size=3) / 255, random.normal(size=3)),
+            steps.Conv("c", ("s",), random.normal(size=(3, 2, 3, 4)), None, strides, pads, relu),
+            # ONNX Runtime fuses zeros into the pool that reads them, right only after a ReLU.
+            steps.ZeroPad("z", ("c",), ((1, 0), (0, 2)) if relu else steps.NO_PADS),
+            steps.MaxPool("p", ("z",), (4, 4), (1, 1), ((0, 1), (1, 0))),
+            steps.Add("logits", ("p", "p")),
+        ),
+    )
+    images = random_images(plan)
+    assert_same(run(emit(plan, SPEC), images), interpret(plan, images), 1e-5)
+
+
+@pytest.mark.parametrize("opset", [16, 20])
+@pytest.mark.parametrize("read_by_another", [True, False])
+def test_a_norm_of_a_sum_is_the_same_read_alone_or_not(opset, read_by_another):
+    random = np.random.default_rng(0)
+    last = ("s", "n") if read_by_another else ("n", "n")
+    plan = Plan(
+        (4, 2, 8),
+        (
+            steps.Reshape("x", ("image",), (8, 8)),
+            steps.Dense("d", ("x",), random.normal(size=(8, 8)), None),
+            steps.Add("s", ("x", "d")),
+            steps.Normalize("n", ("s",), 1e-3, random.normal(size=8), random.normal(size=8)),
+            steps.Add("logits", last),
+        ),
+    )
+    images = random_images(plan, 3)
+    content = emit(plan, replace(SPEC, opset=opset))
+    assert_same(run(content, images), interpret(plan, images), 1e-5)
+
+
+def test_onnx_runtime_does_not_fuse_the_last_sum_into_its_slow_normalization(tmp_path):
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    content = emit(fold(random_plan(SMALL)), SPEC)
+    onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    found = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
+    assert "LayerNormalization" in found
+    assert "SkipLayerNormalization" not in found
+
+
+def test_one_plan_gives_the_same_bytes_every_time():
+    plan = fold(random_plan(SMALL))
+    assert emit(plan, SPEC) == emit(fold(random_plan(SMALL)), SPEC)
+
+
+def test_an_unknown_opset_is_refused():
+    with pytest.raises(ConversionError, match=r"opset 12 is not one .* choose 13 to 23"):
+        emit(fold(random_plan(replace(SMALL, layers=0))), replace(SPEC, opset=12))
+
+
+def test_without_onnx_the_extra_is_named(monkeypatch):
+    import sys
+
+    plan = random_plan(replace(SMALL, layers=0))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingDependency, match=r"cct-export\[onnx\]"):
+        emit(plan, SPEC)
+
+
+def test_a_step_that_onnx_has_no_operator_for_is_an_error():
+    plan = Plan((4, 4, 3), (steps.Step("logits", ("image",)),))
+    with pytest.raises(TypeError, match="no operator for Step"):
+        emit(plan, SPEC)

@@ -1,0 +1,160 @@
+"""A plan as a flatbuffer: the same numbers, builtin operators, one partition of the delegate."""
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plans import assert_same, random_images, random_plan, specs
+
+import cct_export
+from cct_export.formats.tflite import emit
+from cct_export.graph import plan as steps
+from cct_export.graph.fold import PASSES, fold
+from cct_export.graph.interpret import interpret
+from cct_export.graph.lower import lower
+from cct_export.graph.plan import Plan
+from cct_export.specs import ExportSpec, ModelSpec
+
+SPEC = ExportSpec("tflite")
+SMALL = ModelSpec(filters=(6, 16), mlp_units=(16, 16), heads=2, head_dim=16, layers=2)
+
+
+def run(content, images):
+    runner = Interpreter(model_content=content).get_signature_runner("serving_default")
+    parts = [runner(image=image[None].astype(np.float32))["logits"] for image in images]
+    return np.concatenate(parts)
+
+
+def operators(content):
+    """Returns the graph's operators: name, options, shapes of inputs and output."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    (graph,) = model.subgraphs
+    return [
+        (
+            names[model.operatorCodes[operator.opcodeIndex].builtinCode],
+            operator.builtinOptions,
+            [tuple(graph.tensors[i].shape) for i in operator.inputs if i >= 0],
+            tuple(graph.tensors[operator.outputs[0]].shape),
+        )
+        for operator in graph.operators
+    ]
+
+
+def partitions(content):
+    """Returns how many partitions the XNNPACK delegate runs, and the operators it left."""
+    from cct_export.runtimes.litert import _count_nodes
+
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    nodes = interpreter._get_ops_details()
+    taken, total = _count_nodes(nodes)
+    return sum(node["op_name"] == "DELEGATE" for node in nodes), total - taken
+
+
+@settings(max_examples=15, deadline=None)
+@given(specs(), st.integers(0, 2**16), st.sets(st.sampled_from(sorted(PASSES))))
+def test_a_flatbuffer_gives_the_logits_of_its_plan_whatever_is_folded(spec, seed, without):
+    plan = random_plan(spec, seed)
+    images = random_images(plan)
+    content = emit(fold(plan, without), SPEC)
+    assert_same(run(content, images), interpret(plan, images), 1e-4)
+    assert partitions(content) == (1, 0)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.parametrize("without", [(), *((name,) for name in PASSES), tuple(PASSES)])
+def test_a_flatbuffer_is_one_partition_with_and_without_each_fold(heads, without):
+    from dataclasses import replace
+
+    plan = random_plan(replace(SMALL, heads=heads, head_dim=16 // heads, layers=1))
+    images = random_images(plan)
+    content = emit(fold(plan, without), SPEC)
+    assert partitions(content) == (1, 0)
+    assert_same(run(content, images), interpret(plan, images), 1e-4)
+
+
+def test_every_activation_keeps_its_batch_axis_up_to_the_pooled_vector():
+    found = operators(emit(fold(random_plan(SMALL)), SPEC))
+    outputs = [shape for _, _, _, shape in found]
+    assert all(shape[0] == 1 for shape in outputs)
+    pooled = outputs.index((1, 16))
+    assert all(len(shape) in (3, 4) for shape in outputs[:pooled])
+    assert outputs[pooled:] == [(1, 16), (1, 10)]
+
+
+def test_products_of_activations_are_batched_and_dense_layers_keep_their_axes():
+    found = operators(emit(fold(random_plan(SMALL)), SPEC))
+    products = [inputs for name, _, inputs, _ in found if name == "BATCH_MATMUL"]
+    assert len(products) == 5
+    assert all(len(shape) == 3 for inputs in products for shape in inputs)
+    dense = [options for name, options, _, _ in found if name == "FULLY_CONNECTED"]
+    assert all(options.keepNumDims for options in dense)
+    assert not [name for name, *_ in found if name in ("TRANSPOSE", "SPLIT", "CUSTOM", "CAST")]
+
+
+@pytest.mark.parametrize("tanh", [True, False])
+def test_gelu_is_the_builtin_of_the_models_kind(tanh):
+    plan = Plan((4, 4, 3), (steps.Gelu("logits", ("image",), tanh),))
+    images = random_images(plan) / 50
+    content = emit(plan, SPEC)
+    ((name, options, _, _),) = operators(content)
+    assert (name, options.approximate) == ("GELU", tanh)
+    assert_same(run(content, images), interpret(plan, images), 1e-6)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("pads", [((0, 0), (0, 0)), ((1, 1), (0, 2)), ((0, 1), (0, 1))])
+def test_a_pool_pads_with_what_never_is_the_largest(relu, pads):
+    kernel = np.random.default_rng(0).normal(size=(1, 1, 3, 2))
+    plan = Plan(
+        (6, 6, 3),
+        (
+            # All results negative: a padded zero would win.
+            steps.Conv("c", ("image",), kernel, np.full(2, -2000.0), relu=relu),
+            steps.MaxPool("logits", ("c",), (3, 3), (2, 2), pads),
+        ),
+    )
+    images = random_images(plan)
+    found = run(emit(plan, SPEC), images)
+    assert_same(found, interpret(plan, images), 1e-6)
+    assert (found.max() < 0) == (not relu)
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("pads", [((0, 0), (0, 0)), ((1, 0), (2, 1))])
+@pytest.mark.parametrize("relu", [True, False])
+def test_scaled_images_and_strided_padded_convolutions(strides, pads, relu):
+    random = np.random.default_rng(0)
+    plan = Plan(
+        (7, 8, 3),
+        (
+            steps.Scale("s", ("image",), random.normal(size=3) / 255, random.normal(size=3)),
+            steps.Conv("c", ("s",), random.normal(size=(3, 2, 3, 4)), None, strides, pads, relu),
+            steps.Add("logits", ("c", "c")),
+        ),
+    )
+    images = random_images(plan)
+    assert_same(run(emit(plan, SPEC), images), interpret(plan, images), 1e-5)
+
+
+def test_one_plan_gives_the_same_bytes_every_time():
+    plan = fold(random_plan(SMALL))
+    assert emit(plan, SPEC) == emit(plan, SPEC)
+    assert emit(fold(random_plan(SMALL)), SPEC) == emit(plan, SPEC)
+
+
+def test_a_constant_is_stored_once():
+    content = emit(fold(lower(cct_export.load().model)), SPEC)
+    # 282,954 parameters of 4 bytes, and what the graph around them takes.
+    assert 282_954 * 4 < len(content) < 282_954 * 4 + 20_000
+
+
+def test_a_step_that_tflite_has_no_operator_for_is_an_error():
+    plan = Plan((4, 4, 3), (steps.Step("logits", ("image",)),))
+    with pytest.raises(TypeError, match="no operator for Step"):
+        emit(plan, SPEC)
