@@ -1,1 +1,1 @@
-"""What inference needs of a model."""
+"""The inference plan of a CCT: made of the Keras model, folded, computed."""

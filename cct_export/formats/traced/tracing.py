@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from cct_export.errors import ConversionError
-from cct_export.graph.inference import inference_model
+from cct_export.formats.traced.inference import inference_model
 from cct_export.graph.plan import Plan
 from cct_export.model.checkpoint import image_shape
 
