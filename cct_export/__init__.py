@@ -15,6 +15,7 @@ _API = (
     "bench",
     "export_onnx",
     "export_tflite",
+    "inspect",
     "load",
     "predict",
     "train",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cct_export.export import Exported
     from cct_export.importers import LoadedModel
-    from cct_export.results import BenchResult, ParityReport, Prediction
+    from cct_export.results import BenchResult, Inspection, ParityReport, Prediction
     from cct_export.training.loop import Trained
 
     Source: TypeAlias = str | Path | keras.Model | LoadedModel
@@ -258,6 +258,26 @@ def _source_of(artifact: str | Path, contract: dict[str, Any]) -> "LoadedModel":
             "export again, or name the model with --against"
         )
     return loaded
+
+
+def inspect(artifact: str | Path) -> "Inspection":
+    """Tells what is in a ``.tflite`` or ``.onnx`` file, ours or any other.
+
+    Args:
+        artifact: the file.
+
+    Returns:
+        Its operators with shapes, multiply-accumulates per image and parameters, what its engine's
+        delegate takes of them, and the scales of what is quantized.
+
+    Raises:
+        InvalidRequest: neither a ``.tflite`` nor an ``.onnx`` file.
+        InvalidArtifact: missing or broken.
+        MissingDependency: the engine, or for ONNX the library onnx, is not installed.
+    """
+    from cct_export import inspection
+
+    return inspection.inspect(Path(artifact))
 
 
 def predict(source: str | Path, images: Sequence[str | Path], top: int = 5) -> "list[Prediction]":

@@ -47,7 +47,7 @@ class LiteRTSession:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            self.contract = _contract(path.read_bytes())
+            self.contract = read_contract(path.read_bytes())
         except InvalidArtifact as error:
             raise InvalidArtifact(f"{path}: {error}") from error
         if not trusted:
@@ -100,8 +100,12 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _contract(content: bytes) -> dict[str, Any]:
-    """Returns what the file says about itself, empty if nothing."""
+def read_contract(content: bytes) -> dict[str, Any]:
+    """Returns what the file says about itself, empty if nothing.
+
+    Raises:
+        InvalidArtifact: ``content`` is no flatbuffer, or its contract cannot be read.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     if content[4:8] != b"TFL3":
@@ -119,8 +123,24 @@ def _contract(content: bytes) -> dict[str, Any]:
 
 
 def _try_in_child(path: Path) -> None:
+    in_child(_PROBE, path)
+
+
+def in_child(code: str, path: Path) -> str:
+    """Runs ``code`` on ``path`` in a Python of its own, which a broken flatbuffer may end.
+
+    Args:
+        code: what to run; it finds the path in ``sys.argv[1]``.
+        path: the file.
+
+    Returns:
+        What ``code`` printed.
+
+    Raises:
+        InvalidArtifact: ``code`` failed, crashed, or took more than ``PROBE_LIMIT_S``.
+    """
     # -P: the working directory may hold a module of the same name as one of ours.
-    command = [sys.executable, "-P", "-c", _PROBE, str(path)]
+    command = [sys.executable, "-P", "-c", code, str(path)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_LIMIT_S)
     except subprocess.TimeoutExpired:
@@ -131,6 +151,7 @@ def _try_in_child(path: Path) -> None:
             f"LiteRT crashed on it (signal {-done.returncode})" if done.returncode < 0 else last
         )
         raise InvalidArtifact(f"{path} cannot be run: {reason}")
+    return done.stdout
 
 
 def _quantization(end: dict[str, Any]) -> Quantization | None:
@@ -159,18 +180,27 @@ def _ends(interpreter: Any, path: Path) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 def _count_nodes(operators: list[dict[str, Any]]) -> tuple[int, int]:
-    """Returns how many operators the delegate took, and how many there are.
+    """Returns how many operators the delegate took, and how many there are."""
+    originals = sum(node["op_name"] != "DELEGATE" for node in operators)
+    return len(partitions(operators)), originals
+
+
+def partitions(operators: list[dict[str, Any]]) -> dict[int, int]:
+    """Returns the partition, from 0 on, of each operator that the delegate took.
 
     LiteRT lists the delegate's own nodes after the original operators, which stay in the list. A
     partition is what lies between a delegate node's outputs and its inputs.
+
+    Args:
+        operators: ``index``, ``op_name``, ``inputs`` and ``outputs`` of each node, as LiteRT's
+            interpreter lists them.
     """
     originals = [node for node in operators if node["op_name"] != "DELEGATE"]
+    delegates = [node for node in operators if node["op_name"] == "DELEGATE"]
     maker = {int(tensor): node["index"] for node in originals for tensor in node["outputs"]}
     inputs_of = {node["index"]: node["inputs"] for node in originals}
-    taken: set[int] = set()
-    for delegate in operators:
-        if delegate["op_name"] != "DELEGATE":
-            continue
+    taken: dict[int, int] = {}
+    for partition, delegate in enumerate(delegates):
         border = {int(tensor) for tensor in delegate["inputs"]}
         left = [int(tensor) for tensor in delegate["outputs"]]
         while left:
@@ -178,6 +208,6 @@ def _count_nodes(operators: list[dict[str, Any]]) -> tuple[int, int]:
             node = maker.get(tensor)
             if tensor in border or node is None or node in taken:
                 continue
-            taken.add(node)
+            taken[node] = partition
             left += [int(tensor) for tensor in inputs_of[node]]
-    return len(taken), len(originals)
+    return taken

@@ -1,0 +1,199 @@
+"""``cct-export inspect``: tables, JSON, two files side by side, and what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import cct_export
+
+
+@pytest.fixture(params=["tflite", "onnx"])
+def artifact(request, exports):
+    return exports(request.param, "int8").path
+
+
+@pytest.fixture
+def refused(in_process, tmp_path):
+    """Inspects a file that must be refused with one line; returns the line."""
+
+    def run(code, *arguments):
+        ended = in_process("export", "inspect", *arguments)
+        assert (ended.code, ended.out) == (code, "")
+        assert ended.err.startswith("error: ")
+        assert len(ended.err.splitlines()) == 1, ended.err
+        assert "not foreseen" not in ended.err
+        return ended.err
+
+    return run
+
+
+def test_the_tables_show_header_kinds_every_operator_and_totals(in_process, artifact):
+    found = cct_export.inspect(artifact)
+    ended = in_process("export", "inspect", artifact)
+    assert ended.code == 0, ended.err
+    lines = ended.out.splitlines()
+    size = f"{artifact.stat().st_size:,} bytes"
+    joined = ended.out.replace("\n", "")
+    assert f"{artifact.suffix[1:]}, scheme int8, {size}" in joined
+    assert [line for line in lines if line.split()[:3] == ["input", "image", "float32"]]
+    rows = [line.split() for line in lines if line.split()[:1] and line.split()[0].isdecimal()]
+    steps = [row for row in rows if len(row) == 7]
+    assert [row[1] for row in steps] == [step.kind for step in found.operators]
+    assert [int(row[3].replace(",", "")) for row in steps] == [s.macs for s in found.operators]
+    (total,) = [line.split()[-1] for line in lines if line.startswith("MACs ")]
+    assert int(total.replace(",", "")) == found.macs
+    assert f"{len(found.quantized)} quantized tensors" in ended.out
+
+
+def test_quantized_tensors_are_listed_when_asked_for(in_process, exports):
+    path = exports("tflite", "int8").path
+    short = in_process("export", "inspect", path).out
+    long = in_process("export", "inspect", path, "--tensors").out
+    assert long.startswith(short.rstrip("\n"))
+    assert "channel of axis 0" in long
+    assert "channel of axis 0" not in short
+
+
+def test_the_record_stands_alone_on_standard_output_and_holds_everything(cct_export, artifact):
+    ended = cct_export("inspect", artifact, "--json", "-")
+    assert ended.returncode == 0, ended.stderr
+    record = json.loads(ended.stdout)
+    assert set(record) == {"artifact"}
+    found = record["artifact"]
+    assert found["totals"]["operators"] == len(found["operators"])
+    assert found["totals"]["macs"] == sum(step["macs"] for step in found["operators"])
+    assert found["totals"]["macs"] == sum(kind["macs"] for kind in found["kinds"])
+    assert found["inputs"][0]["shape"][1:] == [32, 32, 3]
+    assert {len(tensor["scales"]) for tensor in found["quantized"]} >= {1, 16, 32}
+    assert "quantized tensors" in ended.stderr
+
+
+def test_two_files_are_put_side_by_side_with_ratios(in_process, exports):
+    small, large = exports("tflite", "int8").path, exports("onnx").path
+    ended = in_process("export", "inspect", small, "--against", large, "--json", "-")
+    assert ended.code == 0, ended.err
+    record = ended.record
+    assert record["against"]["path"] == str(large)
+    totals = record["comparison"]["totals"]
+    sizes = small.stat().st_size, large.stat().st_size
+    assert totals["size_bytes"] == {
+        "artifact": sizes[0],
+        "against": sizes[1],
+        "ratio": pytest.approx(sizes[0] / sizes[1]),
+    }
+    assert totals["macs"]["ratio"] == 1
+    operators = record["comparison"]["operators"]
+    assert operators["CONV_2D"] == {"artifact": 2, "against": 0, "ratio": None}
+    assert operators["Conv"] == {"artifact": 0, "against": 2, "ratio": 0}
+    for side, path in (("artifact", small), ("against", large)):
+        kinds = cct_export.inspect(path).kinds()
+        assert sum(row[side] for row in operators.values()) == sum(kind.count for kind in kinds)
+
+
+def test_the_comparison_is_a_table_of_both_files(in_process, exports):
+    one, two = exports("tflite", "int8").path, exports("tflite").path
+    out = in_process("export", "inspect", one, "--against", two).out
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
+    assert rows["CONV_2D"] == ["2", "2", "1.000"]
+    ratio = one.stat().st_size / two.stat().st_size
+    assert rows["bytes"] == [f"{p.stat().st_size:,}" for p in (one, two)] + [f"{ratio:.3f}"]
+
+
+def test_a_tflite_file_is_inspected_without_tensorflow_keras_or_onnx(exports, tmp_path):
+    code = (
+        "import sys, cct_export\n"
+        "cct_export.inspect(sys.argv[1])\n"
+        "print([n for n in ('tensorflow', 'keras', 'onnx', 'onnxruntime') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(exports("tflite").path)],
+        cwd=tmp_path, capture_output=True, text=True, env=os.environ,
+    )  # fmt: skip
+    assert done.stdout.strip().splitlines()[-1:] == ["[]"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("library", "format", "extra"),
+    [
+        ("ai_edge_litert", "tflite", "litert"),
+        ("onnxruntime", "onnx", "onnxruntime"),
+        ("onnx", "onnx", "onnx"),
+    ],
+)
+def test_a_library_that_is_missing_is_named_with_its_extra(
+    exports, tmp_path, library, format, extra
+):
+    code = (
+        f"import sys; sys.modules[{library!r}] = None\n"
+        "from cct_export.commands.program import export_main; export_main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "inspect", str(exports(format).path)],
+        cwd=tmp_path, capture_output=True, text=True, env=os.environ,
+    )  # fmt: skip
+    assert done.returncode == 6
+    assert f"cct-export[{extra}]" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.tflite.json", "m", "m.pb"])
+def test_a_file_of_another_suffix_is_refused(refused, tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    assert "neither a .tflite nor an .onnx file" in refused(2, tmp_path / name)
+
+
+@pytest.mark.parametrize("format", ["tflite", "onnx"])
+def test_a_file_that_is_not_there_is_refused_and_so_is_a_folder(refused, tmp_path, format):
+    assert "no such file" in refused(1, tmp_path / f"absent.{format}")
+    (tmp_path / f"folder.{format}").mkdir()
+    assert "no such file" in refused(1, tmp_path / f"folder.{format}")
+
+
+@pytest.mark.parametrize("format", ["tflite", "onnx"])
+@pytest.mark.parametrize("content", [b"", b"a text\n" * 99, b"\0" * 64, bytes(range(256)) * 8])
+def test_what_is_no_model_is_refused(refused, tmp_path, format, content):
+    path = tmp_path / f"odd.{format}"
+    path.write_bytes(content)
+    assert str(path) in refused(1, path)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.95])
+def test_a_file_that_was_cut_off_is_refused(refused, tmp_path, artifact, share):
+    content = artifact.read_bytes()
+    path = tmp_path / f"cut{artifact.suffix}"
+    path.write_bytes(content[: int(share * len(content))])
+    assert str(path) in refused(1, path)
+
+
+def test_names_that_are_no_text_are_refused(refused, tmp_path, exports):
+    path = tmp_path / "odd.onnx"
+    path.write_bytes(exports("onnx").path.read_bytes().replace(b"logits", b"\xffogits"))
+    assert str(path) in refused(1, path)
+
+
+def test_the_other_file_is_checked_too(refused, tmp_path, artifact):
+    assert "no such file" in refused(1, artifact, "--against", tmp_path / "absent.onnx")
+    assert "neither" in refused(2, artifact, "--against", tmp_path / "model.keras")
+
+
+def test_names_from_a_file_do_not_reach_the_terminal_as_commands(in_process, tmp_path):
+    import onnx
+    from onnx import TensorProto, helper
+
+    name = "\x1b[31mred[/bold]"
+    graph = helper.make_graph(
+        [helper.make_node("Relu", [name], ["y"])],
+        "odd",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
+    )
+    path = tmp_path / "odd.onnx"
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    ended = in_process("export", "inspect", path)
+    assert ended.code == 0, ended.err
+    assert "\x1b" not in ended.out
+    assert "\N{REPLACEMENT CHARACTER}[31mred[/bold]" in ended.out
