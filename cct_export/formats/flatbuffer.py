@@ -44,7 +44,7 @@ class FlatGraph:
     def constant(self, name: str, array: np.ndarray) -> int:
         """Adds a constant, as int32 if it holds integers, else as float32; the same one once."""
         kind = "INT32" if array.dtype.kind == "i" else "FLOAT32"
-        stored = np.ascontiguousarray(array, np.int32 if kind == "INT32" else np.float32)
+        stored = np.asarray(array, np.int32 if kind == "INT32" else np.float32, order="C")
         key = (kind, stored.shape, stored.tobytes())
         if key not in self._constants:
             buffer = self.schema.BufferT()

@@ -179,7 +179,7 @@ class _Writer:
         centred = self._elementwise("SUB", x, mean, self._new(f"{name}/centred", shape))
         square = self._elementwise("MUL", centred, centred, self._new(f"{name}/square", shape))
         variance = self._mean(f"{name}/variance", square, one)
-        epsilon = self._constant(f"{name}/epsilon", np.array([step.epsilon]))
+        epsilon = self._constant(f"{name}/epsilon", np.array(step.epsilon))
         shifted = self._elementwise("ADD", variance, epsilon, self._new(f"{name}/shifted", one))
         inverse = self.graph.operator("RSQRT", [shifted], self._new(f"{name}/inverse", one))
         y = self._elementwise("MUL", centred, inverse, self._new(f"{name}/bare", shape))
