@@ -8,6 +8,7 @@ from cct_export import registry
 from cct_export.errors import InvalidRequest
 from cct_export.graph.fold import fold
 from cct_export.graph.lower import can_lower, lower
+from cct_export.importers.lookalike import recognize
 from cct_export.specs import ExportSpec
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,9 @@ def convert(model: keras.Model, spec: ExportSpec) -> bytes:
         ConversionError: the model cannot be written in this format.
         InvalidRequest: a fold is to be left out that there is not, or of a model without folds.
     """
-    if can_lower(model):
-        plan = fold(lower(model), spec.no_fold)
+    cct = model if can_lower(model) else recognize(model)
+    if cct is not None:
+        plan = fold(lower(cct), spec.no_fold)
         content: bytes = registry.load("cct_export.formats", spec.format).emit(plan, spec)
         return content
     kind = type(model).__name__
@@ -37,6 +39,6 @@ def convert(model: keras.Model, spec: ExportSpec) -> bytes:
         raise InvalidRequest(
             f"nothing is folded in {model.name}, a {kind}: leave --no-fold {spec.no_fold[0]} out"
         )
-    log.info("not folded: %s is a %s, not a CCT of this package; it is traced", model.name, kind)
+    log.info("not folded: %s is a %s, no CCT; it is traced as it is", model.name, kind)
     content = registry.load("cct_export.formats.traced", spec.format).convert(model, spec)
     return content

@@ -1,8 +1,4 @@
-"""The ``.weights.h5`` of the published keras.io example.
-
-The example is built here from its description, with classes of its names (which its files carry)
-that nobody registered.
-"""
+"""The ``.weights.h5`` of the published keras.io example."""
 
 import re
 
@@ -10,89 +6,13 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from keras import layers, ops
+from keras import layers
+from published import published_example
 
 from cct_export.errors import InvalidModel
 from cct_export.importers import keras_io, load_model
 from cct_export.model.cct import CCT
 from cct_export.specs import ModelSpec
-
-WIDTH = 128
-
-
-class CCTTokenizer(layers.Layer):
-    """Two stages of convolution, padding and pooling; the pixels that remain are the tokens."""
-
-    def __init__(self):
-        super().__init__()
-        stages = []
-        for filters in (64, WIDTH):
-            stages += [
-                layers.Conv2D(filters, 3, use_bias=False, activation="relu"),
-                layers.ZeroPadding2D(1),
-                layers.MaxPooling2D(3, 2, "same"),
-            ]
-        self.conv_model = keras.Sequential(stages)
-
-    def call(self, images):
-        maps = self.conv_model(images)
-        return ops.reshape(maps, (-1, maps.shape[1] * maps.shape[2], maps.shape[3]))
-
-
-class PositionEmbedding(layers.Layer):
-    """Gives the table alone; the example adds it outside."""
-
-    def build(self, shape):
-        self.position_embeddings = self.add_weight(name="embeddings", shape=shape[1:])
-
-    def call(self, tokens):
-        return ops.broadcast_to(self.position_embeddings, ops.shape(tokens))
-
-
-class StochasticDepth(layers.Layer):
-    """The identity where nothing trains; it has no weights but a random state."""
-
-    def __init__(self):
-        super().__init__()
-        self.seed_generator = keras.random.SeedGenerator(1337)
-
-    def call(self, branch):
-        return branch
-
-
-class SequencePooling(layers.Layer):
-    """The tokens' mean by a softmax over the scores of a dense layer."""
-
-    def __init__(self):
-        super().__init__()
-        self.attention = layers.Dense(1)
-
-    def call(self, tokens):
-        scores = ops.softmax(self.attention(tokens), axis=1)
-        return ops.sum(scores * tokens, axis=1)
-
-
-def _example(classes=10, blocks=2, positional=True):
-    image = layers.Input((32, 32, 3))
-    augmentation = [
-        layers.Rescaling(1 / 255),
-        layers.RandomCrop(32, 32),
-        layers.RandomFlip("horizontal"),
-    ]
-    tokens = CCTTokenizer()(keras.Sequential(augmentation, name="data_augmentation")(image))
-    if positional:
-        tokens += PositionEmbedding()(tokens)
-    for _ in range(blocks):
-        x = layers.LayerNormalization(epsilon=1e-5)(tokens)
-        x = layers.MultiHeadAttention(num_heads=2, key_dim=WIDTH, dropout=0.1)(x, x)
-        tokens = layers.Add()([StochasticDepth()(x), tokens])
-        x = layers.LayerNormalization(epsilon=1e-5)(tokens)
-        for _ in range(2):
-            x = layers.Dense(WIDTH, activation=ops.gelu)(x)
-            x = layers.Dropout(0.1)(x)
-        tokens = layers.Add()([StochasticDepth()(x), tokens])
-    pooled = SequencePooling()(layers.LayerNormalization(epsilon=1e-5)(tokens))
-    return keras.Model(image, layers.Dense(classes)(pooled))
 
 
 def _randomised(model):
@@ -111,13 +31,13 @@ def _assert_same(imported, example):
 
 
 def test_the_example_built_here_is_the_published_one():
-    assert _example().count_params() == 416_331
+    assert published_example().count_params() == 416_331
 
 
 def test_a_checkpoint_of_the_examples_own_callback_gives_its_logits(tmp_path):
     keras.backend.clear_session()
     path = tmp_path / "checkpoint.weights.h5"
-    example = _randomised(_example())
+    example = _randomised(published_example())
     example.compile("adamw", keras.losses.CategoricalCrossentropy(from_logits=True))
     keeper = keras.callbacks.ModelCheckpoint(
         path, monitor="loss", save_best_only=True, save_weights_only=True
@@ -132,8 +52,8 @@ def test_a_checkpoint_of_the_examples_own_callback_gives_its_logits(tmp_path):
 
 
 def test_the_second_model_of_a_process_is_read_too(tmp_path):
-    _example()
-    example = _randomised(_example())
+    published_example()
+    example = _randomised(published_example())
     example.save_weights(tmp_path / "x.weights.h5")
     _assert_same(keras_io.load(tmp_path / "x.weights.h5"), example)
 
@@ -149,7 +69,7 @@ def _count_on(group, by):
 @pytest.mark.parametrize("by", [1, 8, 9, 98])
 def test_the_counters_in_the_names_do_not_matter(tmp_path, by):
     # Keras 3.15 numbers layers within a model; others carry on over the whole process.
-    example = _randomised(_example())
+    example = _randomised(published_example())
     example.save_weights(tmp_path / "x.weights.h5")
     with h5py.File(tmp_path / "x.weights.h5", "a") as file:
         _count_on(file["layers"], by)
@@ -160,7 +80,7 @@ def test_the_counters_in_the_names_do_not_matter(tmp_path, by):
 
 
 def test_another_number_of_classes_is_taken_from_the_file(tmp_path):
-    example = _randomised(_example(classes=100))
+    example = _randomised(published_example(classes=100))
     example.save_weights(tmp_path / "x.weights.h5")
     imported = keras_io.load(tmp_path / "x.weights.h5")
     assert imported.output_shape == (None, 100)
@@ -173,9 +93,9 @@ def _convnet():
 
 
 OTHERS = {
-    "one block more": lambda: _example(blocks=3),
-    "one block less": lambda: _example(blocks=1),
-    "no positions": lambda: _example(positional=False),
+    "one block more": lambda: published_example(blocks=3),
+    "one block less": lambda: published_example(blocks=1),
+    "no positions": lambda: published_example(positional=False),
     "a convolutional network": _convnet,
     "a CCT of this package": lambda: CCT(
         ModelSpec(filters=(4, 8), heads=1, head_dim=4, mlp_units=(8, 8))
@@ -198,7 +118,7 @@ def test_weights_of_another_architecture_are_refused_in_one_line(tmp_path, kind)
 @pytest.mark.parametrize("part", [0, 0.5, 0.95])
 def test_a_file_that_is_no_whole_hdf5_is_refused(tmp_path, part):
     path = tmp_path / "x.weights.h5"
-    _example().save_weights(path)
+    published_example().save_weights(path)
     path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
     with pytest.raises(InvalidModel, match="is not a readable HDF5 file"):
         load_model(str(path))

@@ -1,0 +1,85 @@
+"""A model that somebody built from the example's code is folded like our own."""
+
+import keras
+import numpy as np
+import pytest
+from published import published_example
+
+import cct_export
+from cct_export.importers.lookalike import recognize
+
+
+def randomised(model):
+    random = np.random.default_rng(0)
+    model.set_weights([w + random.normal(0, 0.1, w.shape) for w in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"classes": 3},
+        {"blocks": 0},
+        {"blocks": 3, "heads": 1},
+        {"positional": False, "size": 21},
+    ],
+    ids=str,
+)
+def test_the_example_is_recognized_with_any_hyperparameters(changes):
+    model = randomised(published_example(**changes))
+    twin = recognize(model)
+    images = (
+        np.random.default_rng(3).integers(0, 256, (4, *model.input_shape[1:])).astype("float32")
+    )
+    wanted = np.asarray(model(images, training=False))
+    assert np.ptp(wanted, axis=0).min() > 1e-3
+    np.testing.assert_allclose(twin(images, training=False), wanted, atol=1e-4)
+
+
+def test_the_same_weights_in_another_function_are_not_recognized():
+    assert recognize(randomised(published_example(activation="relu"))) is None
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [keras.layers.Flatten(), keras.layers.Dense(2)],
+        [keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)],
+        [keras.layers.Conv2D(4, 3, use_bias=False), keras.layers.Flatten(), keras.layers.Dense(2)],
+        [keras.layers.GlobalAveragePooling2D()],
+    ],
+)
+def test_other_models_are_not_recognized(layers):
+    assert recognize(keras.Sequential([keras.Input((8, 8, 3)), *layers])) is None
+
+
+@pytest.mark.parametrize("format", ["tflite", "onnx"])
+def test_the_example_in_memory_is_exported_folded_and_without_random_operators(
+    tmp_path, caplog, format
+):
+    caplog.set_level("INFO", "cct_export")
+    export = getattr(cct_export, f"export_{format}")
+    exported = export(randomised(published_example()), tmp_path / f"m.{format}", parity_samples=64)
+    assert exported.parity.passed
+    assert "not folded" not in caplog.text
+    found = cct_export.inspect(exported.artifact.path)
+    assert found.macs == 32_800_768
+    assert not [step.kind for step in found.operators if "random" in step.kind.lower()]
+
+
+def test_kerass_own_onnx_export_of_the_example_cannot_be_loaded_and_ours_can(tmp_path):
+    import onnx
+    import onnxruntime
+
+    model = randomised(published_example())
+    model.predict_on_batch(np.zeros((1, 32, 32, 3), np.float32))
+    model.export(tmp_path / "stock.onnx", format="onnx", verbose=False)
+    stock = {node.op_type for node in onnx.load(tmp_path / "stock.onnx").graph.node}
+    assert "StatelessRandomUniformV2" in stock, "Keras no longer does: this shows nothing now"
+    with pytest.raises(Exception, match="StatelessRandom"):
+        onnxruntime.InferenceSession(tmp_path / "stock.onnx", providers=["CPUExecutionProvider"])
+    cct_export.export_onnx(model, tmp_path / "ours.onnx", parity_samples=16)
+    ours = onnx.load(tmp_path / "ours.onnx").graph.node
+    assert not [node.op_type for node in ours if "Random" in node.op_type]
+    onnxruntime.InferenceSession(tmp_path / "ours.onnx", providers=["CPUExecutionProvider"])
