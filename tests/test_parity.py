@@ -234,11 +234,18 @@ def test_figures_do_not_depend_on_a_number_common_to_all_logits(offset):
     assert moved.cosine == pytest.approx(plain.cosine, abs=1e-9)
 
 
-def test_images_none_of_which_is_decided_prove_nothing():
+@pytest.mark.parametrize("scheme", ["fp16", "int8-dynamic", "int8"])
+def test_images_none_of_which_is_decided_prove_nothing_of_a_quantized_file(scheme):
     reference = np.array([[1.0, 1.0, -2.0]] * 5)
-    report = compare(reference, reference, "none")
+    report = compare(reference, reference, scheme)
     assert report.decided == 0
     assert any("stands out" in failure for failure in report.failures)
+
+
+def test_float32_is_proven_by_its_bound_on_every_logit_where_no_image_is_decided():
+    reference = np.array([[1.0, 1.0, -2.0]] * 5)
+    assert compare(reference, reference, "none").passed
+    assert not compare(reference, reference + [[0, 0, 1e-3]], "none").passed
 
 
 @pytest.mark.parametrize(
