@@ -245,7 +245,7 @@ def test_images_none_of_which_is_decided_prove_nothing_of_a_quantized_file(schem
 def test_float32_is_proven_by_its_bound_on_every_logit_where_no_image_is_decided():
     reference = np.array([[1.0, 1.0, -2.0]] * 5)
     assert compare(reference, reference, "none").passed
-    assert not compare(reference, reference + [[0, 0, 1e-3]], "none").passed
+    assert not compare(reference, reference + np.array([0, 0, 1e-3]), "none").passed
 
 
 @pytest.mark.parametrize(
