@@ -18,6 +18,7 @@ _API = (
     "inspect",
     "load",
     "predict",
+    "time_together",
     "train",
     "verify",
 )

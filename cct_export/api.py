@@ -352,6 +352,54 @@ def bench(
     return results
 
 
+def time_together(
+    artifacts: Sequence[str | Path],
+    threads: int = 1,
+    rounds: int = 50,
+    burst: int = 20,
+    warmup: int = 5,
+) -> list[tuple[int, ...]]:
+    """Times artifacts against each other: in this process, one image, round robin.
+
+    Ratios of what comes out can be trusted on a machine that also does other things: every
+    artifact has its turn in every round.
+
+    Args:
+        artifacts: ``.tflite`` and ``.onnx`` files, of this package or not.
+        threads: threads that each engine may use.
+        rounds: turns of each artifact.
+        burst: timed runs in a turn.
+        warmup: untimed runs before those.
+
+    Returns:
+        For each artifact the nanoseconds of its ``rounds · burst`` runs, in order.
+
+    Raises:
+        InvalidRequest: nothing to time, or a file of another kind.
+        InvalidArtifact: a file cannot be run.
+    """
+    from cct_export.data.picks import timing_images
+    from cct_export.measurement.latency import time_in_turn
+    from cct_export.runtimes import engine_of
+    from cct_export.runtimes.session import prepare
+
+    paths = [Path(artifact) for artifact in artifacts]
+    for path in paths:
+        if path.suffix not in (".tflite", ".onnx"):
+            raise InvalidRequest(f"{path} is neither a .tflite nor an .onnx file")
+    if not paths or min(threads, rounds, burst) < 1 or warmup < 0:
+        raise InvalidRequest(
+            "nothing to time: name artifacts, and one thread, round and run or more"
+        )
+    sessions = [engine_of(path.suffix[1:]).open_session(path, threads) for path in paths]
+    try:
+        images = [prepare(s, timing_images(s.image_shape, s.batch or 1)) for s in sessions]
+        return time_in_turn(sessions, images, rounds, burst, warmup)
+    finally:
+        for session in sessions:
+            session.close()
+
+
 def _ready(
     source: Path, format: str, scheme: str, folder: Path, data: str | None, batch: int
 ) -> Path:

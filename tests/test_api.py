@@ -87,3 +87,21 @@ def test_verify_and_bench_return_what_the_commands_print(exports):
     (result,) = cct_export.bench("onnx", [exports("onnx").path], warmup_s=0, min_runs=3, min_s=0)
     assert len(result.times_ns) == 3
     assert result.parity.passed
+
+
+def test_artifacts_are_timed_together(exports):
+    paths = [exports("tflite").path, exports("onnx", "int8").path]
+    times = cct_export.time_together(paths, rounds=3, burst=4, warmup=1)
+    assert [len(runs) for runs in times] == [12, 12]
+    assert all(nanoseconds > 0 for runs in times for nanoseconds in runs)
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "options"),
+    [([], {}), (["m.keras"], {}), (["m.tflite"], {"rounds": 0}), (["m.tflite"], {"threads": 0})],
+)
+def test_nothing_to_time_is_refused(artifacts, options):
+    from cct_export.errors import InvalidRequest
+
+    with pytest.raises(InvalidRequest):
+        cct_export.time_together(artifacts, **options)

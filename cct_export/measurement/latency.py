@@ -1,7 +1,7 @@
-"""Timing a session: warm-up, then every run kept as it was."""
+"""Timing sessions: warm-up, then every run kept as it was."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -39,3 +39,36 @@ def time_runs(
         invoke(prepared)
         times.append(clock() - before)
     return tuple(times)
+
+
+def time_in_turn(
+    sessions: Sequence[Session],
+    prepared: Sequence[np.ndarray],
+    rounds: int,
+    burst: int,
+    warmup: int,
+    clock: Clock = time.perf_counter_ns,
+) -> list[tuple[int, ...]]:
+    """Times sessions round robin, so that whatever the machine does meets them all alike.
+
+    Args:
+        sessions: opened, all in this process.
+        prepared: the input of each.
+        rounds: how often each has its turn.
+        burst: timed runs in a turn.
+        warmup: untimed runs before those, which bring code and weights back into the caches.
+        clock: returns nanoseconds.
+
+    Returns:
+        For each session the nanoseconds of its ``rounds · burst`` runs, in order.
+    """
+    times: list[list[int]] = [[] for _ in sessions]
+    for _ in range(rounds):
+        for session, image, kept in zip(sessions, prepared, times, strict=True):
+            for _ in range(warmup):
+                session.invoke(image)
+            for _ in range(burst):
+                before = clock()
+                session.invoke(image)
+                kept.append(clock() - before)
+    return [tuple(kept) for kept in times]

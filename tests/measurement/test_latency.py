@@ -62,3 +62,26 @@ def test_there_is_enough_time_even_when_each_run_is_short(seconds):
 def test_without_minimum_there_is_one_run():
     times, runs = timed([MS], warmup_s=0, min_runs=1, min_s=0)
     assert len(times) == runs.count == 1
+
+
+class Counter:
+    """A session that says when it ran; its clock ticks with every run."""
+
+    def __init__(self, name, order):
+        self.name, self.order = name, order
+
+    def invoke(self, prepared):
+        self.order.append((self.name, prepared))
+
+
+def test_sessions_have_their_turn_in_every_round():
+    from cct_export.measurement.latency import time_in_turn
+
+    order = []
+    sessions = [Counter("a", order), Counter("b", order)]
+    ticks = iter(range(10_000))
+    times = time_in_turn(
+        sessions, ["x", "y"], rounds=3, burst=2, warmup=1, clock=lambda: next(ticks)
+    )
+    assert order == ([("a", "x")] * 3 + [("b", "y")] * 3) * 3
+    assert times == [(1,) * 6, (1,) * 6]
