@@ -83,6 +83,7 @@ def export(
         raise InvalidRequest(f"{spec.format} takes no {spec.io!r} images: choose from {choices}")
     shape = image_shape(loaded.model)
     _check_output(output, spec.format)
+    engine_of(spec.format).import_engine()  # what is missing is said before the work is done
     dataset = open_dataset(loaded, data_name)
     content: bytes = convert(loaded.model, spec)
     calibration = None

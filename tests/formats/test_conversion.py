@@ -1,5 +1,8 @@
 """Which way a model goes to a file: folded if it is a CCT, else traced, and said so."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import keras
@@ -149,3 +152,22 @@ def test_small_heads_are_exported_with_one_product_for_query_key_and_value(tmp_p
     assert exported.parity.passed
     kinds = {kind.name: kind.count for kind in cct_export.inspect(tmp_path / "m.onnx").kinds()}
     assert kinds["Slice"] == 6
+
+
+@pytest.mark.parametrize("format", ["tflite", "onnx"])
+def test_a_cct_on_jax_is_exported_without_tensorflow(tmp_path, format):
+    code = f"""
+import sys, cct_export
+exported = cct_export.export_{format}("cct_keras_io", "m.{format}", parity_samples=32)
+assert exported.parity.passed, exported.parity.failures
+assert not {{"tensorflow", "tf2onnx"}} & set(sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
