@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cct_export.errors import InvalidModel, InvalidRequest, ParityFailed
+from cct_export.errors import InvalidRequest, ParityFailed
 from cct_export.specs import DEFAULT_MODEL, BenchSpec, ExportSpec, TrainSpec
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cct_export.export import Exported
     from cct_export.importers import LoadedModel
-    from cct_export.results import BenchResult, Inspection, ParityReport, Prediction
+    from cct_export.results import BenchResult, ParityReport, Prediction
     from cct_export.training.loop import Trained
 
     Source: TypeAlias = str | Path | keras.Model | LoadedModel
@@ -205,59 +205,11 @@ def verify(
         InvalidModel: the model is gone, or not the one that the file was made of.
         InvalidData: the data cannot be used.
     """
-    from cct_export import parity
-    from cct_export.data import picks
-    from cct_export.export import open_dataset
-    from cct_export.inference import open_any
-    from cct_export.runtimes.keras import KerasSession
-    from cct_export.runtimes.session import run
+    from cct_export import verification
 
-    path = Path(artifact)
-    if path.suffix not in (".tflite", ".onnx"):
-        raise InvalidRequest(f"{artifact} is neither a .tflite nor an .onnx file")
-    session = open_any(path)
-    contract = session.contract
-    loaded = load(against) if against is not None else _source_of(artifact, contract)
-    reference = KerasSession(loaded.model)
-    if reference.image_shape != session.image_shape:
-        raise InvalidRequest(
-            f"{artifact} takes images of {session.image_shape}, {loaded.source} of "
-            f"{reference.image_shape}: they are not the same model"
-        )
-    chosen = picks.parity(open_dataset(loaded, data), session.image_shape, samples)
-    wanted, found = run(reference, chosen.images), run(session, chosen.images)
-    if wanted.shape != found.shape:
-        raise InvalidRequest(
-            f"{artifact} gives {found.shape[1]} logits, {loaded.source} {wanted.shape[1]}: "
-            "they are not the same model"
-        )
-    return parity.compare(
-        wanted,
-        found,
-        contract.get("scheme", "none"),
-        names=(loaded.source, str(artifact)),
-        images=chosen.origin,
+    return verification.verify(
+        Path(artifact), None if against is None else load(against), data, samples
     )
-
-
-def _source_of(artifact: str | Path, contract: dict[str, Any]) -> "LoadedModel":
-    """Returns the model that ``artifact`` says it was made of, if it still is that model."""
-    if "source" not in contract:
-        raise InvalidModel(f"{artifact} does not say what it was made of: name it with --against")
-    source = contract["source"]
-    try:
-        loaded = load(source)
-    except InvalidModel as error:
-        raise InvalidModel(
-            f"{artifact} was made of {source!r}, which cannot be loaded here: "
-            f"name the model with --against ({error})"
-        ) from error
-    if loaded.sha256 != contract.get("source_sha256"):
-        raise InvalidModel(
-            f"{loaded.source} has changed since {artifact} was made of it: "
-            "export again, or name the model with --against"
-        )
-    return loaded
 
 
 def inspect(artifact: str | Path) -> "Inspection":

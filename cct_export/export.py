@@ -92,22 +92,28 @@ def export(
     if chosen.name != "none":
         quantizer = registry.load("cct_export.quantize", spec.format)
         content = quantizer.quantize(content, chosen, calibration and calibration.images)
-    artifact = Artifact(
+    origin = calibration.origin if calibration else ""
+    artifact = _artifact(loaded, spec, output, origin)
+    content = _FINISH[spec.format](content, spec.io, artifact.contract())
+    return _prove(loaded, artifact, content, picks.parity(dataset, shape, parity_samples))
+
+
+def _artifact(loaded: LoadedModel, spec: ExportSpec, output: Path, calibration: str) -> Artifact:
+    """Returns the record of the file to be, size and checksum left open."""
+    return Artifact(
         path=output,
         format=spec.format,
-        scheme=chosen.name,
+        scheme=spec.scheme,
         io=spec.io,
         source=loaded.source,
         source_sha256=loaded.sha256,
-        image_shape=shape,
+        image_shape=image_shape(loaded.model),
         batch=None if spec.dynamic_batch else 1,
         classes=int(loaded.model.outputs[0].shape[1]),
         labels=labels(loaded.model),
-        calibration=calibration.origin if calibration else "",
+        calibration=calibration,
         versions=machine.versions(*_LIBRARIES),
     )
-    content = _FINISH[spec.format](content, spec.io, artifact.contract())
-    return _prove(loaded, artifact, content, picks.parity(dataset, shape, parity_samples))
 
 
 def _prove(loaded: LoadedModel, artifact: Artifact, content: bytes, images: picks.Pick) -> Exported:
