@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cct_export.export import Exported
     from cct_export.importers import LoadedModel
-    from cct_export.results import BenchResult, ParityReport, Prediction
+    from cct_export.results import BenchResult, Inspection, ParityReport, Prediction
     from cct_export.training.loop import Trained
 
     Source: TypeAlias = str | Path | keras.Model | LoadedModel
