@@ -93,7 +93,7 @@ def export_tflite(
     data: str | None = None,
     calibration_samples: int = CALIBRATION_SAMPLES,
     parity_samples: int = PARITY_SAMPLES,
-    no_fold: Sequence[str] = (),
+    no_fold: str | Sequence[str] = (),
 ) -> "Exported":
     """Writes a ``.tflite`` file that was proven to give the model's logits.
 
@@ -116,7 +116,7 @@ def export_tflite(
     Raises:
         CCTExportError: any of its kinds; nothing was written.
     """
-    spec = ExportSpec("tflite", scheme, io, no_fold=tuple(no_fold))
+    spec = ExportSpec("tflite", scheme, io, no_fold=_names(no_fold))
     return _export(model, spec, output, data, calibration_samples, parity_samples)
 
 
@@ -130,7 +130,7 @@ def export_onnx(
     parity_samples: int = PARITY_SAMPLES,
     opset: int | None = None,
     dynamic_batch: bool = True,
-    no_fold: Sequence[str] = (),
+    no_fold: str | Sequence[str] = (),
 ) -> "Exported":
     """Writes an ``.onnx`` file that was proven to give the model's logits.
 
@@ -153,8 +153,12 @@ def export_onnx(
     Raises:
         CCTExportError: any of its kinds; nothing was written.
     """
-    spec = ExportSpec("onnx", scheme, io, dynamic_batch, opset, tuple(no_fold))
+    spec = ExportSpec("onnx", scheme, io, dynamic_batch, opset, _names(no_fold))
     return _export(model, spec, output, data, calibration_samples, parity_samples)
+
+
+def _names(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _export(

@@ -32,6 +32,7 @@ def convert(model: keras.Model, spec: ExportSpec) -> bytes:
     cct = model if can_lower(model) else recognize(model)
     if cct is not None:
         plan = fold(lower(cct), spec.no_fold)
+        log.debug("%s", plan)
         content: bytes = registry.load("cct_export.formats", spec.format).emit(plan, spec)
         return content
     kind = type(model).__name__

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cct_export.errors import ConversionError, MissingDependency
+from cct_export.errors import InvalidRequest, MissingDependency
 from cct_export.graph import plan as steps
 from cct_export.graph.expand import expand
 from cct_export.graph.plan import Array, Plan, Step
@@ -31,12 +31,12 @@ def emit(plan: Plan, spec: ExportSpec) -> bytes:
         ``(batch, classes)``.
 
     Raises:
-        ConversionError: unknown opset.
+        InvalidRequest: unknown opset.
         MissingDependency: onnx is not installed.
     """
     opset = DEFAULT_OPSET if spec.opset is None else spec.opset
     if opset not in OPSETS:
-        raise ConversionError(
+        raise InvalidRequest(
             f"opset {opset} is not one that can be written: "
             f"choose {OPSETS.start} to {OPSETS.stop - 1}"
         )

@@ -16,12 +16,25 @@ from cct_export.model.layers import (
     PositionEmbedding,
     SequencePooling,
     TransformerBlock,
+    gelu_tanh,
 )
 
 
 def can_lower(model: keras.Model) -> bool:
-    """Tells whether ``lower`` knows the model: it is a CCT of this package."""
-    return isinstance(model, CCT)
+    """Tells whether ``lower`` knows the model: a CCT of ours, its layers as it made them."""
+    return type(model) is CCT and all(map(_is_as_made, model.layers))
+
+
+def _is_as_made(layer: Any) -> bool:
+    """Tells a layer whose functions nobody changed after it was made."""
+    if isinstance(layer, ConvTokenizer):
+        relu = keras.activations.relu
+        return all(c.activation is relu and not c.use_bias for c in layer.convolutions)
+    if isinstance(layer, TransformerBlock):
+        return all(dense.activation is gelu_tanh for dense in layer.mlp)
+    if isinstance(layer, keras.layers.Dense):
+        return layer.activation is keras.activations.linear
+    return True
 
 
 def lower(model: CCT) -> Plan:

@@ -18,6 +18,6 @@ def inspect(path: Path) -> Inspection:
     if path.suffix not in (".tflite", ".onnx"):
         raise InvalidRequest(f"{path} is neither a .tflite nor an .onnx file")
     if not path.is_file():
-        raise InvalidArtifact(f"no such file: {path}")
+        raise InvalidArtifact(f"{path} is not a file" if path.exists() else f"no such file: {path}")
     found: Inspection = registry.load(__name__, path.suffix[1:]).inspect(path)
     return found

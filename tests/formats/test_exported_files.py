@@ -237,7 +237,7 @@ def test_the_oldest_opset_can_be_quantized(tmp_path, in_process, digits_model, s
 def test_an_opset_that_cannot_be_written_is_refused(tmp_path, in_process, digits_model, opset):
     path = tmp_path / "m.onnx"
     ended = in_process("export", "onnx", digits_model, "--opset", opset, "-o", path)
-    assert ended.code == 1
+    assert ended.code == 2
     assert ended.err == (f"error: opset {opset} is not one that can be written: choose 13 to 23\n")
     assert not path.exists()
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import assert_same, random_images, random_plan, specs
 
-from cct_export.errors import ConversionError, MissingDependency
+from cct_export.errors import InvalidRequest, MissingDependency
 from cct_export.formats.onnx import OPSETS, emit
 from cct_export.graph import plan as steps
 from cct_export.graph.fold import PASSES, fold
@@ -160,7 +160,7 @@ def test_one_plan_gives_the_same_bytes_every_time():
 
 
 def test_an_unknown_opset_is_refused():
-    with pytest.raises(ConversionError, match=r"opset 12 is not one .* choose 13 to 23"):
+    with pytest.raises(InvalidRequest, match=r"opset 12 is not one .* choose 13 to 23"):
         emit(fold(random_plan(replace(SMALL, layers=0))), replace(SPEC, opset=12))
 
 
@@ -177,3 +177,9 @@ def test_a_step_that_onnx_has_no_operator_for_is_an_error():
     plan = Plan((4, 4, 3), (steps.Step("logits", ("image",)),))
     with pytest.raises(TypeError, match="no operator for Step"):
         emit(plan, SPEC)
+
+
+@pytest.mark.parametrize(("opset", "version"), [(13, 7), (17, 8), (20, 9)])
+def test_the_file_format_is_the_oldest_that_has_the_opset(opset, version):
+    content = emit(fold(random_plan(replace(SMALL, layers=0))), replace(SPEC, opset=opset))
+    assert onnx.load_from_string(content).ir_version == version

@@ -269,3 +269,17 @@ def test_a_norm_with_part_of_its_parameters_folds_into_a_dense_layer_with_or_wit
     assert folded.steps[0].gamma is folded.steps[0].beta is None
     images = random_images(plan)
     assert_same(interpret(folded, images), interpret(plan, images), EXACT)
+
+
+def test_a_norm_whose_pooled_tokens_are_the_result_keeps_gamma_and_beta():
+    random = np.random.default_rng(2)
+    plan = Plan(
+        (4, 2, 8),
+        (
+            steps.Reshape("x", ("image",), (8, 8)),
+            steps.Normalize("n", ("x",), 1e-5, random.normal(size=8), random.normal(size=8)),
+            SequencePool("p", ("n",), random.normal(size=8)),
+        ),
+    )
+    images = random_images(plan)
+    assert_same(interpret(PASSES["norm-affine"](plan), images), interpret(plan, images), EXACT)

@@ -76,3 +76,19 @@ def test_same_pads_are_those_of_tensorflow(size, window, stride):
 
     wanted = keras.ops.max_pool(x, window, stride, padding="same")
     np.testing.assert_array_equal(compute(pool, x), np.asarray(wanted))
+
+
+@pytest.mark.parametrize("changed", ["convolution", "mlp", "logits", "call"])
+def test_a_cct_whose_functions_somebody_changed_is_not_lowered(changed):
+    spec = ModelSpec(filters=(4,), mlp_units=(4,), layers=1, heads=1, head_dim=4)
+    model = random_model(spec, 0)
+    assert can_lower(model)
+    if changed == "convolution":
+        model.get_layer("tokenizer").convolutions[0].activation = keras.activations.linear
+    elif changed == "mlp":
+        model.get_layer("block_0").mlp[0].activation = keras.activations.gelu
+    elif changed == "logits":
+        model.get_layer("logits").activation = keras.activations.softmax
+    else:
+        model = type("Mine", (type(model),), {"call": lambda self, x, **_: x})(spec)
+    assert not can_lower(model)

@@ -61,7 +61,9 @@ class SequencePooling(layers.Layer):
         return ops.sum(scores * tokens, axis=1)
 
 
-def published_example(classes=10, blocks=2, positional=True, size=32, heads=2, activation=ops.gelu):
+def published_example(
+    classes=10, blocks=2, positional=True, size=32, heads=2, activation=ops.gelu, epsilon=1e-5
+):
     image = layers.Input((size, size, 3))
     augmentation = [
         layers.Rescaling(1 / 255),
@@ -72,13 +74,13 @@ def published_example(classes=10, blocks=2, positional=True, size=32, heads=2, a
     if positional:
         tokens += PositionEmbedding()(tokens)
     for _ in range(blocks):
-        x = layers.LayerNormalization(epsilon=1e-5)(tokens)
+        x = layers.LayerNormalization(epsilon=epsilon)(tokens)
         x = layers.MultiHeadAttention(num_heads=heads, key_dim=WIDTH, dropout=0.1)(x, x)
         tokens = layers.Add()([StochasticDepth()(x), tokens])
-        x = layers.LayerNormalization(epsilon=1e-5)(tokens)
+        x = layers.LayerNormalization(epsilon=epsilon)(tokens)
         for _ in range(2):
             x = layers.Dense(WIDTH, activation=activation)(x)
             x = layers.Dropout(0.1)(x)
         tokens = layers.Add()([StochasticDepth()(x), tokens])
-    pooled = SequencePooling()(layers.LayerNormalization(epsilon=1e-5)(tokens))
+    pooled = SequencePooling()(layers.LayerNormalization(epsilon=epsilon)(tokens))
     return keras.Model(image, layers.Dense(classes)(pooled))

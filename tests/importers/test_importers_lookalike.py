@@ -37,8 +37,12 @@ def test_the_example_is_recognized_with_any_hyperparameters(changes):
     np.testing.assert_allclose(twin(images, training=False), wanted, atol=1e-4)
 
 
-def test_the_same_weights_in_another_function_are_not_recognized():
-    assert recognize(randomised(published_example(activation="relu"))) is None
+@pytest.mark.parametrize(
+    "changes", [{"activation": "relu"}, {"epsilon": 1e-6}, {"epsilon": 1e-3}], ids=str
+)
+def test_the_same_weights_in_another_function_are_not_recognized(changes):
+    assert recognize(randomised(published_example(**changes))) is None
+    assert recognize(published_example(**changes)) is None
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_a_file_of_another_suffix_is_refused(refused, tmp_path, name):
 def test_a_file_that_is_not_there_is_refused_and_so_is_a_folder(refused, tmp_path, format):
     assert "no such file" in refused(1, tmp_path / f"absent.{format}")
     (tmp_path / f"folder.{format}").mkdir()
-    assert "no such file" in refused(1, tmp_path / f"folder.{format}")
+    assert "is not a file" in refused(1, tmp_path / f"folder.{format}")
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])

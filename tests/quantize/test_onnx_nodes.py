@@ -143,3 +143,13 @@ def _weights(graph):
 
 def _count(tensor):
     return math.prod(tensor.dims)
+
+
+def test_int8_products_and_their_keys_read_what_was_there_before_quantization(exports):
+    graph = Graph(exports("onnx", "int8").path)
+    products = [n for n in graph.of("MatMul") if graph.makers(n) != ["DequantizeLinear"] * 2]
+    keys = [graph.maker[name] for node in products for name in node.input if name in graph.maker]
+    transposes = [node for node in keys if node.op_type == "Transpose"]
+    assert (len(products), len(transposes)) == (PRODUCTS, 2)
+    for node in products + transposes:
+        assert "DequantizeLinear" not in graph.makers(node)

@@ -2,7 +2,7 @@
 
 import keras
 
-from cct_export.errors import ConversionError
+from cct_export.errors import ConversionError, InvalidRequest
 from cct_export.formats.traced.tracing import frozen_function
 from cct_export.specs import ExportSpec
 
@@ -22,11 +22,12 @@ def convert(model: keras.Model, spec: ExportSpec) -> bytes:
         ``(batch, classes)``.
 
     Raises:
-        ConversionError: unknown opset, or operators that ONNX lacks.
+        InvalidRequest: unknown opset.
+        ConversionError: operators that ONNX lacks.
     """
     opset = DEFAULT_OPSET if spec.opset is None else spec.opset
     if opset not in OPSETS:
-        raise ConversionError(
+        raise InvalidRequest(
             f"opset {opset} is not one that tf2onnx can write for a traced model: "
             f"choose {OPSETS.start} to {OPSETS.stop - 1}"
         )

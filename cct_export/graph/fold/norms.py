@@ -58,7 +58,8 @@ def _with_affine(norm: Normalize, step: Step) -> Step:
         parts = {"query": step.query, "key": step.key, "value": step.value}
         return replace(step, **{name: _affine(norm, part) for name, part in parts.items()})  # type: ignore[arg-type]
     assert isinstance(step, Dense | SequencePool), "one that cannot take them"
-    bias = np.zeros(step.kernel.shape[1:] or 1) if step.bias is None else step.bias
+    width = 1 if isinstance(step, SequencePool) else step.kernel.shape[1]
+    bias = np.zeros(width) if step.bias is None else step.bias
     return replace(step, **_affine(norm, Projection(step.kernel, bias))._asdict())
 
 
