@@ -192,6 +192,7 @@ def verify(
     against: "Source | None" = None,
     data: str | None = None,
     samples: int = PARITY_SAMPLES,
+    scheme: str | None = None,
 ) -> "ParityReport":
     """Compares an exported file, run by its own engine, with the Keras model.
 
@@ -200,11 +201,15 @@ def verify(
         against: the model, see ``load``; by default the one recorded in the file.
         data: see ``export_tflite``.
         samples: test images to compare on.
+        scheme: quantization scheme to judge by; by default that of the file, ``none`` for a file
+            that does not say. The images that count for agreement follow from it, so files of
+            several makers are compared by the same one.
 
     Returns:
-        The report, judged by the policy of the file's scheme.
+        The report.
 
     Raises:
+        InvalidRequest: the file is of another kind, or not of this model; no such scheme.
         InvalidArtifact: the file cannot be run.
         InvalidModel: the model is gone, or not the one that the file was made of.
         InvalidData: the data cannot be used.
@@ -212,7 +217,7 @@ def verify(
     from cct_export import verification
 
     return verification.verify(
-        Path(artifact), None if against is None else load(against), data, samples
+        Path(artifact), None if against is None else load(against), data, samples, scheme
     )
 
 

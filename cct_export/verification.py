@@ -15,7 +15,11 @@ from cct_export.runtimes.session import run
 
 
 def verify(
-    artifact: Path, against: LoadedModel | None, data: str | None, samples: int
+    artifact: Path,
+    against: LoadedModel | None,
+    data: str | None,
+    samples: int,
+    scheme: str | None = None,
 ) -> ParityReport:
     """Compares an exported file, run by its own engine, with the Keras model.
 
@@ -24,18 +28,23 @@ def verify(
         against: the model; None for the one recorded in the file.
         data: what ``--data`` says.
         samples: test images to compare on.
+        scheme: quantization scheme to judge by; None for that of the file.
 
     Returns:
-        The report, judged by the policy of the file's scheme.
+        The report, judged by the policy of that scheme.
 
     Raises:
-        InvalidRequest: the file is of another kind, or not of this model.
+        InvalidRequest: the file is of another kind, or not of this model; no such scheme.
         InvalidArtifact: the file cannot be run.
         InvalidModel: the model is gone, or not the one that the file was made of.
         InvalidData: the data cannot be used.
     """
     if artifact.suffix not in (".tflite", ".onnx"):
         raise InvalidRequest(f"{artifact} is neither a .tflite nor an .onnx file")
+    if scheme is not None and scheme not in parity.POLICIES:
+        raise InvalidRequest(
+            f"no scheme {scheme!r} to judge by: choose from {', '.join(parity.POLICIES)}"
+        )
     session = open_any(artifact)
     contract = session.contract
     loaded = against or _source_of(artifact, contract)
@@ -55,7 +64,7 @@ def verify(
     return parity.compare(
         wanted,
         found,
-        contract.get("scheme", "none"),
+        scheme or contract.get("scheme", "none"),
         names=(loaded.source, str(artifact)),
         images=chosen.origin,
     )

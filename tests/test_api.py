@@ -89,6 +89,22 @@ def test_verify_and_bench_return_what_the_commands_print(exports):
     assert result.parity.passed
 
 
+def test_a_file_can_be_judged_by_another_scheme_than_its_own(exports):
+    path = exports("tflite", "int8").path
+    own, strict = (cct_export.verify(path, data="digits", scheme=s) for s in (None, "none"))
+    assert (own.scheme, strict.scheme) == ("int8", "none")
+    assert own.passed and not strict.passed
+    assert own.sqnr_db == strict.sqnr_db
+    assert own.decided < strict.decided
+
+
+def test_a_scheme_to_judge_by_that_does_not_exist_is_refused(exports):
+    from cct_export.errors import InvalidRequest
+
+    with pytest.raises(InvalidRequest, match="no scheme 'int3' to judge by: choose from none"):
+        cct_export.verify(exports("tflite").path, scheme="int3")
+
+
 def test_artifacts_are_timed_together(exports):
     paths = [exports("tflite").path, exports("onnx", "int8").path]
     times = cct_export.time_together(paths, rounds=3, burst=4, warmup=1)
