@@ -93,7 +93,7 @@ def measure(model: str, data: str, threads: list[int], rounds: int, images: int)
             "command": shlex.join(["python", "benchmarks/run.py", *_plain(sys.argv[1:])]),
             "machine": machine.describe(),
             "versions": machine.versions(*LIBRARIES),
-            "model": model,
+            "model": Path(model).name,
             "parity_images": images,
             "cold_export_s": routes.cold_export_s(model, folder),
             "roofline": {count: race(timed, count, rounds) for count in threads},
