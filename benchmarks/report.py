@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ EXPORT_BOUND_S = "15"
 def write(record: dict[str, Any], folder: Path) -> None:
     """Writes ``results.json``, ``results.md`` and ``latency-accuracy.png`` into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+    # A line for the times of a file, not one for each run.
+    text = re.sub(
+        r"\[[\d\s,]+\]", lambda times: "".join(times[0].split()), json.dumps(record, indent=1)
+    )
+    (folder / "results.json").write_text(text + "\n")
     (folder / "results.md").write_text(markdown(record))
     plot(record, folder / "latency-accuracy.png")
 

@@ -34,17 +34,27 @@ def emit(plan: Plan, spec: ExportSpec) -> bytes:
         InvalidRequest: unknown opset.
         MissingDependency: onnx is not installed.
     """
-    opset = DEFAULT_OPSET if spec.opset is None else spec.opset
-    if opset not in OPSETS:
-        raise InvalidRequest(
-            f"opset {opset} is not one that can be written: "
-            f"choose {OPSETS.start} to {OPSETS.stop - 1}"
-        )
+    opset = chosen_opset(spec, OPSETS, DEFAULT_OPSET)
     try:
         import onnx  # noqa: F401
     except ImportError:
         raise MissingDependency.of("onnx", "onnx") from None
     return _Writer(expand(plan), opset).write("batch" if spec.dynamic_batch else 1)
+
+
+def chosen_opset(spec: ExportSpec, allowed: range, default: int) -> int:
+    """Returns the operator set that ``spec`` asks for, or ``default``.
+
+    Raises:
+        InvalidRequest: it is not among those that are allowed.
+    """
+    opset = default if spec.opset is None else spec.opset
+    if opset not in allowed:
+        raise InvalidRequest(
+            f"opset {opset} is not one that can be written: "
+            f"choose {allowed.start} to {allowed.stop - 1}"
+        )
+    return opset
 
 
 class _Writer:

@@ -2,7 +2,8 @@
 
 import keras
 
-from cct_export.errors import ConversionError, InvalidRequest
+from cct_export.errors import ConversionError
+from cct_export.formats.onnx import chosen_opset
 from cct_export.formats.traced.tracing import frozen_function
 from cct_export.specs import ExportSpec
 
@@ -25,12 +26,7 @@ def convert(model: keras.Model, spec: ExportSpec) -> bytes:
         InvalidRequest: unknown opset.
         ConversionError: operators that ONNX lacks.
     """
-    opset = DEFAULT_OPSET if spec.opset is None else spec.opset
-    if opset not in OPSETS:
-        raise InvalidRequest(
-            f"opset {opset} is not one that tf2onnx can write for a traced model: "
-            f"choose {OPSETS.start} to {OPSETS.stop - 1}"
-        )
+    opset = chosen_opset(spec, OPSETS, DEFAULT_OPSET)
     import tf2onnx
 
     function = frozen_function(model, batch=None if spec.dynamic_batch else 1)
