@@ -4,13 +4,23 @@ from typing import Any
 
 import numpy as np
 
-from cct_export.graph.plan import Shape
+from cct_export.graph.steps import Shape
 
 SIGNATURE = "serving_default"
+# What numpy holds before it is written; two integers of 4 bits share a byte.
+_STORED = {
+    "FLOAT32": np.float32,
+    "FLOAT16": np.float16,
+    "INT4": np.int8,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+}
 
 
 class FlatGraph:
-    """A graph of float32 activations for one image; every activation has the batch axis.
+    """A graph for one image; every activation has the batch axis.
 
     Tensors are known by their index in the flatbuffer.
     """
@@ -28,30 +38,64 @@ class FlatGraph:
         self.graph.name = b"main"
         self.graph.tensors, self.graph.operators = [], []
         self.model.subgraphs = [self.graph]
-        self._codes: dict[str, int] = {}
-        self._constants: dict[tuple[str, Shape, bytes], int] = {}
+        self._codes: dict[tuple[str, int], int] = {}
+        self._constants: dict[tuple[str, Shape, bytes, bytes], int] = {}
 
-    def tensor(self, name: str, shape: Shape, type: str = "FLOAT32", buffer: int = 0) -> int:
-        """Adds a tensor of a shape with the batch axis; returns its index."""
+    def tensor(
+        self,
+        name: str,
+        shape: Shape,
+        type: str = "FLOAT32",
+        buffer: int = 0,
+        grid: tuple[np.ndarray, int] | None = None,
+        axis: int = 0,
+    ) -> int:
+        """Adds a tensor.
+
+        Args:
+            name: for people.
+            shape: with the batch axis.
+            type: its name in the schema.
+            buffer: index of what a constant holds; 0 for activations.
+            grid: scales and zero point of integers.
+            axis: to which several scales belong.
+
+        Returns:
+            Its index.
+        """
         tensor = self.schema.TensorT()
         tensor.name = name.encode()
         tensor.shape = np.asarray(shape, np.int32)
         tensor.type = getattr(self.schema.TensorType, type)
         tensor.buffer = buffer
+        if grid is not None:
+            scales = np.atleast_1d(np.asarray(grid[0], np.float32))
+            tensor.quantization = self.schema.QuantizationParametersT()
+            tensor.quantization.scale = scales
+            tensor.quantization.zeroPoint = np.full(len(scales), grid[1], np.int64)
+            tensor.quantization.quantizedDimension = axis
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
-    def constant(self, name: str, array: np.ndarray) -> int:
-        """Adds a constant, as int32 if it holds integers, else as float32; the same one once."""
-        kind = "INT32" if array.dtype.kind == "i" else "FLOAT32"
-        stored = np.asarray(array, np.int32 if kind == "INT32" else np.float32, order="C")
-        key = (kind, stored.shape, stored.tobytes())
+    def constant(
+        self,
+        name: str,
+        array: np.ndarray,
+        type: str = "FLOAT32",
+        grid: tuple[np.ndarray, int] | None = None,
+        axis: int = 0,
+    ) -> int:
+        """Adds a constant of a type, the same one once; see ``tensor``."""
+        stored = np.asarray(array, _STORED[type], order="C")
+        packed = _pairs(stored) if type == "INT4" else stored.tobytes()
+        scales = b"" if grid is None else np.asarray(grid[0], np.float32).tobytes()
+        key = (type, stored.shape, packed, scales)
         if key not in self._constants:
             buffer = self.schema.BufferT()
-            buffer.data = np.frombuffer(key[2], np.uint8)
+            buffer.data = np.frombuffer(packed, np.uint8)
             self.model.buffers.append(buffer)
             last = len(self.model.buffers) - 1
-            self._constants[key] = self.tensor(name, stored.shape, kind, last)
+            self._constants[key] = self.tensor(name, stored.shape, type, last, grid, axis)
         return self._constants[key]
 
     def operator(
@@ -89,7 +133,7 @@ class FlatGraph:
         return output
 
     def _code(self, kind: str, version: int) -> int:
-        if kind not in self._codes:
+        if (kind, version) not in self._codes:
             code = self.schema.OperatorCodeT()
             builtin = getattr(self.schema.BuiltinOperator, kind)
             code.builtinCode = builtin
@@ -97,8 +141,8 @@ class FlatGraph:
             code.deprecatedBuiltinCode = min(builtin, 127)
             code.version = version
             self.model.operatorCodes.append(code)
-            self._codes[kind] = len(self.model.operatorCodes) - 1
-        return self._codes[kind]
+            self._codes[kind, version] = len(self.model.operatorCodes) - 1
+        return self._codes[kind, version]
 
     def serialize(self, image: tuple[str, int], logits: tuple[str, int]) -> bytes:
         """Returns the flatbuffer with its signature.
@@ -122,3 +166,10 @@ class FlatGraph:
         end = self.schema.TensorMapT()
         end.name, end.tensorIndex = name.encode(), tensor
         return end
+
+
+def _pairs(integers: np.ndarray) -> bytes:
+    """Returns integers of 4 bits, two in a byte, the first in the lower half."""
+    flat = integers.reshape(-1).astype(np.uint8) & 15
+    even = np.append(flat, 0) if len(flat) % 2 else flat
+    return (even[::2] | even[1::2] << 4).astype(np.uint8).tobytes()

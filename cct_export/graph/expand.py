@@ -5,21 +5,65 @@ are one product of ``(tokens · heads, size)`` with the tokens, and ``(tokens, h
 the same numbers in the same order: no transposition. Otherwise heads become a leading axis.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
-from cct_export.graph import plan as steps
-from cct_export.graph.plan import Attention, Plan, Projection, SequencePool, Step
+from cct_export.graph import steps
+from cct_export.graph.plan import Plan
+from cct_export.graph.steps import Attention, Normalize, Projection, Scale, SequencePool, Step
 
 
-def expand(plan: Plan) -> Plan:
-    """Returns the plan in steps that formats have: no Attention, no SequencePool."""
-    changed = {}
+def expand(plan: Plan, normalization: bool = True) -> Plan:
+    """Returns the plan in steps that formats have: no Attention, no SequencePool.
+
+    Args:
+        plan: folded or not.
+        normalization: whether the format has Normalize.
+    """
+    changed: dict[str, list[Step]] = {}
     for step in plan.steps:
         if isinstance(step, Attention):
             changed[step.output] = _AttentionSteps(step, plan.shapes[step.inputs[0]]).all()
         elif isinstance(step, SequencePool):
             changed[step.output] = _pooling_steps(step, plan.shapes[step.inputs[0]])
+        elif isinstance(step, Normalize) and not normalization:
+            changed[step.output] = _normalization_steps(step)
+    return _apart(plan.swap(changed))
+
+
+def _apart(plan: Plan) -> Plan:
+    """Returns the plan with every shift as a step of its own."""
+    changed: dict[str, list[Step]] = {}
+    for step in plan.steps:
+        if isinstance(step, Scale) and np.any(step.shift):
+            scaled = f"{step.output}/scaled"
+            changed[step.output] = [
+                replace(step, output=scaled, shift=np.zeros(1)),
+                steps.AddConstant(step.output, (scaled,), step.shift),
+            ]
     return plan.swap(changed)
+
+
+def _normalization_steps(step: Normalize) -> list[Step]:
+    name, (x,) = step.output, step.inputs
+    made: list[Step] = []
+    if not step.centred:
+        made += [
+            steps.Mean(f"{name}/mean", (x,)),
+            steps.Subtract(f"{name}/centred", (x, f"{name}/mean")),
+        ]
+        x = f"{name}/centred"
+    made += [
+        steps.MeanSquare(f"{name}/variance", (x,)),
+        steps.Rsqrt(f"{name}/inverse", (f"{name}/variance",), step.epsilon),
+    ]
+    scaled = steps.Multiply(f"{name}/bare", (x, f"{name}/inverse"))
+    if step.gamma is None and step.beta is None:
+        return [*made, replace(scaled, output=name)]
+    gamma = np.ones(1) if step.gamma is None else step.gamma
+    beta = np.zeros(1) if step.beta is None else step.beta
+    return [*made, scaled, steps.Scale(name, (scaled.output,), gamma, beta)]
 
 
 def _pooling_steps(step: SequencePool, shape: steps.Shape) -> list[Step]:

@@ -5,8 +5,9 @@ from functools import singledispatch
 
 import numpy as np
 
-from cct_export.graph import plan as steps
-from cct_export.graph.plan import Array, Plan, Step
+from cct_export.graph import steps
+from cct_export.graph.plan import Plan
+from cct_export.graph.steps import Array, Step
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -48,10 +49,14 @@ def _pad(x: Array, pads: steps.Pads, value: float) -> Array:
     return np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=value)
 
 
+def windows_of(step: steps.Conv, x: Array) -> Array:
+    """Returns what the kernel sees: ``(batch, rows, columns, channels, *kernel size)``."""
+    return _windows(_pad(x, step.pads, 0.0), step.kernel.shape[:2], step.strides)
+
+
 @compute.register
 def _(step: steps.Conv, x: Array) -> Array:
-    seen = _windows(_pad(x, step.pads, 0.0), step.kernel.shape[:2], step.strides)
-    y: Array = np.tensordot(seen, step.kernel, axes=((4, 5, 3), (0, 1, 2)))
+    y: Array = np.tensordot(windows_of(step, x), step.kernel, axes=((4, 5, 3), (0, 1, 2)))
     if step.bias is not None:
         y = y + step.bias
     return np.maximum(y, 0) if step.relu else y
@@ -95,11 +100,39 @@ def _(step: steps.AddConstant, x: Array) -> Array:
 
 @compute.register
 def _(step: steps.Normalize, x: Array) -> Array:
-    centred = x - x.mean(-1, keepdims=True)
+    centred = x if step.centred else x - x.mean(-1, keepdims=True)
     y: Array = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + step.epsilon)
     if step.gamma is not None:
         y = y * step.gamma
     return y if step.beta is None else y + step.beta
+
+
+@compute.register
+def _(step: steps.Mean, x: Array) -> Array:
+    mean: Array = x.mean(-1, keepdims=True)
+    return mean
+
+
+@compute.register
+def _(step: steps.MeanSquare, x: Array) -> Array:
+    mean: Array = (x**2).mean(-1, keepdims=True)
+    return mean
+
+
+@compute.register
+def _(step: steps.Subtract, x: Array, y: Array) -> Array:
+    return x - y
+
+
+@compute.register
+def _(step: steps.Multiply, x: Array, y: Array) -> Array:
+    return x * y
+
+
+@compute.register
+def _(step: steps.Rsqrt, x: Array) -> Array:
+    y: Array = 1 / np.sqrt(x + step.epsilon)
+    return y
 
 
 @compute.register

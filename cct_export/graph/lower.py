@@ -8,8 +8,9 @@ import keras
 import numpy as np
 
 from cct_export.errors import ConversionError
-from cct_export.graph import plan as steps
-from cct_export.graph.plan import Array, Plan, Projection, Shape, Step
+from cct_export.graph import steps
+from cct_export.graph.plan import Plan
+from cct_export.graph.steps import Array, Projection, Shape, Step
 from cct_export.model.cct import CCT
 from cct_export.model.layers import (
     ConvTokenizer,

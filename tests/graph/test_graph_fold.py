@@ -10,12 +10,13 @@ from plans import assert_same, random_images, random_plan, specs
 
 import cct_export
 from cct_export.errors import InvalidRequest
-from cct_export.graph import plan as steps
+from cct_export.graph import steps
 from cct_export.graph.expand import expand
 from cct_export.graph.fold import PASSES, fold
 from cct_export.graph.interpret import interpret
 from cct_export.graph.lower import lower
-from cct_export.graph.plan import Attention, Plan, SequencePool
+from cct_export.graph.plan import Plan
+from cct_export.graph.steps import Attention, SequencePool
 from cct_export.specs import ModelSpec
 
 EXACT = 1e-10

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from cct_export.graph import plan as steps
+from cct_export.graph import steps
 from cct_export.graph.interpret import compute
 
 RANDOM = np.random.default_rng(11)

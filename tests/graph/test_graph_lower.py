@@ -10,7 +10,7 @@ from plans import assert_same, random_images, random_model, random_plan, specs
 import cct_export
 from cct_export.errors import ConversionError
 from cct_export.graph import lower as lowering
-from cct_export.graph import plan as steps
+from cct_export.graph import steps
 from cct_export.graph.interpret import interpret
 from cct_export.graph.lower import can_lower, lower, same_pads
 from cct_export.specs import ModelSpec

@@ -21,6 +21,7 @@ PASSES: dict[str, Callable[[Plan], Plan]] = {
     "value-output": attention.value_output,
     "fuse-qkv": attention.fuse_qkv,
     "pooling-bias": norms.pooling_bias,
+    "centred-residual": norms.centred_residual,
 }
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from cct_export.graph.plan import Array, Attention, Plan, Projection
+from cct_export.graph.plan import Plan
+from cct_export.graph.steps import Array, Attention, Projection
 
 _Change = Callable[[Attention], Attention]
 

@@ -4,17 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from cct_export.graph.plan import (
-    NO_PADS,
-    AddConstant,
-    Conv,
-    MaxPool,
-    Pads,
-    Plan,
-    Scale,
-    Step,
-    ZeroPad,
-)
+from cct_export.graph.plan import Plan
+from cct_export.graph.steps import NO_PADS, AddConstant, Conv, MaxPool, Pads, Scale, Step, ZeroPad
 
 
 def rescaling(plan: Plan) -> Plan:
