@@ -2,19 +2,19 @@
 
 import hashlib
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cct_export import data, machine, parity, registry, sidecar
+from cct_export import data, machine, parity, sidecar
 from cct_export.data import picks
 from cct_export.data.dataset import Dataset, check_classes
+from cct_export.draft import Draft, draft, traced
 from cct_export.errors import InvalidRequest, OutputError
 from cct_export.files import check_writable, replacing, write_bytes
 from cct_export.formats import onnx_file, tflite_file
-from cct_export.formats.conversion import convert
 from cct_export.importers import LoadedModel
 from cct_export.model.checkpoint import image_shape, labels
 from cct_export.quantize.schemes import scheme
@@ -22,7 +22,7 @@ from cct_export.results import Artifact, ParityReport
 from cct_export.runtimes import engine_of, session
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import Logits
-from cct_export.specs import ExportSpec
+from cct_export.specs import CalibrationSpec, ExportSpec, QuantScheme
 
 INPUTS = {"tflite": ("float32", "uint8", "int8"), "onnx": ("float32", "uint8")}
 _FINISH = {"tflite": tflite_file.finish, "onnx": onnx_file.finish}
@@ -45,14 +45,17 @@ class Exported:
     Attributes:
         artifact: the file; its name ends in ``.rejected`` if parity failed.
         parity: how close it is to the Keras model.
+        tuning: what was found out before it was written; empty if nothing was asked.
     """
 
     artifact: Artifact
     parity: ParityReport
+    tuning: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON types."""
-        return {"artifact": self.artifact.to_dict(), "parity": self.parity.to_dict()}
+        parts = {"artifact": self.artifact.to_dict(), "parity": self.parity.to_dict()}
+        return parts | ({"tuning": self.tuning} if self.tuning else {})
 
 
 def export(
@@ -60,8 +63,9 @@ def export(
     spec: ExportSpec,
     output: Path,
     data_name: str | None,
-    calibration_samples: int,
+    calibration: CalibrationSpec,
     parity_samples: int,
+    min_sqnr_db: float | None = None,
 ) -> Exported:
     """Converts, quantizes, checks parity, and only then puts the file in its place.
 
@@ -70,35 +74,71 @@ def export(
         spec: what to make of it.
         output: the file to write; the sidecar goes beside it.
         data_name: what ``--data`` says; by default what the run was trained on, where that is
-            still there, else photo crops serve.
-        calibration_samples: training images that calibrate.
+            still there, else the model's calibration record and photo crops serve.
+        calibration: how integers are chosen.
         parity_samples: test images that prove parity.
+        min_sqnr_db: signal to noise ratio of the logits at least, beside what the scheme demands.
 
     Raises:
         CCTExportError: any of its kinds; then no file was written or changed.
     """
     chosen = scheme(spec.scheme, spec.format)
-    if spec.io not in INPUTS[spec.format]:
-        choices = ", ".join(INPUTS[spec.format])
-        raise InvalidRequest(f"{spec.format} takes no {spec.io!r} images: choose from {choices}")
+    check(spec, chosen)
     shape = image_shape(loaded.model)
     _check_output(output, spec.format)
     engine_of(spec.format).import_engine()  # what is missing is said before the work is done
     dataset = open_dataset(loaded, data_name)
-    content: bytes = convert(loaded.model, spec)
-    calibration = None
-    if chosen.calibrated:
-        calibration = picks.calibration(dataset, shape, calibration_samples)
-    if chosen.name != "none":
-        quantizer = registry.load("cct_export.quantize", spec.format)
-        content = quantizer.quantize(content, chosen, calibration and calibration.images)
-    origin = calibration.origin if calibration else ""
-    artifact = _artifact(loaded, spec, output, origin)
+    begun = draft(loaded, spec, chosen, dataset, calibration.samples)
+    if begun is None:
+        images = None
+        if chosen.calibrated:
+            images = picks.calibration(dataset, shape, calibration.samples)
+        content = traced(loaded, spec, chosen, images)
+        artifact = _artifact(loaded, spec, output, images.origin if images else "", {})
+    else:
+        content = begun.file(begun.quantized(calibration))
+        artifact = _artifact(loaded, spec, output, begun.origin, _account(begun, calibration))
     content = _FINISH[spec.format](content, spec.io, artifact.contract())
-    return _prove(loaded, artifact, content, picks.parity(dataset, shape, parity_samples))
+    judges = picks.parity(dataset, shape, parity_samples)
+    return _prove(loaded, artifact, content, judges, min_sqnr_db)
 
 
-def _artifact(loaded: LoadedModel, spec: ExportSpec, output: Path, calibration: str) -> Artifact:
+def check(spec: ExportSpec, chosen: QuantScheme) -> None:
+    """Refuses an input type that the format or the scheme does not have.
+
+    Raises:
+        InvalidRequest: the message says which there are.
+    """
+    choices: tuple[str, ...] = INPUTS[spec.format]
+    if chosen.integers_only and chosen.bits == 8:
+        choices = choices[1:]
+    if spec.io not in choices:
+        what = f"{spec.format} {chosen.name}" if spec.io in INPUTS[spec.format] else spec.format
+        raise InvalidRequest(
+            f"{what} takes no {spec.io!r} images: choose from {', '.join(choices)}"
+        )
+
+
+def _account(begun: Draft, calibration: CalibrationSpec) -> dict[str, Any]:
+    """Returns what the file says about its quantization; empty where nothing is quantized."""
+    if begun.statistics is None:
+        return {}
+    methods = calibration.methods
+    return {
+        "rounding": calibration.rounding,
+        "ranges": methods if isinstance(methods, str) else dict(methods),
+        **begun.modes(calibration.floats),
+        "kept_float": list(calibration.floats),
+    }
+
+
+def _artifact(
+    loaded: LoadedModel,
+    spec: ExportSpec,
+    output: Path,
+    calibration: str,
+    quantization: dict[str, Any],
+) -> Artifact:
     """Returns the record of the file to be, size and checksum left open."""
     return Artifact(
         path=output,
@@ -113,10 +153,17 @@ def _artifact(loaded: LoadedModel, spec: ExportSpec, output: Path, calibration: 
         labels=labels(loaded.model),
         calibration=calibration,
         versions=machine.versions(*_LIBRARIES),
+        quantization=quantization,
     )
 
 
-def _prove(loaded: LoadedModel, artifact: Artifact, content: bytes, images: picks.Pick) -> Exported:
+def _prove(
+    loaded: LoadedModel,
+    artifact: Artifact,
+    content: bytes,
+    images: picks.Pick,
+    min_sqnr_db: float | None,
+) -> Exported:
     """Runs ``content`` against the model and writes it, under its name or as rejected."""
     artifact = replace(
         artifact, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
@@ -130,6 +177,9 @@ def _prove(loaded: LoadedModel, artifact: Artifact, content: bytes, images: pick
         names=(loaded.source, str(artifact.path)),
         images=images.origin,
     )
+    if min_sqnr_db is not None and not report.sqnr_db >= min_sqnr_db:
+        missed = f"SQNR {report.sqnr_db:.1f} dB is below the {min_sqnr_db:g} dB asked for"
+        report = replace(report, failures=(*report.failures, missed))
     if not report.passed:
         artifact = replace(artifact, path=rejected_path(artifact.path))
         write_bytes(artifact.path, content)

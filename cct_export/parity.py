@@ -34,8 +34,11 @@ GOLDEN_FLIPS = 1
 POLICIES = {
     "none": Policy(90.0, 1.0, 1e-4),
     "fp16": Policy(45.0, 0.995),
-    "int8-dynamic": Policy(25.0, 0.97),
-    "int8": Policy(20.0, 0.95),
+    "int8-dynamic": Policy(28.0, 0.98),
+    "int8": Policy(25.0, 0.98),
+    "int8-full": Policy(20.0, 0.96),
+    "int16x8": Policy(35.0, 0.99),
+    "int4-weight": Policy(15.0, 0.93),
 }
 
 
@@ -69,6 +72,11 @@ def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
     if noise == 0:
         return float("inf")
     return 10 * float(np.log10(signal / noise)) if signal > 0 else float("-inf")
+
+
+def logits_sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
+    """Returns ``sqnr_db`` of logits, each image's minus their mean, which a softmax ignores."""
+    return sqnr_db(_centred(reference), _centred(candidate))
 
 
 def compare(
@@ -124,7 +132,7 @@ def compare(
     return _judged(report, policy, limit)
 
 
-def _centred(logits: Logits) -> np.ndarray:
+def _centred(logits: np.ndarray) -> np.ndarray:
     """Returns the logits minus their mean over the classes.
 
     A softmax does not see that mean; counted as signal, a large one would hide any error.

@@ -10,6 +10,7 @@ from cct_export.errors import InvalidData, MissingDependency
 
 CALIBRATION_SEED = 1
 PARITY_SEED = 2
+RANKING_SEED = 3
 FEW = 8
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,16 @@ class Pick:
     origin: str
 
 
-def calibration(dataset: Dataset | None, shape: ImageShape, count: int) -> Pick:
+def calibration(
+    dataset: Dataset | None, shape: ImageShape, count: int, purpose: str = "calibrated on"
+) -> Pick:
     """Returns ``count`` training images, or photo crops where there is no dataset.
+
+    Args:
+        dataset: whose training images; None for photo crops.
+        shape: height, width, channels.
+        count: how many.
+        purpose: how the line begins that says which images were taken.
 
     Raises:
         InvalidData: ``count`` is below 1, or every image is one colour.
@@ -38,19 +47,25 @@ def calibration(dataset: Dataset | None, shape: ImageShape, count: int) -> Pick:
         raise InvalidData(f"{count} calibration images: at least 1 is needed, 200 are usual")
     if dataset is None:
         chosen = Pick(photo_crops(shape, count, CALIBRATION_SEED), f"{count} photo crops")
-        log.info(
-            "calibrated on %s: no training images at hand, give them with --data", chosen.origin
-        )
+        log.info("%s %s: no training images at hand, give them with --data", purpose, chosen.origin)
     else:
         indices = pick(dataset.train, count, CALIBRATION_SEED)
         images = dataset.train.images(indices)
         chosen = Pick(images, f"{len(images)} training images of {dataset.name}")
-        log.info("calibrated on %s", chosen.origin)
+        log.info("%s %s", purpose, chosen.origin)
     if len(chosen.images) < FEW:
         log.warning("only %d calibration images: ranges will be poor", len(chosen.images))
     if np.ptp(chosen.images) == 0:
         raise InvalidData(f"the calibration images ({chosen.origin}) are all one colour")
     return chosen
+
+
+def ranking(dataset: Dataset | None, shape: ImageShape, count: int) -> Pick:
+    """Returns training images that choose between ways to quantize, or photo crops."""
+    if dataset is None:
+        return Pick(photo_crops(shape, count, RANKING_SEED), f"{count} photo crops")
+    indices = pick(dataset.train, count, RANKING_SEED)
+    return Pick(dataset.train.images(indices), f"{len(indices)} training images of {dataset.name}")
 
 
 def parity(dataset: Dataset | None, shape: ImageShape, count: int) -> Pick:

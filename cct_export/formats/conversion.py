@@ -1,4 +1,4 @@
-"""From a Keras model to a float32 file: by a folded plan where the model is a CCT, else traced."""
+"""From a Keras model to a plan in a format's steps where it is a CCT, else to a traced file."""
 
 import logging
 
@@ -8,10 +8,48 @@ from cct_export import registry
 from cct_export.errors import InvalidRequest
 from cct_export.graph.fold import fold
 from cct_export.graph.lower import can_lower, lower
+from cct_export.graph.plan import Plan
 from cct_export.importers.lookalike import recognize
 from cct_export.specs import ExportSpec
 
 log = logging.getLogger(__name__)
+
+
+def plan_of(model: keras.Model, spec: ExportSpec) -> Plan | None:
+    """Returns ``model`` as a folded plan in the steps that the format has; None if it is no CCT.
+
+    Args:
+        model: an image classifier.
+        spec: ``format``, what the format reads of it, and ``no_fold``.
+
+    Raises:
+        InvalidRequest: a fold is to be left out that there is not, or the opset is unknown.
+    """
+    cct = model if can_lower(model) else recognize(model)
+    if cct is None:
+        return None
+    format = registry.load("cct_export.formats", spec.format)
+    plan = fold(lower(cct), {*spec.no_fold, *format.WITHOUT_GAIN})
+    log.debug("%s", plan)
+    primitives: Plan = format.primitives(plan, spec)
+    return primitives
+
+
+def trace(model: keras.Model, spec: ExportSpec) -> bytes:
+    """Returns a model that is no CCT as a float32 file.
+
+    Raises:
+        ConversionError: the model cannot be written in this format.
+        InvalidRequest: a fold is to be left out.
+    """
+    kind = type(model).__name__
+    if spec.no_fold:
+        raise InvalidRequest(
+            f"nothing is folded in {model.name}, a {kind}: leave --no-fold {spec.no_fold[0]} out"
+        )
+    log.info("not folded: %s is a %s, no CCT; it is traced as it is", model.name, kind)
+    content: bytes = registry.load("cct_export.formats.traced", spec.format).convert(model, spec)
+    return content
 
 
 def convert(model: keras.Model, spec: ExportSpec) -> bytes:
@@ -22,24 +60,14 @@ def convert(model: keras.Model, spec: ExportSpec) -> bytes:
         spec: ``format``, what the format reads of it, and ``no_fold``.
 
     Returns:
-        The file: ``image`` float32 ``(batch, H, W, C)``, 0–255, to ``logits`` float32
-        ``(batch, classes)``.
+        The file: ``image`` ``(batch, H, W, C)``, 0–255, to ``logits`` float32 ``(batch, classes)``.
 
     Raises:
         ConversionError: the model cannot be written in this format.
         InvalidRequest: a fold is to be left out that there is not, or of a model without folds.
     """
-    cct = model if can_lower(model) else recognize(model)
-    if cct is not None:
-        plan = fold(lower(cct), spec.no_fold)
-        log.debug("%s", plan)
-        content: bytes = registry.load("cct_export.formats", spec.format).emit(plan, spec)
-        return content
-    kind = type(model).__name__
-    if spec.no_fold:
-        raise InvalidRequest(
-            f"nothing is folded in {model.name}, a {kind}: leave --no-fold {spec.no_fold[0]} out"
-        )
-    log.info("not folded: %s is a %s, no CCT; it is traced as it is", model.name, kind)
-    content = registry.load("cct_export.formats.traced", spec.format).convert(model, spec)
+    plan = plan_of(model, spec)
+    if plan is None:
+        return trace(model, spec)
+    content: bytes = registry.load("cct_export.formats", spec.format).emit(plan, spec)
     return content

@@ -1,4 +1,4 @@
-"""A plan as a float32 ONNX graph of standard operators."""
+"""A plan as an ONNX graph of standard operators."""
 
 import math
 from functools import singledispatchmethod
@@ -7,39 +7,65 @@ from typing import Any
 import numpy as np
 
 from cct_export.errors import InvalidRequest, MissingDependency
-from cct_export.graph import plan as steps
+from cct_export.graph import steps
 from cct_export.graph.expand import expand
-from cct_export.graph.plan import Array, Plan, Step
+from cct_export.graph.plan import Plan
+from cct_export.graph.quantized import Grid, QuantizedPlan, Treatment
+from cct_export.graph.steps import Array, Step
 from cct_export.specs import ExportSpec
 
 OPSETS = range(13, 24)
 DEFAULT_OPSET = 20
+# Folds that make nothing faster in this format: LayerNormalization is one operator.
+WITHOUT_GAIN = ("centred-residual",)
 # The first operator sets that have them; before, they are written as what they are made of.
 _LAYER_NORMALIZATION = 17
 _GELU = 20
+_INT4 = 21
+# ReduceMean takes its axes as an input.
+_AXES_AS_INPUT = 18
 
 
-def emit(plan: Plan, spec: ExportSpec) -> bytes:
+def primitives(plan: Plan, spec: ExportSpec) -> Plan:
+    """Returns the plan in steps that ONNX has in the operator set of ``spec``.
+
+    Raises:
+        InvalidRequest: unknown opset.
+    """
+    opset = _opset(spec)
+    return expand(plan, normalization=opset >= _LAYER_NORMALIZATION)
+
+
+def emit(plan: Plan | QuantizedPlan, spec: ExportSpec) -> bytes:
     """Writes a plan.
 
     Args:
-        plan: folded or not.
-        spec: ``opset`` (20 if None) and ``dynamic_batch`` are used.
+        plan: folded or not, quantized or not.
+        spec: ``io``, ``opset`` (20 if None), ``dynamic_batch`` and ``target`` are used.
 
     Returns:
-        The serialized graph: ``image`` float32 ``(batch, H, W, C)``, 0–255, to ``logits`` float32
-        ``(batch, classes)``.
+        The serialized graph: ``image`` of type ``spec.io`` ``(batch, H, W, C)``, 0–255, to
+        ``logits`` float32 ``(batch, classes)``.
 
     Raises:
         InvalidRequest: unknown opset.
         MissingDependency: onnx is not installed.
     """
-    opset = chosen_opset(spec, OPSETS, DEFAULT_OPSET)
+    opset = _opset(spec)
     try:
         import onnx  # noqa: F401
     except ImportError:
         raise MissingDependency.of("onnx", "onnx") from None
-    return _Writer(expand(plan), opset).write("batch" if spec.dynamic_batch else 1)
+    if isinstance(plan, Plan):
+        plan = QuantizedPlan(primitives(plan, spec))
+    return _Writer(plan, spec, opset).write()
+
+
+def _opset(spec: ExportSpec) -> int:
+    """Returns the operator set that the file is written in."""
+    if spec.scheme != "int4-weight":
+        return chosen_opset(spec, OPSETS, DEFAULT_OPSET)
+    return chosen_opset(spec, range(_INT4, OPSETS.stop), _INT4)
 
 
 def chosen_opset(spec: ExportSpec, allowed: range, default: int) -> int:
@@ -61,29 +87,40 @@ class _Writer:
     """Writes the steps of a plan as nodes.
 
     Convolutions and pools want channels first, all else channels last. A tensor is transposed when
-    the first step reads it that wants the other order.
+    the first step reads it that wants the other order. Integers are written as ONNX's pairs of
+    QuantizeLinear and DequantizeLinear, which engines turn into integer arithmetic.
     """
 
-    def __init__(self, plan: Plan, opset: int) -> None:
+    def __init__(self, quantized: QuantizedPlan, spec: ExportSpec, opset: int) -> None:
         import onnx
 
         self.onnx = onnx
-        self.plan = plan
+        self.quantized = quantized
+        self.plan = quantized.plan
+        self.io = spec.io
+        self.batch: int | str = "batch" if spec.dynamic_batch else 1
+        self.unsigned = spec.target == "x86"
         self.opset = opset
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         self.channels_first: set[str] = set()
-        self.doors: set[str] = set()
+        self.made: set[str] = set()
+        self.treatment = Treatment()
 
-    def write(self, batch: int | str) -> bytes:
+    def write(self) -> bytes:
         """Returns the serialized graph."""
         for step in self.plan.steps:
+            self.treatment = self.quantized.treatment(step)
             self.add(step, *step.inputs)
-        helper, float32 = self.onnx.helper, self.onnx.TensorProto.FLOAT
-        plan = self.plan
+        helper, plan = self.onnx.helper, self.plan
+        types = {plan.INPUT: self.io, plan.output: "float32"}
         ends = [
-            helper.make_tensor_value_info(name, float32, [batch, *plan.shapes[name]])
-            for name in (plan.INPUT, plan.output)
+            helper.make_tensor_value_info(
+                name,
+                helper.np_dtype_to_tensor_dtype(np.dtype(type)),
+                [self.batch, *plan.shapes[name]],
+            )
+            for name, type in types.items()
         ]
         graph = helper.make_graph(
             self.nodes, "cct", ends[:1], ends[1:], list(self.constants.values())
@@ -107,27 +144,93 @@ class _Writer:
 
     def _constant(self, name: str, array: np.ndarray) -> str:
         """Adds a constant, once per name, as int64 if it holds integers, else as float32."""
-        stored = array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
-        self.constants[name] = self.onnx.numpy_helper.from_array(np.ascontiguousarray(stored), name)
+        return self._stored(name, array, "int64" if array.dtype.kind == "i" else "float32")
+
+    def _stored(self, name: str, array: np.ndarray, type: str) -> str:
+        helper, proto = self.onnx.helper, self.onnx.TensorProto
+        kind = {"int4": proto.INT4}.get(type) or helper.np_dtype_to_tensor_dtype(np.dtype(type))
+        if type == "int4":
+            flat = array.astype(np.int64).reshape(-1)
+            self.constants[name] = helper.make_tensor(name, kind, array.shape, flat)
+        else:
+            stored = np.ascontiguousarray(array.astype(type))
+            self.constants[name] = self.onnx.numpy_helper.from_array(stored, name)
         return name
 
+    def _weights(self, step: steps.Conv | steps.Dense, kernel: Array, axis: int) -> str:
+        """Adds the kernel of the current step, stored as its treatment says.
+
+        Args:
+            step: whose kernel it is.
+            kernel: in ONNX's order.
+            axis: that of the output channels.
+        """
+        name, grid = f"{step.output}/kernel", self.treatment.constants
+        if self.treatment.half:
+            half = self._stored(f"{name}/half", kernel, "float16")
+            return self._node("Cast", [half], name, to=self.onnx.TensorProto.FLOAT)
+        if grid is None:
+            return self._constant(name, kernel)
+        return self._integers(name, np.moveaxis(kernel, axis, -1), grid, axis)
+
+    def _integers(self, name: str, last: Array, grid: Grid, axis: int) -> str:
+        """Adds a constant as integers with a scale per channel, the last axis of ``last``."""
+        integers = np.moveaxis(grid.integers(last), -1, axis)
+        stored = self._stored(f"{name}/integers", integers, f"int{grid.bits}")
+        scale = self._constant(f"{name}/scale", np.broadcast_to(grid.scale, last.shape[-1:]))
+        return self._node("DequantizeLinear", [stored, scale], name, axis=axis)
+
     def _first(self, name: str) -> str:
-        """Returns a map with the channels before rows and columns."""
+        """Returns a map with the channels before rows and columns, as the current step reads it."""
         if name in self.channels_first:
-            return name
-        return self._transposed(name, f"{name}/channels_first", [0, 3, 1, 2])
+            return self._read(name, name)
+        return self._read(name, self._transposed(name, f"{name}/channels_first", [0, 3, 1, 2]))
 
     def _last(self, name: str) -> str:
-        """Returns a tensor with the channels last."""
+        """Returns a tensor with the channels last, as the current step reads it."""
         if name not in self.channels_first:
-            return name
-        return self._transposed(name, f"{name}/channels_last", [0, 2, 3, 1])
+            return self._read(name, name)
+        return self._read(name, self._transposed(name, f"{name}/channels_last", [0, 2, 3, 1]))
 
     def _transposed(self, name: str, output: str, order: list[int]) -> str:
         """Returns the tensor in another order, made once for all who read it."""
-        if output not in self.doors:
-            self.doors.add(self._node("Transpose", [name], output, perm=order))
+        if output not in self.made:
+            self.made.add(self._node("Transpose", [name], output, perm=order))
         return output
+
+    def _read(self, name: str, stored: str) -> str:
+        """Returns a tensor as the current step reads it: on its grid or not.
+
+        Args:
+            name: of the tensor in the plan.
+            stored: the tensor in the order that is wanted.
+        """
+        pixels = name == self.plan.INPUT and self.io == "uint8"
+        if pixels and self.treatment.inputs != "static":
+            if f"{stored}/float" not in self.made:
+                to = self.onnx.TensorProto.FLOAT
+                self.made.add(self._node("Cast", [stored], f"{stored}/float", to=to))
+            return f"{stored}/float"
+        maker = self.plan.maker(name)
+        on_grid = maker is not None and self.quantized.treatment(maker).output
+        if self.treatment.inputs != "static" and not on_grid:
+            return stored
+        output = f"{stored}/on_grid"
+        if output not in self.made:
+            self.made.add(output)
+            self._pair(stored, output, self.quantized.grids[name], as_is=pixels)
+        return output
+
+    def _pair(self, stored: str, output: str, grid: Grid, as_is: bool) -> None:
+        """Adds the pair that puts a tensor on its grid; of pixels ``as_is`` the second half."""
+        shift = 128 if self.unsigned or as_is else 0
+        type = "uint8" if shift else "int8"
+        scale = self._constant(f"{output}/scale", np.array(grid.scale))
+        zero = self._stored(f"{output}/zero_point", np.array(grid.zero_point + shift), type)
+        integers = stored
+        if not as_is:
+            integers = self._node("QuantizeLinear", [stored, scale, zero], f"{output}/integers")
+        self._node("DequantizeLinear", [integers, scale, zero], output)
 
     def _on_map(self, kind: str, step: Step, inputs: list[str], **attributes: Any) -> str:
         """Adds a node whose output has its channels first."""
@@ -136,25 +239,17 @@ class _Writer:
 
     @add.register
     def _(self, step: steps.Scale, x: str) -> None:
-        y, parts = self._last(x), [("Mul", "scale", step.scale)]
-        if np.any(step.shift):
-            parts.append(("Add", "shift", step.shift))
-        self._chain(step, y, parts)
-
-    def _chain(self, step: Step, x: str, parts: list[tuple[str, str, Array]]) -> None:
-        """Adds ``kind(x, constant)`` for each part, one after the other."""
-        for kind, part, value in parts:
-            output = step.output if part == parts[-1][1] else f"{step.output}/{part}_applied"
-            x = self._node(kind, [x, self._constant(f"{step.output}/{part}", value)], output)
+        scale = self._constant(f"{step.output}/scale", step.scale)
+        self._node("Mul", [self._last(x), scale], step.output)
 
     @add.register
     def _(self, step: steps.Conv, x: str) -> None:
         inputs = [
             self._first(x),
-            self._constant(f"{step.output}/kernel", step.kernel.transpose(3, 2, 0, 1)),
+            self._weights(step, step.kernel.transpose(3, 2, 0, 1), 0),
         ]
         if step.bias is not None:
-            inputs.append(self._constant(f"{step.output}/bias", step.bias))
+            inputs.append(self._conv_bias(step, step.bias))
         attributes = {"strides": step.strides, "pads": _pads(step.pads)}
         attributes["kernel_shape"] = step.kernel.shape[:2]
         if step.relu:
@@ -162,6 +257,16 @@ class _Writer:
             self._on_map("Relu", step, [y])
         else:
             self._on_map("Conv", step, inputs, **attributes)
+
+    def _conv_bias(self, step: steps.Conv, bias: Array) -> str:
+        """Adds the bias: of an integer convolution as fine as the products it is added to."""
+        name, constants = f"{step.output}/bias", self.treatment.constants
+        if self.treatment.inputs != "static" or constants is None:
+            return self._constant(name, bias)
+        scale = self.quantized.grids[step.inputs[0]].scale * constants.scale
+        stored = self._stored(f"{name}/integers", np.rint(bias / scale), "int32")
+        scales = self._constant(f"{name}/scale", scale)
+        return self._node("DequantizeLinear", [stored, scales], name, axis=0)
 
     @add.register
     def _(self, step: steps.ZeroPad, x: str) -> None:
@@ -190,7 +295,7 @@ class _Writer:
     @add.register
     def _(self, step: steps.Transpose, x: str) -> None:
         order = [0, *(axis + 1 for axis in step.order)]
-        self._node("Transpose", [x], step.output, perm=order)
+        self._node("Transpose", [self._last(x)], step.output, perm=order)
 
     @add.register
     def _(self, step: steps.Columns, x: str) -> None:
@@ -199,7 +304,7 @@ class _Writer:
             self._constant(f"{step.output}/{key}", np.array([value]))
             for key, value in bounds.items()
         ]
-        self._node("Slice", [x, *constants], step.output)
+        self._node("Slice", [self._last(x), *constants], step.output)
 
     @add.register
     def _(self, step: steps.Add, x: str, y: str) -> None:
@@ -207,38 +312,54 @@ class _Writer:
 
     @add.register
     def _(self, step: steps.AddConstant, x: str) -> None:
-        self._chain(step, self._last(x), [("Add", "value", step.value)])
+        value = self._constant(f"{step.output}/value", step.value)
+        self._node("Add", [self._last(x), value], step.output)
+
+    @add.register
+    def _(self, step: steps.Subtract, x: str, y: str) -> None:
+        self._node("Sub", [self._last(x), self._last(y)], step.output)
+
+    @add.register
+    def _(self, step: steps.Multiply, x: str, y: str) -> None:
+        self._node("Mul", [self._last(x), self._last(y)], step.output)
+
+    @add.register
+    def _(self, step: steps.Mean, x: str) -> None:
+        self._mean(self._last(x), step.output)
+
+    @add.register
+    def _(self, step: steps.MeanSquare, x: str) -> None:
+        read = self._last(x)
+        self._mean(self._node("Mul", [read, read], f"{step.output}/square"), step.output)
+
+    def _mean(self, x: str, output: str) -> None:
+        if self.opset < _AXES_AS_INPUT:
+            self._node("ReduceMean", [x], output, axes=[-1], keepdims=1)
+        else:
+            axes = self._constant("last_axis", np.array([-1]))
+            self._node("ReduceMean", [x, axes], output, keepdims=1)
+
+    @add.register
+    def _(self, step: steps.Rsqrt, x: str) -> None:
+        name = step.output
+        epsilon = self._constant(f"{name}/epsilon", np.array(step.epsilon))
+        shifted = self._node("Add", [self._last(x), epsilon], f"{name}/shifted")
+        root = self._node("Sqrt", [shifted], f"{name}/root")
+        self._node("Reciprocal", [root], name)
 
     @add.register
     def _(self, step: steps.Normalize, x: str) -> None:
         width = self.plan.shapes[step.output][-1]
-        if self.opset >= _LAYER_NORMALIZATION:
-            if step.gamma is None:
-                gamma = self._constant(f"ones_{width}", np.ones(width))
-            else:
-                gamma = self._constant(f"{step.output}/gamma", step.gamma)
-            inputs = [x, gamma]
-            if step.beta is not None:
-                inputs.append(self._constant(f"{step.output}/beta", step.beta))
-            self._native_normalization(step, inputs)
+        if step.gamma is None:
+            gamma = self._constant(f"ones_{width}", np.ones(width))
         else:
-            self._decomposed_normalization(step, x)
+            gamma = self._constant(f"{step.output}/gamma", step.gamma)
+        inputs = [self._last(x), gamma]
+        if step.beta is not None:
+            inputs.append(self._constant(f"{step.output}/beta", step.beta))
+        self._normalization(step, inputs)
 
-    def _decomposed_normalization(self, step: steps.Normalize, x: str) -> None:
-        name = step.output
-        mean = self._node("ReduceMean", [x], f"{name}/mean", axes=[-1], keepdims=1)
-        centred = self._node("Sub", [x, mean], f"{name}/centred")
-        square = self._node("Mul", [centred, centred], f"{name}/square")
-        variance = self._node("ReduceMean", [square], f"{name}/variance", axes=[-1], keepdims=1)
-        epsilon = self._constant(f"{name}/epsilon", np.array(step.epsilon))
-        shifted = self._node("Add", [variance, epsilon], f"{name}/shifted")
-        deviation = self._node("Sqrt", [shifted], f"{name}/deviation")
-        parts = [("Mul", "gamma", step.gamma), ("Add", "beta", step.beta)]
-        left = [(kind, part, value) for kind, part, value in parts if value is not None]
-        bare = self._node("Div", [centred, deviation], f"{name}/bare" if left else name)
-        self._chain(step, bare, left)
-
-    def _native_normalization(self, step: steps.Normalize, inputs: list[str]) -> None:
+    def _normalization(self, step: steps.Normalize, inputs: list[str]) -> None:
         (x,) = step.inputs
         epsilon = step.epsilon
         if not isinstance(self.plan.maker(x), steps.Add) or not self.plan.only_reader(x):
@@ -256,15 +377,37 @@ class _Writer:
 
     @add.register
     def _(self, step: steps.Dense, x: str) -> None:
-        kernel = self._constant(f"{step.output}/kernel", step.kernel)
+        if self.treatment.inputs == "dynamic":
+            self._dynamic_dense(step, self._last(x))
+            return
+        read, kernel = self._last(x), self._weights(step, step.kernel, 1)
         rank = len(self.plan.shapes[step.output])
-        if rank == 1 and step.bias is not None:
-            self._node("Gemm", [x, kernel, self._bias(step)], step.output)
+        plain = self.treatment.inputs == "float"
+        if rank == 1 and step.bias is not None and plain:
+            self._node("Gemm", [read, kernel, self._bias(step)], step.output)
         elif step.bias is None:
-            self._node("MatMul", [x, kernel], step.output)
+            self._node("MatMul", [read, kernel], step.output)
         else:
-            product = self._node("MatMul", [x, kernel], f"{step.output}/product")
+            product = self._node("MatMul", [read, kernel], f"{step.output}/product")
             self._node("Add", [product, self._bias(step)], step.output)
+
+    def _dynamic_dense(self, step: steps.Dense, x: str) -> None:
+        """Adds a product in integers whose range is found at run time."""
+        name, grid = step.output, self.treatment.constants
+        assert grid is not None, "a dynamic product has integer weights"
+        parts = [f"{name}/input", f"{name}/input_scale", f"{name}/input_zero_point"]
+        node = self.onnx.helper.make_node("DynamicQuantizeLinear", [x], parts, f"{name}/quantize")
+        self.nodes.append(node)
+        kernel = self._stored(f"{name}/kernel", grid.integers(step.kernel), "int8")
+        sums = self._node("MatMulInteger", [parts[0], kernel, parts[2]], f"{name}/integer_sums")
+        reals = self._node("Cast", [sums], f"{name}/reals", to=self.onnx.TensorProto.FLOAT)
+        scales = self._constant(f"{name}/kernel_scale", grid.scale)
+        scale = self._node("Mul", [parts[1], scales], f"{name}/scale")
+        if step.bias is None:
+            self._node("Mul", [reals, scale], name)
+        else:
+            product = self._node("Mul", [reals, scale], f"{name}/product")
+            self._node("Add", [product, self._bias(step)], name)
 
     def _bias(self, step: steps.Dense) -> str:
         assert step.bias is not None, "asked for the bias of a dense layer without"
@@ -272,7 +415,7 @@ class _Writer:
 
     @add.register
     def _(self, step: steps.Gelu, x: str) -> None:
-        name = step.output
+        name, x = step.output, self._last(x)
         if self.opset >= _GELU:
             self._node("Gelu", [x], name, approximate="tanh" if step.tanh else "none")
             return
@@ -297,15 +440,16 @@ class _Writer:
 
     @add.register
     def _(self, step: steps.Softmax, x: str) -> None:
-        self._node("Softmax", [x], step.output, axis=-1)
+        self._node("Softmax", [self._last(x)], step.output, axis=-1)
 
     @add.register
     def _(self, step: steps.MatMul, a: str, b: str) -> None:
+        columns = self._last(b)
         if step.transpose_b:
             leading = range(len(self.plan.shapes[b]) - 1)
             order = [*leading, len(leading) + 1, len(leading)]
-            b = self._node("Transpose", [b], f"{step.output}/transposed", perm=order)
-        self._node("MatMul", [a, b], step.output)
+            columns = self._node("Transpose", [columns], f"{step.output}/transposed", perm=order)
+        self._node("MatMul", [self._last(a), columns], step.output)
 
 
 def _pads(pads: steps.Pads) -> list[int]:

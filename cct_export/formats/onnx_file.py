@@ -12,7 +12,7 @@ def finish(content: bytes, io: str, contract: dict[str, Any]) -> bytes:
     """Gives the input the type ``io``, puts ``contract`` into the file, and checks the graph.
 
     Args:
-        content: a serialized graph whose input is float32.
+        content: a serialized graph whose input is float32, or of the type ``io``.
         io: ``float32`` or ``uint8``.
         contract: JSON-able record, stored as a metadata property.
 
@@ -25,7 +25,8 @@ def finish(content: bytes, io: str, contract: dict[str, Any]) -> bytes:
     import onnx
 
     model = onnx.load_from_string(content)
-    if io == "uint8":
+    given = model.graph.input[0].type.tensor_type.elem_type
+    if io == "uint8" and given == onnx.TensorProto.FLOAT:
         _cast_door(model)
     # onnxruntime's tools leave domains behind that no node is from.
     used = {node.domain for node in model.graph.node}

@@ -1,50 +1,121 @@
-"""A plan as a float32 TFLite flatbuffer: builtin operators only, batch 1.
+"""A plan as a TFLite flatbuffer: builtin operators only, batch 1.
 
 Every activation keeps its batch axis, up to the pooled vector: LiteRT's GPU accelerator adds
 constants to tensors of rank 2 wrongly.
 """
 
 from functools import singledispatchmethod
+from typing import Any
 
 import numpy as np
 
 from cct_export.formats.flatbuffer import FlatGraph
-from cct_export.graph import plan as steps
+from cct_export.graph import steps
 from cct_export.graph.expand import expand
 from cct_export.graph.lower import same_pads
-from cct_export.graph.plan import Array, Plan, Shape, Step
+from cct_export.graph.plan import Plan
+from cct_export.graph.quantized import Grid, QuantizedPlan, Treatment
+from cct_export.graph.steps import Array, Shape, Step
 from cct_export.specs import ExportSpec
 
+# Folds that make nothing faster in this format.
+WITHOUT_GAIN: tuple[str, ...] = ()
+# Raw pixels: int8 is the pixel minus 128.
+_PIXELS = {"int8": ("INT8", -128), "uint8": ("UINT8", 0)}
+# The first versions of operators that take 8 and 16 bits; 1 and 1 for what is not here.
+_VERSIONS = {
+    "ADD": (2, 4), "BATCH_MATMUL": (2, 3), "CONV_2D": (3, 4), "DEQUANTIZE": (2, 3),
+    "FULLY_CONNECTED": (5, 7), "GELU": (2, 2), "MAX_POOL_2D": (2, 3), "MEAN": (2, 3),
+    "MUL": (2, 4), "PAD": (2, 3), "PADV2": (2, 2), "RSQRT": (2, 3), "SLICE": (2, 4),
+    "SOFTMAX": (2, 3), "SUB": (2, 5), "TRANSPOSE": (2, 4),
+}  # fmt: skip
 
-def emit(plan: Plan, spec: ExportSpec) -> bytes:
+
+def primitives(plan: Plan, spec: ExportSpec) -> Plan:
+    """Returns the plan in steps that TFLite has."""
+    return expand(plan, normalization=False)
+
+
+def emit(plan: Plan | QuantizedPlan, spec: ExportSpec) -> bytes:
     """Writes a plan.
 
     Args:
-        plan: folded or not.
-        spec: unused but for the format; TFLite files take one image.
+        plan: folded or not, quantized or not.
+        spec: ``io`` is used; TFLite files take one image.
 
     Returns:
-        The flatbuffer: ``image`` float32 ``(1, H, W, C)``, 0–255, to ``logits`` float32
-        ``(1, classes)``, as the signature ``serving_default``.
+        The flatbuffer: ``image`` of type ``spec.io`` ``(1, H, W, C)``, 0–255, to ``logits``
+        ``(1, classes)``, as the signature ``serving_default``. Logits are float32, unless every
+        step is in 8-bit integers and so is the image.
     """
-    return _Writer(expand(plan)).write()
+    if isinstance(plan, Plan):
+        plan = QuantizedPlan(primitives(plan, spec))
+    return _Writer(plan, spec.io).write()
 
 
 class _Writer:
-    """Writes the steps of a plan as operators."""
+    """Writes the steps of a plan as operators.
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    A tensor is stored as the step that makes it gives it, on its grid or as floats, and converted
+    once for all readers that want it otherwise.
+    """
+
+    def __init__(self, quantized: QuantizedPlan, io: str) -> None:
+        self.quantized = quantized
+        self.plan = quantized.plan
+        self.io = io
         self.graph = FlatGraph()
-        image = self.graph.tensor(plan.INPUT, (1, *plan.image_shape))
-        self.tensors = {plan.INPUT: image}
+        self.tensors: dict[tuple[str, str], int] = {}
+        shape = (1, *self.plan.image_shape)
+        if io == "float32":
+            image = self.graph.tensor(self.plan.INPUT, shape)
+            self.tensors[self.plan.INPUT, "float"] = image
+        else:
+            type, zero_point = _PIXELS[io]
+            grid = (np.ones(1), zero_point)
+            image = self.graph.tensor(self.plan.INPUT, shape, type, grid=grid)
+            self.tensors[self.plan.INPUT, "pixels"] = image
+        self.image = image
 
     def write(self) -> bytes:
         """Returns the flatbuffer."""
         for step in self.plan.steps:
-            self.tensors[step.output] = self.add(step, *(self.tensors[x] for x in step.inputs))
-        ends = [(name, self.tensors[name]) for name in (self.plan.INPUT, self.plan.output)]
-        return self.graph.serialize(*ends)
+            self.treatment = self.quantized.treatment(step)
+            wanted = "grid" if self.treatment.inputs == "static" else "float"
+            inputs = [self._stored(name, wanted) for name in step.inputs]
+            made = "grid" if self.treatment.output else "float"
+            self.tensors[step.output, made] = self.add(step, *inputs)
+        self.treatment = Treatment()
+        return self.graph.serialize((self.plan.INPUT, self.image), (self.plan.output, self._end()))
+
+    def _end(self) -> int:
+        """Returns the tensor of the logits."""
+        name = self.plan.output
+        if self.io == "float32" or not self.quantized.in_integers(8):
+            return self._stored(name, "float")
+        inside = self.tensors[name, "grid"]
+        if self.io == "int8":
+            return inside
+        grid = self.quantized.grids[name]
+        shifted = (grid.scale, grid.zero_point + 128)
+        outside = self.graph.tensor(name, (1, *self._shape(name)), "UINT8", grid=shifted)
+        return self.graph.operator("QUANTIZE", [inside], outside, "QuantizeOptions")
+
+    def _stored(self, name: str, wanted: str) -> int:
+        """Returns a tensor on its grid or as floats, converted if no reader wanted it yet."""
+        if (name, wanted) in self.tensors:
+            return self.tensors[name, wanted]
+        (given,) = (self.tensors[n, kind] for n, kind in list(self.tensors) if n == name)
+        if wanted == "float":
+            converted = self.graph.tensor(f"{name}/float", (1, *self._shape(name)))
+            self._operator("DEQUANTIZE", [given], converted, "DequantizeOptions", version=2)
+        elif name == self.plan.INPUT and self.io == "int8" and _is_pixels(self.quantized, name):
+            converted = given
+        else:
+            converted = self._new(name, f"{name}/integers", self.quantized.grids[name])
+            self._operator("QUANTIZE", [given], converted, "QuantizeOptions")
+        self.tensors[name, wanted] = converted
+        return converted
 
     @singledispatchmethod
     def add(self, step: Step, *inputs: int) -> int:
@@ -54,47 +125,99 @@ class _Writer:
     def _shape(self, name: str) -> Shape:
         return self.plan.shapes[name]
 
-    def _new(self, name: str, shape: Shape | None = None) -> int:
-        """Adds an activation; by default with the shape that the plan's tensor ``name`` has."""
-        return self.graph.tensor(name, (1, *(self._shape(name) if shape is None else shape)))
+    def _new(
+        self, name: str, label: str = "", grid: Grid | None = None, shape: Shape | None = None
+    ) -> int:
+        """Adds an activation.
 
-    def _constant(self, name: str, array: Array) -> int:
-        return self.graph.constant(name, array)
+        Args:
+            name: of a tensor of the plan, whose shape it has by default.
+            label: its own name, if another.
+            grid: what its integers stand for; None for floats.
+            shape: without the batch axis.
+        """
+        whole = (1, *(self._shape(name) if shape is None else shape))
+        if grid is None:
+            return self.graph.tensor(label or name, whole)
+        pair = (grid.scale, grid.zero_point)
+        return self.graph.tensor(label or name, whole, f"INT{grid.bits}", grid=pair)
 
-    def _with_constant(self, kind: str, step: Step, x: int, value: Array, part: str) -> int:
-        """Adds ``x + value`` or ``x · value``; the value spreads over the leading axes."""
-        constant = self._constant(f"{step.output}/{part}", value)
-        return self._elementwise(kind, x, constant, self._new(step.output))
+    def _output(self, step: Step) -> int:
+        """Adds what the current step makes."""
+        on_grid = self.treatment.output
+        return self._new(step.output, grid=self.quantized.grids[step.output] if on_grid else None)
 
-    def _elementwise(self, kind: str, x: int, y: int, output: int) -> int:
-        return self.graph.operator(kind, [x, y], output, f"{kind.capitalize()}Options")
+    def _operator(
+        self, kind: str, inputs: list[int], output: int, options: str = "", **fields: Any
+    ) -> int:
+        """Adds an operator in the version that its inputs need."""
+        types = {self.graph.graph.tensors[index].type for index in inputs if index >= 0}
+        schema = self.graph.schema.TensorType
+        eight, sixteen = _VERSIONS.get(kind, (1, 1))
+        version = fields.pop("version", 1)
+        if schema.INT8 in types:
+            version = max(version, eight)
+        if schema.INT16 in types:
+            version = max(version, sixteen)
+        return self.graph.operator(kind, inputs, output, options, version, **fields)
+
+    def _constant(self, name: str, array: Array, channels_first: bool = False) -> int:
+        """Adds a constant of the current step, in the type that its treatment asks for.
+
+        Args:
+            name: for people.
+            array: its numbers.
+            channels_first: whether a grid with several scales goes along the first axis.
+        """
+        grid = self.treatment.constants
+        if grid is None:
+            if not self.treatment.half:
+                return self.graph.constant(name, array)
+            half = self.graph.constant(f"{name}/half", array, "FLOAT16")
+            whole = self.graph.tensor(name, array.shape)
+            return self.graph.operator("DEQUANTIZE", [half], whole, "DequantizeOptions", 3)
+        last = np.moveaxis(array, 0, -1) if channels_first else array
+        integers = grid.integers(last)
+        stored = np.moveaxis(integers, -1, 0) if channels_first else integers
+        pair = (grid.scale, grid.zero_point)
+        return self.graph.constant(name, stored, f"INT{grid.bits}", pair)
+
+    def _bias(self, step: steps.Conv | steps.Dense) -> int:
+        """Adds the bias: floats, or integers as fine as the products they are added to."""
+        name = f"{step.output}/bias"
+        bias = np.zeros(step.kernel.shape[-1]) if step.bias is None else step.bias
+        constants = self.treatment.constants
+        if self.treatment.inputs != "static" or constants is None:
+            return self.graph.constant(name, bias)
+        source = self.quantized.grids[step.inputs[0]]
+        scale = source.scale * constants.scale
+        type = "INT32" if source.bits == 8 else "INT64"
+        return self.graph.constant(name, np.rint(bias / scale), type, (scale, 0))
+
+    def _elementwise(self, kind: str, step: Step, x: int, y: int) -> int:
+        fields = {} if kind == "MUL" else {"potScaleInt16": False}
+        options = f"{kind.capitalize()}Options"
+        return self._operator(kind, [x, y], self._output(step), options, **fields)
 
     @add.register
     def _(self, step: steps.Scale, x: int) -> int:
-        if np.any(step.shift):
-            scaled = self._new(f"{step.output}/scaled", self._shape(step.output))
-            scale = self._constant(f"{step.output}/scale", step.scale)
-            x = self._elementwise("MUL", x, scale, scaled)
-            return self._with_constant("ADD", step, x, step.shift, "shift")
-        return self._with_constant("MUL", step, x, step.scale, "scale")
+        return self._elementwise("MUL", step, x, self._constant(f"{step.output}/scale", step.scale))
 
     @add.register
     def _(self, step: steps.Conv, x: int) -> int:
         schema = self.graph.schema
         if step.pads != steps.NO_PADS:
             x = self._pad(f"{step.output}/padding", x, step.inputs[0], step.pads, 0.0)
-        kernel = self._constant(f"{step.output}/kernel", step.kernel.transpose(3, 0, 1, 2))
-        bias = np.zeros(step.kernel.shape[3]) if step.bias is None else step.bias
-        relu = schema.ActivationFunctionType.RELU if step.relu else 0
-        return self.graph.operator(
+        kernel = self._constant(f"{step.output}/kernel", step.kernel.transpose(3, 0, 1, 2), True)
+        return self._operator(
             "CONV_2D",
-            [x, kernel, self._constant(f"{step.output}/bias", bias)],
-            self._new(step.output),
+            [x, kernel, self._bias(step)],
+            self._output(step),
             "Conv2DOptions",
             padding=schema.Padding.VALID,
             strideH=step.strides[0],
             strideW=step.strides[1],
-            fusedActivationFunction=relu,
+            fusedActivationFunction=schema.ActivationFunctionType.RELU if step.relu else 0,
         )
 
     @add.register
@@ -104,12 +227,23 @@ class _Writer:
     def _pad(self, name: str, x: int, source: str, pads: steps.Pads, value: float) -> int:
         """Pads tensor ``x``, which the plan calls ``source``, with a value."""
         rows, columns, channels = self._shape(source)
-        padded = self._new(name, (rows + sum(pads[0]), columns + sum(pads[1]), channels))
-        amounts = self.graph.constant(f"{name}/amounts", np.array([(0, 0), *pads, (0, 0)]))
+        shape = (rows + sum(pads[0]), columns + sum(pads[1]), channels)
+        static = self.treatment.inputs == "static"
+        grid = self.quantized.grids[source] if static else None
+        padded = self._new(source, name, grid, shape)
+        amounts = self._indices(f"{name}/amounts", [(0, 0), *pads, (0, 0)])
         if value == 0:
-            return self.graph.operator("PAD", [x, amounts], padded, "PadOptions")
-        filler = self._constant(f"{name}/value", np.array([value]))
-        return self.graph.operator("PADV2", [x, amounts, filler], padded, "PadV2Options")
+            return self._operator("PAD", [x, amounts], padded, "PadOptions")
+        if grid is None:
+            filler = self.graph.constant(f"{name}/value", np.array([value]))
+        else:
+            pair = (grid.scale, grid.zero_point)
+            low = np.array([grid.low])
+            filler = self.graph.constant(f"{name}/value", low, f"INT{grid.bits}", pair)
+        return self._operator("PADV2", [x, amounts, filler], padded, "PadV2Options")
+
+    def _indices(self, name: str, values: Any) -> int:
+        return self.graph.constant(name, np.array(values), "INT32")
 
     @add.register
     def _(self, step: steps.MaxPool, x: int) -> int:
@@ -123,10 +257,10 @@ class _Writer:
             positive = isinstance(maker, steps.Conv) and maker.relu
             lowest = 0.0 if positive else float(np.finfo(np.float32).min)
             x = self._pad(f"{step.output}/padding", x, source, step.pads, lowest)
-        return self.graph.operator(
+        return self._operator(
             "MAX_POOL_2D",
             [x],
-            self._new(step.output),
+            self._output(step),
             "Pool2DOptions",
             padding=kind,
             filterHeight=step.size[0],
@@ -137,95 +271,128 @@ class _Writer:
 
     @add.register
     def _(self, step: steps.Reshape, x: int) -> int:
-        shape = np.array([1, *step.to])
-        to = self.graph.constant(f"{step.output}/shape", shape)
-        new = self._new(step.output)
-        return self.graph.operator(
-            "RESHAPE", [x, to], new, "ReshapeOptions", newShape=shape.astype(np.int32)
+        return self._reshape(step.output, x, step.to, self._output(step))
+
+    def _reshape(self, name: str, x: int, to: Shape, output: int) -> int:
+        shape = (1, *to)
+        new = self._indices(f"{name}/shape", shape)
+        return self._operator(
+            "RESHAPE", [x, new], output, "ReshapeOptions", newShape=np.array(shape, np.int32)
         )
 
     @add.register
     def _(self, step: steps.Transpose, x: int) -> int:
-        order = np.array([0, *(axis + 1 for axis in step.order)])
-        axes = self.graph.constant(f"{step.output}/order", order)
-        return self.graph.operator(
-            "TRANSPOSE", [x, axes], self._new(step.output), "TransposeOptions"
-        )
+        order = self._indices(f"{step.output}/order", [0, *(axis + 1 for axis in step.order)])
+        return self._operator("TRANSPOSE", [x, order], self._output(step), "TransposeOptions")
 
     @add.register
     def _(self, step: steps.Columns, x: int) -> int:
         shape = self._shape(step.output)
-        begin = np.array([0] * len(shape) + [step.start])
-        parts = {"begin": begin, "size": np.array([1, *shape])}
-        constants = [self.graph.constant(f"{step.output}/{k}", v) for k, v in parts.items()]
-        return self.graph.operator("SLICE", [x, *constants], self._new(step.output), "SliceOptions")
+        begin = self._indices(f"{step.output}/begin", [0] * len(shape) + [step.start])
+        size = self._indices(f"{step.output}/size", [1, *shape])
+        return self._operator("SLICE", [x, begin, size], self._output(step), "SliceOptions")
 
     @add.register
     def _(self, step: steps.Add, x: int, y: int) -> int:
-        return self._elementwise("ADD", x, y, self._new(step.output))
+        return self._elementwise("ADD", step, x, y)
+
+    @add.register
+    def _(self, step: steps.Subtract, x: int, y: int) -> int:
+        return self._elementwise("SUB", step, x, y)
+
+    @add.register
+    def _(self, step: steps.Multiply, x: int, y: int) -> int:
+        return self._elementwise("MUL", step, x, y)
 
     @add.register
     def _(self, step: steps.AddConstant, x: int) -> int:
         # LiteRT broadcasts any shape; accelerators want the rank of the activation.
         leading = (1,) * (len(self._shape(step.output)) + 1 - step.value.ndim)
         value = step.value.reshape(leading + step.value.shape)
-        return self._with_constant("ADD", step, x, value, "value")
+        return self._elementwise("ADD", step, x, self._constant(f"{step.output}/value", value))
 
     @add.register
-    def _(self, step: steps.Normalize, x: int) -> int:
-        name, shape = step.output, self._shape(step.output)
-        one = (*shape[:-1], 1)
-        mean = self._mean(f"{name}/mean", x, one)
-        centred = self._elementwise("SUB", x, mean, self._new(f"{name}/centred", shape))
-        square = self._elementwise("MUL", centred, centred, self._new(f"{name}/square", shape))
-        variance = self._mean(f"{name}/variance", square, one)
-        epsilon = self._constant(f"{name}/epsilon", np.array(step.epsilon))
-        shifted = self._elementwise("ADD", variance, epsilon, self._new(f"{name}/shifted", one))
-        inverse = self.graph.operator("RSQRT", [shifted], self._new(f"{name}/inverse", one))
-        y = self._elementwise("MUL", centred, inverse, self._new(f"{name}/bare", shape))
-        for kind, part, value in (("MUL", "gamma", step.gamma), ("ADD", "beta", step.beta)):
-            if value is not None:
-                constant = self._constant(f"{name}/{part}", value)
-                y = self._elementwise(kind, y, constant, self._new(f"{name}/{part}_applied", shape))
-        return y
+    def _(self, step: steps.Mean, x: int) -> int:
+        return self._mean(step, x, self._output(step))
 
-    def _mean(self, name: str, x: int, shape: Shape) -> int:
-        axis = self.graph.constant("last_axis", np.array([len(shape)]))
-        new = self._new(name, shape)
-        return self.graph.operator("MEAN", [x, axis], new, "ReducerOptions", keepDims=True)
+    def _mean(self, step: Step, x: int, output: int) -> int:
+        axis = self._indices("last_axis", [len(self._shape(step.output))])
+        return self._operator("MEAN", [x, axis], output, "ReducerOptions", keepDims=True)
+
+    @add.register
+    def _(self, step: steps.MeanSquare, x: int) -> int:
+        source = step.inputs[0]
+        if self.treatment.inputs != "static":
+            square = self._new(source, f"{step.output}/square")
+            return self._mean(
+                step, self._operator("MUL", [x, x], square, "MulOptions"), self._output(step)
+            )
+        return self._exact_mean_square(step, x)
+
+    def _exact_mean_square(self, step: steps.MeanSquare, x: int) -> int:
+        """Adds the mean square in integers.
+
+        The squares of 8 bits need 16; a product of each row with itself sums them up before
+        anything is rounded. The mean has the integers of the sum, on a grid n times as fine.
+        """
+        name, source = step.output, step.inputs[0]
+        *leading, width = self._shape(source)
+        given, made = self.quantized.grids[source], self.quantized.grids[name]
+        wide = Grid(made.scale * width, made.zero_point, made.low, made.high)
+        rows = self._new(source, f"{name}/rows", given, (*leading, 1, width))
+        self._reshape(f"{name}/rows", x, (*leading, 1, width), rows)
+        sums = self._new(source, f"{name}/sums", wide, (*leading, 1, 1))
+        self._operator("BATCH_MATMUL", [rows, rows], sums, "BatchMatMulOptions", adjY=True)
+        column = self._new(name, f"{name}/column", wide)
+        self._reshape(f"{name}/column", sums, (*leading, 1), column)
+        type = f"INT{made.bits}"
+        one = self.graph.constant(
+            f"{name}/inverse_width", np.ones(1), type, (np.ones(1) / width, 0)
+        )
+        return self._operator("MUL", [column, one], self._output(step), "MulOptions")
+
+    @add.register
+    def _(self, step: steps.Rsqrt, x: int) -> int:
+        if self.treatment.inputs != "static":
+            shifted = self._new(step.inputs[0], f"{step.output}/shifted")
+            epsilon = self.graph.constant(f"{step.output}/epsilon", np.array(step.epsilon))
+            x = self._operator("ADD", [x, epsilon], shifted, "AddOptions")
+        # In integers the smallest step of the grid stands in for epsilon: 1/sqrt(0) is the largest.
+        return self._operator("RSQRT", [x], self._output(step))
 
     @add.register
     def _(self, step: steps.Dense, x: int) -> int:
-        kernel = self._constant(f"{step.output}/kernel", step.kernel.T)
-        bias = -1 if step.bias is None else self._constant(f"{step.output}/bias", step.bias)
-        # Version 5 keeps the leading axes.
-        return self.graph.operator(
+        kernel = self._constant(f"{step.output}/kernel", step.kernel.T, True)
+        return self._operator(
             "FULLY_CONNECTED",
-            [x, kernel, bias],
-            self._new(step.output),
+            [x, kernel, -1 if step.bias is None else self._bias(step)],
+            self._output(step),
             "FullyConnectedOptions",
-            version=5,
+            version=5,  # the first that keeps the leading axes
             keepNumDims=True,
+            asymmetricQuantizeInputs=self.treatment.inputs == "dynamic",
         )
 
     @add.register
     def _(self, step: steps.Gelu, x: int) -> int:
-        return self.graph.operator(
-            "GELU", [x], self._new(step.output), "GeluOptions", approximate=step.tanh
-        )
+        return self._operator("GELU", [x], self._output(step), "GeluOptions", approximate=step.tanh)
 
     @add.register
     def _(self, step: steps.Softmax, x: int) -> int:
-        return self.graph.operator(
-            "SOFTMAX", [x], self._new(step.output), "SoftmaxOptions", beta=1.0
-        )
+        return self._operator("SOFTMAX", [x], self._output(step), "SoftmaxOptions", beta=1.0)
 
     @add.register
     def _(self, step: steps.MatMul, a: int, b: int) -> int:
-        return self.graph.operator(
+        return self._operator(
             "BATCH_MATMUL",
             [a, b],
-            self._new(step.output),
+            self._output(step),
             "BatchMatMulOptions",
             adjY=step.transpose_b,
         )
+
+
+def _is_pixels(quantized: QuantizedPlan, name: str) -> bool:
+    """Whether int8 pixels are on the grid of a tensor as they are."""
+    grid = quantized.grids[name]
+    return grid.bits == 8 and float(grid.scale) == 1 and grid.zero_point == -128

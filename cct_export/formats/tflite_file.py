@@ -15,7 +15,7 @@ def finish(content: bytes, io: str, contract: dict[str, Any]) -> bytes:
     """Gives the input the type ``io`` and puts ``contract`` into the file.
 
     Args:
-        content: a flatbuffer whose input is float32.
+        content: a flatbuffer whose input is float32, or of the type ``io``.
         io: ``float32``, ``uint8`` or ``int8``.
         contract: JSON-able record, stored as a metadata buffer.
 
@@ -26,7 +26,8 @@ def finish(content: bytes, io: str, contract: dict[str, Any]) -> bytes:
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    if io != "float32":
+    image = model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]]
+    if io != "float32" and image.type == schema.TensorType.FLOAT32:
         _quantized_door(model, io)
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(json.dumps(contract).encode(), np.uint8)

@@ -23,12 +23,14 @@ class LoadedModel:
         source: what the user wrote.
         sha256: checksum of the file that holds the weights.
         data: what the run directory was trained on; None for other sources.
+        calibration: where its calibration record would be; None for sources without.
     """
 
     model: keras.Model
     source: str
     sha256: str
     data: str | None = None
+    calibration: Path | None = None
 
 
 def in_memory(model: keras.Model) -> LoadedModel:
@@ -55,15 +57,16 @@ def load_model(source: str) -> LoadedModel:
         InvalidModel: nothing there, not readable, unsafe, or no image classifier.
     """
     path = Path(source).expanduser()
-    data = None
+    data, calibration = None, None
     if source in presets.PRESETS:  # a folder of that name is ./NAME
         path = presets.shipped_checkpoint(source)
+        calibration = path.with_suffix(".calibration.npz")
     elif not source:
         raise InvalidModel("the name of the model is empty")
     elif path.is_dir():
         run = RunDirectory(path)
         data = run.record()["train"]["data"]
-        path = run.best_file
+        path, calibration = run.best_file, run.calibration_file
         if not path.is_file():
             raise InvalidModel(f"{source} holds no finished epoch yet: no {path.name} in it")
     elif not path.suffix and not path.exists() and path.name == source:
@@ -79,4 +82,4 @@ def load_model(source: str) -> LoadedModel:
         )
     else:
         raise InvalidModel(f"no such model file: {source}")
-    return LoadedModel(model, source, sha256(path), data)
+    return LoadedModel(model, source, sha256(path), data, calibration)

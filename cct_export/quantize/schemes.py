@@ -1,40 +1,63 @@
 """The quantization schemes as data, and which format has which."""
 
+from dataclasses import replace
+
 from cct_export.errors import UnsupportedScheme
 from cct_export.specs import QuantScheme
 
 SCHEMES = {
     scheme.name: scheme
     for scheme in (
-        QuantScheme("none", "float32", "float", "float", "float32 throughout"),
-        QuantScheme("fp16", "float16", "float", "float", "float16 weights, half the size"),
+        QuantScheme("none", "float32 throughout"),
+        QuantScheme("fp16", "float16 weights, half the size", "float16"),
         QuantScheme(
-            "int8-dynamic", "int8", "dynamic", "dynamic",
-            "int8 weights, activations quantized at run time, no calibration",
+            "int8-dynamic", "int8 weights, activations quantized at run time",
+            "int8", convolution="dynamic", dense="dynamic",
         ),
         QuantScheme(
-            "int8", "int8", "static", "dynamic",
-            "int8 arithmetic in convolutions (calibrated) and dense layers, float elsewhere",
+            "int8", "int8 arithmetic where it pays: convolutions and attention scores calibrated, "
+            "dense layers quantized at run time; float elsewhere",
+            "int8", convolution="static", dense="dynamic", scores="static",
+        ),
+        QuantScheme(
+            "int8-full", "integers only, int8 or uint8 in and out",
+            "int8", convolution="static", dense="static", scores="static", rest="static",
+        ),
+        QuantScheme(
+            "int16x8", "integers only: 16-bit activations, 8-bit weights",
+            "int8", convolution="static", dense="static", scores="static", rest="static", bits=16,
+        ),
+        QuantScheme(
+            "int4-weight", "int4 weights in dense layers, int8 in convolutions",
+            "int4", convolution="dynamic", dense="dynamic",
         ),
     )
 }  # fmt: skip
 
-# ONNX Runtime runs dense layers with calibrated activations fastest, XNNPACK those with
-# activations quantized at run time, which also lose less. Its convolutions with activations
-# quantized at run time are slower than its float ones.
-_ONNX_DYNAMIC = QuantScheme(
-    "int8-dynamic", "int8", "float", "dynamic",
-    "int8 weights, activations of dense layers quantized at run time, no calibration",
-)  # fmt: skip
-_ONNX_INT8 = QuantScheme(
-    "int8", "int8", "static", "static",
-    "int8 arithmetic in convolutions and dense layers (calibrated), float elsewhere",
-)  # fmt: skip
+# ONNX Runtime's convolutions with activations quantized at run time are slower than its float
+# ones, and it multiplies activations with each other no faster in integers.
+_ONNX = {
+    scheme.name: scheme
+    for scheme in (
+        SCHEMES["none"],
+        SCHEMES["fp16"],
+        replace(
+            SCHEMES["int8-dynamic"], convolution="float", rows=False,
+            about="int8 weights, activations of dense layers quantized at run time",
+        ),
+        replace(
+            SCHEMES["int8"], scores="float", rows=False,
+            about="int8 arithmetic where it pays: convolutions calibrated, dense layers quantized "
+            "at run time; float elsewhere",
+        ),
+        replace(
+            SCHEMES["int4-weight"], convolution="float", dense="float",
+            about="int4 weights in dense layers, int8 in convolutions, float arithmetic",
+        ),
+    )
+}  # fmt: skip
 
-BY_FORMAT = {
-    "tflite": SCHEMES,
-    "onnx": SCHEMES | {scheme.name: scheme for scheme in (_ONNX_DYNAMIC, _ONNX_INT8)},
-}
+BY_FORMAT = {"tflite": SCHEMES, "onnx": _ONNX}
 
 
 def scheme(name: str, format: str) -> QuantScheme:

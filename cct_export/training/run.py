@@ -22,8 +22,9 @@ class RunDirectory:
     """The files of one training run.
 
     ``run.json`` says what was asked and reached, ``best.keras`` has the best weights,
-    ``state.npz`` all that is needed to go on, ``metrics.csv`` and ``curves.png`` the course, and
-    ``README.md`` is the model card.
+    ``state.npz`` all that is needed to go on, ``metrics.csv`` and ``curves.png`` the course,
+    ``calibration.npz`` what an export needs to know of the training images, and ``README.md`` is
+    the model card.
 
     Args:
         path: the folder.
@@ -36,6 +37,7 @@ class RunDirectory:
         self.best_file = path / "best.keras"
         self.metrics_file = path / "metrics.csv"
         self.curves_file = path / "curves.png"
+        self.calibration_file = path / "calibration.npz"
         self.card_file = path / "README.md"
 
     def begin(self, model: ModelSpec, train: TrainSpec, resume: bool) -> None:

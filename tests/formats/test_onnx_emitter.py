@@ -13,7 +13,7 @@ from plans import assert_same, random_images, random_plan, specs
 
 from cct_export.errors import InvalidRequest, MissingDependency
 from cct_export.formats.onnx import OPSETS, emit
-from cct_export.graph import plan as steps
+from cct_export.graph import steps
 from cct_export.graph.fold import PASSES, fold
 from cct_export.graph.interpret import interpret
 from cct_export.graph.plan import Plan

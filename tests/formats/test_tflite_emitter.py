@@ -9,7 +9,7 @@ from plans import assert_same, random_images, random_plan, specs
 
 import cct_export
 from cct_export.formats.tflite import emit
-from cct_export.graph import plan as steps
+from cct_export.graph import steps
 from cct_export.graph.fold import PASSES, fold
 from cct_export.graph.interpret import interpret
 from cct_export.graph.lower import lower

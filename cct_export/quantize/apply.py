@@ -1,0 +1,190 @@
+"""Puts a plan on integers: which steps, on which grids, with which weights."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from cct_export.graph import steps
+from cct_export.graph.plan import Plan
+from cct_export.graph.quantized import Grid, QuantizedPlan, Treatment
+from cct_export.graph.steps import Array, Step
+from cct_export.quantize import ranges, rounding
+from cct_export.quantize.statistics import Statistics
+from cct_export.specs import QuantScheme
+
+# Dense layers with fewer weights stay float where floats are allowed: nothing is gained, and the
+# scores of the pooling and the logits are where an error hurts most.
+FEW_WEIGHTS = 4096
+_MOVING = (steps.Reshape, steps.Transpose, steps.Columns, steps.MaxPool, steps.ZeroPad)
+
+
+def modes(plan: Plan, scheme: QuantScheme, floats: Collection[str] = ()) -> dict[str, str]:
+    """Returns how every step computes, ``static``, ``dynamic`` or ``float``, by its output.
+
+    Args:
+        plan: of steps that the format has.
+        scheme: what is asked.
+        floats: steps that compute in float whatever the scheme says.
+    """
+    found: dict[str, str] = {}
+    for step in plan.steps:
+        mode = scheme.rest
+        if isinstance(step, steps.Conv):
+            mode = scheme.convolution
+        elif isinstance(step, steps.Dense):
+            few = step.kernel.size < FEW_WEIGHTS and not scheme.integers_only
+            mode = "float" if few else scheme.dense
+        elif isinstance(step, steps.MatMul) and _makes_scores(plan, step):
+            mode = scheme.scores
+        elif isinstance(step, steps.MaxPool | steps.ZeroPad):
+            # Between integers there is no reason to go back to float.
+            mode = "static" if found.get(step.inputs[0]) == "static" else "float"
+        found[step.output] = "float" if step.output in floats else mode
+    return found
+
+
+def _makes_scores(plan: Plan, step: Step) -> bool:
+    return isinstance(plan.only_reader(step.output), steps.Softmax)
+
+
+def needed(plan: Plan, scheme: QuantScheme) -> set[str]:
+    """Returns the tensors whose values have to be known."""
+    names = set()
+    for output, mode in modes(plan, scheme).items():
+        step = plan.maker(output)
+        assert step is not None, "a mode of no step"
+        if mode == "static":
+            names |= {output, *step.inputs}
+        if scheme.rounds and isinstance(step, steps.Conv | steps.Dense):
+            names |= set(step.inputs)
+    return names
+
+
+def quantize(
+    plan: Plan,
+    scheme: QuantScheme,
+    statistics: Statistics | None,
+    methods: str | Mapping[str, str] = "mse",
+    learn: bool = True,
+    floats: Collection[str] = (),
+) -> QuantizedPlan:
+    """Returns the plan on integers.
+
+    Args:
+        plan: of steps that the format has.
+        scheme: what is asked.
+        statistics: of the tensors that ``needed`` names; None if the scheme rounds nothing.
+        methods: of ``ranges.METHODS``, one for all tensors or one each.
+        learn: learn the rounding of weights, else take the nearest integers.
+        floats: steps that compute in float whatever the scheme says.
+    """
+    chosen = modes(plan, scheme, floats)
+    treatments: dict[str, Treatment] = {}
+    changed: dict[str, list[Step]] = {}
+    for step in plan.steps:
+        mode = chosen[step.output]
+        weighted, constants = _constants(step, scheme, mode, statistics, learn, floats)
+        half = scheme.weights == "float16" and isinstance(step, steps.Conv | steps.Dense)
+        if mode != "float" or constants or half:
+            treatments[step.output] = Treatment(mode, mode == "static", constants, half)
+            changed[step.output] = [weighted]
+    grids = {}
+    if statistics is not None:
+        grids = _grids(plan, chosen, scheme, statistics, methods)
+    return QuantizedPlan(plan.swap(changed), grids, treatments, scheme.rows)
+
+
+def _constants(
+    step: Step,
+    scheme: QuantScheme,
+    mode: str,
+    statistics: Statistics | None,
+    learn: bool,
+    floats: Collection[str],
+) -> tuple[Step, Grid | None]:
+    """Returns a step with its constants on a grid, and the grid."""
+    if isinstance(step, steps.Conv | steps.Dense):
+        few = isinstance(step, steps.Dense) and step.kernel.size < FEW_WEIGHTS
+        as_floats = step.output in floats or (few and mode == "float")
+        if not scheme.rounds or as_floats:
+            return step, None
+        assert statistics is not None, "weights are rounded by statistics"
+        bits = 4 if scheme.weights == "int4" and isinstance(step, steps.Dense) and not few else 8
+        grid = rounding.weight_grid(step.kernel, bits)
+        moment = statistics.moments[step.output]
+        kernel = (
+            rounding.learned(step.kernel, grid, moment)
+            if learn
+            else rounding.nearest(step.kernel, grid)
+        )
+        return replace(step, kernel=kernel), grid
+    if mode == "static" and isinstance(step, steps.AddConstant):
+        grid = _of_constant(step.value, scheme.bits)
+        return replace(step, value=grid.snap(step.value)), grid
+    if mode == "static" and isinstance(step, steps.Scale):
+        grid = _of_constant(step.scale, scheme.bits)
+        return replace(step, scale=grid.snap(step.scale)), grid
+    return step, None
+
+
+def _of_constant(values: Array, bits: int) -> Grid:
+    top = 2 ** (bits - 1) - 1
+    return Grid(np.array((float(np.abs(values).max()) or 1.0) / top), 0, -top, top)
+
+
+def _grids(
+    plan: Plan,
+    chosen: Mapping[str, str],
+    scheme: QuantScheme,
+    statistics: Statistics,
+    methods: str | Mapping[str, str],
+) -> dict[str, Grid]:
+    """Returns the grid of every tensor that a static step reads or makes."""
+    static = [step for step in plan.steps if chosen[step.output] == "static"]
+    wanted = {name for step in static for name in (step.output, *step.inputs)}
+    # Engines multiply integers with each other fast only if 0 stands for 0 in the second.
+    symmetric = {
+        _origin(plan, step.inputs[1], chosen) for step in static if isinstance(step, steps.MatMul)
+    }
+    grids: dict[str, Grid] = {}
+    for name in plan.shapes:  # in order, the image first
+        if name not in wanted:
+            continue
+        maker = plan.maker(name)
+        if maker is None:
+            grids[name] = pixels(scheme.bits)
+        elif isinstance(maker, _MOVING) and chosen[name] == "static":
+            grids[name] = grids[maker.inputs[0]]
+        elif isinstance(maker, steps.Softmax) and chosen[name] == "static":
+            grids[name] = shares(scheme.bits)
+        else:
+            method = methods if isinstance(methods, str) else methods.get(name, "mse")
+            # 16 bits are fine enough to clip nothing.
+            method = method if scheme.bits == 8 else "min-max"
+            values = statistics.distributions[name]
+            range = ranges.METHODS[method](values, scheme.bits)
+            grids[name] = ranges.grid(range, scheme.bits, name in symmetric)
+    return grids
+
+
+def _origin(plan: Plan, name: str, chosen: Mapping[str, str]) -> str:
+    """Returns the tensor whose grid a tensor has: values that only move keep theirs."""
+    maker = plan.maker(name)
+    if isinstance(maker, _MOVING) and chosen[name] == "static":
+        return _origin(plan, maker.inputs[0], chosen)
+    return name
+
+
+def pixels(bits: int) -> Grid:
+    """Returns the grid of pixels 0–255; of 8 bits it is the pixels themselves."""
+    if bits == 8:
+        return Grid(np.array(1.0), -128, -128, 127)
+    return Grid(np.array(255 / 32767), 0, -32767, 32767)
+
+
+def shares(bits: int) -> Grid:
+    """Returns the grid that LiteRT prescribes for what an integer softmax makes."""
+    if bits == 8:
+        return Grid(np.array(1 / 256), -128, -128, 127)
+    return Grid(np.array(1 / 32768), 0, -32768, 32767)

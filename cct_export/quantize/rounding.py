@@ -1,0 +1,49 @@
+"""Rounding weights so that what they compute changes least, not the weights themselves."""
+
+import numpy as np
+
+from cct_export.graph.quantized import Grid
+from cct_export.graph.steps import Array
+
+# Added to the second moments, relative to their mean: inputs that never vary have none.
+DAMPING = 0.01
+
+
+def weight_grid(kernel: Array, bits: int = 8) -> Grid:
+    """Returns a symmetric grid for each output channel, the last axis."""
+    largest = np.abs(kernel).reshape(-1, kernel.shape[-1]).max(0)
+    top = 2 ** (bits - 1) - 1
+    return Grid(np.where(largest > 0, largest, 1.0) / top, 0, -top, top)
+
+
+def nearest(kernel: Array, grid: Grid) -> Array:
+    """Returns every weight at the nearest place of the grid."""
+    return grid.snap(kernel)
+
+
+def learned(kernel: Array, grid: Grid, moment: Array) -> Array:
+    """Rounds weights one input after the other; those to come make up for the error so far.
+
+    The error of the outputs, ``Σ (w − q) x``, is least squares in the weights not yet rounded, so
+    each rounding is answered by the best change of the rest (GPTQ, arXiv:2210.17323, algorithm 1,
+    on the whole matrix). Inputs with the largest second moment come first.
+
+    Args:
+        kernel: ``(…, outputs)``; the axes before the last are the inputs.
+        grid: of the weights, one scale per output.
+        moment: mean of ``x xᵀ`` over the inputs x, ``(inputs, inputs)``.
+
+    Returns:
+        The kernel on its grid.
+    """
+    weights = kernel.reshape(-1, kernel.shape[-1])
+    order = np.argsort(-np.diag(moment), kind="stable")
+    damped = moment + np.eye(len(moment)) * DAMPING * (np.mean(np.diag(moment)) or 1.0)
+    inverse = np.linalg.inv(damped[np.ix_(order, order)])
+    factor = np.linalg.cholesky(inverse).T
+    left, rounded = weights[order].copy(), np.empty_like(weights)
+    for index, place in enumerate(order):
+        rounded[place] = grid.snap(left[index])
+        error = (left[index] - rounded[place]) / factor[index, index]
+        left[index + 1 :] -= np.outer(factor[index, index + 1 :], error)
+    return rounded.reshape(kernel.shape)
