@@ -18,6 +18,7 @@ _API = (
     "inspect",
     "load",
     "predict",
+    "quantize_report",
     "time_together",
     "train",
     "verify",

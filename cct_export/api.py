@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cct_export.errors import InvalidRequest, ParityFailed
-from cct_export.specs import DEFAULT_MODEL, BenchSpec, ExportSpec, TrainSpec
+from cct_export.specs import (
+    AUTO,
+    BEST,
+    DEFAULT_MODEL,
+    METHODS,
+    ROUNDINGS,
+    TARGETS,
+    BenchSpec,
+    CalibrationSpec,
+    ExportSpec,
+    TrainSpec,
+    TuningSpec,
+)
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -19,7 +31,13 @@ if TYPE_CHECKING:
 
     from cct_export.export import Exported
     from cct_export.importers import LoadedModel
-    from cct_export.results import BenchResult, Inspection, ParityReport, Prediction
+    from cct_export.results import (
+        BenchResult,
+        Inspection,
+        ParityReport,
+        Prediction,
+        QuantizationReport,
+    )
     from cct_export.training.loop import Trained
 
     Source: TypeAlias = str | Path | keras.Model | LoadedModel
@@ -79,35 +97,54 @@ def train(
         CCTExportError: the folder holds another run.
         OutputError: the folder cannot be written.
     """
+    from cct_export import data, draft
+    from cct_export.model.checkpoint import image_shape
     from cct_export.model.presets import preset
     from cct_export.training import loop
 
-    return loop.train(preset(model), recipe, Path(folder), resume, progress)
+    trained = loop.train(preset(model), recipe, Path(folder), resume, progress)
+    loaded = load(str(folder))
+    if loaded.calibration is not None:
+        dataset = data.read(recipe.data, image_shape(loaded.model))
+        draft.record(loaded, dataset, CALIBRATION_SAMPLES, loaded.calibration)
+    return trained
 
 
 def export_tflite(
     model: "Source" = DEFAULT_MODEL,
     output: str | Path | None = None,
     scheme: str = "none",
-    io: str = "float32",
+    io: str | None = None,
     data: str | None = None,
     calibration_samples: int = CALIBRATION_SAMPLES,
     parity_samples: int = PARITY_SAMPLES,
     no_fold: str | Sequence[str] = (),
+    calibrate: str = "mse",
+    rounding: str = "learned",
+    min_sqnr: float | None = None,
+    max_drop: float | None = None,
 ) -> "Exported":
     """Writes a ``.tflite`` file that was proven to give the model's logits.
 
     Args:
         model: see ``load``.
         output: file to write; by default named after model and scheme, in the working directory.
-        scheme: ``none``, ``fp16``, ``int8-dynamic`` or ``int8``.
+        scheme: ``none``, ``fp16``, ``int8-dynamic``, ``int8``, ``int8-full``, ``int16x8``,
+            ``int4-weight``, or ``auto`` for the fastest on this machine that keeps the bounds.
         io: type of the image input: ``float32`` (0–255), ``uint8`` (raw pixels) or ``int8``
-            (pixel minus 128).
+            (pixel minus 128). By default ``int8`` for ``int8-full``, whose logits are of the same
+            type, else ``float32``.
         data: images for calibration and parity: a name, folder or ``.npz``; without it those of
-            the run directory, else photo crops.
+            the run directory, else the model's calibration record and photo crops.
         calibration_samples: training images to calibrate with.
         parity_samples: test images to compare on.
         no_fold: names of folds to leave out, of ``cct_export.graph.fold.PASSES``.
+        calibrate: how the range of a tensor follows from its values: ``min-max``, ``percentile``,
+            ``entropy``, ``mse``, or ``best``, for each tensor the one that harms the logits least.
+        rounding: of weights: ``learned`` on the calibration images, or ``nearest``.
+        min_sqnr: signal to noise ratio of the logits in dB at least; the worst steps go back to
+            float until it holds.
+        max_drop: points of top-1 accuracy that ``auto`` may lose at most; needs ``data``.
 
     Returns:
         The artifact and the parity report. If parity failed the file's name ends in
@@ -116,29 +153,38 @@ def export_tflite(
     Raises:
         CCTExportError: any of its kinds; nothing was written.
     """
-    spec = ExportSpec("tflite", scheme, io, no_fold=_names(no_fold))
-    return _export(model, spec, output, data, calibration_samples, parity_samples)
+    spec = ExportSpec("tflite", scheme, io or _usual_io(scheme), no_fold=_names(no_fold))
+    calibration = _calibration(calibration_samples, calibrate, rounding)
+    wishes = TuningSpec(calibrate == BEST, min_sqnr, max_drop)
+    return _export(model, spec, output, data, calibration, wishes, parity_samples)
 
 
 def export_onnx(
     model: "Source" = DEFAULT_MODEL,
     output: str | Path | None = None,
     scheme: str = "none",
-    io: str = "float32",
+    io: str | None = None,
     data: str | None = None,
     calibration_samples: int = CALIBRATION_SAMPLES,
     parity_samples: int = PARITY_SAMPLES,
     opset: int | None = None,
     dynamic_batch: bool = True,
     no_fold: str | Sequence[str] = (),
+    calibrate: str = "mse",
+    rounding: str = "learned",
+    min_sqnr: float | None = None,
+    max_drop: float | None = None,
+    target: str = "x86",
 ) -> "Exported":
     """Writes an ``.onnx`` file that was proven to give the model's logits.
 
     Args:
         model: see ``load``.
         output: see ``export_tflite``.
-        scheme: ``none``, ``fp16``, ``int8-dynamic`` or ``int8``.
-        io: type of the image input: ``float32`` (0–255) or ``uint8`` (raw pixels).
+        scheme: ``none``, ``fp16``, ``int8-dynamic``, ``int8``, ``int4-weight`` (opset 21 or
+            later), or ``auto``.
+        io: type of the image input: ``float32`` (0–255), which is the default, or ``uint8`` (raw
+            pixels).
         data: see ``export_tflite``.
         calibration_samples: training images to calibrate with.
         parity_samples: test images to compare on.
@@ -146,6 +192,12 @@ def export_onnx(
             default 18.
         dynamic_batch: take any number of images, else exactly one.
         no_fold: see ``export_tflite``.
+        calibrate: see ``export_tflite``.
+        rounding: see ``export_tflite``.
+        min_sqnr: see ``export_tflite``.
+        max_drop: see ``export_tflite``.
+        target: ``x86`` for unsigned activations, which its integer instructions want, or
+            ``arm64`` for signed ones.
 
     Returns:
         See ``export_tflite``.
@@ -153,12 +205,32 @@ def export_onnx(
     Raises:
         CCTExportError: any of its kinds; nothing was written.
     """
-    spec = ExportSpec("onnx", scheme, io, dynamic_batch, opset, _names(no_fold))
-    return _export(model, spec, output, data, calibration_samples, parity_samples)
+    spec = ExportSpec(
+        "onnx", scheme, io or "float32", dynamic_batch, opset, _names(no_fold), target
+    )
+    calibration = _calibration(calibration_samples, calibrate, rounding)
+    wishes = TuningSpec(calibrate == BEST, min_sqnr, max_drop)
+    return _export(model, spec, output, data, calibration, wishes, parity_samples)
 
 
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _usual_io(scheme: str) -> str:
+    return "int8" if scheme == "int8-full" else "float32"
+
+
+def _calibration(samples: int, method: str, rounding: str) -> CalibrationSpec:
+    """Raises ``InvalidRequest`` for words that there are not."""
+    for what, word, words in (
+        ("way to calibrate", method, (*METHODS, BEST)),
+        ("rounding", rounding, ROUNDINGS),
+    ):
+        if word not in words:
+            raise InvalidRequest(f"no {what} is called {word!r}: choose from {', '.join(words)}")
+    methods = CalibrationSpec.methods if method == BEST else method
+    return CalibrationSpec(samples, methods, rounding)
 
 
 def _export(
@@ -166,19 +238,23 @@ def _export(
     spec: ExportSpec,
     output: str | Path | None,
     data: str | None,
-    calibration_samples: int,
+    calibration: CalibrationSpec,
+    wishes: TuningSpec,
     parity_samples: int,
 ) -> "Exported":
-    from cct_export.export import export
     from cct_export.graph.fold import check_names
     from cct_export.quantize.schemes import scheme
+    from cct_export.tuning.export import export_tuned
 
     # Refuse unknown names before anything is loaded.
-    scheme(spec.scheme, spec.format)
+    if spec.scheme != AUTO:
+        scheme(spec.scheme, spec.format)
+    if spec.target not in TARGETS:
+        raise InvalidRequest(f"no target {spec.target!r}: choose from {', '.join(TARGETS)}")
     check_names(spec.no_fold)
     loaded = load(model)
     path = Path(output) if output is not None else _default_output(loaded.source, spec)
-    return export(loaded, spec, path, data, calibration_samples, parity_samples)
+    return export_tuned(loaded, spec, path, data, calibration, wishes, parity_samples)
 
 
 def _default_output(source: str, spec: ExportSpec) -> Path:
@@ -219,6 +295,51 @@ def verify(
     return verification.verify(
         Path(artifact), None if against is None else load(against), data, samples, scheme
     )
+
+
+def quantize_report(
+    model: "Source" = DEFAULT_MODEL,
+    format: str = "tflite",
+    scheme: str = "int8",
+    data: str | None = None,
+    samples: int = 100,
+    sensitivity: bool = False,
+    calibrate: str = "mse",
+    rounding: str = "learned",
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> "QuantizationReport":
+    """Tells where quantizing a model loses accuracy; exports nothing.
+
+    Args:
+        model: see ``load``.
+        format: ``tflite`` or ``onnx``.
+        scheme: one with integers.
+        data: see ``export_tflite``.
+        samples: test images to compare on.
+        sensitivity: also find what each step does to the logits, alone and left out.
+        calibrate: see ``export_tflite``; not ``best``.
+        rounding: see ``export_tflite``.
+        progress: called with the number of steps done and of all.
+
+    Returns:
+        For every step the noise ratio of its tensor against the float one, ranges, and the share
+        of the values that its integers cannot reach.
+
+    Raises:
+        InvalidRequest: the model is no CCT, or the scheme has no integers.
+        CCTExportError: any reason that an export has.
+    """
+    from cct_export.quantize.schemes import scheme as known
+    from cct_export.tuning.report import report
+
+    if format not in ("tflite", "onnx"):
+        raise InvalidRequest(f"no format {format!r}: choose tflite or onnx")
+    if calibrate == BEST:
+        raise InvalidRequest("the report is of one way to calibrate: name it")
+    known(scheme, format)
+    spec = ExportSpec(format, scheme, _usual_io(scheme), dynamic_batch=format == "onnx")
+    calibration = _calibration(CALIBRATION_SAMPLES, calibrate, rounding)
+    return report(load(model), spec, data, calibration, samples, sensitivity, progress)
 
 
 def inspect(artifact: str | Path) -> "Inspection":
@@ -339,10 +460,7 @@ def time_together(
         InvalidRequest: nothing to time, or a file of another kind.
         InvalidArtifact: a file cannot be run.
     """
-    from cct_export.data.picks import timing_images
-    from cct_export.measurement.latency import time_in_turn
-    from cct_export.runtimes import engine_of
-    from cct_export.runtimes.session import prepare
+    from cct_export.measurement.latency import time_files
 
     paths = [Path(artifact) for artifact in artifacts]
     for path in paths:
@@ -352,13 +470,7 @@ def time_together(
         raise InvalidRequest(
             "nothing to time: name artifacts, and one thread, round and run or more"
         )
-    sessions = [engine_of(path.suffix[1:]).open_session(path, threads) for path in paths]
-    try:
-        images = [prepare(s, timing_images(s.image_shape, s.batch or 1)) for s in sessions]
-        return time_in_turn(sessions, images, rounds, burst, warmup)
-    finally:
-        for session in sessions:
-            session.close()
+    return time_files(paths, threads, rounds, burst, warmup)
 
 
 def _ready(

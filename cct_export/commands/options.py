@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from cct_export.files import check_writable, write_text
+from cct_export.specs import BEST, METHODS, ROUNDINGS, CalibrationSpec
 
 if TYPE_CHECKING:
     from cct_export.export import Exported
@@ -29,7 +30,8 @@ scheme = click.option(
     "scheme",
     metavar="SCHEME",
     default="none",
-    help="none, fp16, int8-dynamic or int8.",
+    help="none, fp16, int8-dynamic, int8, int8-full, int16x8, int4-weight, or auto for the fastest "
+    "on this machine that keeps the bounds.",
 )
 samples = click.option(
     "--samples",
@@ -53,6 +55,40 @@ output = click.option(
 )
 
 
+def quantization(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say how integers are chosen."""
+    for option in (
+        click.option(
+            "--max-drop",
+            type=click.FloatRange(0, 100),
+            metavar="POINTS",
+            help="Points of top-1 accuracy that auto may lose at most; needs labelled --data.",
+        ),
+        click.option(
+            "--min-sqnr",
+            type=float,
+            metavar="DB",
+            help="Signal to noise ratio of the logits at least: the worst steps go back to float "
+            "until it holds.",
+        ),
+        click.option(
+            "--rounding",
+            type=click.Choice(ROUNDINGS),
+            default=ROUNDINGS[0],
+            help="Of weights: learned on the calibration images, or to the nearest integer.",
+        ),
+        click.option(
+            "--calibrate",
+            type=click.Choice([*METHODS, BEST]),
+            default=str(CalibrationSpec.methods),
+            help="How the range of a tensor follows from its values; best tries all for each "
+            "tensor and takes the one that harms the logits least.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def images(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that say which images calibrate and prove parity."""
     for option in (
@@ -67,8 +103,8 @@ def images(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--data",
             help="Images for calibration (training split) and parity (test split): cifar10, "
-            "digits, a folder or an .npz. Without it those of the run directory, else crops of "
-            "photographs.",
+            "digits, a folder or an .npz. Without it those of the run directory, else the "
+            "model's calibration record, and crops of photographs.",
         ),
     ):
         function = option(function)

@@ -33,7 +33,44 @@ def exported(outcome: "Exported") -> None:
         format(artifact.size_bytes, ","),
         artifact.io,
     )
+    _quantization(artifact.scheme, artifact.quantization)
+    _tuning(outcome.tuning)
     parity(outcome.parity)
+
+
+def _quantization(scheme: str, how: dict[str, Any]) -> None:
+    """Says which steps compute in integers."""
+    if not how:
+        return
+    parts = [f"{len(how[mode])} steps {mode}" for mode in ("static", "dynamic") if how[mode]]
+    if how["kept_float"]:
+        parts.append(f"kept float: {', '.join(how['kept_float'])}")
+    if scheme == "int8" and not how["static"]:
+        parts.append("which is what int8-dynamic does")
+    log.info("integers: %s", ", ".join(parts) or "weights only")
+
+
+def _tuning(found: dict[str, Any]) -> None:
+    """Says what was tried, and what a bound costs."""
+    bound = found.get("bound")
+    if bound and bound["floats"]:
+        log.info(
+            "%.1f dB asked for: %s in float, %.1f dB instead of %.1f, %.2f times the time",
+            bound["min_sqnr_db"],
+            ", ".join(bound["floats"]),
+            bound["after_db"],
+            bound["before_db"],
+            bound["slowdown"],
+        )
+    for one in found.get("candidates", ()):
+        log.info(
+            "%-12s %8s ms %10s bytes %6s dB  %s",
+            one["scheme"],
+            _number(one["median_ms"], ".3f"),
+            _number(one["size_bytes"], ",d"),
+            _number(one["sqnr_db"], ".1f"),
+            one["why_not"] or "taken",
+        )
 
 
 def parity(report: ParityReport) -> None:

@@ -1,5 +1,8 @@
 """ONNX Runtime on the CPU."""
 
+import json
+import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,32 @@ def import_engine() -> None:
 def open_session(path: Path, threads: int = 1, trusted: bool = False) -> OnnxRuntimeSession:
     """Returns a session on ``path``; ``trusted`` changes nothing, the parser survives any file."""
     return OnnxRuntimeSession(path, threads)
+
+
+def kernels(path: Path) -> dict[str, int]:
+    """Returns the operators that ONNX Runtime runs for one image, by kind, from its profile.
+
+    Args:
+        path: a file just made, with float32 or uint8 input.
+    """
+    import onnxruntime
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder, "profile"))
+        options.log_severity_level = 3
+        engine = onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
+        image = engine.get_inputs()[0]
+        shape = [size if isinstance(size, int) else 1 for size in image.shape]
+        engine.run(None, {image.name: np.zeros(shape, _TYPES[image.type])})
+        events = json.loads(Path(engine.end_profiling()).read_text())
+    ran = [
+        event["args"]["op_name"]
+        for event in events
+        if event.get("cat") == "Node" and event["name"].endswith("kernel_time")
+    ]
+    return dict(Counter(ran).most_common())
 
 
 def _image(session: Any, path: Path) -> Any:

@@ -29,6 +29,13 @@ from cct_export.specs import DEFAULT_MODEL
     default=True,
     help="Take any number of images, or exactly one.",
 )
+@options.quantization
+@click.option(
+    "--target",
+    type=click.Choice(["x86", "arm64"]),
+    default="x86",
+    help="Processor that integers are chosen for: unsigned activations for x86, signed for arm64.",
+)
 @options.images
 @options.no_fold
 @options.output
@@ -44,6 +51,7 @@ def command(
     samples: int,
     no_fold: tuple[str, ...],
     output: Path | None,
+    **quantization: Any,
 ) -> dict[str, Any]:
     """Export MODEL to ONNX and prove that the file gives its logits.
 
@@ -55,6 +63,16 @@ def command(
 
     return options.report_export(
         api.export_onnx(
-            model, output, scheme, io, data, calibration, samples, opset, dynamic_axes, no_fold
+            model,
+            output,
+            scheme,
+            io,
+            data,
+            calibration,
+            samples,
+            opset,
+            dynamic_axes,
+            no_fold,
+            **quantization,
         )
     )

@@ -15,9 +15,10 @@ from cct_export.specs import DEFAULT_MODEL
 @click.option(
     "--io",
     type=click.Choice(["float32", "uint8", "int8"]),
-    default="float32",
-    help="Type of the image input; logits are float32.",
+    help="Type of the image input; by default float32, of int8-full int8. Logits are float32, of "
+    "int8-full like the image.",
 )
+@options.quantization
 @options.images
 @options.no_fold
 @options.output
@@ -25,12 +26,13 @@ from cct_export.specs import DEFAULT_MODEL
 def command(
     model: str,
     scheme: str,
-    io: str,
+    io: str | None,
     data: str | None,
     calibration: int,
     samples: int,
     no_fold: tuple[str, ...],
     output: Path | None,
+    **quantization: Any,
 ) -> dict[str, Any]:
     """Export MODEL to TFLite and prove that the file gives its logits.
 
@@ -41,5 +43,7 @@ def command(
     from cct_export import api
 
     return options.report_export(
-        api.export_tflite(model, output, scheme, io, data, calibration, samples, no_fold)
+        api.export_tflite(
+            model, output, scheme, io, data, calibration, samples, no_fold, **quantization
+        )
     )

@@ -1,0 +1,43 @@
+"""The range of each tensor that harms the logits least."""
+
+import numpy as np
+
+from cct_export.data.dataset import Images
+from cct_export.draft import Draft
+from cct_export.graph.quantized import QuantizedPlan, Treatment
+from cct_export.parity import logits_sqnr_db
+from cct_export.specs import METHODS, CalibrationSpec
+from cct_export.tuning.error import logits
+
+# Images that decide; the order of the methods settles between equals.
+IMAGES = 16
+
+
+def best(draft: Draft, images: Images) -> dict[str, str]:
+    """Returns the best method for every tensor that calibration gives a grid.
+
+    Each tensor is put on the grid of each method, all others staying float; the one whose logits
+    differ least is taken.
+
+    Args:
+        draft: what is quantized.
+        images: uint8 ``(N, H, W, C)``; the first ``IMAGES`` decide.
+    """
+    chosen = images[:IMAGES]
+    wanted = logits(QuantizedPlan(draft.plan), chosen)
+    plans = {name: draft.quantized(CalibrationSpec(methods=name)) for name in METHODS}
+    found: dict[str, str] = {}
+    for step in draft.plan.steps:
+        name = step.output
+        grids = {method: plan.grids.get(name) for method, plan in plans.items()}
+        scales = {float(grid.scale) for grid in grids.values() if grid is not None}
+        if len(scales) < 2:
+            continue
+        put = {name: Treatment(output=True)}
+        ratios = [
+            logits_sqnr_db(wanted, logits(QuantizedPlan(draft.plan, {name: grid}, put), chosen))
+            for grid in grids.values()
+            if grid is not None
+        ]
+        found[name] = METHODS[int(np.argmax(ratios))]
+    return found
