@@ -72,7 +72,7 @@ class Draft:
         """Returns the steps that compute in integers: those of static and of dynamic ranges."""
         found = apply.modes(self.plan, self.scheme, tuple(floats))
         return {
-            mode: [name for name, chosen in found.items() if chosen == mode]
+            mode: [name for name, chosen in found.items() if chosen.startswith(mode)]
             for mode in ("static", "dynamic")
         }
 

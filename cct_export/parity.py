@@ -34,11 +34,11 @@ GOLDEN_FLIPS = 1
 POLICIES = {
     "none": Policy(90.0, 1.0, 1e-4),
     "fp16": Policy(45.0, 0.995),
-    "int8-dynamic": Policy(28.0, 0.98),
-    "int8": Policy(25.0, 0.98),
-    "int8-full": Policy(20.0, 0.96),
-    "int16x8": Policy(35.0, 0.99),
-    "int4-weight": Policy(15.0, 0.93),
+    "int8-dynamic": Policy(32.0, 0.98),
+    "int8": Policy(28.0, 0.98),
+    "int8-full": Policy(22.0, 0.96),
+    "int16x8": Policy(38.0, 0.99),
+    "int4-weight": Policy(20.0, 0.94),
 }
 
 

@@ -139,8 +139,9 @@ class ExportSpec:
 class QuantScheme:
     """A way to make a model smaller.
 
-    Activations are ``float``; ``static``, integers on a grid that calibration found; or
-    ``dynamic``, integers on a grid found at run time.
+    Activations are ``float``; ``static``, integers on a grid that calibration found, read and
+    made; ``static-inputs``, such integers read and floats made; or ``dynamic``, integers on a grid
+    found at run time read and floats made.
 
     Attributes:
         name: what ``--quantize`` says.
@@ -167,7 +168,8 @@ class QuantScheme:
     @property
     def calibrated(self) -> bool:
         """Whether ranges of activations are needed."""
-        return "static" in (self.convolution, self.dense, self.scores, self.rest)
+        modes = (self.convolution, self.dense, self.scores, self.rest)
+        return any(mode.startswith("static") for mode in modes)
 
     @property
     def rounds(self) -> bool:

@@ -45,7 +45,7 @@ def test_every_format_has_a_converter_a_quantizer_and_an_engine(format):
     from cct_export.runtimes import ENGINES
 
     assert format in registry.names("cct_export.formats")
-    assert format in registry.names("cct_export.quantize")
+    assert format in registry.names("cct_export.quantize.traced")
     assert ENGINES[format] in registry.names("cct_export.runtimes")
 
 

@@ -45,7 +45,7 @@ no_fold = click.option(
     multiple=True,
     help="Leave a fold of the graph out, to find out what it does; may be repeated. The folds: "
     "rescaling, pool-padding, norm-affine, query-scale, key-bias, value-bias, query-key, "
-    "value-output, fuse-qkv, pooling-bias.",
+    "value-output, fuse-qkv, pooling-bias, centred-residual.",
 )
 output = click.option(
     "-o",

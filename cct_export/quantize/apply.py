@@ -13,14 +13,16 @@ from cct_export.quantize import ranges, rounding
 from cct_export.quantize.statistics import Statistics
 from cct_export.specs import QuantScheme
 
-# Dense layers with fewer weights stay float where floats are allowed: nothing is gained, and the
-# scores of the pooling and the logits are where an error hurts most.
-FEW_WEIGHTS = 4096
+# Dense layers with a smaller share of weights and of multiplications stay float where floats are
+# allowed: there is nothing to gain, and these are the scores of the pooling and the logits, where
+# an error hurts most.
+SMALL = 0.01
+_CALIBRATED = ("static", "static-inputs")
 _MOVING = (steps.Reshape, steps.Transpose, steps.Columns, steps.MaxPool, steps.ZeroPad)
 
 
 def modes(plan: Plan, scheme: QuantScheme, floats: Collection[str] = ()) -> dict[str, str]:
-    """Returns how every step computes, ``static``, ``dynamic`` or ``float``, by its output.
+    """Returns how every step computes, by its output, in the words of ``QuantScheme``.
 
     Args:
         plan: of steps that the format has.
@@ -33,8 +35,8 @@ def modes(plan: Plan, scheme: QuantScheme, floats: Collection[str] = ()) -> dict
         if isinstance(step, steps.Conv):
             mode = scheme.convolution
         elif isinstance(step, steps.Dense):
-            few = step.kernel.size < FEW_WEIGHTS and not scheme.integers_only
-            mode = "float" if few else scheme.dense
+            small = is_small(plan, step) and not scheme.integers_only
+            mode = "float" if small else scheme.dense
         elif isinstance(step, steps.MatMul) and _makes_scores(plan, step):
             mode = scheme.scores
         elif isinstance(step, steps.MaxPool | steps.ZeroPad):
@@ -42,6 +44,12 @@ def modes(plan: Plan, scheme: QuantScheme, floats: Collection[str] = ()) -> dict
             mode = "static" if found.get(step.inputs[0]) == "static" else "float"
         found[step.output] = "float" if step.output in floats else mode
     return found
+
+
+def is_small(plan: Plan, step: steps.Dense) -> bool:
+    """Whether a dense layer is too small to be worth quantizing."""
+    few_weights = step.kernel.size < SMALL * plan.parameters
+    return few_weights and plan.macs(step) < SMALL * plan.total_macs
 
 
 def _makes_scores(plan: Plan, step: Step) -> bool:
@@ -54,8 +62,10 @@ def needed(plan: Plan, scheme: QuantScheme) -> set[str]:
     for output, mode in modes(plan, scheme).items():
         step = plan.maker(output)
         assert step is not None, "a mode of no step"
+        if mode in _CALIBRATED:
+            names |= set(step.inputs)
         if mode == "static":
-            names |= {output, *step.inputs}
+            names.add(output)
         if scheme.rounds and isinstance(step, steps.Conv | steps.Dense):
             names |= set(step.inputs)
     return names
@@ -84,10 +94,16 @@ def quantize(
     changed: dict[str, list[Step]] = {}
     for step in plan.steps:
         mode = chosen[step.output]
-        weighted, constants = _constants(step, scheme, mode, statistics, learn, floats)
+        as_floats = step.output in floats or (
+            isinstance(step, steps.Dense) and mode == "float" and is_small(plan, step)
+        )
+        weighted, constants = (step, None)
+        if not as_floats:
+            weighted, constants = _constants(step, scheme, mode, statistics, learn)
         half = scheme.weights == "float16" and isinstance(step, steps.Conv | steps.Dense)
         if mode != "float" or constants or half:
-            treatments[step.output] = Treatment(mode, mode == "static", constants, half)
+            inputs = "static" if mode in _CALIBRATED else mode
+            treatments[step.output] = Treatment(inputs, mode == "static", constants, half)
             changed[step.output] = [weighted]
     grids = {}
     if statistics is not None:
@@ -101,16 +117,13 @@ def _constants(
     mode: str,
     statistics: Statistics | None,
     learn: bool,
-    floats: Collection[str],
 ) -> tuple[Step, Grid | None]:
     """Returns a step with its constants on a grid, and the grid."""
     if isinstance(step, steps.Conv | steps.Dense):
-        few = isinstance(step, steps.Dense) and step.kernel.size < FEW_WEIGHTS
-        as_floats = step.output in floats or (few and mode == "float")
-        if not scheme.rounds or as_floats:
+        if not scheme.rounds:
             return step, None
         assert statistics is not None, "weights are rounded by statistics"
-        bits = 4 if scheme.weights == "int4" and isinstance(step, steps.Dense) and not few else 8
+        bits = 4 if scheme.weights == "int4" and isinstance(step, steps.Dense) else 8
         grid = rounding.weight_grid(step.kernel, bits)
         moment = statistics.moments[step.output]
         kernel = (
@@ -141,8 +154,9 @@ def _grids(
     methods: str | Mapping[str, str],
 ) -> dict[str, Grid]:
     """Returns the grid of every tensor that a static step reads or makes."""
-    static = [step for step in plan.steps if chosen[step.output] == "static"]
-    wanted = {name for step in static for name in (step.output, *step.inputs)}
+    static = [step for step in plan.steps if chosen[step.output] in _CALIBRATED]
+    wanted = {name for step in static for name in step.inputs}
+    wanted |= {step.output for step in static if chosen[step.output] == "static"}
     # Engines multiply integers with each other fast only if 0 stands for 0 in the second.
     symmetric = {
         _origin(plan, step.inputs[1], chosen) for step in static if isinstance(step, steps.MatMul)

@@ -35,7 +35,9 @@ SCHEMES = {
 }  # fmt: skip
 
 # ONNX Runtime's convolutions with activations quantized at run time are slower than its float
-# ones, and it multiplies activations with each other no faster in integers.
+# ones, and it multiplies activations with each other no faster in integers. A grid found at run
+# time is one for the whole batch: what an image gets depends on the images beside it. int8 has
+# none, and is as fast.
 _ONNX = {
     scheme.name: scheme
     for scheme in (
@@ -46,9 +48,9 @@ _ONNX = {
             about="int8 weights, activations of dense layers quantized at run time",
         ),
         replace(
-            SCHEMES["int8"], scores="float", rows=False,
-            about="int8 arithmetic where it pays: convolutions calibrated, dense layers quantized "
-            "at run time; float elsewhere",
+            SCHEMES["int8"], dense="static-inputs", scores="float",
+            about="int8 arithmetic where it pays: convolutions and dense layers, calibrated; float "
+            "elsewhere",
         ),
         replace(
             SCHEMES["int4-weight"], convolution="float", dense="float",

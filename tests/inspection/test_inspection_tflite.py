@@ -157,7 +157,8 @@ def test_every_scheme_has_the_parameters_of_the_model_and_one_cost(exports, digi
     assert found.macs == plan.total_macs
     wanted = {"none": "float32", "fp16": "float16"}.get(scheme, "int8")
     dense = [step.weight_dtype for step in found.operators if step.kind == "FULLY_CONNECTED"]
-    assert set(dense) == {wanted}
+    # The scores of the pooling are too small to gain anything.
+    assert set(dense) == ({wanted} if "int8" not in scheme else {wanted, "float32"})
     assert found.scheme == scheme
     assert (found.inputs[0].name, found.outputs[0].name) == ("image", "logits")
 

@@ -2,26 +2,38 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 CONVOLUTIONS = 2
-DENSE = 10  # per block query, output and 2 in the MLP; pooling and the logits
-PRODUCTS = 5  # of two activations: 2 per block, and the pooled sum
+DENSE = 9  # per block query, output and 2 in the MLP; the logits
+SMALL = 1  # the scores of the pooling
+PRODUCTS = 5  # of two activations: scores and sums per block, and the pooled sum
+SCORES = 2
+NORMS = 5
+
+
+def graph_of(path):
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    return flatbuffer_utils.read_model(str(path))
+
+
+def names(kind):
+    from ai_edge_litert import schema_py_generated as schema
+
+    return {v: k for k, v in vars(getattr(schema, kind)).items() if not k.startswith("_")}
 
 
 def kernels(path):
-    """Counts (operator, type of its input, of its weights, of its output), weights constant."""
-    from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    operators = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
-    types = {v: k for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
-    model = flatbuffer_utils.read_model(str(path))
+    """Counts (operator, type of its first input, of its second, of its output)."""
+    operators, types = names("BuiltinOperator"), names("TensorType")
+    model = graph_of(path)
     (graph,) = model.subgraphs
     found = Counter()
     for operator in graph.operators:
         name = operators[model.operatorCodes[operator.opcodeIndex].builtinCode]
-        if name not in ("CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "DEQUANTIZE", "QUANTIZE"):
+        if name not in ("CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "DEQUANTIZE", "MAX_POOL_2D"):
             continue
         tensors = [*operator.inputs[:2], operator.outputs[0]]
         found[name, *(types[graph.tensors[int(i)].type] for i in tensors)] += 1
@@ -29,50 +41,87 @@ def kernels(path):
 
 
 def test_float_files_are_float_throughout(exports):
-    assert kernels(exports("tflite", "none").path) == {
-        ("CONV_2D", "FLOAT32", "FLOAT32", "FLOAT32"): CONVOLUTIONS,
-        ("FULLY_CONNECTED", "FLOAT32", "FLOAT32", "FLOAT32"): DENSE,
-        ("BATCH_MATMUL", "FLOAT32", "FLOAT32", "FLOAT32"): PRODUCTS,
-    }
+    found = kernels(exports("tflite", "none").path)
+    assert found["CONV_2D", "FLOAT32", "FLOAT32", "FLOAT32"] == CONVOLUTIONS
+    assert found["FULLY_CONNECTED", "FLOAT32", "FLOAT32", "FLOAT32"] == DENSE + SMALL
+    assert found["BATCH_MATMUL", "FLOAT32", "FLOAT32", "FLOAT32"] == PRODUCTS
+    assert {type for key in found for type in key[1:]} == {"FLOAT32"}
 
 
 def test_fp16_stores_every_weight_in_half_the_bytes(exports):
     found = kernels(exports("tflite", "fp16").path)
-    assert found["DEQUANTIZE", "FLOAT16", "FLOAT32"] == CONVOLUTIONS + DENSE
+    assert found["DEQUANTIZE", "FLOAT16", "FLOAT32"] == CONVOLUTIONS + DENSE + SMALL
 
 
 def test_int8_dynamic_has_int8_weights_and_float_activations(exports):
-    assert kernels(exports("tflite", "int8-dynamic").path) == {
-        ("CONV_2D", "FLOAT32", "INT8", "FLOAT32"): CONVOLUTIONS,
-        ("FULLY_CONNECTED", "FLOAT32", "INT8", "FLOAT32"): DENSE,
-        ("BATCH_MATMUL", "FLOAT32", "FLOAT32", "FLOAT32"): PRODUCTS,
-    }
+    found = kernels(exports("tflite", "int8-dynamic").path)
+    assert found["CONV_2D", "FLOAT32", "INT8", "FLOAT32"] == CONVOLUTIONS
+    assert found["FULLY_CONNECTED", "FLOAT32", "INT8", "FLOAT32"] == DENSE
+    assert found["FULLY_CONNECTED", "FLOAT32", "FLOAT32", "FLOAT32"] == SMALL
+    assert found["BATCH_MATMUL", "FLOAT32", "FLOAT32", "FLOAT32"] == PRODUCTS
 
 
-def test_int8_convolves_in_integers_and_has_int8_dense_weights(exports):
+def test_int8_stays_in_integers_from_the_image_to_the_last_pool(exports):
     found = kernels(exports("tflite", "int8").path)
     assert found["CONV_2D", "INT8", "INT8", "INT8"] == CONVOLUTIONS
-    assert found["FULLY_CONNECTED", "FLOAT32", "INT8", "FLOAT32"] == DENSE
-    assert found["BATCH_MATMUL", "FLOAT32", "FLOAT32", "FLOAT32"] == PRODUCTS
+    pools = [key for key in found if key[0] == "MAX_POOL_2D"]
+    assert {key[1] for key in pools} == {"INT8"}
     assert not [key for key in found if key[0] == "CONV_2D" and "FLOAT32" in key]
 
 
+def test_int8_multiplies_queries_with_keys_in_integers_and_leaves_the_sums_float(exports):
+    found = kernels(exports("tflite", "int8").path)
+    assert found["BATCH_MATMUL", "INT8", "INT8", "INT8"] == SCORES
+    assert found["BATCH_MATMUL", "FLOAT32", "FLOAT32", "FLOAT32"] == PRODUCTS - SCORES
+    assert found["FULLY_CONNECTED", "FLOAT32", "INT8", "FLOAT32"] == DENSE
+
+
+def test_int4_weights_are_in_dense_layers_alone(exports):
+    found = kernels(exports("tflite", "int4-weight").path)
+    assert found["FULLY_CONNECTED", "FLOAT32", "INT4", "FLOAT32"] == DENSE
+    assert found["CONV_2D", "FLOAT32", "INT8", "FLOAT32"] == CONVOLUTIONS
+
+
 @pytest.mark.parametrize(
-    ("scheme", "share"), [("fp16", 0.7), ("int8-dynamic", 0.55), ("int8", 0.55)]
+    ("scheme", "io", "activations", "ends"),
+    [
+        ("int8-full", "int8", {"INT8"}, ["INT8", "INT8"]),
+        ("int8-full", "uint8", {"INT8", "UINT8"}, ["UINT8", "UINT8"]),
+        ("int16x8", "float32", {"INT16", "FLOAT32"}, ["FLOAT32", "FLOAT32"]),
+    ],
+)
+def test_integer_schemes_leave_no_float_between_the_ends(exports, scheme, io, activations, ends):
+    types = names("TensorType")
+    (graph,) = graph_of(exports("tflite", scheme, io).path).subgraphs
+    image, logits = int(graph.inputs[0]), int(graph.outputs[0])
+    assert [types[graph.tensors[i].type] for i in (image, logits)] == ends
+    found = {types[t.type] for i, t in enumerate(graph.tensors) if i not in (image, logits)}
+    # INT32 and INT64 are biases and shapes; int16x8 has int8 weights.
+    assert found - {"INT32", "INT64", "INT8"} == activations - set(ends) - {"INT8"}
+
+
+def test_squares_are_summed_before_anything_is_rounded(exports):
+    # A row times itself: the products of int8 meet in 32 bits.
+    found = kernels(exports("tflite", "int8-full", "int8").path)
+    assert found["BATCH_MATMUL", "INT8", "INT8", "INT8"] == PRODUCTS + NORMS
+
+
+@pytest.mark.parametrize(
+    ("scheme", "share"),
+    [("fp16", 0.7), ("int8-dynamic", 0.55), ("int8", 0.55), ("int16x8", 0.6), ("int4-weight", 0.5)],
 )
 def test_quantized_files_are_smaller(exports, scheme, share):
     whole = exports("tflite", "none").path.stat().st_size
     assert exports("tflite", scheme).path.stat().st_size < share * whole
 
 
-def test_calibrated_ranges_hold_what_the_images_reach(exports):
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(exports("tflite", "int8").path))
-    quantized = [
-        entry
-        for entry in interpreter.get_tensor_details()
-        if entry["dtype"].__name__ == "int8" and len(entry["quantization_parameters"]["scales"]) > 1
-    ]
-    # Weights of convolutions and dense layers have a scale per channel.
-    assert len(quantized) >= CONVOLUTIONS + DENSE - 1
+def test_weights_have_a_scale_per_channel_and_activations_one(exports):
+    (graph,) = graph_of(exports("tflite", "int8").path).subgraphs
+    types = names("TensorType")
+    for tensor in graph.tensors:
+        if types[tensor.type] != "INT8":
+            continue
+        scales = tensor.quantization.scale
+        constant = tensor.name.decode().endswith("/kernel")
+        assert len(scales) == (tensor.shape[0] if constant else 1), tensor.name
+        assert np.all(np.asarray(scales) > 0)
