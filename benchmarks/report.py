@@ -6,11 +6,21 @@ import re
 from pathlib import Path
 from typing import Any
 
-# Ours, the stock twin, and what the ratio of their latencies must not exceed.
-BOUNDS = {
-    "cct-export tflite none": 0.82,
-    "cct-export tflite int8-dynamic": 0.84,
-    "cct-export onnx none": 0.80,
+# What the ratio of two latencies must not exceed.
+LATENCIES = (
+    ("cct-export tflite none", "stock tflite float32", 0.82),
+    ("cct-export tflite int8-dynamic", "stock tflite dynamic", 0.84),
+    ("cct-export tflite int8", "stock tflite full", 0.25),
+    ("cct-export tflite int8", "cct-export tflite none", 0.50),
+    ("cct-export tflite int8-full", "stock tflite full", 0.85),
+    ("cct-export onnx none", "stock onnx float32", 0.80),
+    ("cct-export onnx int8", "stock onnx static", 0.32),
+)
+# Of int8 files: noise ratio in dB and top-1 agreement at least, points of accuracy lost at most.
+ACCURACIES = {
+    "cct-export tflite int8": (30, 0.98, 0.3),
+    "cct-export tflite int8-full": (20, 0.96, 0.7),
+    "cct-export onnx int8": (30, 0.98, 0.3),
 }
 SIZE_BOUND = 0.70
 DIFFERENCE_BOUND = "2e-5"
@@ -120,29 +130,53 @@ def _bounds(record: dict[str, Any], rows: dict[str, Any]) -> list[str]:
     """Returns the table of what this project promises."""
     threads = next(iter(record["roofline"]))
     found: list[tuple[str, str, str]] = []
-    for name, bound in BOUNDS.items():
-        twin = rows[rows[name]["twin"]]
-        reached = _number(ratio(rows[name], twin, threads), ".3f")
-        found.append((f"latency of {name} / {twin['name']}", f"{bound:.2f}", reached))
+    for name, other, bound in LATENCIES:
+        reached = _number(ratio(rows[name], rows[other], threads), ".3f")
+        found.append((f"latency of {name} / {other}", f"≤ {bound:.2f}", reached))
+    for name, bounds in ACCURACIES.items():
+        found += _accuracies(name, bounds, rows)
     sizes = [ratio(row, rows[row["twin"]]) for row in record["rows"] if row["ours"]]
     largest = max((size for size in sizes if size is not None), default=None)
-    found.append(("size, the largest of all schemes", f"{SIZE_BOUND:.2f}", _number(largest, ".3f")))
+    size = _number(largest, ".3f")
+    found.append(("size, the largest of all schemes", f"≤ {SIZE_BOUND:.2f}", size))
     exact = [rows[f"cct-export {format} none"].get("parity") for format in ("tflite", "onnx")]
     largest = max((parity["max_abs"] for parity in exact if parity), default=None)
     found.append(
         (
             "float32, largest difference of a logit to Keras",
-            DIFFERENCE_BOUND,
+            f"≤ {DIFFERENCE_BOUND}",
             _number(largest, ".1e"),
         )
     )
     cold = f"{record['cold_export_s']:.1f}"
     found.append(
-        ("`cct-export tflite` in a fresh process, proof included, s", EXPORT_BOUND_S, cold)
+        ("`cct-export tflite` in a fresh process, proof included, s", f"≤ {EXPORT_BOUND_S}", cold)
     )
-    lines = [f"| {what} | ≤ {bound} | {reached} |" for what, bound, reached in found]
+    lines = [f"| {what} | {bound} | {reached} |" for what, bound, reached in found]
     title = f"## Promised and reached, {threads} thread{'s' if threads > 1 else ''}"
     return [title, "", "| what | promised | reached |", "|---|---|---|", *lines, ""]
+
+
+def _accuracies(
+    name: str, bounds: tuple[float, float, float], rows: dict[str, Any]
+) -> list[tuple[str, str, str]]:
+    """Returns what is promised of a quantized file's answers, and what is reached."""
+    row = rows[name]
+    whole = rows["cct-export tflite none"]
+    if row["refused"] or whole["refused"]:
+        return [(name, "", "refused")]
+    sqnr_db, agreement, points = bounds
+    lost = 100 * (whole["accuracy"]["top1"] - row["accuracy"]["top1"])
+    images = f"{row['accuracy']['samples']:,} images"
+    return [
+        (f"SQNR of {name}, dB", f"≥ {sqnr_db}", f"{row['parity']['sqnr_db']:.1f}"),
+        (
+            f"top-1 agreement of {name}, near ties included",
+            f"≥ {agreement}",
+            f"{row['parity']['top1_agreement']:.3f}",
+        ),
+        (f"points of accuracy lost by {name}, {images}", f"≤ {points}", f"{lost:.2f}"),
+    ]
 
 
 def plot(record: dict[str, Any], path: Path) -> None:

@@ -75,14 +75,22 @@ def routes(model: str, data: str, folder: Path) -> Iterator[Route]:
 
 
 def _ours(model: str, data: str) -> Iterator[Route]:
-    integer = {"tflite": "full", "onnx": "static"}
+    static = {"tflite": "full", "onnx": "static"}
     for format, export in (
         ("tflite", cct_export.export_tflite),
         ("onnx", cct_export.export_onnx),
     ):
-        twins = {"none": "float32", "fp16": "fp16", "int8-dynamic": "dynamic"}
-        for scheme, twin in {**twins, "int8": integer[format]}.items():
-            precision = "int8" if "int8" in scheme else "float32"
+        twins = {
+            "none": "float32",
+            "fp16": "fp16",
+            "int8-dynamic": "dynamic",
+            "int8": static[format],
+            "int4-weight": "dynamic",
+        }
+        if format == "tflite":
+            twins |= {"int8-full": "full", "int16x8": "full"}
+        for scheme, twin in twins.items():
+            precision = "float32" if scheme in ("none", "fp16") else "int8"
 
             def make(path: Path, export: Any = export, scheme: str = scheme) -> None:
                 outcome = export(model, path, scheme, data=data)

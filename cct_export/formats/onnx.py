@@ -166,19 +166,31 @@ class _Writer:
             axis: that of the output channels.
         """
         name, grid = f"{step.output}/kernel", self.treatment.constants
-        if self.treatment.half:
-            half = self._stored(f"{name}/half", kernel, "float16")
-            return self._node("Cast", [half], name, to=self.onnx.TensorProto.FLOAT)
         if grid is None:
-            return self._constant(name, kernel)
+            return self._floats(name, kernel)
         return self._integers(name, np.moveaxis(kernel, axis, -1), grid, axis)
+
+    def _floats(self, name: str, array: Array) -> str:
+        """Adds a constant of the current step; engines fold the Cast when they read the file."""
+        if not self.treatment.half:
+            return self._constant(name, array)
+        half = self._stored(f"{name}/half", array, "float16")
+        return self._node("Cast", [half], name, to=self.onnx.TensorProto.FLOAT)
 
     def _integers(self, name: str, last: Array, grid: Grid, axis: int) -> str:
         """Adds a constant as integers with a scale per channel, the last axis of ``last``."""
         integers = np.moveaxis(grid.integers(last), -1, axis)
         stored = self._stored(f"{name}/integers", integers, f"int{grid.bits}")
-        scale = self._constant(f"{name}/scale", np.broadcast_to(grid.scale, last.shape[-1:]))
-        return self._node("DequantizeLinear", [stored, scale], name, axis=axis)
+        scale = np.broadcast_to(grid.scale, last.shape[-1:])
+        if self.treatment.inputs == "static":
+            scales = self._constant(f"{name}/scale", scale)
+            return self._node("DequantizeLinear", [stored, scales], name, axis=axis)
+        # Nothing multiplies these in integers. ONNX Runtime folds a Cast and a Mul when it reads
+        # the file; a DequantizeLinear it would run every time.
+        shape = [-1 if index == axis else 1 for index in range(last.ndim)]
+        scales = self._constant(f"{name}/scale", scale.reshape(shape))
+        reals = self._node("Cast", [stored], f"{name}/reals", to=self.onnx.TensorProto.FLOAT)
+        return self._node("Mul", [reals, scales], name)
 
     def _first(self, name: str) -> str:
         """Returns a map with the channels before rows and columns, as the current step reads it."""
@@ -312,7 +324,7 @@ class _Writer:
 
     @add.register
     def _(self, step: steps.AddConstant, x: str) -> None:
-        value = self._constant(f"{step.output}/value", step.value)
+        value = self._floats(f"{step.output}/value", step.value)
         self._node("Add", [self._last(x), value], step.output)
 
     @add.register

@@ -100,7 +100,7 @@ def quantize(
         weighted, constants = (step, None)
         if not as_floats:
             weighted, constants = _constants(step, scheme, mode, statistics, learn)
-        half = scheme.weights == "float16" and isinstance(step, steps.Conv | steps.Dense)
+        half = constants is None and _is_halved(step, scheme)
         if mode != "float" or constants or half:
             inputs = "static" if mode in _CALIBRATED else mode
             treatments[step.output] = Treatment(inputs, mode == "static", constants, half)
@@ -109,6 +109,13 @@ def quantize(
     if statistics is not None:
         grids = _grids(plan, chosen, scheme, statistics, methods)
     return QuantizedPlan(plan.swap(changed), grids, treatments, scheme.rows)
+
+
+def _is_halved(step: Step, scheme: QuantScheme) -> bool:
+    """Whether the constants of a step are float16: all weights, or what is left of them."""
+    if scheme.weights == "float16":
+        return isinstance(step, steps.Conv | steps.Dense | steps.AddConstant)
+    return scheme.rounds and isinstance(step, steps.AddConstant)
 
 
 def _constants(

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(ROOT))
-OURS = {"none", "fp16", "int8-dynamic", "int8"}
+OURS = {"none", "fp16", "int8-dynamic", "int8", "int4-weight"}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def record(results):
 @pytest.mark.slow
 def test_every_route_is_made_proven_and_timed(record):
     rows = {row["name"]: row for row in record["rows"]}
-    assert len(rows) == 9 + 8
+    assert len(rows) == 9 + 12
     for format in ("tflite", "onnx"):
         assert {f"cct-export {format} {scheme}" for scheme in OURS} < set(rows)
     for name, row in rows.items():
