@@ -16,7 +16,7 @@ from cct_export.data import picks
 from cct_export.draft import Draft, draft
 from cct_export.graph import steps
 from cct_export.graph.plan import Plan
-from cct_export.graph.quantized import QuantizedPlan
+from cct_export.graph.quantized import QuantizedPlan, tensors
 from cct_export.model.checkpoint import image_shape
 from cct_export.parity import logits_sqnr_db
 from cct_export.quantize.schemes import SCHEMES

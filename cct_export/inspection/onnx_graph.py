@@ -139,10 +139,19 @@ class Graph:
         self._root = {name: name for name in self.constants}
         self._scaled: set[str] = set()
         for node in self.steps:
-            if _kind(node) in _DECODERS and node.input and node.input[0] in self._root:
+            if self._decodes(node):
                 root = self._root[node.output[0]] = self._root[node.input[0]]
                 if _kind(node) == "DequantizeLinear":
                     self._scaled.add(root)
+
+    def _decodes(self, node: Any) -> bool:
+        """Tells whether an operator only brings a stored weight into its reals."""
+        root = self._root.get(node.input[0]) if node.input else None
+        if root is None or _kind(node) in _DECODERS:
+            return root is not None
+        # Integers that were cast, times their scales: what DequantizeLinear does.
+        integers = self.values[root].dtype.startswith(("int", "uint"))
+        return _kind(node) == "Mul" and integers and node.input[1] in self.constants
 
     def names(self) -> set[str]:
         """Returns the names of all tensors."""
@@ -180,7 +189,7 @@ class Graph:
     def _weights(self, node: Any) -> set[str]:
         """Returns the constants that an operator reads as weights."""
         kind = _kind(node)
-        if kind in _DECODERS and node.input and node.input[0] in self._root:
+        if self._decodes(node):
             return set()
         found = set()
         for slot, name in enumerate(node.input):

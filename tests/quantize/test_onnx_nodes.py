@@ -119,17 +119,22 @@ def test_int8_dynamic_multiplies_every_dense_weight_in_integers_and_no_product(e
         assert graph.type_of(node.input[1]) == "INT8"
 
 
-def test_int8_dynamic_convolves_in_float_on_int8_weights(exports):
-    graph = Graph(exports("onnx", "int8-dynamic").path)
+def test_int8_dynamic_convolves_in_float_on_int8_weights_that_are_decoded_once(exports):
+    from cct_export.runtimes.onnxruntime import kernels
+
+    path = exports("onnx", "int8-dynamic").path
+    graph = Graph(path)
     assert graph.count["Conv"] == WEIGHTED["Conv"]
     for node in graph.of("Conv"):
         before, weights = graph.makers(node)
-        assert weights == "DequantizeLinear"
+        assert weights == "Mul"
         assert "Quantize" not in before
-        stored = graph.maker[node.input[1]].input
-        assert graph.type_of(stored[0]) == "INT8"
-        channels = graph.constants[stored[0]].dims[0]
-        assert list(graph.constants[stored[1]].dims) == [channels]
+        reals, scales = graph.maker[node.input[1]].input
+        assert graph.type_of(graph.maker[reals].input[0]) == "INT8"
+        kernel = graph.constants[graph.maker[reals].input[0]]
+        assert list(graph.constants[scales].dims) == [kernel.dims[0], 1, 1, 1]
+    # Folded when the file is read: none of it runs.
+    assert not {"Cast", "DequantizeLinear", "Mul"} & set(kernels(path))
 
 
 def test_fp16_keeps_every_weight_in_half_the_bytes_and_its_ends_in_float32(exports):
@@ -137,7 +142,7 @@ def test_fp16_keeps_every_weight_in_half_the_bytes_and_its_ends_in_float32(expor
 
     graph = Graph(exports("onnx", "fp16").path)
     casts = [graph.maker[node.input[1]] for node in graph.of("Conv", *DENSE)]
-    # What multiplies two activations reads no stored weight; casts are folded when a file is read.
+    # What multiplies two activations reads no stored weight.
     stored = [node.input[0] for node in casts if node.op_type == "Cast"]
     assert len(stored) == sum(WEIGHTED.values()) + SMALL
     assert {graph.type_of(name) for name in stored} == {"FLOAT16"}

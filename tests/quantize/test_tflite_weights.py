@@ -11,6 +11,7 @@ SMALL = 1  # the scores of the pooling
 PRODUCTS = 5  # of two activations: scores and sums per block, and the pooled sum
 SCORES = 2
 NORMS = 5
+EMBEDDINGS = 1
 
 
 def graph_of(path):
@@ -50,7 +51,7 @@ def test_float_files_are_float_throughout(exports):
 
 def test_fp16_stores_every_weight_in_half_the_bytes(exports):
     found = kernels(exports("tflite", "fp16").path)
-    assert found["DEQUANTIZE", "FLOAT16", "FLOAT32"] == CONVOLUTIONS + DENSE + SMALL
+    assert found["DEQUANTIZE", "FLOAT16", "FLOAT32"] == CONVOLUTIONS + DENSE + SMALL + EMBEDDINGS
 
 
 def test_int8_dynamic_has_int8_weights_and_float_activations(exports):
