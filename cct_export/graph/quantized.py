@@ -68,6 +68,11 @@ class Treatment:
     constants: Grid | None = None
     half: bool = False
 
+    @property
+    def has_integers(self) -> bool:
+        """Whether anything the step reads, makes or holds is an integer."""
+        return self.inputs != "float" or self.output or self.constants is not None
+
 
 FLOAT = Treatment()
 

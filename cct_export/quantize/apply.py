@@ -100,7 +100,8 @@ def quantize(
         weighted, constants = (step, None)
         if not as_floats:
             weighted, constants = _constants(step, scheme, mode, statistics, learn)
-        half = constants is None and _is_halved(step, scheme)
+        half = constants is None and step.output not in floats and _is_halved(step, scheme)
+        weighted = _halved(weighted) if half else weighted
         if mode != "float" or constants or half:
             inputs = "static" if mode in _CALIBRATED else mode
             treatments[step.output] = Treatment(inputs, mode == "static", constants, half)
@@ -116,6 +117,18 @@ def _is_halved(step: Step, scheme: QuantScheme) -> bool:
     if scheme.weights == "float16":
         return isinstance(step, steps.Conv | steps.Dense | steps.AddConstant)
     return scheme.rounds and isinstance(step, steps.AddConstant)
+
+
+def _halved(step: Step) -> Step:
+    """Returns a step with its weights rounded to float16."""
+    if isinstance(step, steps.AddConstant):
+        return replace(step, value=_rounded(step.value))
+    assert isinstance(step, steps.Conv | steps.Dense), "one without weights"
+    return replace(step, kernel=_rounded(step.kernel))
+
+
+def _rounded(values: Array) -> Array:
+    return values.astype(np.float16).astype(np.float64)
 
 
 def _constants(

@@ -60,7 +60,7 @@ def errors(
             sums[1] += float(np.sum((true - x) ** 2))
 
         tensors(quantized, chunk, compare)
-    touched = [step for step in draft.plan.steps if step.output in quantized.treatments]
+    touched = [step for step in draft.plan.steps if quantized.treatment(step).has_integers]
     wanted = logits(QuantizedPlan(draft.plan), images) if sensitivity else None
     found = []
     for index, step in enumerate(touched):
