@@ -8,7 +8,6 @@ from statistics import median
 
 from cct_export.data.dataset import Images
 from cct_export.draft import Draft
-from cct_export.errors import InvalidRequest
 from cct_export.measurement.latency import time_files
 from cct_export.parity import logits_sqnr_db
 from cct_export.runtimes import engine_of
@@ -53,15 +52,7 @@ def keep(
         judges: images that the bound holds on.
         wanted: logits of the model for them.
         ranking: images that say which steps are the worst: those whose noise alone is largest.
-
-    Raises:
-        InvalidRequest: the scheme has no floats.
     """
-    if draft.scheme.integers_only:
-        raise InvalidRequest(
-            f"{draft.scheme.name} has integers only: no step can go back to float for "
-            f"{bound_db:g} dB; take int8"
-        )
     with tempfile.TemporaryDirectory() as folder:
         first, last = (Path(folder, f"{name}.{draft.spec.format}") for name in ("first", "last"))
         before = after = _reached(draft, calibration, first, judges, wanted)

@@ -49,6 +49,11 @@ def export_tuned(
         raise InvalidRequest("--max-drop is for --quantize auto, which chooses by it")
     chosen = scheme(spec.scheme, spec.format)
     found: dict[str, Any] = {}
+    if chosen.integers_only and wishes.min_sqnr_db is not None:
+        raise InvalidRequest(
+            f"{chosen.name} has integers only: no step can go back to float for "
+            f"{wishes.min_sqnr_db:g} dB; take int8"
+        )
     if chosen.rounds and (wishes.best_ranges or wishes.min_sqnr_db is not None):
         check(spec, chosen)
         dataset, shape = open_dataset(loaded, data_name), image_shape(loaded.model)

