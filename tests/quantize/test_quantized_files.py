@@ -194,8 +194,11 @@ def held_by_engine(content, images):
     return held
 
 
-# What LiteRT takes from tables; the rest is arithmetic, rounded once in another way than ours.
-TABLES = {"Gelu", "Rsqrt", "Softmax"}
+# How many places off LiteRT's curves are, which it takes from tables; arithmetic is rounded once, in
+# another way than ours. Of 16 bits the last 2 are open, and
+# of 1/sqrt, which falls steeply, the last 4.
+OFF = {("Gelu", 8): 2, ("Softmax", 8): 2, ("Rsqrt", 8): 2}
+OFF |= {("Gelu", 16): 4, ("Softmax", 16): 4, ("Rsqrt", 16): 16}
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -215,10 +218,11 @@ def test_every_step_makes_of_integers_what_the_simulation_makes_of_them(name, sc
         wanted = quantized_plan.compute(step, *map(reals, step.inputs))
         found = reals(step.output)
         steps_off = np.abs(found - wanted) / float(grids[step.output].scale)
-        assert steps_off.max() < (2.5 if step.kind in TABLES else 1.5), step.output
+        bits = grids[step.output].bits
+        assert steps_off.max() < OFF.get((step.kind, bits), 1) + 0.5, step.output
         if scheme == "int8-full":
-            # Few numbers are so near to the middle of two places.
-            assert np.mean(steps_off > 0.5) < 0.15, step.output
+            # Few numbers are near the middle of two places, but for the mean of 16 integers.
+            assert np.mean(steps_off > 0.5) < (0.5 if step.kind == "Mean" else 0.1), step.output
 
 
 @pytest.mark.parametrize("name", ["merged heads", "odd widths"])
@@ -288,15 +292,16 @@ def test_a_dead_convolution_is_no_reason_for_an_engine_to_refuse_a_file(scheme):
 
 
 @pytest.mark.parametrize("scheme", ["int8-full", "int16x8"])
-def test_a_row_without_variance_is_normalized_with_epsilon_in_integers_too(scheme):
-    plan = Plan((4, 1, 1), (steps.Rsqrt("logits", ("image",), 1000.0),))
+def test_epsilon_counts_in_integers_too(scheme):
+    # As much as the variance of nearly constant tokens does.
+    plan = Plan((4, 1, 1), (steps.Rsqrt("logits", ("image",), 50.0),))
     images = np.array([[0, 1, 10, 255]], np.uint8).reshape(1, 4, 1, 1)
     statistics = gather(plan, images, "four pixels")
     made = quantize(plan, BY_FORMAT["tflite"][scheme], statistics)
     found = run_tflite(emit(made, "tflite", scheme, "uint8"), images)
     grid = made.grids["logits"]
-    # LiteRT's table of the curve may be one or two places off.
-    np.testing.assert_allclose(found, tensors(made, images), rtol=0, atol=2.5 * float(grid.scale))
+    # Far more than LiteRT's table of the curve is off.
+    np.testing.assert_allclose(found, tensors(made, images), rtol=0, atol=16 * float(grid.scale))
 
 
 def test_a_plan_of_floats_and_its_empty_quantization_give_the_same_bytes():
