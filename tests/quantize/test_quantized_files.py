@@ -194,9 +194,9 @@ def held_by_engine(content, images):
     return held
 
 
-# How many places off LiteRT's curves are, which it takes from tables: of 16 bits the last 2 are open,
-# and of 1/sqrt, which falls steeply, the last 4. Arithmetic is rounded once, in another way than
-# ours.
+# How many places off LiteRT's curves are, which it takes from tables: of 16 bits the last 2 are
+# open, and of 1/sqrt, which falls steeply, the last 4. Arithmetic is rounded once, in another way
+# than ours.
 OFF = {("Gelu", 8): 2, ("Softmax", 8): 2, ("Rsqrt", 8): 2}
 OFF |= {("Gelu", 16): 4, ("Softmax", 16): 4, ("Rsqrt", 16): 16}
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -256,6 +257,57 @@ def test_a_flipped_byte_anywhere_is_refused_or_changes_nothing(record, gathered)
             continue
         for name, wanted in gathered.distributions.items():
             np.testing.assert_array_equal(read.distributions[name].counts, wanted.counts)
+
+
+def entry_changed(path, flag=0, version=0):
+    """Sets flags or the version of every entry in the list at the end of an archive."""
+    whole = bytearray(path.read_bytes())
+    place = whole.find(b"PK\x01\x02")
+    while place >= 0:
+        whole[place + 8] |= flag
+        whole[place + 6] = version or whole[place + 6]
+        place = whole.find(b"PK\x01\x02", place + 4)
+    path.write_bytes(whole)
+
+
+def entry_replaced(path, content):
+    """Puts other bytes in the place of the first histogram, in a sound archive."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    entries["counts_0.npy"] = content
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, held in entries.items():
+            archive.writestr(name, held)
+
+
+def compressed_bytes_replaced(path):
+    whole = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo("counts_0.npy")
+    start = entry.header_offset + 30 + len(entry.filename) + 20
+    whole[start : start + 8] = b"\xff" * 8
+    path.write_bytes(whole)
+
+
+HEADER = b"\x93NUMPY\x01\x00\x08\x00{'a': (\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        compressed_bytes_replaced,
+        lambda path: entry_changed(path, flag=1),
+        lambda path: entry_changed(path, version=99),
+        lambda path: entry_replaced(path, HEADER),
+        lambda path: entry_replaced(path, b""),
+        lambda path: entry_replaced(path, b"step,epoch"),
+    ],
+    ids=["bad deflate", "encrypted", "version", "broken header", "empty entry", "text entry"],
+)
+def test_a_damaged_archive_is_refused_however_numpy_and_zlib_fail(record, change):
+    change(record)
+    with pytest.raises(InvalidData, match=r"record\.npz is no calibration record"):
+        load(record)
 
 
 def test_an_array_in_place_of_an_archive_is_refused(tmp_path):
