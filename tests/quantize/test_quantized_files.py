@@ -311,3 +311,23 @@ def test_a_plan_of_floats_and_its_empty_quantization_give_the_same_bytes():
         assert emit(QuantizedPlan(plan), format, "none") == emit(
             quantize(plan, BY_FORMAT[format]["none"], None), format, "none"
         )
+
+
+def test_an_engine_clips_to_the_ends_of_a_symmetric_grid_that_the_simulation_clips_to():
+    plan = Plan(
+        (4, 4, 1),
+        (
+            steps.Reshape("rows", ("image",), (4, 4)),
+            steps.AddConstant("shifted", ("rows",), np.full(4, -128.0)),
+            steps.MatMul("product", ("shifted", "shifted")),
+            steps.Reshape("logits", ("product",), (16,)),
+        ),
+    )
+    images = random_images(plan, 4)
+    images[0, 0] = 0
+    statistics = gather(plan, np.clip(images, 60, 180), "without black and white")
+    made = quantize(plan, BY_FORMAT["tflite"]["int8-full"], statistics)
+    assert made.grids["shifted"].zero_point == 0
+    held = held_by_engine(emit(made, "tflite", "int8-full", "int8"), images)["shifted"]
+    grid = made.grids["shifted"]
+    assert (np.min(held), np.max(held)) == (grid.low, grid.high)
