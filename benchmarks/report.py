@@ -23,6 +23,8 @@ ACCURACIES = {
     "cct-export onnx int8": (30, 0.98, 0.3),
 }
 SIZE_BOUND = 0.70
+# The stock converter has nothing of the kind; what it is compared with is not as wide.
+WITHOUT_TWIN = ("cct-export tflite int16x8",)
 DIFFERENCE_BOUND = "2e-5"
 EXPORT_BOUND_S = "15"
 
@@ -135,10 +137,14 @@ def _bounds(record: dict[str, Any], rows: dict[str, Any]) -> list[str]:
         found.append((f"latency of {name} / {other}", f"≤ {bound:.2f}", reached))
     for name, bounds in ACCURACIES.items():
         found += _accuracies(name, bounds, rows)
-    sizes = [ratio(row, rows[row["twin"]]) for row in record["rows"] if row["ours"]]
+    sizes = [
+        ratio(row, rows[row["twin"]])
+        for row in record["rows"]
+        if row["ours"] and row["name"] not in WITHOUT_TWIN
+    ]
     largest = max((size for size in sizes if size is not None), default=None)
     size = _number(largest, ".3f")
-    found.append(("size, the largest of all schemes", f"≤ {SIZE_BOUND:.2f}", size))
+    found.append(("size, the largest of all schemes that stock has", f"≤ {SIZE_BOUND:.2f}", size))
     exact = [rows[f"cct-export {format} none"].get("parity") for format in ("tflite", "onnx")]
     largest = max((parity["max_abs"] for parity in exact if parity), default=None)
     found.append(

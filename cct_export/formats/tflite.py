@@ -98,7 +98,8 @@ class _Writer:
             return inside
         grid = self.quantized.grids[name]
         shifted = (grid.scale, grid.zero_point + 128)
-        outside = self.graph.tensor(name, (1, *self._shape(name)), "UINT8", grid=shifted)
+        shape = (1, *self._shape(name))
+        outside = self.graph.tensor(f"{name}/uint8", shape, "UINT8", grid=shifted)
         return self.graph.operator("QUANTIZE", [inside], outside, "QuantizeOptions")
 
     def _stored(self, name: str, wanted: str) -> int:
@@ -353,11 +354,20 @@ class _Writer:
 
     @add.register
     def _(self, step: steps.Rsqrt, x: int) -> int:
+        name, source = step.output, step.inputs[0]
         if self.treatment.inputs != "static":
-            shifted = self._new(step.inputs[0], f"{step.output}/shifted")
-            epsilon = self.graph.constant(f"{step.output}/epsilon", np.array(step.epsilon))
+            epsilon = self.graph.constant(f"{name}/epsilon", np.array(step.epsilon))
+            shifted = self._new(source, f"{name}/shifted")
             x = self._operator("ADD", [x, epsilon], shifted, "AddOptions")
-        # In integers the smallest step of the grid stands in for epsilon: 1/sqrt(0) is the largest.
+        elif shift := self.quantized.shift(step):
+            grid = self.quantized.grids[source]
+            top = 2 ** (grid.bits - 1) - 1
+            pair = (np.array([shift / top]), 0)
+            epsilon = self.graph.constant(
+                f"{name}/epsilon", np.array([top]), f"INT{grid.bits}", pair
+            )
+            shifted = self._new(source, f"{name}/shifted", grid)
+            x = self._operator("ADD", [x, epsilon], shifted, "AddOptions", potScaleInt16=False)
         return self._operator("RSQRT", [x], self._output(step))
 
     @add.register

@@ -1,13 +1,13 @@
 """A plan with integers in place of reals: which tensors are stored on which grid, and how."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from cct_export.graph.interpret import compute
 from cct_export.graph.plan import Plan
-from cct_export.graph.steps import Array, Conv, Step
+from cct_export.graph.steps import Array, Conv, Rsqrt, Step
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +106,17 @@ class QuantizedPlan:
             for step in self.plan.steps
         )
 
+    def shift(self, step: Rsqrt) -> float:
+        """Returns what integers add in place of epsilon: nothing if they are too coarse for it.
+
+        LiteRT refuses 1/sqrt(0) in 16 bits, so there it is one step of the grid at least.
+        """
+        grid = self.grids[step.inputs[0]]
+        finest = float(grid.scale)
+        if step.epsilon >= finest / 2:
+            return float(np.rint(step.epsilon / finest)) * finest
+        return finest if grid.bits == 16 else 0.0
+
     def compute(self, step: Step, *inputs: Array) -> Array:
         """Returns what a step makes of its inputs, as integer arithmetic would.
 
@@ -119,7 +130,12 @@ class QuantizedPlan:
         elif treatment.inputs == "dynamic":
             by_row = self.rows and not isinstance(step, Conv)
             inputs = tuple(_dynamic(x, 1 if by_row else x.ndim - 1) for x in inputs)
-        result = compute(step, *inputs)
+        if treatment.inputs == "static" and isinstance(step, Rsqrt):
+            grid = self.grids[step.inputs[0]]
+            inputs = (grid.snap(inputs[0] + self.shift(step)),)
+            step = replace(step, epsilon=0.0)
+        with np.errstate(divide="ignore"):  # 1/sqrt(0) is beyond the grid, whose end it becomes
+            result = compute(step, *inputs)
         return self.grids[step.output].snap(result) if treatment.output else result
 
 

@@ -1,5 +1,6 @@
 """Puts a plan on integers: which steps, on which grids, with which weights."""
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -17,6 +18,10 @@ from cct_export.specs import QuantScheme
 # allowed: there is nothing to gain, and these are the scores of the pooling and the logits, where
 # an error hurts most.
 SMALL = 0.01
+# Half of what XNNPACK takes.
+MOST_RESCALING = 128
+# Steps of a grid that a bias may be away from 0.
+MOST_STEPS = 2**24
 _CALIBRATED = ("static", "static-inputs")
 _MOVING = (steps.Reshape, steps.Transpose, steps.Columns, steps.MaxPool, steps.ZeroPad)
 
@@ -108,7 +113,7 @@ def quantize(
             changed[step.output] = [weighted]
     grids = {}
     if statistics is not None:
-        grids = _grids(plan, chosen, scheme, statistics, methods)
+        grids = _grids(plan, chosen, scheme, statistics, methods, treatments)
     return QuantizedPlan(plan.swap(changed), grids, treatments, scheme.rows)
 
 
@@ -172,6 +177,7 @@ def _grids(
     scheme: QuantScheme,
     statistics: Statistics,
     methods: str | Mapping[str, str],
+    treatments: Mapping[str, Treatment],
 ) -> dict[str, Grid]:
     """Returns the grid of every tensor that a static step reads or makes."""
     static = [step for step in plan.steps if chosen[step.output] in _CALIBRATED]
@@ -198,8 +204,35 @@ def _grids(
             method = method if scheme.bits == 8 else "min-max"
             values = statistics.distributions[name]
             range = ranges.METHODS[method](values, scheme.bits)
-            grids[name] = ranges.grid(range, scheme.bits, name in symmetric)
+            grid = ranges.grid(range, scheme.bits, name in symmetric)
+            grids[name] = _coarse_enough(grid, maker, grids, treatments.get(name))
     return grids
+
+
+def _coarse_enough(
+    grid: Grid, maker: Step, grids: Mapping[str, Grid], treatment: Treatment | None
+) -> Grid:
+    """Returns a grid whose steps are not too fine for the integers that it is made of.
+
+    Engines bring sums of products to the grid by a factor that must stay below 256; what is all
+    but constant over the calibration images would ask for more.
+    """
+    if treatment is None or not treatment.output:
+        return grid
+    scales = [float(grids[name].scale) for name in maker.inputs]
+    if treatment.constants is not None and not isinstance(maker, steps.AddConstant):
+        scales.append(float(np.max(treatment.constants.scale)))
+    elif isinstance(maker, steps.MeanSquare):
+        scales *= 2
+    if isinstance(maker, steps.Gelu | steps.Rsqrt):
+        return grid  # looked up, not rescaled
+    sums = (steps.Add, steps.AddConstant, steps.Subtract)
+    alike = isinstance(maker, sums) or type(maker) is steps.Mean
+    least = (max(scales) if alike else math.prod(scales)) / MOST_RESCALING
+    bias = getattr(maker, "bias", None)
+    if bias is not None:  # what ReLU cuts off must fit into the integers before it does
+        least = max(least, float(np.abs(bias).max()) / MOST_STEPS)
+    return replace(grid, scale=np.maximum(grid.scale, least))
 
 
 def _origin(plan: Plan, name: str, chosen: Mapping[str, str]) -> str:

@@ -33,10 +33,16 @@ def percentile(values: Distribution, bits: int) -> Range:
 
 
 def mse(values: Distribution, bits: int) -> Range:
-    """Returns the range with the least squared error of clipping and rounding together."""
-    candidates = _shrunk(values)
-    errors = [squared_error(values, grid(range, bits)) for range in candidates]
-    return candidates[int(np.argmin(errors))]
+    """Returns the range with the least squared error of clipping and rounding together.
+
+    The upper end is drawn in first, then the lower one.
+    """
+
+    def best(candidates: list[Range]) -> Range:
+        return min(candidates, key=lambda ends: squared_error(values, grid(ends, bits)))
+
+    _, high = best([(values.low, values.high * factor) for factor in _SHRINKING])
+    return best([(values.low * factor, high) for factor in _SHRINKING])
 
 
 def entropy(values: Distribution, bits: int) -> Range:
@@ -70,7 +76,7 @@ def grid(range: Range, bits: int, symmetric: bool = False) -> Grid:
         top = 2 ** (bits - 1) - 1
         room = _HEADROOM if bits == 16 else 1.0
         largest = max(-low, high) or 1.0
-        return Grid(np.array(largest * room / top), 0, -top, top)
+        return Grid(np.array(largest * room / top), 0, -top - 1, top)
     scale = (high - low) / 255 or 1.0
     return Grid(np.array(scale), round(-128 - low / scale), -128, 127)
 

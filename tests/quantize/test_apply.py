@@ -11,7 +11,7 @@ from cct_export.graph.expand import expand
 from cct_export.graph.fold import fold
 from cct_export.graph.plan import Plan
 from cct_export.quantize import ranges
-from cct_export.quantize.apply import FEW_WEIGHTS, modes, needed, pixels, quantize, shares
+from cct_export.quantize.apply import is_small, modes, needed, pixels, quantize, shares
 from cct_export.quantize.schemes import BY_FORMAT, SCHEMES
 from cct_export.quantize.statistics import gather
 from cct_export.specs import ModelSpec
@@ -41,7 +41,7 @@ def of_kind(plan, kind):
 
 def dense(plan, few):
     layers = of_kind(plan, steps.Dense)
-    found = [step.output for step in layers if (step.kernel.size < FEW_WEIGHTS) == few]
+    found = [step.output for step in layers if is_small(plan, step) == few]
     assert found
     return found
 
@@ -139,10 +139,12 @@ def test_kernels_lie_on_their_grids_or_are_left_as_they_are(plan, known, format,
         if not isinstance(step, steps.Conv | steps.Dense):
             continue
         grid = made.treatment(step).constants
-        small = isinstance(step, steps.Dense) and step.kernel.size < FEW_WEIGHTS
+        small = isinstance(step, steps.Dense) and is_small(plan, step)
         if not scheme.rounds or (small and not scheme.integers_only):
             assert grid is None
-            assert step.kernel is before.kernel
+            half = made.treatment(step).half
+            same = before.kernel.astype(np.float16) if half else before.kernel
+            np.testing.assert_array_equal(step.kernel, same)
             continue
         assert grid.bits == (4 if name == "int4-weight" and isinstance(step, steps.Dense) else 8)
         np.testing.assert_array_equal(grid.snap(step.kernel), step.kernel)
@@ -152,7 +154,9 @@ def test_kernels_lie_on_their_grids_or_are_left_as_they_are(plan, known, format,
 def test_float16_is_asked_of_every_kernel(plan):
     made = quantize(plan, SCHEMES["fp16"], None)
     halves = {step.output for step in made.plan.steps if made.treatment(step).half}
-    assert halves == {step.output for step in of_kind(plan, steps.Conv | steps.Dense)}
+    assert halves == {
+        step.output for step in of_kind(plan, steps.Conv | steps.Dense | steps.AddConstant)
+    }
 
 
 @pytest.mark.parametrize("scheme", [FULL, WIDE], ids=lambda scheme: scheme.name)
@@ -177,7 +181,7 @@ def test_the_second_operands_of_integer_products_are_symmetric(plan, known, sche
     assert len(products) == (1 if scheme is INT8 else 3)
     for step in products:
         grid = made.grids[step.inputs[1]]
-        assert (grid.zero_point, grid.low) == (0, -grid.high)
+        assert (grid.zero_point, grid.low) == (0, -grid.high - 1)
 
 
 @pytest.mark.parametrize("scheme", [INT8, FULL, WIDE], ids=lambda scheme: scheme.name)

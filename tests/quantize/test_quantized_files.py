@@ -21,7 +21,7 @@ from cct_export.graph.interpret import interpret
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan, tensors
 from cct_export.model.cct import CCT
-from cct_export.quantize.apply import FEW_WEIGHTS, quantize
+from cct_export.quantize.apply import is_small, quantize
 from cct_export.quantize.schemes import BY_FORMAT
 from cct_export.quantize.statistics import Statistics, gather
 from cct_export.specs import ExportSpec, ModelSpec
@@ -149,9 +149,8 @@ def type_names(content):
 def test_the_architectures_have_steps_that_every_scheme_quantizes():
     for name in ARCHITECTURES:
         plan = drawn(name, "tflite", "any").plan
-        sizes = [step.kernel.size for step in plan.steps if isinstance(step, steps.Dense)]
-        few = name in ("narrow", "no transformer")
-        assert (max(sizes) < FEW_WEIGHTS) == few
+        layers = [step for step in plan.steps if isinstance(step, steps.Dense)]
+        assert not all(is_small(plan, step) for step in layers)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
