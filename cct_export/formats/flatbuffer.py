@@ -18,6 +18,14 @@ _STORED = {
     "INT64": np.int64,
 }
 
+# The first versions of operators that take 8 and 16 bits; 1 and 1 for what is not here.
+_VERSIONS = {
+    "ADD": (2, 4), "BATCH_MATMUL": (2, 3), "CONV_2D": (3, 4), "DEQUANTIZE": (2, 3),
+    "FULLY_CONNECTED": (5, 7), "GELU": (2, 2), "MAX_POOL_2D": (2, 3), "MEAN": (2, 3),
+    "MUL": (2, 4), "PAD": (2, 3), "PADV2": (2, 2), "RSQRT": (2, 3), "SLICE": (2, 4),
+    "SOFTMAX": (2, 3), "SUB": (2, 5), "TRANSPOSE": (2, 4),
+}  # fmt: skip
+
 
 class FlatGraph:
     """A graph for one image; every activation has the batch axis.
@@ -114,14 +122,15 @@ class FlatGraph:
             inputs: tensors; −1 where an optional one is missing.
             output: tensor that it makes.
             options: name of its options in the schema, such as ``Conv2DOptions``.
-            version: of the operator, as LiteRT counts them.
+            version: of the operator at least, as LiteRT counts them; types of inputs may ask for
+                a later one.
             **fields: of the options, by the schema's names.
 
         Returns:
             ``output``.
         """
         operator = self.schema.OperatorT()
-        operator.opcodeIndex = self._code(kind, version)
+        operator.opcodeIndex = self._code(kind, max(version, self._version(kind, inputs)))
         operator.inputs = np.asarray(inputs, np.int32)
         operator.outputs = np.asarray([output], np.int32)
         if options:
@@ -131,6 +140,14 @@ class FlatGraph:
                 setattr(operator.builtinOptions, name, value)
         self.graph.operators.append(operator)
         return output
+
+    def _version(self, kind: str, inputs: list[int]) -> int:
+        """Returns the first version that takes the types of the inputs."""
+        types = {self.graph.tensors[index].type for index in inputs if index >= 0}
+        eight, sixteen = _VERSIONS.get(kind, (1, 1))
+        if self.schema.TensorType.INT16 in types:
+            return sixteen
+        return eight if self.schema.TensorType.INT8 in types else 1
 
     def _code(self, kind: str, version: int) -> int:
         if (kind, version) not in self._codes:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cct_export.errors import InvalidRequest, MissingDependency
+from cct_export.formats.nodes import NodeList
 from cct_export.graph import steps
 from cct_export.graph.expand import expand
 from cct_export.graph.plan import Plan
@@ -83,7 +84,7 @@ def chosen_opset(spec: ExportSpec, allowed: range, default: int) -> int:
     return opset
 
 
-class _Writer:
+class _Writer(NodeList):
     """Writes the steps of a plan as nodes.
 
     Convolutions and pools want channels first, all else channels last. A tensor is transposed when
@@ -92,17 +93,12 @@ class _Writer:
     """
 
     def __init__(self, quantized: QuantizedPlan, spec: ExportSpec, opset: int) -> None:
-        import onnx
-
-        self.onnx = onnx
+        super().__init__(opset)
         self.quantized = quantized
         self.plan = quantized.plan
         self.io = spec.io
         self.batch: int | str = "batch" if spec.dynamic_batch else 1
         self.unsigned = spec.target == "x86"
-        self.opset = opset
-        self.nodes: list[Any] = []
-        self.constants: dict[str, Any] = {}
         self.channels_first: set[str] = set()
         self.made: set[str] = set()
         self.treatment = Treatment()
@@ -112,50 +108,15 @@ class _Writer:
         for step in self.plan.steps:
             self.treatment = self.quantized.treatment(step)
             self.add(step, *step.inputs)
-        helper, plan = self.onnx.helper, self.plan
-        types = {plan.INPUT: self.io, plan.output: "float32"}
-        ends = [
-            helper.make_tensor_value_info(
-                name,
-                helper.np_dtype_to_tensor_dtype(np.dtype(type)),
-                [self.batch, *plan.shapes[name]],
-            )
-            for name, type in types.items()
-        ]
-        graph = helper.make_graph(
-            self.nodes, "cct", ends[:1], ends[1:], list(self.constants.values())
-        )
-        opset = helper.make_opsetid("", self.opset)
-        model = helper.make_model(graph, opset_imports=[opset], producer_name="cct-export")
-        # The oldest file format that has the opset: older engines read the file, too.
-        model.ir_version = helper.find_min_ir_version_for([opset])
-        content: bytes = model.SerializeToString()
-        return content
+        plan = self.plan
+        image = (plan.INPUT, self.io, [self.batch, *plan.shapes[plan.INPUT]])
+        logits = (plan.output, "float32", [self.batch, *plan.shapes[plan.output]])
+        return self.serialize(image, logits)
 
     @singledispatchmethod
     def add(self, step: Step, *inputs: str) -> None:
         """Adds the nodes of a step."""
         raise TypeError(f"ONNX has no operator for {step.kind}")
-
-    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        node = self.onnx.helper.make_node(kind, inputs, [output], output, **attributes)
-        self.nodes.append(node)
-        return output
-
-    def _constant(self, name: str, array: np.ndarray) -> str:
-        """Adds a constant, once per name, as int64 if it holds integers, else as float32."""
-        return self._stored(name, array, "int64" if array.dtype.kind == "i" else "float32")
-
-    def _stored(self, name: str, array: np.ndarray, type: str) -> str:
-        helper, proto = self.onnx.helper, self.onnx.TensorProto
-        kind = {"int4": proto.INT4}.get(type) or helper.np_dtype_to_tensor_dtype(np.dtype(type))
-        if type == "int4":
-            flat = array.astype(np.int64).reshape(-1)
-            self.constants[name] = helper.make_tensor(name, kind, array.shape, flat)
-        else:
-            stored = np.ascontiguousarray(array.astype(type))
-            self.constants[name] = self.onnx.numpy_helper.from_array(stored, name)
-        return name
 
     def _weights(self, step: steps.Conv | steps.Dense, kernel: Array, axis: int) -> str:
         """Adds the kernel of the current step, stored as its treatment says.
@@ -173,24 +134,24 @@ class _Writer:
     def _floats(self, name: str, array: Array) -> str:
         """Adds a constant of the current step; engines fold the Cast when they read the file."""
         if not self.treatment.half:
-            return self._constant(name, array)
-        half = self._stored(f"{name}/half", array, "float16")
-        return self._node("Cast", [half], name, to=self.onnx.TensorProto.FLOAT)
+            return self.constant(name, array)
+        half = self.stored(f"{name}/half", array, "float16")
+        return self.node("Cast", [half], name, to=self.onnx.TensorProto.FLOAT)
 
     def _integers(self, name: str, last: Array, grid: Grid, axis: int) -> str:
         """Adds a constant as integers with a scale per channel, the last axis of ``last``."""
         integers = np.moveaxis(grid.integers(last), -1, axis)
-        stored = self._stored(f"{name}/integers", integers, f"int{grid.bits}")
+        stored = self.stored(f"{name}/integers", integers, f"int{grid.bits}")
         scale = np.broadcast_to(grid.scale, last.shape[-1:])
         if self.treatment.inputs == "static":
-            scales = self._constant(f"{name}/scale", scale)
-            return self._node("DequantizeLinear", [stored, scales], name, axis=axis)
+            scales = self.constant(f"{name}/scale", scale)
+            return self.node("DequantizeLinear", [stored, scales], name, axis=axis)
         # Nothing multiplies these in integers. ONNX Runtime folds a Cast and a Mul when it reads
         # the file; a DequantizeLinear it would run every time.
         shape = [-1 if index == axis else 1 for index in range(last.ndim)]
-        scales = self._constant(f"{name}/scale", scale.reshape(shape))
-        reals = self._node("Cast", [stored], f"{name}/reals", to=self.onnx.TensorProto.FLOAT)
-        return self._node("Mul", [reals, scales], name)
+        scales = self.constant(f"{name}/scale", scale.reshape(shape))
+        reals = self.node("Cast", [stored], f"{name}/reals", to=self.onnx.TensorProto.FLOAT)
+        return self.node("Mul", [reals, scales], name)
 
     def _first(self, name: str) -> str:
         """Returns a map with the channels before rows and columns, as the current step reads it."""
@@ -207,7 +168,7 @@ class _Writer:
     def _transposed(self, name: str, output: str, order: list[int]) -> str:
         """Returns the tensor in another order, made once for all who read it."""
         if output not in self.made:
-            self.made.add(self._node("Transpose", [name], output, perm=order))
+            self.made.add(self.node("Transpose", [name], output, perm=order))
         return output
 
     def _read(self, name: str, stored: str) -> str:
@@ -221,7 +182,7 @@ class _Writer:
         if pixels and self.treatment.inputs != "static":
             if f"{stored}/float" not in self.made:
                 to = self.onnx.TensorProto.FLOAT
-                self.made.add(self._node("Cast", [stored], f"{stored}/float", to=to))
+                self.made.add(self.node("Cast", [stored], f"{stored}/float", to=to))
             return f"{stored}/float"
         maker = self.plan.maker(name)
         on_grid = maker is not None and self.quantized.treatment(maker).output
@@ -237,22 +198,22 @@ class _Writer:
         """Adds the pair that puts a tensor on its grid; of pixels ``as_is`` the second half."""
         shift = 128 if self.unsigned or as_is else 0
         type = "uint8" if shift else "int8"
-        scale = self._constant(f"{output}/scale", np.array(grid.scale))
-        zero = self._stored(f"{output}/zero_point", np.array(grid.zero_point + shift), type)
+        scale = self.constant(f"{output}/scale", np.array(grid.scale))
+        zero = self.stored(f"{output}/zero_point", np.array(grid.zero_point + shift), type)
         integers = stored
         if not as_is:
-            integers = self._node("QuantizeLinear", [stored, scale, zero], f"{output}/integers")
-        self._node("DequantizeLinear", [integers, scale, zero], output)
+            integers = self.node("QuantizeLinear", [stored, scale, zero], f"{output}/integers")
+        self.node("DequantizeLinear", [integers, scale, zero], output)
 
     def _on_map(self, kind: str, step: Step, inputs: list[str], **attributes: Any) -> str:
         """Adds a node whose output has its channels first."""
         self.channels_first.add(step.output)
-        return self._node(kind, inputs, step.output, **attributes)
+        return self.node(kind, inputs, step.output, **attributes)
 
     @add.register
     def _(self, step: steps.Scale, x: str) -> None:
-        scale = self._constant(f"{step.output}/scale", step.scale)
-        self._node("Mul", [self._last(x), scale], step.output)
+        scale = self.constant(f"{step.output}/scale", step.scale)
+        self.node("Mul", [self._last(x), scale], step.output)
 
     @add.register
     def _(self, step: steps.Conv, x: str) -> None:
@@ -265,7 +226,7 @@ class _Writer:
         attributes = {"strides": step.strides, "pads": _pads(step.pads)}
         attributes["kernel_shape"] = step.kernel.shape[:2]
         if step.relu:
-            y = self._node("Conv", inputs, f"{step.output}/sum", **attributes)
+            y = self.node("Conv", inputs, f"{step.output}/sum", **attributes)
             self._on_map("Relu", step, [y])
         else:
             self._on_map("Conv", step, inputs, **attributes)
@@ -274,17 +235,17 @@ class _Writer:
         """Adds the bias: of an integer convolution as fine as the products it is added to."""
         name, constants = f"{step.output}/bias", self.treatment.constants
         if self.treatment.inputs != "static" or constants is None:
-            return self._constant(name, bias)
+            return self.constant(name, bias)
         scale = self.quantized.grids[step.inputs[0]].scale * constants.scale
-        stored = self._stored(f"{name}/integers", np.rint(bias / scale), "int32")
-        scales = self._constant(f"{name}/scale", scale)
-        return self._node("DequantizeLinear", [stored, scales], name, axis=0)
+        stored = self.stored(f"{name}/integers", np.rint(bias / scale), "int32")
+        scales = self.constant(f"{name}/scale", scale)
+        return self.node("DequantizeLinear", [stored, scales], name, axis=0)
 
     @add.register
     def _(self, step: steps.ZeroPad, x: str) -> None:
         (above, below), (left, right) = step.pads
         amounts = np.array([0, 0, above, left, 0, 0, below, right])
-        pads = self._constant(f"{step.output}/amounts", amounts)
+        pads = self.constant(f"{step.output}/amounts", amounts)
         self._on_map("Pad", step, [self._first(x), pads])
 
     @add.register
@@ -301,39 +262,39 @@ class _Writer:
     @add.register
     def _(self, step: steps.Reshape, x: str) -> None:
         # 0 is the size that the axis has: the batch may be any.
-        to = self._constant(f"{step.output}/shape", np.array([0, *step.to]))
-        self._node("Reshape", [self._last(x), to], step.output)
+        to = self.constant(f"{step.output}/shape", np.array([0, *step.to]))
+        self.node("Reshape", [self._last(x), to], step.output)
 
     @add.register
     def _(self, step: steps.Transpose, x: str) -> None:
         order = [0, *(axis + 1 for axis in step.order)]
-        self._node("Transpose", [self._last(x)], step.output, perm=order)
+        self.node("Transpose", [self._last(x)], step.output, perm=order)
 
     @add.register
     def _(self, step: steps.Columns, x: str) -> None:
         bounds = {"start": step.start, "stop": step.stop, "axis": -1}
         constants = [
-            self._constant(f"{step.output}/{key}", np.array([value]))
+            self.constant(f"{step.output}/{key}", np.array([value]))
             for key, value in bounds.items()
         ]
-        self._node("Slice", [self._last(x), *constants], step.output)
+        self.node("Slice", [self._last(x), *constants], step.output)
 
     @add.register
     def _(self, step: steps.Add, x: str, y: str) -> None:
-        self._node("Add", [self._last(x), self._last(y)], step.output)
+        self.node("Add", [self._last(x), self._last(y)], step.output)
 
     @add.register
     def _(self, step: steps.AddConstant, x: str) -> None:
         value = self._floats(f"{step.output}/value", step.value)
-        self._node("Add", [self._last(x), value], step.output)
+        self.node("Add", [self._last(x), value], step.output)
 
     @add.register
     def _(self, step: steps.Subtract, x: str, y: str) -> None:
-        self._node("Sub", [self._last(x), self._last(y)], step.output)
+        self.node("Sub", [self._last(x), self._last(y)], step.output)
 
     @add.register
     def _(self, step: steps.Multiply, x: str, y: str) -> None:
-        self._node("Mul", [self._last(x), self._last(y)], step.output)
+        self.node("Mul", [self._last(x), self._last(y)], step.output)
 
     @add.register
     def _(self, step: steps.Mean, x: str) -> None:
@@ -342,50 +303,50 @@ class _Writer:
     @add.register
     def _(self, step: steps.MeanSquare, x: str) -> None:
         read = self._last(x)
-        self._mean(self._node("Mul", [read, read], f"{step.output}/square"), step.output)
+        self._mean(self.node("Mul", [read, read], f"{step.output}/square"), step.output)
 
     def _mean(self, x: str, output: str) -> None:
         if self.opset < _AXES_AS_INPUT:
-            self._node("ReduceMean", [x], output, axes=[-1], keepdims=1)
+            self.node("ReduceMean", [x], output, axes=[-1], keepdims=1)
         else:
-            axes = self._constant("last_axis", np.array([-1]))
-            self._node("ReduceMean", [x, axes], output, keepdims=1)
+            axes = self.constant("last_axis", np.array([-1]))
+            self.node("ReduceMean", [x, axes], output, keepdims=1)
 
     @add.register
     def _(self, step: steps.Rsqrt, x: str) -> None:
         name = step.output
-        epsilon = self._constant(f"{name}/epsilon", np.array(step.epsilon))
-        shifted = self._node("Add", [self._last(x), epsilon], f"{name}/shifted")
-        root = self._node("Sqrt", [shifted], f"{name}/root")
-        self._node("Reciprocal", [root], name)
+        epsilon = self.constant(f"{name}/epsilon", np.array(step.epsilon))
+        shifted = self.node("Add", [self._last(x), epsilon], f"{name}/shifted")
+        root = self.node("Sqrt", [shifted], f"{name}/root")
+        self.node("Reciprocal", [root], name)
 
     @add.register
     def _(self, step: steps.Normalize, x: str) -> None:
         width = self.plan.shapes[step.output][-1]
         if step.gamma is None:
-            gamma = self._constant(f"ones_{width}", np.ones(width))
+            gamma = self.constant(f"ones_{width}", np.ones(width))
         else:
-            gamma = self._constant(f"{step.output}/gamma", step.gamma)
+            gamma = self.constant(f"{step.output}/gamma", step.gamma)
         inputs = [self._last(x), gamma]
         if step.beta is not None:
-            inputs.append(self._constant(f"{step.output}/beta", step.beta))
+            inputs.append(self.constant(f"{step.output}/beta", step.beta))
         self._normalization(step, inputs)
 
     def _normalization(self, step: steps.Normalize, inputs: list[str]) -> None:
         (x,) = step.inputs
         epsilon = step.epsilon
         if not isinstance(self.plan.maker(x), steps.Add) or not self.plan.only_reader(x):
-            self._node("LayerNormalization", inputs, step.output, epsilon=epsilon)
+            self.node("LayerNormalization", inputs, step.output, epsilon=epsilon)
             return
         # ONNX Runtime fuses a sum that nothing else reads with the normalization, into a kernel
         # that takes four times as long as both (33.6 against 6.7 µs for 64 tokens of width 128).
         # It does not look through a Reshape, which costs nothing.
         shape = self.plan.shapes[x]
-        apart = self._constant(f"{step.output}/apart", np.array([0, 1, *shape]))
-        inputs[0] = self._node("Reshape", [x, apart], f"{x}/apart")
-        y = self._node("LayerNormalization", inputs, f"{step.output}/normal", epsilon=epsilon)
-        back = self._constant(f"{step.output}/shape", np.array([0, *shape]))
-        self._node("Reshape", [y, back], step.output)
+        apart = self.constant(f"{step.output}/apart", np.array([0, 1, *shape]))
+        inputs[0] = self.node("Reshape", [x, apart], f"{x}/apart")
+        y = self.node("LayerNormalization", inputs, f"{step.output}/normal", epsilon=epsilon)
+        back = self.constant(f"{step.output}/shape", np.array([0, *shape]))
+        self.node("Reshape", [y, back], step.output)
 
     @add.register
     def _(self, step: steps.Dense, x: str) -> None:
@@ -396,12 +357,12 @@ class _Writer:
         rank = len(self.plan.shapes[step.output])
         plain = self.treatment.inputs == "float"
         if rank == 1 and step.bias is not None and plain:
-            self._node("Gemm", [read, kernel, self._bias(step)], step.output)
+            self.node("Gemm", [read, kernel, self._bias(step)], step.output)
         elif step.bias is None:
-            self._node("MatMul", [read, kernel], step.output)
+            self.node("MatMul", [read, kernel], step.output)
         else:
-            product = self._node("MatMul", [read, kernel], f"{step.output}/product")
-            self._node("Add", [product, self._bias(step)], step.output)
+            product = self.node("MatMul", [read, kernel], f"{step.output}/product")
+            self.node("Add", [product, self._bias(step)], step.output)
 
     def _dynamic_dense(self, step: steps.Dense, x: str) -> None:
         """Adds a product in integers whose range is found at run time."""
@@ -410,49 +371,49 @@ class _Writer:
         parts = [f"{name}/input", f"{name}/input_scale", f"{name}/input_zero_point"]
         node = self.onnx.helper.make_node("DynamicQuantizeLinear", [x], parts, f"{name}/quantize")
         self.nodes.append(node)
-        kernel = self._stored(f"{name}/kernel", grid.integers(step.kernel), "int8")
-        sums = self._node("MatMulInteger", [parts[0], kernel, parts[2]], f"{name}/integer_sums")
-        reals = self._node("Cast", [sums], f"{name}/reals", to=self.onnx.TensorProto.FLOAT)
-        scales = self._constant(f"{name}/kernel_scale", grid.scale)
-        scale = self._node("Mul", [parts[1], scales], f"{name}/scale")
+        kernel = self.stored(f"{name}/kernel", grid.integers(step.kernel), "int8")
+        sums = self.node("MatMulInteger", [parts[0], kernel, parts[2]], f"{name}/integer_sums")
+        reals = self.node("Cast", [sums], f"{name}/reals", to=self.onnx.TensorProto.FLOAT)
+        scales = self.constant(f"{name}/kernel_scale", grid.scale)
+        scale = self.node("Mul", [parts[1], scales], f"{name}/scale")
         if step.bias is None:
-            self._node("Mul", [reals, scale], name)
+            self.node("Mul", [reals, scale], name)
         else:
-            product = self._node("Mul", [reals, scale], f"{name}/product")
-            self._node("Add", [product, self._bias(step)], name)
+            product = self.node("Mul", [reals, scale], f"{name}/product")
+            self.node("Add", [product, self._bias(step)], name)
 
     def _bias(self, step: steps.Dense) -> str:
         assert step.bias is not None, "asked for the bias of a dense layer without"
-        return self._constant(f"{step.output}/bias", step.bias)
+        return self.constant(f"{step.output}/bias", step.bias)
 
     @add.register
     def _(self, step: steps.Gelu, x: str) -> None:
         name, x = step.output, self._last(x)
         if self.opset >= _GELU:
-            self._node("Gelu", [x], name, approximate="tanh" if step.tanh else "none")
+            self.node("Gelu", [x], name, approximate="tanh" if step.tanh else "none")
             return
 
         def scalar(part: str, value: float) -> str:
-            return self._constant(f"{name}/{part}", np.array(value))
+            return self.constant(f"{name}/{part}", np.array(value))
 
         if step.tanh:
-            square = self._node("Mul", [x, x], f"{name}/square")
-            cube = self._node("Mul", [square, x], f"{name}/cube")
-            small = self._node("Mul", [cube, scalar("factor", 0.044715)], f"{name}/small")
-            inner = self._node("Add", [x, small], f"{name}/inner")
+            square = self.node("Mul", [x, x], f"{name}/square")
+            cube = self.node("Mul", [square, x], f"{name}/cube")
+            small = self.node("Mul", [cube, scalar("factor", 0.044715)], f"{name}/small")
+            inner = self.node("Add", [x, small], f"{name}/inner")
             scale = scalar("scale", math.sqrt(2 / math.pi))
-            scaled = self._node("Mul", [inner, scale], f"{name}/scaled")
-            curve = self._node("Tanh", [scaled], f"{name}/curve")
+            scaled = self.node("Mul", [inner, scale], f"{name}/scaled")
+            curve = self.node("Tanh", [scaled], f"{name}/curve")
         else:
-            scaled = self._node("Div", [x, scalar("scale", math.sqrt(2))], f"{name}/scaled")
-            curve = self._node("Erf", [scaled], f"{name}/curve")
-        raised = self._node("Add", [curve, scalar("one", 1.0)], f"{name}/raised")
-        twice = self._node("Mul", [x, raised], f"{name}/twice")
-        self._node("Mul", [twice, scalar("half", 0.5)], name)
+            scaled = self.node("Div", [x, scalar("scale", math.sqrt(2))], f"{name}/scaled")
+            curve = self.node("Erf", [scaled], f"{name}/curve")
+        raised = self.node("Add", [curve, scalar("one", 1.0)], f"{name}/raised")
+        twice = self.node("Mul", [x, raised], f"{name}/twice")
+        self.node("Mul", [twice, scalar("half", 0.5)], name)
 
     @add.register
     def _(self, step: steps.Softmax, x: str) -> None:
-        self._node("Softmax", [self._last(x)], step.output, axis=-1)
+        self.node("Softmax", [self._last(x)], step.output, axis=-1)
 
     @add.register
     def _(self, step: steps.MatMul, a: str, b: str) -> None:
@@ -460,8 +421,8 @@ class _Writer:
         if step.transpose_b:
             leading = range(len(self.plan.shapes[b]) - 1)
             order = [*leading, len(leading) + 1, len(leading)]
-            columns = self._node("Transpose", [columns], f"{step.output}/transposed", perm=order)
-        self._node("MatMul", [self._last(a), columns], step.output)
+            columns = self.node("Transpose", [columns], f"{step.output}/transposed", perm=order)
+        self.node("MatMul", [self._last(a), columns], step.output)
 
 
 def _pads(pads: steps.Pads) -> list[int]:

@@ -22,13 +22,6 @@ from cct_export.specs import ExportSpec
 WITHOUT_GAIN: tuple[str, ...] = ()
 # Raw pixels: int8 is the pixel minus 128.
 _PIXELS = {"int8": ("INT8", -128), "uint8": ("UINT8", 0)}
-# The first versions of operators that take 8 and 16 bits; 1 and 1 for what is not here.
-_VERSIONS = {
-    "ADD": (2, 4), "BATCH_MATMUL": (2, 3), "CONV_2D": (3, 4), "DEQUANTIZE": (2, 3),
-    "FULLY_CONNECTED": (5, 7), "GELU": (2, 2), "MAX_POOL_2D": (2, 3), "MEAN": (2, 3),
-    "MUL": (2, 4), "PAD": (2, 3), "PADV2": (2, 2), "RSQRT": (2, 3), "SLICE": (2, 4),
-    "SOFTMAX": (2, 3), "SUB": (2, 5), "TRANSPOSE": (2, 4),
-}  # fmt: skip
 
 
 def primitives(plan: Plan, spec: ExportSpec) -> Plan:
@@ -109,12 +102,12 @@ class _Writer:
         (given,) = (self.tensors[n, kind] for n, kind in list(self.tensors) if n == name)
         if wanted == "float":
             converted = self.graph.tensor(f"{name}/float", (1, *self._shape(name)))
-            self._operator("DEQUANTIZE", [given], converted, "DequantizeOptions", version=2)
+            self.graph.operator("DEQUANTIZE", [given], converted, "DequantizeOptions", version=2)
         elif name == self.plan.INPUT and self.io == "int8" and _is_pixels(self.quantized, name):
             converted = given
         else:
             converted = self._new(name, f"{name}/integers", self.quantized.grids[name])
-            self._operator("QUANTIZE", [given], converted, "QuantizeOptions")
+            self.graph.operator("QUANTIZE", [given], converted, "QuantizeOptions")
         self.tensors[name, wanted] = converted
         return converted
 
@@ -148,20 +141,6 @@ class _Writer:
         on_grid = self.treatment.output
         return self._new(step.output, grid=self.quantized.grids[step.output] if on_grid else None)
 
-    def _operator(
-        self, kind: str, inputs: list[int], output: int, options: str = "", **fields: Any
-    ) -> int:
-        """Adds an operator in the version that its inputs need."""
-        types = {self.graph.graph.tensors[index].type for index in inputs if index >= 0}
-        schema = self.graph.schema.TensorType
-        eight, sixteen = _VERSIONS.get(kind, (1, 1))
-        version = fields.pop("version", 1)
-        if schema.INT8 in types:
-            version = max(version, eight)
-        if schema.INT16 in types:
-            version = max(version, sixteen)
-        return self.graph.operator(kind, inputs, output, options, version, **fields)
-
     def _constant(self, name: str, array: Array, channels_first: bool = False) -> int:
         """Adds a constant of the current step, in the type that its treatment asks for.
 
@@ -176,7 +155,7 @@ class _Writer:
                 return self.graph.constant(name, array)
             half = self.graph.constant(f"{name}/half", array, "FLOAT16")
             whole = self.graph.tensor(name, array.shape)
-            return self.graph.operator("DEQUANTIZE", [half], whole, "DequantizeOptions", 3)
+            return self.graph.operator("DEQUANTIZE", [half], whole, "DequantizeOptions", version=3)
         last = np.moveaxis(array, 0, -1) if channels_first else array
         integers = grid.integers(last)
         stored = np.moveaxis(integers, -1, 0) if channels_first else integers
@@ -198,7 +177,7 @@ class _Writer:
     def _elementwise(self, kind: str, step: Step, x: int, y: int) -> int:
         fields = {} if kind == "MUL" else {"potScaleInt16": False}
         options = f"{kind.capitalize()}Options"
-        return self._operator(kind, [x, y], self._output(step), options, **fields)
+        return self.graph.operator(kind, [x, y], self._output(step), options, **fields)
 
     @add.register
     def _(self, step: steps.Scale, x: int) -> int:
@@ -210,7 +189,7 @@ class _Writer:
         if step.pads != steps.NO_PADS:
             x = self._pad(f"{step.output}/padding", x, step.inputs[0], step.pads, 0.0)
         kernel = self._constant(f"{step.output}/kernel", step.kernel.transpose(3, 0, 1, 2), True)
-        return self._operator(
+        return self.graph.operator(
             "CONV_2D",
             [x, kernel, self._bias(step)],
             self._output(step),
@@ -234,14 +213,14 @@ class _Writer:
         padded = self._new(source, name, grid, shape)
         amounts = self._indices(f"{name}/amounts", [(0, 0), *pads, (0, 0)])
         if value == 0:
-            return self._operator("PAD", [x, amounts], padded, "PadOptions")
+            return self.graph.operator("PAD", [x, amounts], padded, "PadOptions")
         if grid is None:
             filler = self.graph.constant(f"{name}/value", np.array([value]))
         else:
             pair = (grid.scale, grid.zero_point)
             low = np.array([grid.low])
             filler = self.graph.constant(f"{name}/value", low, f"INT{grid.bits}", pair)
-        return self._operator("PADV2", [x, amounts, filler], padded, "PadV2Options")
+        return self.graph.operator("PADV2", [x, amounts, filler], padded, "PadV2Options")
 
     def _indices(self, name: str, values: Any) -> int:
         return self.graph.constant(name, np.array(values), "INT32")
@@ -258,7 +237,7 @@ class _Writer:
             positive = isinstance(maker, steps.Conv) and maker.relu
             lowest = 0.0 if positive else float(np.finfo(np.float32).min)
             x = self._pad(f"{step.output}/padding", x, source, step.pads, lowest)
-        return self._operator(
+        return self.graph.operator(
             "MAX_POOL_2D",
             [x],
             self._output(step),
@@ -277,21 +256,21 @@ class _Writer:
     def _reshape(self, name: str, x: int, to: Shape, output: int) -> int:
         shape = (1, *to)
         new = self._indices(f"{name}/shape", shape)
-        return self._operator(
+        return self.graph.operator(
             "RESHAPE", [x, new], output, "ReshapeOptions", newShape=np.array(shape, np.int32)
         )
 
     @add.register
     def _(self, step: steps.Transpose, x: int) -> int:
         order = self._indices(f"{step.output}/order", [0, *(axis + 1 for axis in step.order)])
-        return self._operator("TRANSPOSE", [x, order], self._output(step), "TransposeOptions")
+        return self.graph.operator("TRANSPOSE", [x, order], self._output(step), "TransposeOptions")
 
     @add.register
     def _(self, step: steps.Columns, x: int) -> int:
         shape = self._shape(step.output)
         begin = self._indices(f"{step.output}/begin", [0] * len(shape) + [step.start])
         size = self._indices(f"{step.output}/size", [1, *shape])
-        return self._operator("SLICE", [x, begin, size], self._output(step), "SliceOptions")
+        return self.graph.operator("SLICE", [x, begin, size], self._output(step), "SliceOptions")
 
     @add.register
     def _(self, step: steps.Add, x: int, y: int) -> int:
@@ -318,7 +297,7 @@ class _Writer:
 
     def _mean(self, step: Step, x: int, output: int) -> int:
         axis = self._indices("last_axis", [len(self._shape(step.output))])
-        return self._operator("MEAN", [x, axis], output, "ReducerOptions", keepDims=True)
+        return self.graph.operator("MEAN", [x, axis], output, "ReducerOptions", keepDims=True)
 
     @add.register
     def _(self, step: steps.MeanSquare, x: int) -> int:
@@ -326,7 +305,7 @@ class _Writer:
         if self.treatment.inputs != "static":
             square = self._new(source, f"{step.output}/square")
             return self._mean(
-                step, self._operator("MUL", [x, x], square, "MulOptions"), self._output(step)
+                step, self.graph.operator("MUL", [x, x], square, "MulOptions"), self._output(step)
             )
         return self._exact_mean_square(step, x)
 
@@ -343,14 +322,14 @@ class _Writer:
         rows = self._new(source, f"{name}/rows", given, (*leading, 1, width))
         self._reshape(f"{name}/rows", x, (*leading, 1, width), rows)
         sums = self._new(source, f"{name}/sums", wide, (*leading, 1, 1))
-        self._operator("BATCH_MATMUL", [rows, rows], sums, "BatchMatMulOptions", adjY=True)
+        self.graph.operator("BATCH_MATMUL", [rows, rows], sums, "BatchMatMulOptions", adjY=True)
         column = self._new(name, f"{name}/column", wide)
         self._reshape(f"{name}/column", sums, (*leading, 1), column)
         type = f"INT{made.bits}"
         one = self.graph.constant(
             f"{name}/inverse_width", np.ones(1), type, (np.ones(1) / width, 0)
         )
-        return self._operator("MUL", [column, one], self._output(step), "MulOptions")
+        return self.graph.operator("MUL", [column, one], self._output(step), "MulOptions")
 
     @add.register
     def _(self, step: steps.Rsqrt, x: int) -> int:
@@ -358,7 +337,7 @@ class _Writer:
         if self.treatment.inputs != "static":
             epsilon = self.graph.constant(f"{name}/epsilon", np.array(step.epsilon))
             shifted = self._new(source, f"{name}/shifted")
-            x = self._operator("ADD", [x, epsilon], shifted, "AddOptions")
+            x = self.graph.operator("ADD", [x, epsilon], shifted, "AddOptions")
         elif shift := self.quantized.shift(step):
             grid = self.quantized.grids[source]
             top = 2 ** (grid.bits - 1) - 1
@@ -367,13 +346,13 @@ class _Writer:
                 f"{name}/epsilon", np.array([top]), f"INT{grid.bits}", pair
             )
             shifted = self._new(source, f"{name}/shifted", grid)
-            x = self._operator("ADD", [x, epsilon], shifted, "AddOptions", potScaleInt16=False)
-        return self._operator("RSQRT", [x], self._output(step))
+            x = self.graph.operator("ADD", [x, epsilon], shifted, "AddOptions", potScaleInt16=False)
+        return self.graph.operator("RSQRT", [x], self._output(step))
 
     @add.register
     def _(self, step: steps.Dense, x: int) -> int:
         kernel = self._constant(f"{step.output}/kernel", step.kernel.T, True)
-        return self._operator(
+        return self.graph.operator(
             "FULLY_CONNECTED",
             [x, kernel, -1 if step.bias is None else self._bias(step)],
             self._output(step),
@@ -385,15 +364,17 @@ class _Writer:
 
     @add.register
     def _(self, step: steps.Gelu, x: int) -> int:
-        return self._operator("GELU", [x], self._output(step), "GeluOptions", approximate=step.tanh)
+        return self.graph.operator(
+            "GELU", [x], self._output(step), "GeluOptions", approximate=step.tanh
+        )
 
     @add.register
     def _(self, step: steps.Softmax, x: int) -> int:
-        return self._operator("SOFTMAX", [x], self._output(step), "SoftmaxOptions", beta=1.0)
+        return self.graph.operator("SOFTMAX", [x], self._output(step), "SoftmaxOptions", beta=1.0)
 
     @add.register
     def _(self, step: steps.MatMul, a: int, b: int) -> int:
-        return self._operator(
+        return self.graph.operator(
             "BATCH_MATMUL",
             [a, b],
             self._output(step),
