@@ -27,8 +27,9 @@ def _command(name, command):
 
 def test_the_commands_are_those_that_are_documented():
     assert COMMANDS == [
-        ("export", "inspect"), ("export", "onnx"), ("export", "predict"), ("export", "tflite"),
-        ("export", "train"), ("export", "verify"), ("bench", "keras"), ("bench", "onnx"),
+        ("export", "inspect"), ("export", "onnx"), ("export", "predict"),
+        ("export", "quantize-report"), ("export", "tflite"), ("export", "train"),
+        ("export", "verify"), ("bench", "keras"), ("bench", "onnx"),
         ("bench", "tflite"),
     ]  # fmt: skip
 
