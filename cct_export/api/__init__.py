@@ -1,0 +1,23 @@
+"""The Python API: what the commands call, with files and frozen records in and out.
+
+Everything heavy is imported by the function that needs it, so that measuring a ``.tflite`` never
+loads TensorFlow.
+"""
+
+from cct_export.api.exports import export_onnx, export_tflite, quantize_report
+from cct_export.api.files import inspect, predict, verify
+from cct_export.api.measuring import bench, time_together
+from cct_export.api.models import load, train
+
+__all__ = [
+    "bench",
+    "export_onnx",
+    "export_tflite",
+    "inspect",
+    "load",
+    "predict",
+    "quantize_report",
+    "time_together",
+    "train",
+    "verify",
+]

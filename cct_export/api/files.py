@@ -1,0 +1,90 @@
+"""What can be done with a file that was made: prove it, look into it, use it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cct_export.api.models import PARITY_SAMPLES, load
+from cct_export.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from cct_export.api.models import Source
+    from cct_export.results import Inspection, ParityReport, Prediction
+
+
+def verify(
+    artifact: str | Path,
+    against: "Source | None" = None,
+    data: str | None = None,
+    samples: int = PARITY_SAMPLES,
+    scheme: str | None = None,
+) -> "ParityReport":
+    """Compares an exported file, run by its own engine, with the Keras model.
+
+    Args:
+        artifact: a ``.tflite`` or ``.onnx`` file.
+        against: the model, see ``load``; by default the one recorded in the file.
+        data: see ``export_tflite``.
+        samples: test images to compare on.
+        scheme: quantization scheme to judge by; by default that of the file, ``none`` for a file
+            that does not say. The images that count for agreement follow from it, so files of
+            several makers are compared by the same one.
+
+    Returns:
+        The report.
+
+    Raises:
+        InvalidRequest: the file is of another kind, or not of this model; no such scheme.
+        InvalidArtifact: the file cannot be run.
+        InvalidModel: the model is gone, or not the one that the file was made of.
+        InvalidData: the data cannot be used.
+    """
+    from cct_export import verification
+
+    return verification.verify(
+        Path(artifact), None if against is None else load(against), data, samples, scheme
+    )
+
+
+def inspect(artifact: str | Path) -> "Inspection":
+    """Tells what is in a ``.tflite`` or ``.onnx`` file, ours or any other.
+
+    Args:
+        artifact: the file.
+
+    Returns:
+        Its operators with shapes, multiply-accumulates per image and parameters, what its engine's
+        delegate takes of them, and the scales of what is quantized.
+
+    Raises:
+        InvalidRequest: neither a ``.tflite`` nor an ``.onnx`` file.
+        InvalidArtifact: missing or broken.
+        MissingDependency: the engine, or for ONNX the library onnx, is not installed.
+    """
+    from cct_export import inspection
+
+    return inspection.inspect(Path(artifact))
+
+
+def predict(source: str | Path, images: Sequence[str | Path], top: int = 5) -> "list[Prediction]":
+    """Classifies image files with an artifact or a model.
+
+    Args:
+        source: a ``.tflite`` or ``.onnx`` file, or a model, see ``load``.
+        images: PNG or JPEG files.
+        top: classes per image.
+
+    Returns:
+        One prediction per image, in order.
+
+    Raises:
+        CCTExportError: the source or an image cannot be used.
+    """
+    from cct_export import inference
+
+    if isinstance(images, str | Path):
+        images = [images]
+    if not images:
+        raise InvalidRequest("no image to predict: name one or more files")
+    session = inference.open_any(Path(source))
+    return inference.predict(session, [Path(image) for image in images], top)

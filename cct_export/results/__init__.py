@@ -1,0 +1,23 @@
+"""What was found out: frozen records, to JSON."""
+
+from cct_export.results.artifact import CONTRACT_KEY, Artifact
+from cct_export.results.inspection import Inspection, Operator, OperatorKind, Tensor
+from cct_export.results.measured import Accuracy, BenchResult
+from cct_export.results.parity import ParityReport
+from cct_export.results.prediction import Prediction
+from cct_export.results.quantization import QuantizationReport, StepError
+
+__all__ = [
+    "CONTRACT_KEY",
+    "Accuracy",
+    "Artifact",
+    "BenchResult",
+    "Inspection",
+    "Operator",
+    "OperatorKind",
+    "ParityReport",
+    "Prediction",
+    "QuantizationReport",
+    "StepError",
+    "Tensor",
+]
