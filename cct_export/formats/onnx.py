@@ -2,16 +2,15 @@
 
 import math
 from functools import singledispatchmethod
-from typing import Any
 
 import numpy as np
 
 from cct_export.errors import InvalidRequest, MissingDependency
-from cct_export.formats.nodes import NodeList
+from cct_export.formats.onnx_tensors import TensorList
 from cct_export.graph import steps
 from cct_export.graph.expand import expand
 from cct_export.graph.plan import Plan
-from cct_export.graph.quantized import Grid, QuantizedPlan, Treatment
+from cct_export.graph.quantized import QuantizedPlan
 from cct_export.graph.steps import Array, Step
 from cct_export.specs import ExportSpec
 
@@ -84,24 +83,8 @@ def chosen_opset(spec: ExportSpec, allowed: range, default: int) -> int:
     return opset
 
 
-class _Writer(NodeList):
-    """Writes the steps of a plan as nodes.
-
-    Convolutions and pools want channels first, all else channels last. A tensor is transposed when
-    the first step reads it that wants the other order. Integers are written as ONNX's pairs of
-    QuantizeLinear and DequantizeLinear, which engines turn into integer arithmetic.
-    """
-
-    def __init__(self, quantized: QuantizedPlan, spec: ExportSpec, opset: int) -> None:
-        super().__init__(opset)
-        self.quantized = quantized
-        self.plan = quantized.plan
-        self.io = spec.io
-        self.batch: int | str = "batch" if spec.dynamic_batch else 1
-        self.unsigned = spec.target == "x86"
-        self.channels_first: set[str] = set()
-        self.made: set[str] = set()
-        self.treatment = Treatment()
+class _Writer(TensorList):
+    """Writes the steps of a plan as nodes."""
 
     def write(self) -> bytes:
         """Returns the serialized graph."""
@@ -118,108 +101,16 @@ class _Writer(NodeList):
         """Adds the nodes of a step."""
         raise TypeError(f"ONNX has no operator for {step.kind}")
 
-    def _weights(self, step: steps.Conv | steps.Dense, kernel: Array, axis: int) -> str:
-        """Adds the kernel of the current step, stored as its treatment says.
-
-        Args:
-            step: whose kernel it is.
-            kernel: in ONNX's order.
-            axis: that of the output channels.
-        """
-        name, grid = f"{step.output}/kernel", self.treatment.constants
-        if grid is None:
-            return self._floats(name, kernel)
-        return self._integers(name, np.moveaxis(kernel, axis, -1), grid, axis)
-
-    def _floats(self, name: str, array: Array) -> str:
-        """Adds a constant of the current step; engines fold the Cast when they read the file."""
-        if not self.treatment.half:
-            return self.constant(name, array)
-        half = self.stored(f"{name}/half", array, "float16")
-        return self.node("Cast", [half], name, to=self.onnx.TensorProto.FLOAT)
-
-    def _integers(self, name: str, last: Array, grid: Grid, axis: int) -> str:
-        """Adds a constant as integers with a scale per channel, the last axis of ``last``."""
-        integers = np.moveaxis(grid.integers(last), -1, axis)
-        stored = self.stored(f"{name}/integers", integers, f"int{grid.bits}")
-        scale = np.broadcast_to(grid.scale, last.shape[-1:])
-        if self.treatment.inputs == "static":
-            scales = self.constant(f"{name}/scale", scale)
-            return self.node("DequantizeLinear", [stored, scales], name, axis=axis)
-        # Nothing multiplies these in integers. ONNX Runtime folds a Cast and a Mul when it reads
-        # the file; a DequantizeLinear it would run every time.
-        shape = [-1 if index == axis else 1 for index in range(last.ndim)]
-        scales = self.constant(f"{name}/scale", scale.reshape(shape))
-        reals = self.node("Cast", [stored], f"{name}/reals", to=self.onnx.TensorProto.FLOAT)
-        return self.node("Mul", [reals, scales], name)
-
-    def _first(self, name: str) -> str:
-        """Returns a map with the channels before rows and columns, as the current step reads it."""
-        if name in self.channels_first:
-            return self._read(name, name)
-        return self._read(name, self._transposed(name, f"{name}/channels_first", [0, 3, 1, 2]))
-
-    def _last(self, name: str) -> str:
-        """Returns a tensor with the channels last, as the current step reads it."""
-        if name not in self.channels_first:
-            return self._read(name, name)
-        return self._read(name, self._transposed(name, f"{name}/channels_last", [0, 2, 3, 1]))
-
-    def _transposed(self, name: str, output: str, order: list[int]) -> str:
-        """Returns the tensor in another order, made once for all who read it."""
-        if output not in self.made:
-            self.made.add(self.node("Transpose", [name], output, perm=order))
-        return output
-
-    def _read(self, name: str, stored: str) -> str:
-        """Returns a tensor as the current step reads it: on its grid or not.
-
-        Args:
-            name: of the tensor in the plan.
-            stored: the tensor in the order that is wanted.
-        """
-        pixels = name == self.plan.INPUT and self.io == "uint8"
-        if pixels and self.treatment.inputs != "static":
-            if f"{stored}/float" not in self.made:
-                to = self.onnx.TensorProto.FLOAT
-                self.made.add(self.node("Cast", [stored], f"{stored}/float", to=to))
-            return f"{stored}/float"
-        maker = self.plan.maker(name)
-        on_grid = maker is not None and self.quantized.treatment(maker).output
-        if self.treatment.inputs != "static" and not on_grid:
-            return stored
-        output = f"{stored}/on_grid"
-        if output not in self.made:
-            self.made.add(output)
-            self._pair(stored, output, self.quantized.grids[name], as_is=pixels)
-        return output
-
-    def _pair(self, stored: str, output: str, grid: Grid, as_is: bool) -> None:
-        """Adds the pair that puts a tensor on its grid; of pixels ``as_is`` the second half."""
-        shift = 128 if self.unsigned or as_is else 0
-        type = "uint8" if shift else "int8"
-        scale = self.constant(f"{output}/scale", np.array(grid.scale))
-        zero = self.stored(f"{output}/zero_point", np.array(grid.zero_point + shift), type)
-        integers = stored
-        if not as_is:
-            integers = self.node("QuantizeLinear", [stored, scale, zero], f"{output}/integers")
-        self.node("DequantizeLinear", [integers, scale, zero], output)
-
-    def _on_map(self, kind: str, step: Step, inputs: list[str], **attributes: Any) -> str:
-        """Adds a node whose output has its channels first."""
-        self.channels_first.add(step.output)
-        return self.node(kind, inputs, step.output, **attributes)
-
     @add.register
     def _(self, step: steps.Scale, x: str) -> None:
         scale = self.constant(f"{step.output}/scale", step.scale)
-        self.node("Mul", [self._last(x), scale], step.output)
+        self.node("Mul", [self.last(x), scale], step.output)
 
     @add.register
     def _(self, step: steps.Conv, x: str) -> None:
         inputs = [
-            self._first(x),
-            self._weights(step, step.kernel.transpose(3, 2, 0, 1), 0),
+            self.first(x),
+            self.weights(step, step.kernel.transpose(3, 2, 0, 1), 0),
         ]
         if step.bias is not None:
             inputs.append(self._conv_bias(step, step.bias))
@@ -227,9 +118,9 @@ class _Writer(NodeList):
         attributes["kernel_shape"] = step.kernel.shape[:2]
         if step.relu:
             y = self.node("Conv", inputs, f"{step.output}/sum", **attributes)
-            self._on_map("Relu", step, [y])
+            self.on_map("Relu", step, [y])
         else:
-            self._on_map("Conv", step, inputs, **attributes)
+            self.on_map("Conv", step, inputs, **attributes)
 
     def _conv_bias(self, step: steps.Conv, bias: Array) -> str:
         """Adds the bias: of an integer convolution as fine as the products it is added to."""
@@ -246,14 +137,14 @@ class _Writer(NodeList):
         (above, below), (left, right) = step.pads
         amounts = np.array([0, 0, above, left, 0, 0, below, right])
         pads = self.constant(f"{step.output}/amounts", amounts)
-        self._on_map("Pad", step, [self._first(x), pads])
+        self.on_map("Pad", step, [self.first(x), pads])
 
     @add.register
     def _(self, step: steps.MaxPool, x: str) -> None:
-        self._on_map(
+        self.on_map(
             "MaxPool",
             step,
-            [self._first(x)],
+            [self.first(x)],
             kernel_shape=step.size,
             strides=step.strides,
             pads=_pads(step.pads),
@@ -263,12 +154,12 @@ class _Writer(NodeList):
     def _(self, step: steps.Reshape, x: str) -> None:
         # 0 is the size that the axis has: the batch may be any.
         to = self.constant(f"{step.output}/shape", np.array([0, *step.to]))
-        self.node("Reshape", [self._last(x), to], step.output)
+        self.node("Reshape", [self.last(x), to], step.output)
 
     @add.register
     def _(self, step: steps.Transpose, x: str) -> None:
         order = [0, *(axis + 1 for axis in step.order)]
-        self.node("Transpose", [self._last(x)], step.output, perm=order)
+        self.node("Transpose", [self.last(x)], step.output, perm=order)
 
     @add.register
     def _(self, step: steps.Columns, x: str) -> None:
@@ -277,32 +168,32 @@ class _Writer(NodeList):
             self.constant(f"{step.output}/{key}", np.array([value]))
             for key, value in bounds.items()
         ]
-        self.node("Slice", [self._last(x), *constants], step.output)
+        self.node("Slice", [self.last(x), *constants], step.output)
 
     @add.register
     def _(self, step: steps.Add, x: str, y: str) -> None:
-        self.node("Add", [self._last(x), self._last(y)], step.output)
+        self.node("Add", [self.last(x), self.last(y)], step.output)
 
     @add.register
     def _(self, step: steps.AddConstant, x: str) -> None:
-        value = self._floats(f"{step.output}/value", step.value)
-        self.node("Add", [self._last(x), value], step.output)
+        value = self.floats(f"{step.output}/value", step.value)
+        self.node("Add", [self.last(x), value], step.output)
 
     @add.register
     def _(self, step: steps.Subtract, x: str, y: str) -> None:
-        self.node("Sub", [self._last(x), self._last(y)], step.output)
+        self.node("Sub", [self.last(x), self.last(y)], step.output)
 
     @add.register
     def _(self, step: steps.Multiply, x: str, y: str) -> None:
-        self.node("Mul", [self._last(x), self._last(y)], step.output)
+        self.node("Mul", [self.last(x), self.last(y)], step.output)
 
     @add.register
     def _(self, step: steps.Mean, x: str) -> None:
-        self._mean(self._last(x), step.output)
+        self._mean(self.last(x), step.output)
 
     @add.register
     def _(self, step: steps.MeanSquare, x: str) -> None:
-        read = self._last(x)
+        read = self.last(x)
         self._mean(self.node("Mul", [read, read], f"{step.output}/square"), step.output)
 
     def _mean(self, x: str, output: str) -> None:
@@ -316,7 +207,7 @@ class _Writer(NodeList):
     def _(self, step: steps.Rsqrt, x: str) -> None:
         name = step.output
         epsilon = self.constant(f"{name}/epsilon", np.array(step.epsilon))
-        shifted = self.node("Add", [self._last(x), epsilon], f"{name}/shifted")
+        shifted = self.node("Add", [self.last(x), epsilon], f"{name}/shifted")
         root = self.node("Sqrt", [shifted], f"{name}/root")
         self.node("Reciprocal", [root], name)
 
@@ -327,7 +218,7 @@ class _Writer(NodeList):
             gamma = self.constant(f"ones_{width}", np.ones(width))
         else:
             gamma = self.constant(f"{step.output}/gamma", step.gamma)
-        inputs = [self._last(x), gamma]
+        inputs = [self.last(x), gamma]
         if step.beta is not None:
             inputs.append(self.constant(f"{step.output}/beta", step.beta))
         self._normalization(step, inputs)
@@ -351,9 +242,9 @@ class _Writer(NodeList):
     @add.register
     def _(self, step: steps.Dense, x: str) -> None:
         if self.treatment.inputs == "dynamic":
-            self._dynamic_dense(step, self._last(x))
+            self._dynamic_dense(step, self.last(x))
             return
-        read, kernel = self._last(x), self._weights(step, step.kernel, 1)
+        read, kernel = self.last(x), self.weights(step, step.kernel, 1)
         rank = len(self.plan.shapes[step.output])
         plain = self.treatment.inputs == "float"
         if rank == 1 and step.bias is not None and plain:
@@ -388,7 +279,7 @@ class _Writer(NodeList):
 
     @add.register
     def _(self, step: steps.Gelu, x: str) -> None:
-        name, x = step.output, self._last(x)
+        name, x = step.output, self.last(x)
         if self.opset >= _GELU:
             self.node("Gelu", [x], name, approximate="tanh" if step.tanh else "none")
             return
@@ -413,16 +304,16 @@ class _Writer(NodeList):
 
     @add.register
     def _(self, step: steps.Softmax, x: str) -> None:
-        self.node("Softmax", [self._last(x)], step.output, axis=-1)
+        self.node("Softmax", [self.last(x)], step.output, axis=-1)
 
     @add.register
     def _(self, step: steps.MatMul, a: str, b: str) -> None:
-        columns = self._last(b)
+        columns = self.last(b)
         if step.transpose_b:
             leading = range(len(self.plan.shapes[b]) - 1)
             order = [*leading, len(leading) + 1, len(leading)]
             columns = self.node("Transpose", [columns], f"{step.output}/transposed", perm=order)
-        self.node("MatMul", [self._last(a), columns], step.output)
+        self.node("MatMul", [self.last(a), columns], step.output)
 
 
 def _pads(pads: steps.Pads) -> list[int]:
