@@ -130,7 +130,7 @@ def _recorded(loaded: LoadedModel, plan: Plan, scheme: QuantScheme) -> Statistic
     except InvalidData as error:
         log.warning("%s", error)
         return None
-    if not found.fits(plan, apply.needed(plan, scheme)):
+    if not found.fits(plan, apply.needed(plan, scheme), apply.rounded(plan, scheme)):
         log.info("the model's calibration record is of other tensors: it is left aside")
         return None
     return replace(found, origin=f"record of {found.origin}")

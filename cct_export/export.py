@@ -12,13 +12,20 @@ from cct_export import data, machine, parity, sidecar
 from cct_export.data import picks
 from cct_export.data.dataset import Dataset, check_classes
 from cct_export.draft import Draft, draft, traced
-from cct_export.errors import InvalidRequest, OutputError
+from cct_export.errors import (
+    ConversionError,
+    InvalidArtifact,
+    InvalidModel,
+    InvalidRequest,
+    OutputError,
+)
 from cct_export.files import check_writable, replacing, write_bytes
 from cct_export.formats import onnx_file, tflite_file
 from cct_export.importers import LoadedModel
 from cct_export.model.checkpoint import image_shape, labels
 from cct_export.quantize.schemes import scheme
 from cct_export.results import Artifact, ParityReport
+from cct_export.results.numbers import plain
 from cct_export.runtimes import engine_of, session
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import Logits
@@ -55,7 +62,7 @@ class Exported:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON types."""
         parts = {"artifact": self.artifact.to_dict(), "parity": self.parity.to_dict()}
-        return parts | ({"tuning": self.tuning} if self.tuning else {})
+        return parts | ({"tuning": plain(self.tuning)} if self.tuning else {})
 
 
 def export(
@@ -87,6 +94,7 @@ def export(
     shape = image_shape(loaded.model)
     _check_output(output, spec.format)
     engine_of(spec.format).import_engine()  # what is missing is said before the work is done
+    _check_weights(loaded)
     dataset = open_dataset(loaded, data_name)
     begun = draft(loaded, spec, chosen, dataset, calibration.samples)
     if begun is None:
@@ -101,6 +109,15 @@ def export(
     content = _FINISH[spec.format](content, spec.io, artifact.contract())
     judges = picks.parity(dataset, shape, parity_samples)
     return _prove(loaded, artifact, content, judges, min_sqnr_db)
+
+
+def _check_weights(loaded: LoadedModel) -> None:
+    for weight in loaded.model.weights:
+        values = np.asarray(weight)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise InvalidModel(
+                f"{loaded.source}: its weight {weight.path} holds NaN or infinity: train it again"
+            )
 
 
 def check(spec: ExportSpec, chosen: QuantScheme) -> None:
@@ -169,7 +186,7 @@ def _prove(
         artifact, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
     )
     reference = session.run(KerasSession(loaded.model), images.images)
-    candidate = _run_bytes(content, artifact.format, images)
+    candidate = _run_bytes(content, artifact, images)
     report = parity.compare(
         reference,
         candidate,
@@ -196,11 +213,19 @@ def _prove(
     return Exported(artifact, report)
 
 
-def _run_bytes(content: bytes, format: str, images: picks.Pick) -> Logits:
+def _run_bytes(content: bytes, artifact: Artifact, images: picks.Pick) -> Logits:
+    # Engines check less of integers, and may end the process that gives them a number too large.
+    trusted = not scheme(artifact.scheme, artifact.format).integers_only
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"candidate.{format}")
+        path = Path(folder, f"candidate.{artifact.format}")
         path.write_bytes(content)
-        engine = engine_of(format).open_session(path, trusted=True)
+        try:
+            engine = engine_of(artifact.format).open_session(path, trusted=trusted)
+        except InvalidArtifact as error:
+            reason = str(error).replace(str(path), "the file")
+            raise ConversionError(
+                f"{artifact.source} as {artifact.format} {artifact.scheme}: {reason}"
+            ) from error
         try:
             return session.run(engine, images.images)
         finally:

@@ -119,7 +119,7 @@ class ExportSpec:
         format: ``tflite`` or ``onnx``.
         scheme: name of a quantization scheme.
         io: type of the image input, ``float32``, ``uint8`` or ``int8`` (pixel minus 128); logits
-            are float32 always.
+            are float32, those of integers only of the image's type.
         dynamic_batch: any number of images at once, else one (ONNX only; TFLite is always one).
         opset: ONNX operator set; None for the newest that the way of conversion is proven with.
         no_fold: names of folds to leave out, see ``graph.fold``.

@@ -1,5 +1,6 @@
 """Files made of models, and what quantizing one would cost."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -188,6 +189,8 @@ def _calibration(samples: int, method: str, rounding: str) -> CalibrationSpec:
     ):
         if word not in words:
             raise InvalidRequest(f"no {what} is called {word!r}: choose from {', '.join(words)}")
+    if samples < 1:
+        raise InvalidRequest(f"{samples} images calibrate nothing: take 200")
     methods = CalibrationSpec.methods if method == BEST else method
     return CalibrationSpec(samples, methods, rounding)
 
@@ -205,6 +208,7 @@ def _export(
     from cct_export.quantize.schemes import scheme
     from cct_export.tuning.export import export_tuned
 
+    _check_wishes(wishes)
     # Refuse unknown names before anything is loaded.
     if spec.scheme != AUTO:
         scheme(spec.scheme, spec.format)
@@ -214,6 +218,14 @@ def _export(
     loaded = load(model)
     path = Path(output) if output is not None else default_output(loaded.source, spec)
     return export_tuned(loaded, spec, path, data, calibration, wishes, parity_samples)
+
+
+def _check_wishes(wishes: TuningSpec) -> None:
+    bound, drop = wishes.min_sqnr_db, wishes.max_drop
+    if bound is not None and not math.isfinite(bound):
+        raise InvalidRequest(f"a noise ratio of at least {bound} dB bounds nothing: take 30, say")
+    if drop is not None and not 0 <= drop <= 100:
+        raise InvalidRequest(f"accuracy drops by 0 to 100 points, not by {drop}")
 
 
 def default_output(source: str, spec: ExportSpec) -> Path:

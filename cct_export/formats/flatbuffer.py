@@ -47,7 +47,7 @@ class FlatGraph:
         self.graph.tensors, self.graph.operators = [], []
         self.model.subgraphs = [self.graph]
         self._codes: dict[tuple[str, int], int] = {}
-        self._constants: dict[tuple[str, Shape, bytes, bytes], int] = {}
+        self._constants: dict[tuple[Any, ...], int] = {}
 
     def tensor(
         self,
@@ -97,7 +97,7 @@ class FlatGraph:
         stored = np.asarray(array, _STORED[type], order="C")
         packed = _pairs(stored) if type == "INT4" else stored.tobytes()
         scales = b"" if grid is None else np.asarray(grid[0], np.float32).tobytes()
-        key = (type, stored.shape, packed, scales)
+        key = (type, stored.shape, packed, scales, None if grid is None else (grid[1], axis))
         if key not in self._constants:
             buffer = self.schema.BufferT()
             buffer.data = np.frombuffer(packed, np.uint8)

@@ -78,9 +78,13 @@ def chosen_opset(spec: ExportSpec, allowed: range, default: int) -> int:
     if opset not in allowed:
         raise InvalidRequest(
             f"opset {opset} is not one that can be written: "
-            f"choose {allowed.start} to {allowed.stop - 1}"
+            f"choose {allowed.start} to {allowed.stop - 1}{_reason(spec)}"
         )
     return opset
+
+
+def _reason(spec: ExportSpec) -> str:
+    return " for int4 weights" if spec.scheme == "int4-weight" else ""
 
 
 class _Writer(TensorList):

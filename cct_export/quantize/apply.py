@@ -22,6 +22,10 @@ SMALL = 0.01
 MOST_RESCALING = 128
 # Steps of a grid that a bias may be away from 0.
 MOST_STEPS = 2**24
+# Integers that a bias is at most, half of what 32 bits hold.
+MOST_BIAS = 2**30
+# What is largest in a position embedding that float16 holds well enough.
+HALF_LEAST, HALF_MOST = 2.0**-10, 65504.0
 _CALIBRATED = ("static", "static-inputs")
 _MOVING = (steps.Reshape, steps.Transpose, steps.Columns, steps.MaxPool, steps.ZeroPad)
 
@@ -71,9 +75,19 @@ def needed(plan: Plan, scheme: QuantScheme) -> set[str]:
             names |= set(step.inputs)
         if mode == "static":
             names.add(output)
-        if scheme.rounds and isinstance(step, steps.Conv | steps.Dense):
-            names |= set(step.inputs)
+    for output in rounded(plan, scheme):
+        step = plan.maker(output)
+        assert step is not None, "no step has rounded weights"
+        names |= set(step.inputs)
     return names
+
+
+def rounded(plan: Plan, scheme: QuantScheme) -> set[str]:
+    """Returns the outputs of the steps whose weights become integers."""
+    if not scheme.rounds:
+        return set()
+    weighted = (step for step in plan.steps if isinstance(step, steps.Conv | steps.Dense))
+    return {step.output for step in weighted}
 
 
 def quantize(
@@ -114,14 +128,49 @@ def quantize(
     grids = {}
     if statistics is not None:
         grids = _grids(plan, chosen, scheme, statistics, methods, treatments)
+        if scheme.bits == 8 and _make_room(plan, grids, treatments, changed):
+            grids = _grids(plan, chosen, scheme, statistics, methods, treatments)
     return QuantizedPlan(plan.swap(changed), grids, treatments, scheme.rows)
+
+
+def _make_room(
+    plan: Plan,
+    grids: Mapping[str, Grid],
+    treatments: dict[str, Treatment],
+    changed: dict[str, list[Step]],
+) -> bool:
+    """Widens the weight grids of channels whose bias would not fit into the sums' 32 bits.
+
+    A bias is stored in steps of the products it is added to; weights that are next to nothing
+    make them too fine. Returns whether there were any.
+    """
+    found = False
+    for step in plan.steps:
+        treatment = treatments.get(step.output)
+        if not isinstance(step, steps.Conv | steps.Dense) or step.bias is None:
+            continue
+        if treatment is None or treatment.inputs != "static" or treatment.constants is None:
+            continue
+        least = np.abs(step.bias) / (grids[step.inputs[0]].scale * MOST_BIAS)
+        if (treatment.constants.scale >= least).all():
+            continue
+        grid = replace(treatment.constants, scale=np.maximum(treatment.constants.scale, least))
+        (rounded_step,) = changed[step.output]
+        assert isinstance(rounded_step, steps.Conv | steps.Dense), "a step stays what it is"
+        narrow = treatment.constants.scale < least
+        kernel = np.where(narrow, grid.snap(step.kernel), rounded_step.kernel)
+        changed[step.output] = [replace(rounded_step, kernel=kernel)]
+        treatments[step.output] = replace(treatment, constants=grid)
+        found = True
+    return found
 
 
 def _is_halved(step: Step, scheme: QuantScheme) -> bool:
     """Whether the constants of a step are float16: all weights, or what is left of them."""
-    if scheme.weights == "float16":
-        return isinstance(step, steps.Conv | steps.Dense | steps.AddConstant)
-    return scheme.rounds and isinstance(step, steps.AddConstant)
+    if isinstance(step, steps.AddConstant):
+        in_halves = scheme.rounds or scheme.weights == "float16"
+        return in_halves and HALF_LEAST <= float(np.abs(step.value).max()) <= HALF_MOST
+    return scheme.weights == "float16" and isinstance(step, steps.Conv | steps.Dense)
 
 
 def _halved(step: Step) -> Step:
@@ -214,8 +263,8 @@ def _coarse_enough(
 ) -> Grid:
     """Returns a grid whose steps are not too fine for the integers that it is made of.
 
-    Engines bring sums of products to the grid by a factor that must stay below 256; what is all
-    but constant over the calibration images would ask for more.
+    Engines bring sums of products to the grid by a factor that must stay below 256, and here stays
+    below half of that; what is all but constant over the calibration images would ask for more.
     """
     if treatment is None or not treatment.output:
         return grid

@@ -7,13 +7,15 @@ from cct_export.graph.steps import Array
 
 # Added to the second moments, relative to their mean: inputs that never vary have none.
 DAMPING = 0.01
+# Weights so small are zeros: engines take no scale that float32 has no normal number for.
+VANISHING = 1e-30
 
 
 def weight_grid(kernel: Array, bits: int = 8) -> Grid:
     """Returns a symmetric grid for each output channel, the last axis."""
     largest = np.abs(kernel).reshape(-1, kernel.shape[-1]).max(0)
     top = 2 ** (bits - 1) - 1
-    return Grid(np.where(largest > 0, largest, 1.0) / top, 0, -top, top)
+    return Grid(np.where(largest > VANISHING, largest, 1.0) / top, 0, -top, top)
 
 
 def nearest(kernel: Array, grid: Grid) -> Array:
@@ -38,12 +40,25 @@ def learned(kernel: Array, grid: Grid, moment: Array) -> Array:
     """
     weights = kernel.reshape(-1, kernel.shape[-1])
     order = np.argsort(-np.diag(moment), kind="stable")
-    damped = moment + np.eye(len(moment)) * DAMPING * (np.mean(np.diag(moment)) or 1.0)
-    inverse = np.linalg.inv(damped[np.ix_(order, order)])
-    factor = np.linalg.cholesky(inverse).T
+    factor = _factor(moment[np.ix_(order, order)])
     left, rounded = weights[order].copy(), np.empty_like(weights)
     for index, place in enumerate(order):
         rounded[place] = grid.snap(left[index])
         error = (left[index] - rounded[place]) / factor[index, index]
         left[index + 1 :] -= np.outer(factor[index, index + 1 :], error)
     return rounded.reshape(kernel.shape)
+
+
+def _factor(moment: Array) -> Array:
+    """Returns the upper Cholesky factor of the inverse of damped second moments.
+
+    Moments that a record keeps in half precision may be no moments any more: damped more, they are.
+    """
+    damping = DAMPING
+    identity = np.eye(len(moment)) * (np.mean(np.diag(moment)) or 1.0)
+    while True:
+        try:
+            factor: Array = np.linalg.cholesky(np.linalg.inv(moment + damping * identity)).T
+            return factor
+        except np.linalg.LinAlgError:
+            damping *= 10

@@ -1,6 +1,7 @@
 """What the tensors of a plan hold over calibration images: ranges, histograms, second moments."""
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,15 +67,27 @@ class Statistics:
     moments: dict[str, Array] = field(default_factory=dict)
     probe: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def fits(self, plan: Plan, names: Iterable[str]) -> bool:
-        """Whether these statistics are of the tensors ``names`` of ``plan``, and have them all."""
+    def fits(self, plan: Plan, names: Iterable[str], learned: Iterable[str] = ()) -> bool:
+        """Whether these statistics are of the tensors of ``plan``, and have all that are needed.
+
+        Args:
+            plan: what is to be quantized.
+            names: tensors whose ranges are needed.
+            learned: outputs of the steps whose inputs' second moments are.
+        """
         found = probe(plan)
-        return all(
+        return all(self._has_moment(plan, name) for name in learned) and all(
             name in self.distributions
             and name in self.probe
             and np.allclose(self.probe[name], found[name], rtol=_PROBE_TOLERANCE, atol=1e-9)
             for name in names
         )
+
+    def _has_moment(self, plan: Plan, output: str) -> bool:
+        step = plan.maker(output)
+        assert isinstance(step, Conv | Dense), "only weights have inputs to be rounded for"
+        inputs = step.kernel.size // step.kernel.shape[-1]
+        return output in self.moments and len(self.moments[output]) == inputs
 
 
 def gather(plan: Plan, images: Images, origin: str) -> Statistics:
@@ -196,11 +209,25 @@ def load(path: Path) -> Statistics:
                 for index, name in enumerate(about["steps"])
             }
             probe = {name: (float(a), float(b)) for name, (a, b) in about["probe"].items()}
-            return Statistics(
+            found = Statistics(
                 str(about["origin"]), int(about["samples"]), distributions, moments, probe
             )
+            _check(found)
+            return found
     except Exception as error:  # a damaged archive raises anything, zlib.error above all
         raise InvalidData(f"{path} is no calibration record: {error}") from error
+
+
+def _check(statistics: Statistics) -> None:
+    """Raises ``ValueError`` for what no images can have given."""
+    for name, values in statistics.distributions.items():
+        known = math.isfinite(values.low) and math.isfinite(values.high)
+        if not (known and values.low < values.high and values.counts.sum() > 0):
+            raise ValueError(f"it knows no range of {name}")
+    for name, moment in statistics.moments.items():
+        spread = np.diag(moment)
+        if not np.isfinite(moment).all() or (moment**2 > 1.01 * np.outer(spread, spread)).any():
+            raise ValueError(f"what it has of {name} are no second moments")
 
 
 def _moment(spread: np.ndarray, correlation: np.ndarray) -> Array:

@@ -45,7 +45,7 @@ def _quantization(scheme: str, how: dict[str, Any]) -> None:
     parts = [f"{len(how[mode])} steps {mode}" for mode in ("static", "dynamic") if how[mode]]
     if how["kept_float"]:
         parts.append(f"kept float: {', '.join(how['kept_float'])}")
-    if scheme == "int8" and not how["static"]:
+    if scheme == "int8" and how["dynamic"] and not (how["static"] or how["kept_float"]):
         parts.append("which is what int8-dynamic does")
     log.info("integers: %s", ", ".join(parts) or "weights only")
 

@@ -7,7 +7,14 @@ from pathlib import Path
 from statistics import median
 
 from cct_export.data.dataset import Dataset
-from cct_export.errors import CCTExportError, InvalidRequest, UnsupportedScheme
+from cct_export.errors import (
+    CCTExportError,
+    ConversionError,
+    EngineFailed,
+    InvalidArtifact,
+    InvalidRequest,
+    UnsupportedScheme,
+)
 from cct_export.export import Exported, check, export, open_dataset
 from cct_export.importers import LoadedModel
 from cct_export.measurement import accuracy
@@ -18,6 +25,10 @@ from cct_export.runtimes.keras import KerasSession
 from cct_export.specs import CalibrationSpec, ExportSpec, TuningSpec
 
 ROUNDS = 15
+
+
+# What speaks against one scheme, and not against the others.
+_REFUSALS = (InvalidRequest, UnsupportedScheme, ConversionError, InvalidArtifact, EngineFailed)
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,10 @@ def choose(
         CCTExportError: no scheme keeps the bounds, or any reason that ``export`` has.
     """
     dataset = open_dataset(loaded, data_name)
+    if wishes.best_ranges:
+        raise InvalidRequest(
+            "--calibrate best is for one scheme, auto tries them all: name either a scheme or a way"
+        )
     if wishes.max_drop is not None and dataset is None:
         raise InvalidRequest("--max-drop counts right answers: give labelled images with --data")
 
@@ -96,7 +111,7 @@ def _try(
     try:
         check(spec, BY_FORMAT[spec.format][scheme])
         outcome = write(scheme, path)
-    except (InvalidRequest, UnsupportedScheme) as error:
+    except _REFUSALS as error:
         return Candidate(scheme, str(error))
     report = outcome.parity
     size = outcome.artifact.size_bytes

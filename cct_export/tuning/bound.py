@@ -1,13 +1,13 @@
 """As much in integers as a bound on the noise of the logits allows."""
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from cct_export.data.dataset import Images
 from cct_export.draft import Draft
+from cct_export.graph.steps import AddConstant, Conv, Dense
 from cct_export.measurement.latency import time_files
 from cct_export.parity import logits_sqnr_db
 from cct_export.runtimes import engine_of
@@ -58,8 +58,12 @@ def keep(
         before = after = _reached(draft, calibration, first, judges, wanted)
         last.write_bytes(first.read_bytes())
         floats: tuple[str, ...] = ()
-        candidates = iter(()) if before >= bound_db else _worst_first(draft, calibration, ranking)
-        while not after >= bound_db and (name := next(candidates, None)) is not None:
+        candidates = [] if before >= bound_db else _worst_first(draft, calibration, ranking)
+        for name in candidates:
+            if after >= bound_db:
+                break
+            if not _computes(draft, name, (*calibration.floats, *floats)):
+                continue  # a pool between floats already is one
             floats = (*floats, name)
             tried = replace(calibration, floats=(*calibration.floats, *floats))
             after = _reached(draft, tried, last, judges, wanted)
@@ -67,10 +71,16 @@ def keep(
     return Kept(floats, before, after, median(times[1]) / median(times[0]))
 
 
-def _worst_first(draft: Draft, calibration: CalibrationSpec, images: Images) -> Iterator[str]:
+def _worst_first(draft: Draft, calibration: CalibrationSpec, images: Images) -> list[str]:
     found = errors(draft, draft.quantized(calibration), images, sensitivity=True)
-    for error in sorted(found, key=lambda error: error.alone_db or 0.0):
-        yield error.step
+    return [error.step for error in sorted(found, key=lambda error: error.alone_db or 0.0)]
+
+
+def _computes(draft: Draft, name: str, floats: tuple[str, ...]) -> bool:
+    """Whether a step still has integers with some steps in float."""
+    step = draft.plan.maker(name)
+    weighted = isinstance(step, AddConstant | Conv | Dense)
+    return weighted or name in {one for some in draft.modes(floats).values() for one in some}
 
 
 def _reached(

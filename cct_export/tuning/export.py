@@ -59,7 +59,10 @@ def export_tuned(
         dataset, shape = open_dataset(loaded, data_name), image_shape(loaded.model)
         started = draft(loaded, spec, chosen, dataset, calibration.samples)
         if started is None:
-            raise InvalidRequest(f"{loaded.source} is no CCT: its steps cannot be told apart")
+            raise InvalidRequest(
+                f"--calibrate best and --min-sqnr with integers choose step by step, and those of "
+                f"{loaded.source}, which is no CCT, are not known: leave them out"
+            )
         ranking = picks.ranking(dataset, shape, RANKING).images
         if wishes.best_ranges:
             calibration = replace(calibration, methods=methods.best(started, ranking))

@@ -1,5 +1,7 @@
 """The range of each tensor that harms the logits least."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from cct_export.data.dataset import Images
@@ -17,11 +19,12 @@ def best(draft: Draft, images: Images) -> dict[str, str]:
     """Returns the best method for every tensor that calibration gives a grid.
 
     Each tensor is put on the grid of each method, all others staying float; the one whose logits
-    differ least is taken.
+    differ least is taken. What is best alone need not be best together: where all tensors on
+    grids of one method do better, that method is taken for all.
 
     Args:
         draft: what is quantized.
-        images: uint8 ``(N, H, W, C)``; the first ``IMAGES`` decide.
+        images: uint8 ``(N, H, W, C)``; the first ``IMAGES`` decide for each tensor, all together.
     """
     chosen = images[:IMAGES]
     wanted = logits(QuantizedPlan(draft.plan), chosen)
@@ -40,4 +43,17 @@ def best(draft: Draft, images: Images) -> dict[str, str]:
             if grid is not None
         ]
         found[name] = METHODS[int(np.argmax(ratios))]
+    return _best_together(draft, plans, found, images)
+
+
+def _best_together(
+    draft: Draft, plans: Mapping[str, QuantizedPlan], found: dict[str, str], images: Images
+) -> dict[str, str]:
+    """Returns ``found``, or one method for all tensors if that does better on all images."""
+    wanted = logits(QuantizedPlan(draft.plan), images)
+    mixed = logits(draft.quantized(CalibrationSpec(methods=found)), images)
+    alone = {name: logits_sqnr_db(wanted, logits(plan, images)) for name, plan in plans.items()}
+    winner = max(alone, key=lambda name: alone[name])
+    if alone[winner] > logits_sqnr_db(wanted, mixed):
+        return dict.fromkeys(found, winner)
     return found

@@ -350,3 +350,44 @@ def test_a_record_fits_no_tensor_that_it_lacks(plan, gathered, record):
     unprobed = load(record)
     del unprobed.probe[plan.output]
     assert not unprobed.fits(plan, plan.shapes)
+
+
+def test_a_record_fits_no_step_whose_inputs_it_never_saw(plan, gathered):
+    weighted = [step.output for step in plan.steps if isinstance(step, steps.Conv | steps.Dense)]
+    assert gathered.fits(plan, ["image"], weighted)
+    lacking = replace(gathered, moments=dict(gathered.moments))
+    del lacking.moments[weighted[1]]
+    assert not lacking.fits(plan, ["image"], weighted)
+    assert lacking.fits(plan, ["image"], weighted[:1])
+    swapped = replace(gathered, moments=gathered.moments | {weighted[1]: np.eye(3)})
+    assert not swapped.fits(plan, ["image"], weighted)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda held: held["counts_0"].fill(0), "knows no range of"),
+        (lambda held: held["spread_1"].fill(np.nan), "no second moments"),
+        (lambda held: held["correlation_1"].fill(-30), "no second moments"),
+        (lambda held: held["correlation_1"].fill(np.inf), "no second moments"),
+    ],
+)
+def test_a_record_of_what_no_images_give_is_refused(record, change, says):
+    with np.load(record) as file:
+        held = {name: file[name] for name in file.files}
+    change(held)
+    np.savez(record, **held)
+    with pytest.raises(InvalidData, match=says):
+        load(record)
+
+
+@pytest.mark.parametrize("range", [[np.nan, 1.0], [0.0, np.inf], [1.0, 1.0], [2.0, 1.0]])
+def test_a_record_of_ranges_that_are_none_is_refused(record, range):
+    with np.load(record) as file:
+        held = {name: file[name] for name in file.files}
+    about = json.loads(str(held["about"]))
+    about["ranges"][0] = range
+    held["about"] = np.asarray(json.dumps(about))
+    np.savez(record, **held)
+    with pytest.raises(InvalidData, match="knows no range of"):
+        load(record)

@@ -186,6 +186,10 @@ def test_auto_with_bounds_that_nothing_keeps_says_why_and_writes_nothing(
         (("--quantize", "auto", "--max-drop", "1"), "give labelled images with --data"),
         (("--quantize", "int8", "--max-drop", "1"), "--quantize auto"),
         (("--quantize", "int8-full", "--io", "float32"), "uint8, int8"),
+        (("--quantize", "int8", "--min-sqnr", "nan"), "nan dB bounds nothing"),
+        (("--quantize", "int8", "--min-sqnr", "inf"), "inf dB bounds nothing"),
+        (("--quantize", "auto", "--max-drop", "nan", "--data", "digits"), "not by nan"),
+        (("--quantize", "auto", "--calibrate", "best"), "--calibrate best is for one scheme"),
     ],
 )
 def test_wishes_that_do_not_fit_are_refused(in_process, digits_model, tmp_path, options, says):

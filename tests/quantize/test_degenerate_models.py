@@ -1,0 +1,83 @@
+"""Models that no training gives, and that nothing may crash on."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import cct_export
+from cct_export.errors import ConversionError, InvalidModel
+from cct_export.model.cct import CCT
+from cct_export.specs import ModelSpec
+
+SPEC = ModelSpec(
+    name="s", image_size=16, filters=(8, 16), layers=1, head_dim=16, mlp_units=(16, 16)
+)
+
+
+def edited(change):
+    """A random small CCT with every weight changed."""
+    keras.utils.set_random_seed(0)
+    model = CCT(SPEC)
+    for weight in model.weights:
+        values = np.array(weight)
+        if values.dtype.kind == "f":
+            weight.assign(change(weight.path, values).astype(values.dtype))
+    return model
+
+
+def all_but_dead(layer, size):
+    """Makes the weights of a layer's first output next to nothing, and its bias not."""
+
+    def change(path, values):
+        if layer in path:
+            values[..., 0] = size * np.sign(values[..., 0]) if values.ndim > 1 else 0.5
+        return values
+
+    return edited(change)
+
+
+@pytest.mark.parametrize("layer", ["mlp_0", "logits"])
+@pytest.mark.parametrize("size", [1e-6, 1e-9, 1e-40])
+@pytest.mark.parametrize("scheme", ["int8", "int8-full", "int16x8"])
+def test_a_bias_fits_beside_weights_that_are_next_to_nothing(tmp_path, layer, size, scheme):
+    exported = cct_export.export_tflite(
+        all_but_dead(layer, size), tmp_path / "m.tflite", scheme, parity_samples=64
+    )
+    assert exported.parity.passed, exported.parity.failures
+    assert exported.parity.sqnr_db > 30
+
+
+@pytest.mark.parametrize("scheme", ["int8-full", "int16x8"])
+def test_a_file_that_the_engine_dies_of_ends_no_process_but_its_own(tmp_path, scheme):
+    nothing = edited(lambda path, values: 0 * values if values.ndim > 1 else values)
+    with pytest.raises(ConversionError, match=rf"s as tflite {scheme}: the file cannot be run"):
+        cct_export.export_tflite(nothing, tmp_path / "m.tflite", scheme, parity_samples=16)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("scheme", ["none", "fp16", "int8"])
+def test_weights_that_are_no_numbers_are_named(tmp_path, value, scheme):
+    broken = edited(lambda path, values: values * value if "mlp_1/kernel" in path else values)
+    with pytest.raises(InvalidModel, match=r"its weight block_0/mlp_1/kernel holds NaN or inf"):
+        cct_export.export_tflite(broken, tmp_path / "m.tflite", scheme, parity_samples=16)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_auto_takes_what_works_of_a_model_that_little_works_of(tmp_path):
+    tiny = edited(lambda path, values: values * 1e-12)
+    exported = cct_export.export_tflite(
+        tiny, tmp_path / "m.tflite", "auto", parity_samples=64, calibration_samples=16
+    )
+    assert exported.parity.passed
+    json.dumps(exported.to_dict(), allow_nan=False)
+
+
+def test_a_position_embedding_beyond_float16_stays_float32(tmp_path):
+    large = edited(lambda path, values: values * 1e7 if "position" in path else values)
+    exported = cct_export.export_tflite(
+        large, tmp_path / "m.tflite", "int8-dynamic", parity_samples=64
+    )
+    assert exported.parity.passed, exported.parity.failures
