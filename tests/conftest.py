@@ -14,6 +14,7 @@ import pytest
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 SMALL = {
     "name": "small",

@@ -1,6 +1,7 @@
 """The two programs: groups whose commands are modules, loaded by name."""
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -106,6 +107,8 @@ bench = _program(
 def _run(program: Program, name: str) -> NoReturn:
     # Ended from outside, a command clears up like one that was interrupted.
     signal.signal(signal.SIGTERM, _end)
+    # numpy's products here are small: its threads wait for each other, on a busy machine for long.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(program(prog_name=name))
 
 
