@@ -10,7 +10,8 @@ CCTExportError
 ├── OutputError           the result cannot be written where it was asked for
 ├── ConversionError       the converter refused the model
 ├── ParityFailed          a step needs a file that passed parity, and it did not
-└── EngineFailed          the engine broke while running the artifact
+├── EngineFailed          the engine broke while running the artifact
+└── NotAvailable          the delegate or device is not here, or does not take the artifact
 
 A failed check (parity, accuracy) is a result, not an error: commands turn it into an exit code.
 """
@@ -73,3 +74,9 @@ class ParityFailed(CCTExportError):
 
 class EngineFailed(CCTExportError):
     """The engine failed or crashed while it ran the artifact."""
+
+
+class NotAvailable(CCTExportError):
+    """The delegate or device asked for is not here, or would not really run the artifact."""
+
+    exit_code = 6

@@ -7,6 +7,7 @@ from cct_export.errors import InvalidArtifact, MissingDependency
 from cct_export.inspection.onnx_graph import Graph, Value, annotated, steps, stored
 from cct_export.results import CONTRACT_KEY, Inspection, Tensor
 from cct_export.runtimes import onnxruntime as engine
+from cct_export.runtimes.onnxruntime_providers import CPU
 from cct_export.sidecar import parse_contract
 
 # What ONNX Runtime calls other than numpy does.
@@ -113,7 +114,7 @@ def _session(model: Any, optimized: bool = True) -> Any:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     # The fallback, which tries the same provider again, prints on standard output.
     return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=[engine.PROVIDER], enable_fallback=0
+        model.SerializeToString(), options, providers=[CPU], enable_fallback=0
     )
 
 

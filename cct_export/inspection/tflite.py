@@ -9,7 +9,7 @@ from typing import Any
 
 from cct_export.errors import InvalidArtifact
 from cct_export.results import Inspection, Operator, Tensor
-from cct_export.runtimes import litert
+from cct_export.runtimes import litert, litert_file
 
 # LiteRT verifies the flatbuffer when it opens it. What it can open but not prepare, such as a file
 # with operators of somebody else's, can still be read.
@@ -48,13 +48,15 @@ def inspect(path: Path) -> Inspection:
     litert.import_engine()
     content = path.read_bytes()
     try:
-        contract = litert.read_contract(content)
+        contract = litert_file.read_contract(content)
     except InvalidArtifact as error:
         raise InvalidArtifact(f"{path}: {error}") from error
-    nodes, refusal, opened = json.loads(litert.in_child(_NODES, path).strip().rpartition("\n")[2])
+    nodes, refusal, opened = json.loads(
+        litert_file.in_child(_NODES, path).strip().rpartition("\n")[2]
+    )
     if not opened:
         raise InvalidArtifact(f"LiteRT cannot open {path}: {refusal}")
-    partitions = litert.partitions(nodes)
+    partitions = litert_file.partitions(nodes)
     delegates = sum(node["op_name"] == "DELEGATE" for node in nodes)
     try:
         model = _Model(content)

@@ -6,28 +6,42 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cct_export.errors import InvalidRequest, NotAvailable
 from cct_export.runtimes.session import Logits, Quantization
+from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
 if TYPE_CHECKING:
     import keras
+
+DELEGATES = {
+    "default": "what the backend finds",
+    "cpu": "the CPU",
+    "gpu": "a GPU, with the backend that KERAS_BACKEND names",
+}
 
 
 class KerasSession:
     """A Keras model, compiled for inference. See ``Session``."""
 
-    def __init__(self, model: "keras.Model") -> None:
+    def __init__(self, model: "keras.Model", source: str = "", sha256: str = "") -> None:
         import keras
 
         from cct_export.model.checkpoint import image_shape, labels
 
         self._model = model
         self.engine = (f"keras-{keras.backend.backend()}", keras.__version__)
+        self.accelerator = _processor()
+        self.delegate = "default"
         self.image_shape = image_shape(model)
         self.io = "float32"
         self.input_quantization: Quantization | None = None
         self.output_quantization: Quantization | None = None
         self.batch: int | None = None
-        self.contract: dict[str, Any] = {"labels": list(labels(model))}
+        self.contract: dict[str, Any] = {
+            "labels": list(labels(model)),
+            "source": source,
+            "source_sha256": sha256,
+        }
         self.delegated_nodes: int | None = None
         self.total_nodes: int | None = None
 
@@ -47,18 +61,60 @@ def import_engine() -> None:
     backend.start()
 
 
-def open_session(path: Path, threads: int | None = None, trusted: bool = False) -> KerasSession:
+def open_session(
+    path: Path,
+    threads: int | None = None,
+    trusted: bool = False,
+    delegation: Delegation = DEFAULT_DELEGATION,
+) -> KerasSession:
     """Loads a MODEL (see ``cct_export.load``) and returns a session on it.
 
-    ``threads`` is set for the whole process, so only where it is given, and for TensorFlow, in
-    which nothing may have run yet; JAX takes its own.
+    Args:
+        path: of the model.
+        threads: set for the whole process, so only where it is given, and for TensorFlow, in
+            which nothing may have run yet; JAX takes its own.
+        trusted: changes nothing, a model never runs code of its file.
+        delegation: ``default``, or ``cpu`` or ``gpu``: the backend takes what it finds, and this
+            makes sure of it.
+
+    Raises:
+        InvalidModel: see ``cct_export.load``.
+        InvalidRequest: options, which there are none.
+        MissingDependency: Keras is not installed.
+        NotAvailable: the backend runs on another processor.
     """
     import_engine()
+    if delegation.name not in DELEGATES:
+        raise NotAvailable(
+            f"Keras has no delegate {delegation.name!r}: choose {', '.join(DELEGATES)}"
+        )
+    if delegation.options:
+        names = ", ".join(name for name, _ in delegation.options)
+        raise InvalidRequest(f"Keras' delegates take no options, not {names}")
+    if delegation.name not in ("default", _processor()):
+        raise NotAvailable(
+            f"Keras runs on the {_processor()} here, not on a {delegation.name}: "
+            "its backend finds none"
+        )
     from cct_export.importers import load_model
 
     if threads is not None:
         _set_threads(threads)
-    return KerasSession(load_model(os.fspath(path)).model)
+    loaded = load_model(os.fspath(path))
+    return KerasSession(loaded.model, loaded.source, loaded.sha256)
+
+
+def _processor() -> str:
+    """Returns ``cpu`` or ``gpu``, whichever the backend runs on."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return "cpu" if jax.default_backend() == "cpu" else "gpu"
+    import tensorflow as tf
+
+    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
 
 
 def _set_threads(threads: int) -> None:

@@ -1,8 +1,5 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime and its execution providers."""
 
-import json
-import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +8,36 @@ import numpy as np
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, MissingDependency
 from cct_export.results import CONTRACT_KEY
+from cct_export.runtimes import onnxruntime_providers as providers
 from cct_export.runtimes.session import Logits, Quantization
 from cct_export.sidecar import parse_contract
+from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
-PROVIDER = "CPUExecutionProvider"
+DELEGATES = providers.ABOUT
 _TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 
 class OnnxRuntimeSession:
     """An ``.onnx`` file in ONNX Runtime. See ``Session``."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        """Opens ``path`` with ``threads`` threads inside an operator.
-
-        Raises:
-            InvalidArtifact: missing, broken, or not from images to logits.
-            MissingDependency: onnxruntime is not installed.
-        """
-        if not path.is_file():
-            raise InvalidArtifact(f"no such file: {path}")
-        import_engine()
+    def __init__(
+        self, path: Path, threads: int, delegation: Delegation, profile: Path | None = None
+    ) -> None:
+        """Opens ``path``; see ``open_session``."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile)
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
-        except Exception as error:  # its exceptions have no common base class
-            reason = str(error).strip().partition("\n")[0]
-            raise InvalidArtifact(f"ONNX Runtime cannot open {path}: {reason}") from error
+        self._session, provider = providers.open_engine(path, options, delegation)
         self.engine = ("onnxruntime", onnxruntime.__version__)
+        self.delegate = "cpu" if delegation.name == "default" else delegation.name
+        self.accelerator = providers.accelerator(delegation)
         image = _image(self._session, path)
         batch, height, width, channels = image.shape
         self._input = image.name
@@ -54,14 +48,23 @@ class OnnxRuntimeSession:
         self.batch: int | None = batch if isinstance(batch, int) else None
         self.contract = _contract(self._session, path)
         parts = self._session.get_provider_graph_assignment_info()
-        mine = [part for part in parts if part.ep_name == PROVIDER]
-        self.delegated_nodes: int | None = sum(len(part.get_nodes()) for part in mine)
-        self.total_nodes: int | None = sum(len(part.get_nodes()) for part in parts)
+        mine = [part for part in parts if part.ep_name == provider]
+        # WebGPU's builds tell nothing: no parts at all.
+        self.total_nodes: int | None = sum(len(part.get_nodes()) for part in parts) or None
+        self.delegated_nodes: int | None = (
+            sum(len(part.get_nodes()) for part in mine) if self.total_nodes else None
+        )
+        nodes = self.delegated_nodes, self.total_nodes
+        providers.check_taken(path, provider, delegation, *nodes)
 
     def invoke(self, prepared: np.ndarray) -> Logits:
         """Runs once; see ``Session``."""
         logits: Logits = self._session.run(None, {self._input: prepared})[0]
         return logits
+
+    def end_profile(self) -> Path:
+        """Returns the file with the time of every operator so far, and keeps no more of them."""
+        return Path(self._session.end_profiling())
 
     def close(self) -> None:
         """Frees the session."""
@@ -76,35 +79,32 @@ def import_engine() -> None:
         raise MissingDependency.of("onnxruntime", "onnxruntime") from None
 
 
-def open_session(path: Path, threads: int = 1, trusted: bool = False) -> OnnxRuntimeSession:
-    """Returns a session on ``path``; ``trusted`` changes nothing, the parser survives any file."""
-    return OnnxRuntimeSession(path, threads)
-
-
-def kernels(path: Path) -> dict[str, int]:
-    """Returns the operators that ONNX Runtime runs for one image, by kind, from its profile.
+def open_session(
+    path: Path,
+    threads: int = 1,
+    trusted: bool = False,
+    delegation: Delegation = DEFAULT_DELEGATION,
+    profile: Path | None = None,
+) -> OnnxRuntimeSession:
+    """Returns a session on ``path``.
 
     Args:
-        path: a file just made, with float32 or uint8 input.
-    """
-    import onnxruntime
+        path: the file.
+        threads: threads inside of an operator.
+        trusted: changes nothing, the parser survives any file.
+        delegation: one of ``DELEGATES``, or a provider by the engine's own name.
+        profile: where to keep the time of every operator, a path without suffix; see
+            ``OnnxRuntimeSession.end_profile``.
 
-    with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder, "profile"))
-        options.log_severity_level = 3
-        engine = onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
-        image = engine.get_inputs()[0]
-        shape = [size if isinstance(size, int) else 1 for size in image.shape]
-        engine.run(None, {image.name: np.zeros(shape, _TYPES[image.type])})
-        events = json.loads(Path(engine.end_profiling()).read_text())
-    ran = [
-        event["args"]["op_name"]
-        for event in events
-        if event.get("cat") == "Node" and event["name"].endswith("kernel_time")
-    ]
-    return dict(Counter(ran).most_common())
+    Raises:
+        InvalidArtifact: missing, broken, or not from images to logits.
+        MissingDependency: onnxruntime is not installed.
+        NotAvailable: the provider is not here, or does not take the whole file.
+    """
+    if not path.is_file():
+        raise InvalidArtifact(f"no such file: {path}")
+    import_engine()
+    return OnnxRuntimeSession(path, threads, delegation, profile)
 
 
 def _image(session: Any, path: Path) -> Any:

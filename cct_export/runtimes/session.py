@@ -22,6 +22,8 @@ class Session(Protocol):
 
     Attributes:
         engine: name and version of the engine.
+        delegate: what the engine hands its work to, as ``Delegation`` names it.
+        accelerator: the kind of processor that runs it, such as ``cpu`` or ``gpu``.
         image_shape: height, width, channels.
         io: type of the image input.
         input_quantization: how the input's integers stand for pixels 0–255; None if they are the
@@ -29,11 +31,13 @@ class Session(Protocol):
         output_quantization: how the output's integers stand for logits; None for floats.
         batch: images per call, None for any number.
         contract: what the file says about itself; empty if nothing.
-        delegated_nodes: operators that run on the accelerator asked for, None if not known.
+        delegated_nodes: operators that the delegate runs, None if not known.
         total_nodes: operators in all, None if not known.
     """
 
     engine: tuple[str, str]
+    delegate: str
+    accelerator: str
     image_shape: ImageShape
     io: str
     input_quantization: Quantization | None
@@ -82,10 +86,11 @@ def run(session: Session, images: Images, step: int = 64) -> Logits:
             chunk = np.concatenate([chunk, chunk[-1:].repeat(missing, axis=0)])
         logits = session.invoke(prepare(session, chunk))
         parts.append(logits[: len(logits) - missing])
-    return _dequantized(np.concatenate(parts), session.output_quantization)
+    return dequantized(np.concatenate(parts), session.output_quantization)
 
 
-def _dequantized(logits: np.ndarray, quantized: Quantization | None) -> Logits:
+def dequantized(logits: np.ndarray, quantized: Quantization | None) -> Logits:
+    """Returns the logits that integers stand for; floats as they are."""
     if quantized is not None:
         logits = (logits.astype(np.float64) - quantized.zero_point) * quantized.scale
     return logits.astype(np.float32, copy=False)

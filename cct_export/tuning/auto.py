@@ -132,13 +132,13 @@ class _Judge:
     def __init__(self, loaded: LoadedModel, dataset: Dataset, max_drop: float) -> None:
         self.dataset = dataset
         self.max_drop = max_drop
-        self.whole = accuracy.measure(KerasSession(loaded.model), dataset).top1
+        self.whole = accuracy.measure(KerasSession(loaded.model), dataset).accuracy.top1
 
     def __call__(self, candidate: Candidate, path: Path) -> Candidate:
         """Returns the candidate with the points that it loses."""
         session = engine_of(path.suffix[1:]).open_session(path, trusted=True)
         try:
-            drop = 100 * (self.whole - accuracy.measure(session, self.dataset).top1)
+            drop = 100 * (self.whole - accuracy.measure(session, self.dataset).accuracy.top1)
         finally:
             session.close()
         worse = f"loses {drop:.2f} points, more than {self.max_drop:g}"

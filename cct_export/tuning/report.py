@@ -13,7 +13,7 @@ from cct_export.model.checkpoint import image_shape
 from cct_export.parity import logits_sqnr_db
 from cct_export.quantize.schemes import scheme
 from cct_export.results import QuantizationReport
-from cct_export.runtimes import onnxruntime
+from cct_export.runtimes import onnxruntime_profile
 from cct_export.specs import CalibrationSpec, ExportSpec
 from cct_export.tuning.error import Progress, errors, logits
 
@@ -57,7 +57,7 @@ def report(
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "quantized.onnx")
             path.write_bytes(started.file(quantized))
-            kernels = onnxruntime.kernels(path)
+            kernels = onnxruntime_profile.kernels(path)
     return QuantizationReport(
         model=loaded.source,
         format=spec.format,

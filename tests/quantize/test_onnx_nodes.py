@@ -96,7 +96,7 @@ def test_for_arm64_activations_are_signed(tmp_path, digits_run, in_process):
 
 
 def test_what_onnxruntime_runs_of_int8_are_its_integer_kernels(exports):
-    from cct_export.runtimes.onnxruntime import kernels
+    from cct_export.runtimes.onnxruntime_profile import kernels
 
     found = kernels(exports("onnx", "int8").path)
     assert found["QLinearConv"] == WEIGHTED["Conv"]
@@ -105,7 +105,7 @@ def test_what_onnxruntime_runs_of_int8_are_its_integer_kernels(exports):
 
 
 def test_what_onnxruntime_runs_of_int8_dynamic_are_its_fused_products(exports):
-    from cct_export.runtimes.onnxruntime import kernels
+    from cct_export.runtimes.onnxruntime_profile import kernels
 
     assert kernels(exports("onnx", "int8-dynamic").path)["DynamicQuantizeMatMul"] == 9
 
@@ -120,7 +120,7 @@ def test_int8_dynamic_multiplies_every_dense_weight_in_integers_and_no_product(e
 
 
 def test_int8_dynamic_convolves_in_float_on_int8_weights_that_are_decoded_once(exports):
-    from cct_export.runtimes.onnxruntime import kernels
+    from cct_export.runtimes.onnxruntime_profile import kernels
 
     path = exports("onnx", "int8-dynamic").path
     graph = Graph(path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cct_export.errors import InvalidArtifact
-from cct_export.runtimes import litert, onnxruntime, session
+from cct_export.runtimes import litert, litert_file, onnxruntime, session
 from cct_export.runtimes.keras import KerasSession
 
 ENGINES = {"tflite": litert, "onnx": onnxruntime}
@@ -258,7 +258,7 @@ def endless(tmp_path_factory):
 
 
 def test_a_file_that_never_ends_is_given_up(endless, monkeypatch):
-    monkeypatch.setattr(litert, "PROBE_LIMIT_S", 3)
+    monkeypatch.setattr(litert_file, "PROBE_LIMIT_S", 3)
     with pytest.raises(InvalidArtifact, match="one run takes more than 3 s"):
         litert.open_session(endless)
 
@@ -276,7 +276,7 @@ def test_a_crash_of_the_engine_is_that_of_the_child(endless, tmp_path, monkeypat
 
 def test_every_file_but_one_just_made_is_tried_in_another_process(exports, monkeypatch):
     tried = []
-    monkeypatch.setattr(litert, "_try_in_child", tried.append)
+    monkeypatch.setattr(litert, "try_in_child", tried.append)
     path = exports("tflite").path  # with its sidecar, which anyone could have written
     litert.open_session(path)
     assert tried == [path]
