@@ -25,7 +25,7 @@ from cct_export.importers import LoadedModel
 from cct_export.model.checkpoint import image_shape, labels
 from cct_export.quantize.schemes import scheme
 from cct_export.results import Artifact, ParityReport
-from cct_export.results.numbers import plain
+from cct_export.results.plain import plain
 from cct_export.runtimes import engine_of, session
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import Logits

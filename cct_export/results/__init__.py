@@ -1,8 +1,15 @@
 """What was found out: frozen records, to JSON."""
 
 from cct_export.results.artifact import CONTRACT_KEY, Artifact
+from cct_export.results.diagnosis import Diagnosis
 from cct_export.results.inspection import Inspection, Operator, OperatorKind, Tensor
-from cct_export.results.measured import Accuracy, BenchResult
+from cct_export.results.measured import (
+    Accuracy,
+    BenchResult,
+    OperatorProfile,
+    OperatorTime,
+    Sustained,
+)
 from cct_export.results.parity import ParityReport
 from cct_export.results.prediction import Prediction
 from cct_export.results.quantization import QuantizationReport, StepError
@@ -12,12 +19,16 @@ __all__ = [
     "Accuracy",
     "Artifact",
     "BenchResult",
+    "Diagnosis",
     "Inspection",
     "Operator",
     "OperatorKind",
+    "OperatorProfile",
+    "OperatorTime",
     "ParityReport",
     "Prediction",
     "QuantizationReport",
     "StepError",
+    "Sustained",
     "Tensor",
 ]

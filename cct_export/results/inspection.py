@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cct_export.results.numbers import json_number
+from cct_export.results.plain import json_number
 
 
 @dataclass(frozen=True)

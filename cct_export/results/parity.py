@@ -1,9 +1,10 @@
 """How far an artifact is from its model."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cct_export.results.numbers import json_number
+from cct_export.results.plain import json_number, record_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ class ParityReport:
     finite: bool
     constant: bool
     failures: tuple[str, ...]
+
+    @classmethod
+    def from_dict(cls, found: dict[str, Any]) -> "ParityReport":
+        """Returns the report that ``to_dict`` told of; the ratio of equal logits is infinite."""
+        ratio = math.inf if found["sqnr_db"] is None else found["sqnr_db"]
+        return record_of(cls, found | {"sqnr_db": ratio})
 
     @property
     def passed(self) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cct_export.results.numbers import json_number
+from cct_export.results.plain import json_number
 
 
 @dataclass(frozen=True)
