@@ -71,39 +71,10 @@ def test_every_error_is_in_the_tree_and_has_its_exit_code():
         "ConversionError": 1,
         "ParityFailed": 3,
         "EngineFailed": 1,
+        "NotAvailable": 6,
     }
     for name in codes:
         assert name in errors.__doc__
-
-
-@pytest.mark.parametrize("error", _all_errors())
-def test_an_error_in_a_worker_is_the_same_error_here(error, monkeypatch, tmp_path):
-    from cct_export.devices import local
-    from cct_export.measurement import worker
-    from cct_export.specs import BenchSpec
-
-    replies = []
-
-    def measured(command, **options):
-        import io
-        import json
-        import subprocess
-        import sys
-
-        monkeypatch.setattr(sys, "stdin", io.StringIO(options["input"]))
-        worker.main()
-        replies.append(json.loads(options["input"]))
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    def fail(request):
-        raise error("what is wrong")
-
-    monkeypatch.setattr(worker, "measure", fail)
-    monkeypatch.setattr(local.subprocess, "run", measured)
-    with pytest.raises(error, match="what is wrong") as raised:
-        local.measure(tmp_path / "m.tflite", BenchSpec("litert"))
-    assert type(raised.value) is error
-    assert replies[0]["pass"] == "latency"
 
 
 def test_a_missing_library_is_named_with_the_extra_that_brings_it():

@@ -9,15 +9,25 @@ import numpy as np
 from cct_export.data.picks import timing_images
 from cct_export.runtimes import engine_of
 from cct_export.runtimes.session import Session, prepare
-from cct_export.specs import BenchSpec
+from cct_export.runtimes.turns import Clock, time_in_turn
 
-Clock = Callable[[], int]
+YARDSTICK_RUNS = 20
 
 
-def time_runs(
+def warm_up(
+    session: Session, prepared: np.ndarray, seconds: float, clock: Clock = time.perf_counter_ns
+) -> None:
+    """Runs for ``seconds``, and times nothing."""
+    start = clock()
+    while clock() - start < seconds * 1e9:
+        session.invoke(prepared)
+
+
+def burst(
     session: Session,
     prepared: np.ndarray,
-    spec: BenchSpec,
+    runs: int,
+    seconds: float,
     clock: Clock = time.perf_counter_ns,
 ) -> tuple[int, ...]:
     """Times single runs, the reading of the logits included, pre- and post-processing not.
@@ -25,56 +35,37 @@ def time_runs(
     Args:
         session: the session, opened.
         prepared: its input, made by ``runtimes.session.prepare``.
-        spec: warm-up, number of runs and seconds at least.
+        runs: at least.
+        seconds: at least.
         clock: returns nanoseconds.
 
     Returns:
         Nanoseconds of each run, in order.
     """
     invoke = session.invoke
-    start = clock()
-    while clock() - start < spec.warmup_s * 1e9:
-        invoke(prepared)
     times: list[int] = []
     start = clock()
-    while len(times) < spec.min_runs or clock() - start < spec.min_s * 1e9:
+    while len(times) < runs or clock() - start < seconds * 1e9:
         before = clock()
         invoke(prepared)
         times.append(clock() - before)
     return tuple(times)
 
 
-def time_in_turn(
-    sessions: Sequence[Session],
-    prepared: Sequence[np.ndarray],
-    rounds: int,
-    burst: int,
-    warmup: int,
-    clock: Clock = time.perf_counter_ns,
-) -> list[tuple[int, ...]]:
-    """Times sessions round robin, so that whatever the machine does meets them all alike.
+def yardstick_ms(clock: Clock = time.perf_counter_ns) -> float:
+    """Returns how long a fixed piece of work takes, the best of some: the speed of the machine.
 
-    Args:
-        sessions: opened, all in this process.
-        prepared: the input of each.
-        rounds: how often each has its turn.
-        burst: timed runs in a turn.
-        warmup: untimed runs before those, which bring code and weights back into the caches.
-        clock: returns nanoseconds.
-
-    Returns:
-        For each session the nanoseconds of its ``rounds · burst`` runs, in order.
+    It tells a slower machine from a slower engine. One thread, in the first-level cache.
     """
-    times: list[list[int]] = [[] for _ in sessions]
-    for _ in range(rounds):
-        for session, image, kept in zip(sessions, prepared, times, strict=True):
-            for _ in range(warmup):
-                session.invoke(image)
-            for _ in range(burst):
-                before = clock()
-                session.invoke(image)
-                kept.append(clock() - before)
-    return [tuple(kept) for kept in times]
+    numbers = np.linspace(-1.0, 1.0, 2048)
+    best = min(_time_of(lambda: np.exp(numbers).sum(), clock) for _ in range(YARDSTICK_RUNS))
+    return best / 1e6
+
+
+def _time_of(work: Callable[[], object], clock: Clock) -> int:
+    before = clock()
+    work()
+    return clock() - before
 
 
 def time_files(

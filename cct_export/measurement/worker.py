@@ -1,130 +1,228 @@
-"""The process that measures one artifact on one engine: a request as JSON in, a reply out.
+"""The process that runs one artifact on one engine: it is asked, line by line, and answers.
 
-It is a process of its own so that an engine that crashes, or that keeps memory, harms nothing.
+It is a process of its own so that an engine that crashes, or that keeps memory, harms nothing. A
+question is a line of JSON on standard input, an answer one on what was standard output: whatever
+an engine prints goes to standard error instead.
 """
 
-import contextlib
 import json
 import os
+import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from cct_export import data, parity, registry, sidecar
+import numpy as np
+
+from cct_export import machine, parity, registry, sidecar
+from cct_export.data import read
 from cct_export.data.picks import timing_images
 from cct_export.errors import CCTExportError, InvalidRequest
+from cct_export.files import sha256
 from cct_export.measurement import accuracy, latency, memory
-from cct_export.runtimes.session import Session, prepare, run
+from cct_export.runtimes.session import Session, dequantized, prepare, run
 from cct_export.specs import BenchSpec
 
+Answer = dict[str, Any]
+PROCESSING_RUNS = 30
+MEMORY_RUNS = 5
 
-def measure(request: dict[str, Any]) -> dict[str, Any]:
-    """Does one pass.
+
+class Worker:
+    """What can be asked of the process; every public method is a question.
 
     Args:
-        request: ``pass`` (``latency``, ``memory`` or ``accuracy``), ``path``, ``spec`` (the
-            fields of a BenchSpec), ``batch``, ``data``.
-
-    Returns:
-        What the pass found, as plain JSON types.
-
-    Raises:
-        CCTExportError: the artifact or the data cannot be used.
+        tell: called with the done and the total number of images, now and then.
     """
-    spec = BenchSpec(**request["spec"])
-    path = Path(request["path"])
-    engine = registry.load("cct_export.runtimes", spec.runtime)
-    engine.import_engine()  # loading a file is timed, importing Python modules is not
-    started = time.perf_counter_ns()
-    session: Session = engine.open_session(path, spec.threads, trusted=True)
-    load_ms = (time.perf_counter_ns() - started) / 1e6
-    try:
-        return _PASSES[request["pass"]](session, path, spec, request) | {"load_ms": load_ms}
-    finally:
-        session.close()
 
+    def __init__(self, tell: Callable[[int, int], None]) -> None:
+        self._tell = tell
+        self._watch = machine.Watch()
+        self._session: Session
+        self._prepared: np.ndarray
+        self._path: Path
+        self._spec: BenchSpec
 
-def _latency(
-    session: Session, path: Path, spec: BenchSpec, request: dict[str, Any]
-) -> dict[str, Any]:
-    batch = request["batch"]
-    if session.batch not in (None, batch):
-        source = session.contract.get("source", "MODEL")
-        raise InvalidRequest(
-            f"{path} takes {session.batch} image at a time, not {batch}: "
-            f"`cct-export onnx {source}` makes a file for any number"
+    def open(self, path: str, spec: dict[str, Any]) -> Answer:
+        """Opens an artifact on an engine and runs it once.
+
+        Returns:
+            ``load_ms``, ``first_inference_ms``, ``runtime`` and the file's ``contract``.
+
+        Raises:
+            CCTExportError: it cannot be run, or not there, or not by so many images.
+        """
+        self._path, self._spec = Path(path), BenchSpec.from_dict(spec)
+        engine = registry.load("cct_export.runtimes", self._spec.runtime)
+        engine.import_engine()  # loading a file is timed, importing Python modules is not
+        started = time.perf_counter_ns()
+        self._session = engine.open_session(
+            self._path, self._spec.threads, trusted=True, delegation=self._spec.delegation
         )
-    prepared = prepare(session, timing_images(session.image_shape, batch))
-    started = time.perf_counter_ns()
-    session.invoke(prepared)
-    first_ms = (time.perf_counter_ns() - started) / 1e6
-    times = latency.time_runs(session, prepared, spec)
-    name, version = session.engine
-    return {
-        "first_inference_ms": first_ms,
-        "times_ns": times,
-        "runtime": {
+        load_ms = (time.perf_counter_ns() - started) / 1e6
+        session, batch = self._session, self._spec.batch
+        if session.batch not in (None, batch):
+            source = session.contract.get("source", "MODEL")
+            raise InvalidRequest(
+                f"{path} takes {session.batch} image at a time, not {batch}: "
+                f"`cct-export onnx {source}` makes a file for any number"
+            )
+        self._prepared = prepare(session, timing_images(session.image_shape, batch))
+        started = time.perf_counter_ns()
+        session.invoke(self._prepared)
+        first_ms = (time.perf_counter_ns() - started) / 1e6
+        return {
+            "load_ms": load_ms,
+            "first_inference_ms": first_ms,
+            "runtime": self._runtime(),
+            "contract": session.contract,
+        }
+
+    def _runtime(self) -> Answer:
+        session = self._session
+        name, version = session.engine
+        return {
             "name": name,
             "version": version,
-            "accelerator": "cpu",
-            "threads": spec.threads,
+            "accelerator": session.accelerator,
+            "delegate": session.delegate,
+            "asked": self._spec.delegation.name,
+            "options": dict(self._spec.delegation.options),
+            "allow_fallback": self._spec.delegation.allow_fallback,
+            "threads": self._spec.threads,
             "delegated_nodes": session.delegated_nodes,
             "total_nodes": session.total_nodes,
-        },
-        "contract": session.contract,
-        "parity": _golden_parity(session, path),
-    }
+        }
+
+    def golden(self) -> Answer:
+        """Returns as ``parity`` how close the golden logits are, None without a sidecar.
+
+        It is the delegate itself that computes them: a fast one may be wrong. So may a file that
+        was changed since it was exported, which ``changed`` tells.
+        """
+        contract = self._session.contract
+        beside = sidecar.read(self._path, contract) if self._path.is_file() else None
+        if beside is None or beside.golden.images.shape[1:] != self._session.image_shape:
+            return {"parity": None, "changed": False}
+        found = run(self._session, beside.golden.images)
+        if found.shape != beside.golden.logits.shape:
+            return {"parity": None, "changed": False}
+        scheme = beside.record["scheme"]
+        if scheme == "none" and dict(self._spec.delegation.options).get("precision") == "fp16":
+            scheme = "fp16"  # computing so was asked for
+        report = parity.compare(
+            beside.golden.logits,
+            found,
+            scheme,
+            names=(beside.record["source"], str(self._path)),
+            images=f"golden images in the sidecar ({beside.golden.origin})",
+            policy=parity.policy_of(scheme, golden=True),
+        )
+        return {
+            "parity": asdict(report),
+            "changed": beside.record["sha256"] != sha256(self._path),
+        }
+
+    def warm_up(self, seconds: float) -> Answer:
+        """Runs for ``seconds``, untimed."""
+        latency.warm_up(self._session, self._prepared, seconds)
+        return {}
+
+    def burst(self, runs: int, seconds: float) -> Answer:
+        """Returns ``times_ns`` of at least so many runs, ``other_cores`` and ``yardstick_ms``."""
+        with self._watch:
+            times = latency.burst(self._session, self._prepared, runs, seconds)
+        return {
+            "times_ns": times,
+            "other_cores": self._watch.other_cores,
+            "yardstick_ms": latency.yardstick_ms(),
+        }
+
+    def processing(self) -> Answer:
+        """Returns ``preprocess_ms`` and ``postprocess_ms``, which ``burst`` leaves out.
+
+        The one makes the engine's input of uint8 pixels of the right size, the other the five
+        best classes and their probabilities of its output.
+        """
+        pixels = timing_images(self._session.image_shape, self._spec.batch)
+        logits = self._session.invoke(self._prepared)
+        return {
+            "preprocess_ms": _median_ms(lambda: prepare(self._session, pixels)),
+            "postprocess_ms": _median_ms(lambda: self._best(logits)),
+        }
+
+    def _best(self, logits: np.ndarray) -> np.ndarray:
+        reals = dequantized(logits, self._session.output_quantization)
+        shares = np.exp(reals - reals.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        return np.sort(shares, axis=1)[:, -5:]
+
+    def memory(self) -> Answer:
+        """Returns ``peak_rss_bytes`` of a process that did nothing but run the artifact."""
+        for _ in range(MEMORY_RUNS):
+            self._session.invoke(self._prepared)
+        return {"peak_rss_bytes": memory.peak_rss_bytes()}
+
+    def accuracy(self, data: str) -> Answer:
+        """Returns ``accuracy`` on labelled images, and which of them were ``right``."""
+        dataset = read(data, self._session.image_shape)
+        found = accuracy.measure(self._session, dataset, self._tell)
+        return {"accuracy": asdict(found.accuracy), "right": found.right.tolist()}
+
+    def operators(self, runs: int) -> Answer:
+        """Returns the time of each operator as ``operators``."""
+        room = f"{self._spec.runtime}-profile"
+        if room not in registry.names("cct_export.runtimes"):
+            raise InvalidRequest(f"{self._spec.runtime} tells no times of its operators")
+        profile = registry.load("cct_export.runtimes", room).profile
+        measured = self._path, self._spec.threads, runs, self._spec.delegation
+        return {"operators": asdict(profile(*measured))}
+
+    def conditions(self) -> Answer:
+        """Returns ``machine.conditions``."""
+        return machine.conditions()
 
 
-def _golden_parity(session: Session, path: Path) -> dict[str, Any] | None:
-    beside = sidecar.read(path) if path.is_file() else None
-    if beside is None or beside.golden.images.shape[1:] != session.image_shape:
-        return None
-    found = run(session, beside.golden.images)
-    if found.shape != beside.golden.logits.shape:
-        return None
-    report = parity.compare(
-        beside.golden.logits,
-        found,
-        beside.record["scheme"],
-        names=(beside.record["source"], str(path)),
-        images=f"golden images in the sidecar ({beside.golden.origin})",
-        policy=parity.policy_of(beside.record["scheme"], golden=True),
-    )
-    return asdict(report)
+def _median_ms(work: Callable[[], object]) -> float:
+    times = []
+    for _ in range(PROCESSING_RUNS):
+        started = time.perf_counter_ns()
+        work()
+        times.append(time.perf_counter_ns() - started)
+    return statistics.median(times) / 1e6
 
 
-def _memory(
-    session: Session, path: Path, spec: BenchSpec, request: dict[str, Any]
-) -> dict[str, Any]:
-    prepared = prepare(session, timing_images(session.image_shape, request["batch"]))
-    for _ in range(5):
-        session.invoke(prepared)
-    return {"peak_rss_bytes": memory.peak_rss_bytes()}
+def serve(questions: TextIO, answers: TextIO) -> None:
+    """Answers until the questions end.
 
+    Args:
+        questions: lines of JSON: the method as ``ask``, its arguments beside it.
+        answers: gets lines of JSON: what the method returned; ``error`` and ``kind`` where it
+            raised; before either any number of lines with ``progress``.
+    """
 
-def _accuracy(
-    session: Session, path: Path, spec: BenchSpec, request: dict[str, Any]
-) -> dict[str, Any]:
-    found = accuracy.measure(session, data.read(request["data"], session.image_shape))
-    return {"accuracy": asdict(found)}
+    def say(line: Answer) -> None:
+        answers.write(json.dumps(line) + "\n")
+        answers.flush()
 
-
-_PASSES = {"latency": _latency, "memory": _memory, "accuracy": _accuracy}
+    worker = Worker(lambda done, total: say({"progress": [done, total]}))
+    for line in questions:
+        question = json.loads(line)
+        try:
+            say(getattr(worker, question.pop("ask"))(**question))
+        except CCTExportError as error:
+            say({"error": str(error), "kind": type(error).__name__})
 
 
 def main() -> None:
-    """Reads the request on standard input and writes the reply to the file it names."""
-    request = json.loads(sys.stdin.read())
+    """Serves on standard input and output."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            reply = measure(request)
-    except CCTExportError as error:
-        reply = {"error": str(error), "kind": type(error).__name__}
-    Path(request["reply"]).write_text(json.dumps(reply))
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    serve(sys.stdin, answers)
 
 
 if __name__ == "__main__":

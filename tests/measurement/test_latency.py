@@ -2,8 +2,7 @@
 
 import pytest
 
-from cct_export.measurement.latency import time_runs
-from cct_export.specs import BenchSpec
+from cct_export.measurement.latency import burst, warm_up, yardstick_ms
 
 MS = 1_000_000
 
@@ -30,38 +29,50 @@ class Runs:
         self.count += 1
 
 
-def timed(durations, **spec):
+def timed(durations, runs, seconds):
     clock = Clock()
-    runs = Runs(clock, *durations)
-    return time_runs(runs, "pixels", BenchSpec("litert", **spec), clock), runs
+    session = Runs(clock, *durations)
+    return burst(session, "pixels", runs, seconds, clock), session
 
 
 def test_every_run_is_kept_as_it_was_and_in_order():
     durations = [3 * MS, 9 * MS, 1 * MS, 500 * MS, 2 * MS]
-    times, _ = timed(durations, warmup_s=0, min_runs=5, min_s=0)
+    times, _ = timed(durations, runs=5, seconds=0)
     assert list(times) == durations
 
 
-def test_warm_up_runs_are_made_and_not_counted():
-    times, runs = timed([100 * MS] * 5 + [MS], warmup_s=0.5, min_runs=3, min_s=0)
-    assert list(times) == [MS] * 3
-    assert runs.count == 8
+def test_warm_up_runs_for_as_long_as_is_asked():
+    clock = Clock()
+    session = Runs(clock, 100 * MS)
+    warm_up(session, "pixels", 0.5, clock)
+    assert session.count == 5
+
+
+def test_without_time_nothing_is_warmed_up():
+    session = Runs(Clock(), MS)
+    warm_up(session, "pixels", 0, session.clock)
+    assert session.count == 0
 
 
 def test_there_are_enough_runs_even_when_each_takes_long():
-    times, _ = timed([2000 * MS], warmup_s=0, min_runs=50, min_s=1.0)
+    times, _ = timed([2000 * MS], runs=50, seconds=1.0)
     assert len(times) == 50
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.0])
 def test_there_is_enough_time_even_when_each_run_is_short(seconds):
-    times, _ = timed([MS], warmup_s=0, min_runs=50, min_s=seconds)
+    times, _ = timed([MS], runs=50, seconds=seconds)
     assert len(times) == seconds * 1000
 
 
 def test_without_minimum_there_is_one_run():
-    times, runs = timed([MS], warmup_s=0, min_runs=1, min_s=0)
-    assert len(times) == runs.count == 1
+    times, session = timed([MS], runs=1, seconds=0)
+    assert len(times) == session.count == 1
+
+
+def test_the_yardstick_is_the_best_of_its_runs():
+    ticks = iter([0, 9, 10, 13, 20, 25] + [0, 50] * 100)
+    assert yardstick_ms(clock=lambda: next(ticks)) == 3 / 1e6
 
 
 class Counter:

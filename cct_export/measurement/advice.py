@@ -1,0 +1,109 @@
+"""What to know before believing a measurement, and what to do about it."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from cct_export import machine
+from cct_export.measurement.statistics import repeat_headlines_ms, spread
+from cct_export.results import BenchResult
+from cct_export.specs import Timing
+
+FEW_RUNS = 50
+NOISY = 0.1  # interquartile range over median
+BUSY_CORES = 0.2
+SLOWED = 0.95  # share of the frequency that there was before
+CHANGED = "the file is not the one that its sidecar was written for: export it again"
+UNKNOWN_INPUT = "the file does not say what pixels it wants: raw 0-255 went in"
+
+
+def advised(result: BenchResult, timing: Timing) -> BenchResult:
+    """Returns ``result`` with its warnings.
+
+    Args:
+        result: as measured.
+        timing: how it was to be measured.
+    """
+    found = [UNKNOWN_INPUT] if not result.artifact["described"] and not result.failure else []
+    found += [CHANGED] if result.artifact["changed"] else []
+    if result.times_ns:
+        for look in _LOOKS:
+            found += look(result, timing)
+    return dataclasses.replace(result, warnings=tuple(found))
+
+
+def _few_runs(result: BenchResult, timing: Timing) -> Iterator[str]:
+    count = len(result.times_ns)
+    if count < FEW_RUNS:
+        yield f"only {count} runs: --min-runs {FEW_RUNS} or more tells what is usual"
+
+
+def _noisy(result: BenchResult, timing: Timing) -> Iterator[str]:
+    lower, median, upper = np.percentile(result.times_ns, (25, 50, 75))
+    if upper - lower > NOISY * median:
+        yield (
+            f"noisy: half of the runs lie {(upper - lower) / median:.0%} of the median apart; "
+            "close other programs, and measure longer with --profile strict"
+        )
+
+
+def _disagreement(result: BenchResult, timing: Timing) -> Iterator[str]:
+    if spread(result) > timing.agreement:
+        said = ", ".join(f"{figure:.3f}" for figure in repeat_headlines_ms(result))
+        yield (
+            f"the repeats do not agree within {timing.agreement:.0%}: p{result.headline} is "
+            f"{said} ms; measure again on a quiet machine"
+        )
+
+
+def _threads(result: BenchResult, timing: Timing) -> Iterator[str]:
+    threads, cores = result.runtime["threads"], machine.usable_cores()
+    if result.device == "local" and threads > cores:
+        yield f"{threads} threads on {cores} cores: they wait for each other"
+
+
+def _governor(result: BenchResult, timing: Timing) -> Iterator[str]:
+    governor = result.conditions["before"].get("governor")
+    if governor not in (None, "performance"):
+        yield (
+            f"the frequency governor is {governor!r}: "
+            "`sudo cpupower frequency-set -g performance` holds the frequency still"
+        )
+
+
+def _neighbours(result: BenchResult, timing: Timing) -> Iterator[str]:
+    others = result.conditions["other_cores"]
+    if others is not None and others > BUSY_CORES:
+        yield f"other programs kept {others:.1f} cores busy meanwhile: stop them, measure again"
+
+
+def _heat(result: BenchResult, timing: Timing) -> Iterator[str]:
+    before, after = result.conditions["before"], result.conditions["after"]
+    reasons = [*(before.get("throttled") or ()), *(after.get("throttled") or ())]
+    if reasons:
+        yield (
+            f"the Raspberry Pi held itself back ({', '.join(dict.fromkeys(reasons))}): "
+            "cool it, give it a proper power supply"
+        )
+    first, last = before.get("frequency_mhz"), after.get("frequency_mhz")
+    if first and last and last < SLOWED * first:
+        yield (
+            f"the processor fell from {first:.0f} to {last:.0f} MHz: "
+            "let it cool, --sustained shows how far it goes"
+        )
+
+
+def _fallback(result: BenchResult, timing: Timing) -> Iterator[str]:
+    taken, total = result.runtime["delegated_nodes"], result.runtime["total_nodes"]
+    own = result.runtime["delegate"] in ("none", "reference")
+    if not own and taken is not None and total is not None and taken < total:
+        yield (
+            f"{total - taken} of {total} operators were not taken by "
+            f"{result.runtime['delegate']} and ran on the engine's own kernels"
+        )
+
+
+_LOOKS: tuple[Callable[[BenchResult, Timing], Iterator[str]], ...] = (
+    _few_runs, _noisy, _disagreement, _threads, _governor, _neighbours, _heat, _fallback,
+)  # fmt: skip
