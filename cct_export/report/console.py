@@ -5,12 +5,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from cct_export.measurement import statistics
-from cct_export.results import BenchResult, ParityReport, Prediction
+from cct_export.results import ParityReport, Prediction
 
 log = logging.getLogger(__name__)
 
@@ -93,54 +89,3 @@ def predictions(found: Sequence[Prediction]) -> None:
         click.echo(prediction.image)
         for label, share in prediction.top:
             click.echo(f"  {share:6.1%}  {label}")
-
-
-COLUMNS = (
-    "artifact", "scheme", "kB", "threads", "batch", "p50 ms", "p90 ms", "load ms", "first ms",
-    "peak MB", "delegated", "top-1", "parity",
-)  # fmt: skip
-LEFT = ("artifact", "scheme")
-WIDTH = 130
-
-
-def bench(results: Sequence[BenchResult]) -> None:
-    """Prints one row per result."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH
-    engines = sorted({f"{r.runtime['name']} {r.runtime['version']}" for r in results})
-    table = Table(box=None, title=", ".join(engines), title_justify="left")
-    for name in COLUMNS:
-        left = name in LEFT
-        table.add_column(
-            name, justify="left" if left else "right", no_wrap=name != "artifact", overflow="fold"
-        )
-    for result in results:
-        table.add_row(*_row(result))
-    console.print(table)
-    for result in results:
-        for warning in result.warnings:
-            log.warning("%s: %s", result.artifact["path"], warning)
-
-
-def _row(result: BenchResult) -> list[str]:
-    times: dict[str, Any] = statistics.summary(result.times_ns)
-    runtime, artifact = result.runtime, result.artifact
-    size = None if artifact["size_bytes"] is None else artifact["size_bytes"] / 1e3
-    peak = None if result.peak_rss_bytes is None else result.peak_rss_bytes / 1e6
-    delegated = f"{_number(runtime['delegated_nodes'], 'd')}/{_number(runtime['total_nodes'], 'd')}"
-    return [
-        escape(artifact["path"].rpartition("/")[2]),
-        escape(artifact["scheme"]),
-        _number(size, ",.0f"),
-        str(runtime["threads"]),
-        str(result.batch),
-        _number(times["p50"], ".3f"),
-        _number(times["p90"], ".3f"),
-        _number(result.load_ms, ".1f"),
-        _number(result.first_inference_ms, ".2f"),
-        _number(peak, ".0f"),
-        "–" if runtime["total_nodes"] is None else delegated,
-        "–" if result.accuracy is None else f"{result.accuracy.top1:.2%}",
-        "unknown" if result.parity is None else "passed" if result.parity.passed else "FAILED",
-    ]

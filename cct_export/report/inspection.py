@@ -5,14 +5,14 @@ from collections import Counter
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from cct_export.report import terminal
+from cct_export.report.terminal import printable, text
 from cct_export.results import Inspection, Tensor
 
 log = logging.getLogger(__name__)
 
-WIDTH = 130
 _NONE = "–"
 _TOTALS = {
     "size_bytes": "bytes",
@@ -69,7 +69,7 @@ def show(found: Inspection, tensors: bool = False) -> None:
         found: what is in the file.
         tensors: list every quantized tensor, not only how many there are.
     """
-    console = _console()
+    console = terminal.console()
     _header(console, found)
     console.print(_kinds(found))
     console.print()
@@ -86,15 +86,15 @@ def show(found: Inspection, tensors: bool = False) -> None:
 
 def compare(found: Inspection, other: Inspection) -> None:
     """Prints both headers, and the figures of both files side by side."""
-    console = _console()
+    console = terminal.console()
     _header(console, found)
     _header(console, other)
     totals, kinds = _compared(found, other)
-    table = _table("", right=(_text(found.path.name), _text(other.path.name), "ratio"))
+    table = _table("", right=(text(found.path.name), text(other.path.name), "ratio"))
     for name, pair in totals.items():
         table.add_row(_TOTALS[name], *_cells(*pair))
     for name, pair in kinds.items():
-        table.add_row(_text(name), *_cells(*pair))
+        table.add_row(text(name), *_cells(*pair))
     console.print(table)
     _warn(found)
     _warn(other)
@@ -102,25 +102,7 @@ def compare(found: Inspection, other: Inspection) -> None:
 
 def _warn(found: Inspection) -> None:
     for warning in found.warnings:
-        log.warning("%s: %s", found.path, _printable(warning))
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH
-    return console
-
-
-def _printable(name: str) -> str:
-    """Returns ``name`` without control characters: a file may come from anyone."""
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name
-    )
-
-
-def _text(name: str) -> str:
-    return escape(_printable(name))
+        log.warning("%s: %s", found.path, printable(warning))
 
 
 def _count(value: int | None) -> str:
@@ -138,14 +120,14 @@ def _shape(shape: tuple[int | None, ...] | None) -> str:
 
 
 def _header(console: Console, found: Inspection) -> None:
-    scheme = "no scheme recorded" if found.scheme is None else f"scheme {_text(found.scheme)}"
+    scheme = "no scheme recorded" if found.scheme is None else f"scheme {text(found.scheme)}"
     size = f"{found.size_bytes:,} bytes"
-    console.print(f"{_text(str(found.path))}: {found.format}, {scheme}, {size}, {found.engine}")
+    console.print(f"{text(str(found.path))}: {found.format}, {scheme}, {size}, {found.engine}")
     for word, ends in (("input", found.inputs), ("output", found.outputs)):
         for end in ends:
             _, scale, zero = _quantization(end)
             meaning = f", scale {scale}, zero point {zero}" if end.scales else ""
-            console.print(f"  {word:6} {_text(end.name)} {end.dtype} {_shape(end.shape)}{meaning}")
+            console.print(f"  {word:6} {text(end.name)} {end.dtype} {_shape(end.shape)}{meaning}")
     console.print()
 
 
@@ -163,7 +145,7 @@ def _kinds(found: Inspection) -> Table:
     for kind in found.kinds():
         taken = _NONE if found.partitions is None else f"{kind.delegated}/{kind.count}"
         figures = (_count(kind.count), _count(kind.macs), _count(kind.parameters), taken)
-        table.add_row(_text(kind.name), *figures)
+        table.add_row(text(kind.name), *figures)
     return table
 
 
@@ -172,7 +154,7 @@ def _steps(found: Inspection) -> Table:
     for step in found.operators:
         table.add_row(
             str(step.index),
-            _text(step.kind),
+            text(step.kind),
             _shape(step.shape),
             "?" if step.macs is None else _count(step.macs),
             _count(step.parameters),
@@ -192,9 +174,7 @@ def _summary(console: Console, found: Inspection) -> None:
 def _tensors(found: Inspection) -> Table:
     table = _table("tensor", "type", "shape", "scale per", "scale", "zero point", right=())
     for tensor in found.quantized:
-        table.add_row(
-            _text(tensor.name), tensor.dtype, _shape(tensor.shape), *_quantization(tensor)
-        )
+        table.add_row(text(tensor.name), tensor.dtype, _shape(tensor.shape), *_quantization(tensor))
     return table
 
 

@@ -1,13 +1,25 @@
-"""A bar for work that is counted, where there is a terminal."""
+"""What is done now, where there is a terminal."""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def saying() -> Iterator[Callable[[str], None]]:
+    """Gives a callable that takes what is done now; the line goes when the work is done."""
+    console = Console(stderr=True)
+    if not (console.is_terminal and log.isEnabledFor(logging.INFO)):
+        yield lambda message: None
+        return
+    with console.status("starting") as status:
+        yield lambda message: status.update(escape(message))
 
 
 @contextmanager

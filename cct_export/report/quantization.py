@@ -1,18 +1,14 @@
 """Where a quantized model loses accuracy, as a table and as bars."""
 
-import logging
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cct_export.files import replacing
+from cct_export.report import terminal
+from cct_export.report.bars import draw
 from cct_export.results import QuantizationReport, StepError
 
-log = logging.getLogger(__name__)
-
-WIDTH = 130
 _NONE = "–"
 
 
@@ -23,9 +19,7 @@ def worst_first(report: QuantizationReport) -> list[StepError]:
 
 def show(report: QuantizationReport) -> None:
     """Prints a row per step, the worst first."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH
+    console = terminal.console()
     deep = any(step.alone_db is not None for step in report.steps)
     what = f"{report.model} as {report.format} {report.scheme}"
     title = f"{what}: {report.sqnr_db:.1f} dB on {report.images}"
@@ -69,24 +63,14 @@ def plot(report: QuantizationReport, path: Path) -> None:
         report: with or without sensitivity, which the bars show where it is there.
         path: a ``.png`` file.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    rows = worst_first(report)[::-1]
+    rows = worst_first(report)
     deep = any(step.alone_db is not None for step in rows)
     lengths = [step.alone_db if deep else step.sqnr_db for step in rows]
-    finite = [0.0 if length is None else min(length, 150.0) for length in lengths]
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.22 * len(rows)), layout="constrained")
-    axes.barh([step.step for step in rows], finite, color="#4878a8")
-    axes.tick_params(labelsize=7)
     what = "SQNR of the logits with this step alone quantized" if deep else "SQNR of the tensor"
-    axes.set_xlabel(f"{what} (dB; longer is better)")
-    axes.set_title(
+    draw(
+        path,
+        [step.step for step in rows],
+        [0.0 if length is None else min(length, 150.0) for length in lengths],
+        f"{what} (dB; longer is better)",
         f"{Path(report.model).name}, {report.format} {report.scheme}: {report.sqnr_db:.1f} dB",
-        fontsize=10,
     )
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)

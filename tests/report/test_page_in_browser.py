@@ -1,0 +1,317 @@
+"""The page of results in a real browser: it sorts, fits a phone, follows the colour scheme."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bench_results import MACHINE, accuracy, result, several
+
+from cct_export.report.page import page
+
+pytestmark = pytest.mark.browser
+
+WAIT_S = 20
+APT_S = 400
+PHONE, DESKTOP = (375, 812), (1280, 900)
+PWNED = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=2>"
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Paths of Chromium and its driver, installed through apt where that may be done."""
+    missing = _missing()
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        _install()
+        missing = _missing()
+    if missing:
+        pytest.skip(f"no {' and no '.join(missing)}, and apt-get could not install it")
+    return shutil.which("chromium"), shutil.which("chromedriver")
+
+
+def _missing():
+    return [name for name in ("chromium", "chromedriver") if not shutil.which(name)]
+
+
+def _install():
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    install = ["install", "-y", "--no-install-recommends", "chromium", "chromium-driver"]
+    for arguments in (["update"], install):
+        try:
+            done = subprocess.run(
+                ["apt-get", *arguments],
+                env=environment, capture_output=True, text=True, timeout=APT_S,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            pytest.skip(f"apt-get {arguments[0]} took over {APT_S} s")
+        if done.returncode:
+            pytest.skip(f"apt-get {arguments[0]} failed: {done.stderr.strip()[-300:]}")
+
+
+@pytest.fixture(scope="module")
+def driver(chromium):
+    """A headless Chromium that keeps a log of its console and of all requests."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium[0]
+    # Chromium refuses its sandbox to root; what it opens here is our own.
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", *sandbox):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    started = webdriver.Chrome(options=options, service=Service(chromium[1]))
+    started.set_page_load_timeout(60)
+    yield started
+    started.quit()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """Where the page of all kinds of results lies."""
+    return _written(tmp_path_factory.mktemp("page"), several())
+
+
+def _written(folder, results, machine=MACHINE):
+    path = folder / "page.html"
+    path.write_text(page(machine, results), "utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture
+def opened(driver, address, request, tmp_path):
+    """Opens a page in a size and a colour scheme; leaves a picture if the test fails."""
+
+    def show(size=DESKTOP, scheme="light", where=address):
+        driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE},
+        )
+        _colours(driver, scheme)
+        for log in ("browser", "performance"):
+            driver.get_log(log)
+        driver.get(where)
+        driver.execute_script("dispatchEvent(new Event('beforeprint'))")
+        charts = "return [...document.querySelectorAll('.chart')]"
+        _until(driver, f"{charts}.every(chart => chart.querySelector('svg.main-svg'))")
+        return driver
+
+    failed = request.session.testsfailed
+    yield show
+    if request.session.testsfailed > failed or os.environ.get("SCREENSHOTS"):
+        folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{request.node.name}.png").write_bytes(_picture(driver))
+
+
+def _picture(driver):
+    settings = {"format": "png", "captureBeyondViewport": True}
+    return base64.b64decode(driver.execute_cdp_cmd("Page.captureScreenshot", settings)["data"])
+
+
+def _colours(driver, scheme):
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+def _until(driver, script):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(driver, WAIT_S).until(lambda found: found.execute_script(script))
+
+
+def _header(driver, title):
+    from selenium.webdriver.common.by import By
+
+    headers = driver.find_elements(By.CSS_SELECTOR, ".sortable thead th")
+    (found,) = (header for header in headers if header.text == title)
+    return found.find_element(By.TAG_NAME, "button")
+
+
+def _sorted_by(driver, title):
+    return _header(driver, title).find_element("xpath", "..").get_attribute("aria-sort")
+
+
+def _column(driver, title):
+    script = """
+        const table = document.querySelector(".sortable");
+        const heads = [...table.tHead.rows[0].cells];
+        const index = heads.findIndex((cell) => cell.textContent === arguments[0]);
+        return [...table.tBodies[0].rows].map((row) => row.cells[index].textContent);
+    """
+    return driver.execute_script(script, title)
+
+
+def test_the_console_has_no_error(opened):
+    driver = opened()
+    driver.execute_script("scrollTo(0, document.body.scrollHeight)")
+    _colours(driver, "dark")
+    assert driver.get_log("browser") == []
+
+
+def test_no_request_leaves_the_page(opened, address):
+    driver = opened()
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    urls = [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+    assert address in urls
+    assert [url for url in urls if url != address and not url.startswith("data:")] == []
+
+
+def test_every_artifact_and_every_chart_is_shown(opened):
+    driver = opened()
+    names = _column(driver, "artifact")
+    expected = [Path(one.artifact["path"]).name for one in several()]
+    assert [name.split()[-1] for name in names] == expected
+    drawn = driver.execute_script(
+        "return [...document.querySelectorAll('.chart')].map(chart =>"
+        "chart.querySelectorAll('svg .trace, svg .hm, svg .points path').length)"
+    )
+    assert len(drawn) == 14
+    assert min(drawn) >= 1
+
+
+def test_a_click_sorts_by_number_one_way_and_then_the_other(opened):
+    driver = opened()
+    assert _column(driver, "kB") == ["1,699", "512", "862", "1,702", "498", "301"]
+    _header(driver, "kB").click()
+    assert _sorted_by(driver, "kB") == "ascending"
+    assert _column(driver, "kB") == ["301", "498", "512", "862", "1,699", "1,702"]
+    _header(driver, "kB").click()
+    assert _sorted_by(driver, "kB") == "descending"
+    assert _column(driver, "kB") == ["1,702", "1,699", "862", "512", "498", "301"]
+    _header(driver, "p50 ms").click()
+    assert _column(driver, "p50 ms")[:4] == ["2.310", "3.020", "4.384", "4.404"]
+
+
+def test_words_are_sorted_as_a_reader_would(opened, tmp_path):
+    where = _written(tmp_path, [result(f"run{n}-int8.onnx", runs=40) for n in (10, 9, 100)])
+    driver = opened(where=where)
+    _header(driver, "artifact").click()
+    assert [name.split()[-1] for name in _column(driver, "artifact")] == [
+        "run9-int8.onnx", "run10-int8.onnx", "run100-int8.onnx",
+    ]  # fmt: skip
+
+
+def test_the_keyboard_sorts_too(opened):
+    from selenium.webdriver.common.keys import Keys
+
+    driver = opened()
+    driver.execute_script("arguments[0].focus()", _header(driver, "load ms"))
+    driver.switch_to.active_element.send_keys(Keys.ENTER)
+    assert _sorted_by(driver, "load ms") == "ascending"
+    assert _column(driver, "load ms") == ["13.5", "14.5", "15.5", "16.5", "17.5", "–"]
+    driver.switch_to.active_element.send_keys(Keys.SPACE)
+    assert _sorted_by(driver, "load ms") == "descending"
+    assert _column(driver, "load ms") == ["17.5", "16.5", "15.5", "14.5", "13.5", "–"]
+
+
+def test_what_was_refused_stays_below_the_latencies_both_ways(opened):
+    driver = opened()
+    for _ in range(2):
+        _header(driver, "p50 ms").click()
+        below = _column(driver, "p50 ms")[-2:]
+        assert sorted(below) == ["failed: the engine crashed (SIGSEGV)", "refused: parity failed"]
+
+
+def test_only_the_column_of_the_last_click_is_marked(opened):
+    driver = opened()
+    _header(driver, "kB").click()
+    _header(driver, "scheme").click()
+    marked = driver.execute_script(
+        "return [...document.querySelectorAll('[aria-sort]')]"
+        ".filter(cell => cell.getAttribute('aria-sort') !== 'none').map(cell => cell.textContent)"
+    )
+    assert marked == ["scheme"]
+
+
+@pytest.mark.parametrize("size", [PHONE, (320, 640), DESKTOP])
+def test_nothing_is_wider_than_the_window(opened, size):
+    driver = opened(size)
+    wide = driver.execute_script("return document.documentElement.scrollWidth")
+    assert wide <= size[0]
+    assert driver.execute_script(
+        "return [...document.querySelectorAll('.chart svg.main-svg')]"
+        f".every(svg => svg.getBoundingClientRect().right <= {size[0]})"
+    )
+
+
+def test_the_table_scrolls_in_its_box_on_a_phone(opened):
+    driver = opened(PHONE)
+    inner, outer = driver.execute_script(
+        "const box = document.querySelector('.sortable').parentElement;"
+        "return [box.scrollWidth, box.clientWidth]"
+    )
+    assert inner > outer
+    assert outer <= PHONE[0]
+
+
+def test_charts_follow_the_width_of_the_window(opened):
+    driver = opened(DESKTOP)
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 375, "height": 812, "deviceScaleFactor": 1, "mobile": False},
+    )
+    _until(
+        driver,
+        "return [...document.querySelectorAll('.chart svg.main-svg')]"
+        ".every(svg => svg.getBoundingClientRect().width <= 375)",
+    )
+
+
+def _brightness(driver, script):
+    """Returns the mean of red, green and blue of the colour that ``script`` returns."""
+    colour = driver.execute_script(script)
+    return sum(int(part) for part in colour.split("(")[1].strip(")").split(",")[:3]) / 3
+
+
+BACKGROUND = "return getComputedStyle(document.body).backgroundColor"
+LETTERS = "return getComputedStyle(document.querySelector('.chart .xtick text')).fill"
+
+
+def test_page_and_charts_follow_the_colour_scheme_while_it_changes(opened):
+    driver = opened(scheme="light")
+    assert _brightness(driver, BACKGROUND) > 200
+    light = _brightness(driver, LETTERS)
+    _colours(driver, "dark")
+    _until(driver, f"{LETTERS} === 'rgb(162, 167, 174)'")
+    assert _brightness(driver, BACKGROUND) < 60
+    assert _brightness(driver, LETTERS) > light
+    _colours(driver, "light")
+    _until(driver, f"{LETTERS} === 'rgb(92, 97, 104)'")
+    assert _brightness(driver, BACKGROUND) > 200
+
+
+def test_a_hostile_name_is_shown_and_does_nothing(opened, tmp_path):
+    one = result("a-int8.tflite", runs=40, warnings=(PWNED,), device=PWNED)
+    hostile = replace(
+        one,
+        artifact=one.artifact | {"path": f"{PWNED}.tflite", "scheme": PWNED},
+        accuracy=accuracy(0.8, (PWNED, "<b>bold</b>", "<a href='javascript:pwned=3'>x</a>")),
+    )
+    driver = opened(where=_written(tmp_path, [hostile, one], {PWNED: PWNED}))
+    assert driver.execute_script("return window.pwned") is None
+    assert "window.pwned=1" in driver.execute_script("return document.body.innerText")
+    assert driver.execute_script("return document.querySelectorAll('img, .chart a').length") == 0
+    ticks = driver.execute_script(
+        "return [...document.querySelectorAll('.chart .ytick text')].map(t => t.textContent)"
+    )
+    assert "<b>bold</b>" in ticks
+    assert driver.get_log("browser") == []
+
+
+def test_a_script_that_is_not_ours_is_not_run(opened, driver):
+    opened()
+    driver.execute_script(
+        "const one = document.createElement('script'); one.textContent = 'window.pwned = 4';"
+        "document.body.append(one)"
+    )
+    assert driver.execute_script("return window.pwned") is None

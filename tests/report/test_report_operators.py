@@ -1,0 +1,93 @@
+"""Profiles of operators as tables and bars."""
+
+import pytest
+
+from cct_export.errors import OutputError
+from cct_export.report import operators
+from cct_export.results import OperatorProfile, OperatorTime
+
+NOTE = "Figures [with] care."
+
+
+def made(*rows, derived=False):
+    times = tuple(OperatorTime(name, kind, ms, "xnnpack") for name, kind, ms in rows)
+    return OperatorProfile(times, runs=7, derived=derived, note=NOTE)
+
+
+PROFILE = made(
+    ("early", "ADD", 0.25), ("conv", "CONV_2D", 1.0), ("back", "ADD", -0.05), ("late", "ADD", 0.8)
+)
+
+
+def lines(capsys, profile, title="model.tflite"):
+    operators.table(profile, title)
+    return [line.strip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_rows_are_the_slowest_first_with_their_share_of_the_sum(capsys):
+    printed = lines(capsys, PROFILE)
+    assert printed[0] == "model.tflite"
+    assert [line.split() for line in printed[2:6]] == [
+        ["1.0000", "50.0%", "CONV_2D", "conv", "xnnpack"],
+        ["0.8000", "40.0%", "ADD", "late", "xnnpack"],
+        ["0.2500", "12.5%", "ADD", "early", "xnnpack"],
+        ["-0.0500", "-2.5%", "ADD", "back", "xnnpack"],
+    ]
+
+
+def test_kinds_are_summed_and_the_note_is_printed_as_it_is(capsys):
+    printed = lines(capsys, PROFILE)
+    start = printed.index("by kind")
+    assert [line.split() for line in printed[start + 2 : start + 4]] == [
+        ["1.0000", "50.0%", "ADD", "3"],
+        ["1.0000", "50.0%", "CONV_2D", "1"],
+    ]
+    assert printed[-2:] == ["2.0000 ms in 4 operators, medians of 7 runs", NOTE]
+
+
+def test_derived_times_are_called_that(capsys):
+    printed = lines(capsys, made(("a", "ADD", 1.0), derived=True))
+    assert "1.0000 ms in 1 operators, derived, medians of 7 runs" in printed
+
+
+def test_no_share_of_nothing(capsys):
+    assert lines(capsys, made())[-2].startswith("0.0000 ms in 0 operators")
+    assert "–" in lines(capsys, made(("a", "ADD", 0.0)))[2]
+
+
+def test_a_name_of_anyone_is_no_markup_and_no_control_sequence(capsys):
+    printed = "\n".join(lines(capsys, made(("[red]x\x1b[2J", "ADD", 1.0)), "[bold]t"))
+    assert "[red]x" in printed
+    assert "[bold]t" in printed
+    assert "\x1b" not in printed
+
+
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_the_plot_is_a_picture_of_any_number_of_operators(tmp_path, count):
+    path = tmp_path / "new" / "bars.png"
+    rows = [("same $name$ $\\frac", "ADD", 0.1 * index - 1) for index in range(count)]
+    operators.plot(made(*rows), path, "$m_")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in path.parent.iterdir()] == ["bars.png"]
+
+
+def test_the_plot_has_a_bar_per_operator_though_names_repeat(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        operators, "draw", lambda path, labels, lengths, *texts: drawn.update(
+            labels=labels, lengths=lengths, texts=texts
+        )
+    )  # fmt: skip
+    operators.plot(made(*[("a", "ADD", float(n)) for n in range(50)]), tmp_path / "m.png", "m")
+    assert drawn["lengths"] == [float(n) for n in range(49, 9, -1)]
+    assert set(drawn["labels"]) == {"a (ADD)"}
+    assert drawn["texts"] == (
+        "ms (median)",
+        "m: 1225.000 ms in 50 operators, without the 10 shortest",
+    )
+
+
+def test_a_plot_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(OutputError):
+        operators.plot(PROFILE, tmp_path / "folder.png", "m")
