@@ -13,6 +13,9 @@ __version__ = "0.1.0"
 
 _API = (
     "bench",
+    "check",
+    "compare",
+    "doctor",
     "export_onnx",
     "export_tflite",
     "inspect",

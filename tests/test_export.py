@@ -96,7 +96,7 @@ def test_a_model_that_gives_nan_is_rejected(tmp_path, loaded):
 
     model = keras.models.clone_model(loaded.model)
     weights = [weight.copy() for weight in loaded.model.get_weights()]
-    weights[-1][0] = np.nan
+    weights[-2][:] = 3e38  # finite, and too large for any sum of them
     model.set_weights(weights)
     exported = api.export_tflite(in_memory(model), tmp_path / "m.tflite", parity_samples=16)
     assert "the logits hold NaN or infinity" in exported.parity.failures
@@ -144,7 +144,7 @@ def test_a_run_is_calibrated_and_compared_on_the_data_it_was_trained_on(
     "counts", [{"calibration_samples": 0, "scheme": "int8"}, {"parity_samples": 0}]
 )
 def test_no_images_at_all_are_refused(tmp_path, loaded, counts):
-    with pytest.raises(CCTExportError, match="at least 1 is needed"):
+    with pytest.raises(CCTExportError, match=r"at least 1 is needed|0 images calibrate nothing"):
         api.export_tflite(loaded, tmp_path / "m.tflite", **counts)
     assert not _snapshot(tmp_path)
 

@@ -4,13 +4,17 @@ Everything heavy is imported by the function that needs it, so that measuring a 
 loads TensorFlow.
 """
 
+from cct_export.api.comparing import check, compare
 from cct_export.api.exports import export_onnx, export_tflite, quantize_report
 from cct_export.api.files import inspect, predict, verify
-from cct_export.api.measuring import bench, time_together
+from cct_export.api.measuring import bench, doctor, time_together
 from cct_export.api.models import load, train
 
 __all__ = [
     "bench",
+    "check",
+    "compare",
+    "doctor",
     "export_onnx",
     "export_tflite",
     "inspect",

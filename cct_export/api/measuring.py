@@ -1,16 +1,33 @@
-"""Measuring files and models on this machine."""
+"""Measuring files and models."""
 
+import dataclasses
+import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cct_export.api.exports import default_output, export_onnx, export_tflite
-from cct_export.errors import InvalidRequest, ParityFailed
-from cct_export.specs import DEFAULT_MODEL, BenchSpec, ExportSpec
+from cct_export.errors import CCTExportError, InvalidRequest, ParityFailed
+from cct_export.specs import (
+    DEFAULT_MODEL,
+    PROFILES,
+    BenchJob,
+    BenchPasses,
+    BenchSpec,
+    Delegation,
+    ExportSpec,
+    Timing,
+)
 
 if TYPE_CHECKING:
-    from cct_export.results import BenchResult
+    from cct_export.results import BenchResult, Diagnosis
+
+OPERATOR_RUNS = 50
+
+
+def _silent(message: str) -> None:
+    """Default progress: none."""
 
 
 def bench(
@@ -21,9 +38,16 @@ def bench(
     scheme: str = "none",
     data: str | None = None,
     accuracy: bool = False,
+    delegate: str = "default",
+    delegate_options: dict[str, str] | None = None,
+    allow_fallback: bool = False,
+    operators: bool = False,
+    sustained_s: float = 0.0,
+    profile: str = "quick",
+    progress: Callable[[str], None] = _silent,
     **timing: Any,
 ) -> "list[BenchResult]":
-    """Measures artifacts on this machine, each in processes of its own.
+    """Measures artifacts of one format on this machine, in turn, each in processes of its own.
 
     Args:
         format: ``tflite``, ``onnx`` or ``keras``.
@@ -35,29 +59,81 @@ def bench(
         data: images for the calibration and parity of models that are exported first, and the
             labelled images that accuracy is measured on.
         accuracy: measure accuracy too; needs ``data``.
-        **timing: ``warmup_s``, ``min_runs`` and ``min_s`` of ``BenchSpec``.
+        delegate: what the engine hands its work to, see ``cct_export.doctor``.
+        delegate_options: names and values, as the delegate takes them.
+        allow_fallback: whether operators that the delegate does not take may run elsewhere.
+        operators: measure the time of each operator too.
+        sustained_s: seconds of uninterrupted runs to measure too.
+        profile: ``quick`` or ``strict``, see ``specs.PROFILES``.
+        progress: called with what is done now.
+        **timing: fields of ``specs.Timing`` that differ from the profile's.
 
     Returns:
-        A result per source, thread count and batch.
+        A result per source, thread count and batch. One that could not be measured says why; one
+        whose golden parity failed has no latency.
 
     Raises:
-        CCTExportError: an artifact cannot be measured.
+        CCTExportError: none of the artifacts can be measured.
     """
-    from cct_export.devices import local
     from cct_export.runtimes import ENGINES
 
     if format not in ENGINES:
         raise InvalidRequest(f"no engine for {format!r}: choose from {', '.join(ENGINES)}")
     if isinstance(sources, str | Path):
         sources = [sources]
-    results = []
+    if accuracy and data is None:
+        raise InvalidRequest("accuracy is measured on labelled images: name them with data")
+    options = tuple((delegate_options or {}).items())
+    delegation = Delegation(delegate, options, allow_fallback)
+    passes = BenchPasses(data if accuracy else None, OPERATOR_RUNS if operators else 0, sustained_s)
     with tempfile.TemporaryDirectory() as folder:
+        jobs = []
         for source in sources or (DEFAULT_MODEL,):
             path = _ready(Path(source), format, scheme, Path(folder), data, max(batches))
             for count in threads:
                 for batch in batches:
-                    spec = BenchSpec(ENGINES[format], count, **timing)
-                    results.append(local.measure(path, spec, batch, data if accuracy else None))
+                    spec = BenchSpec(ENGINES[format], count, batch, delegation)
+                    jobs.append(BenchJob(path, spec))
+        return measured(jobs, timing_of(profile, **timing), passes, progress)
+
+
+def timing_of(profile: str, **changes: Any) -> Timing:
+    """Returns the timing of a profile with some fields changed; None is no change.
+
+    Raises:
+        InvalidRequest: no such profile.
+    """
+    if profile not in PROFILES:
+        raise InvalidRequest(f"no profile {profile!r}: choose from {', '.join(PROFILES)}")
+    for name, value in changes.items():
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise InvalidRequest(f"{name} is a number from 0 on, not {value}")
+    wanted = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(PROFILES[profile], **wanted)
+
+
+def measured(
+    jobs: Sequence[BenchJob],
+    timing: Timing,
+    passes: BenchPasses,
+    progress: Callable[[str], None] = _silent,
+) -> "list[BenchResult]":
+    """Measures jobs on this machine; see ``devices.rounds.measure``.
+
+    Raises:
+        CCTExportError: none of them can be measured: the reason of the first.
+    """
+    from cct_export import errors, machine
+    from cct_export.devices import local, rounds
+
+    here = machine.describe()
+    results = [
+        dataclasses.replace(result, machine=here)
+        for result in rounds.measure(jobs, timing, passes, local.start, say=progress)
+    ]
+    if all(result.failure and not result.times_ns for result in results):
+        kind: type[CCTExportError] = getattr(errors, results[0].failure_kind)
+        raise kind(results[0].failure)
     return results
 
 
@@ -125,3 +201,21 @@ def _ready(
         failures = "; ".join(exported.parity.failures)
         raise ParityFailed(f"{source} as {format} {scheme} is not measured: {failures}")
     return exported.artifact.path
+
+
+def doctor(progress: Callable[[str], None] = _silent) -> "list[Diagnosis]":
+    """Finds out which engines and delegates work on this machine, by running a small CCT.
+
+    Args:
+        progress: called with what is tried now.
+
+    Returns:
+        Every engine with every delegate: whether it works, and if not, why.
+
+    Raises:
+        OSError: no process can be started.
+    """
+    from cct_export.devices import local
+    from cct_export.devices.doctor import examine
+
+    return examine(local.start, progress)

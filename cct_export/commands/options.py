@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cct_export.export import Exported
 
 PARITY_FAILED = 3
+INCONCLUSIVE = 7
 _ARTIFACT_FILES = (".keras", ".tflite", ".onnx", ".tflite.json", ".onnx.json")
 
 Run = Callable[..., dict[str, Any]]
@@ -119,6 +120,13 @@ def report_export(outcome: "Exported") -> dict[str, Any]:
     return outcome.to_dict() | {"exit_code": 0 if outcome.parity.passed else PARITY_FAILED}
 
 
+def check_plot(path: Path) -> None:
+    """Refuses, before any work, a picture that cannot be written."""
+    if path.suffix != ".png":
+        raise click.BadParameter(f"{path} does not end in .png", param_hint="--plot")
+    check_writable(path)
+
+
 def common(function: Run) -> Callable[..., None]:
     """Adds ``--json``, ``-q`` and ``-v``.
 
@@ -139,7 +147,7 @@ def common(function: Run) -> Callable[..., None]:
     @functools.wraps(function)
     def wrapper(json_path: str | None, quiet: bool, verbose: bool, **arguments: Any) -> None:
         if json_path not in (None, "-"):
-            _check_record_path(json_path)
+            check_record_path(json_path)
         with contextlib.ExitStack() as streams:
             if not verbose:
                 streams.enter_context(_native_noise_hidden())
@@ -160,11 +168,11 @@ def common(function: Run) -> Callable[..., None]:
     return wrapper
 
 
-def _check_record_path(path: str) -> None:
+def check_record_path(path: str) -> None:
     """Refuses, before any work, a path that cannot be written or belongs to an artifact."""
     if path.endswith(_ARTIFACT_FILES):
         raise click.BadParameter(
-            f"{path} is the name of an artifact or its sidecar: choose another", param_hint="--json"
+            f"{path} is the name of an artifact or its sidecar: choose another"
         )
     check_writable(Path(path))
 

@@ -28,19 +28,30 @@ def measured(exports, in_process):
 
 def test_the_record_has_every_figure(measured, exports):
     assert measured["schema"] == "cct-bench/1"
-    assert {"cpu", "architecture", "cores", "os", "python", "governor"} == set(measured["machine"])
+    assert set(measured["machine"]) == {
+        "cpu", "isa", "architecture", "cores", "memory_bytes", "os", "python", "governor",
+        "surroundings", "versions",
+    }  # fmt: skip
     for result in measured["results"]:
         assert set(result) == {
             "artifact", "runtime", "batch", "latency_ms", "times_ns", "load_ms",
             "first_inference_ms", "peak_rss_bytes", "accuracy", "parity", "device", "warnings",
+            "bursts", "headline", "preprocess_ms", "postprocess_ms", "throughput_per_s",
+            "operators", "sustained", "conditions", "failure", "failure_kind", "machine",
         }  # fmt: skip
         assert set(result["runtime"]) == {
-            "name", "version", "accelerator", "threads", "delegated_nodes", "total_nodes",
+            "name", "version", "accelerator", "delegate", "asked", "options", "allow_fallback",
+            "threads",
+            "delegated_nodes", "total_nodes",
         }  # fmt: skip
         assert set(result["latency_ms"]) == {
-            "count", "mean", "min", "p50", "p90", "p99", "stddev",
+            "count", "mean", "min", "p50", "p50_interval", "p90", "p95", "p99", "stddev", "mad",
+            "outliers",
         }  # fmt: skip
-        assert set(result["accuracy"]) == {"top1", "top5", "samples", "data"}
+        assert set(result["accuracy"]) == {
+            "top1", "top5", "samples", "data", "top1_interval", "top5_interval",
+            "calibration_error", "confusion", "labels", "paired", "per_class",
+        }  # fmt: skip
         assert result["device"] == "local"
         assert result["runtime"]["name"] == "litert"
         assert result["runtime"]["accelerator"] == "cpu"
@@ -204,8 +215,8 @@ def test_accuracy_on_data_of_other_classes_is_refused(tmp_path, exports, in_proc
         "bench", "tflite", exports("tflite").path, "--accuracy", "--data", data, *QUICK
     )
     assert ended.code == 1
-    assert len(ended.err.splitlines()) == 1
-    assert "give the data it was trained for" in ended.err
+    (line,) = [one for one in ended.err.splitlines() if "give the data it was trained for" in one]
+    assert line.startswith(str(exports("tflite").path))
 
 
 _WATCH = """
@@ -228,7 +239,12 @@ def test_measuring_a_file_imports_no_converter_in_any_process(
     (tmp_path / "sitecustomize.py").write_text(_WATCH)
     log = tmp_path / "modules.log"
     code = "from cct_export.commands.program import bench_main; bench_main()"
-    command = [sys.executable, "-c", code, format, exports(format, "int8").path, *QUICK]
+    # Its model is not at hand: Keras would be asked what it gets right, to be compared.
+    path = tmp_path / f"m.{format}"
+    path.write_bytes(
+        exports(format, "int8").path.read_bytes().replace(b"source_sha256", b"source_sha25X")
+    )
+    command = [sys.executable, "-c", code, format, path, *QUICK]
     command += ["--accuracy", "--data", "digits"]
     environment = {"PYTHONPATH": str(tmp_path), "MODULES_LOG": str(log), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
@@ -277,6 +293,6 @@ def test_a_foreign_file_is_measured_with_a_warning_about_its_pixels(tmp_path, ex
     flatbuffer_utils.write_model(model, str(path))
     ended = in_process("bench", "tflite", path, "--min-seconds", 0, "--json", "-")
     assert ended.code == 0, ended.err
-    (warning,) = ended.record["results"][0]["warnings"]
-    assert "raw 0-255" in warning
+    warnings = ended.record["results"][0]["warnings"]
+    (warning,) = [one for one in warnings if "raw 0-255" in one]  # a busy machine is one more
     assert warning in ended.err

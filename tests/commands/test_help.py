@@ -11,8 +11,8 @@ from cct_export import registry
 from cct_export.commands import program
 
 HEAVY = {
-    "numpy", "PIL", "tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", "ai_edge_litert",
-    "ai_edge_quantizer", "sklearn", "h5py", "matplotlib", "jax",
+    "numpy", "PIL", "plotly", "psutil", "tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", 
+    "ai_edge_litert", "ai_edge_quantizer", "sklearn", "h5py", "matplotlib", "jax",
 }  # fmt: skip
 COMMANDS = [
     (name, command)
@@ -27,10 +27,10 @@ def _command(name, command):
 
 def test_the_commands_are_those_that_are_documented():
     assert COMMANDS == [
-        ("export", "inspect"), ("export", "onnx"), ("export", "predict"),
+        ("export", "doctor"), ("export", "inspect"), ("export", "onnx"), ("export", "predict"),
         ("export", "quantize-report"), ("export", "tflite"), ("export", "train"),
-        ("export", "verify"), ("bench", "keras"), ("bench", "onnx"),
-        ("bench", "tflite"),
+        ("export", "verify"), ("bench", "check"), ("bench", "compare"),
+        ("bench", "keras"), ("bench", "onnx"), ("bench", "tflite"),
     ]  # fmt: skip
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from cct_export.commands import options
-from cct_export.files import check_writable
 from cct_export.specs import DEFAULT_MODEL, METHODS, ROUNDINGS, CalibrationSpec
 
 
@@ -58,7 +57,7 @@ def command(
     from cct_export.report.progress import counting
 
     if plot is not None:
-        check_plot(plot)
+        options.check_plot(plot)
     with counting("steps") as progress:
         report = api.quantize_report(
             model, format, scheme, data, samples, sensitivity, calibrate, rounding, progress
@@ -67,10 +66,3 @@ def command(
     if plot is not None:
         quantization.plot(report, plot)
     return report.to_dict()
-
-
-def check_plot(path: Path) -> None:
-    """Refuses, before any work, a picture that cannot be written."""
-    if path.suffix != ".png":
-        raise click.BadParameter(f"{path} does not end in .png", param_hint="--plot")
-    check_writable(path)

@@ -1,0 +1,200 @@
+"""Measurements side by side, and against earlier ones."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cct_export.api.measuring import _silent, measured, timing_of
+from cct_export.errors import InvalidRequest
+from cct_export.specs import BenchJob, BenchPasses, BenchSpec, Delegation
+
+if TYPE_CHECKING:
+    from cct_export.measurement.regression import Verdict
+    from cct_export.results import BenchResult
+
+# A gate needs to know how much one process differs from the next.
+CHECK_REPEATS = 5
+CHECK_SECONDS = 5.0
+
+
+def compare(
+    sources: Sequence[str | Path],
+    threads: int = 1,
+    batch: int = 1,
+    data: str | None = None,
+    accuracy: bool = False,
+    operators: bool = False,
+    profile: str = "quick",
+    progress: Callable[[str], None] = _silent,
+    **timing: Any,
+) -> "list[BenchResult]":
+    """Puts artifacts, models and saved results side by side, the first one as the reference.
+
+    Args:
+        sources: ``.tflite`` and ``.onnx`` files and Keras models, which are measured in turn, and
+            records that ``cct-bench --json`` wrote, which are read.
+        threads: of every engine.
+        batch: images per run.
+        data: labelled images that accuracy is measured on.
+        accuracy: measure accuracy too; needs ``data``.
+        operators: measure the time of each operator too.
+        profile: see ``bench``.
+        progress: called with what is done now.
+        **timing: see ``bench``.
+
+    Returns:
+        The results, in the order of the sources.
+
+    Raises:
+        InvalidData: a record cannot be read.
+        CCTExportError: none of the artifacts can be measured.
+    """
+    from cct_export.api.measuring import OPERATOR_RUNS
+    from cct_export.measurement import record
+
+    if not sources:
+        raise InvalidRequest("nothing to compare: name artifacts, models or saved results")
+    if accuracy and data is None:
+        raise InvalidRequest("accuracy is measured on labelled images: name them with data")
+    rows = [
+        _elsewhere(record.read(Path(source)))
+        if _is_record(source)
+        else _job(source, threads, batch)
+        for source in sources
+    ]
+    jobs = [row for row in rows if isinstance(row, BenchJob)]
+    passes = BenchPasses(data if accuracy else None, OPERATOR_RUNS if operators else 0)
+    found = iter(measured(jobs, timing_of(profile, **timing), passes, progress) if jobs else ())
+    results: list[BenchResult] = []
+    for row in rows:
+        results += [next(found)] if isinstance(row, BenchJob) else row
+    return results
+
+
+def _is_record(source: str | Path) -> bool:
+    return str(source).endswith(".json")
+
+
+def _elsewhere(rows: "list[BenchResult]") -> "list[BenchResult]":
+    """Returns saved results, with a warning on those of another machine."""
+    from cct_export import machine
+    from cct_export.measurement.regression import differences
+
+    here = machine.describe()
+    return [
+        dataclasses.replace(row, warnings=(*row.warnings, f"of another machine ({'; '.join(how)})"))
+        if (how := differences(row.machine, here))
+        else row
+        for row in rows
+    ]
+
+
+def _job(source: str | Path, threads: int, batch: int) -> BenchJob:
+    from cct_export.runtimes import ENGINES
+
+    path = Path(source)
+    format = path.suffix[1:] if path.suffix in (".tflite", ".onnx") else "keras"
+    return BenchJob(path, BenchSpec(ENGINES[format], threads, batch))
+
+
+def check(
+    baseline: str | Path,
+    sources: Sequence[str | Path] = (),
+    max_regression: float = 0.05,
+    max_drop: float = 0.5,
+    data: str | None = None,
+    any_machine: bool = False,
+    progress: Callable[[str], None] = _silent,
+    **timing: Any,
+) -> "tuple[list[Verdict], list[BenchResult]]":
+    """Tells whether artifacts became slower or worse since a baseline.
+
+    Args:
+        baseline: a record that ``cct-bench --json`` wrote, best with ``--repeats 5``.
+        sources: what to measure now, row by row of the baseline; by default the same paths. One
+            that ends in ``.json`` is a record of the measurement, made elsewhere.
+        max_regression: relative growth of the latency that is allowed, 0.05 for 5 %.
+        max_drop: points of top-1 that may be lost.
+        data: labelled images; by default those of the baseline, where it has an accuracy.
+        any_machine: compare records of different machines.
+        progress: called with what is done now.
+        **timing: see ``bench``; by default five repeats and five seconds in all.
+
+    Returns:
+        A verdict per row of the baseline, and the results that they are about.
+
+    Raises:
+        InvalidRequest: another machine, or another number of rows.
+        InvalidData: a record cannot be read.
+    """
+    from cct_export import machine
+    from cct_export.measurement import record, regression
+
+    limits = regression.Limits(max_regression, max_drop)
+    then = record.read(Path(baseline))
+    saved = record.read(Path(sources[0])) if len(sources) == 1 and _is_record(sources[0]) else None
+    if saved is not None and len(saved) != len(then):
+        raise InvalidRequest(f"{baseline} has {len(then)} rows, {sources[0]} {len(saved)}")
+    here = machine.describe()
+    for index, row in enumerate(then):
+        _check_same(row, None if saved is None else saved[index], here, any_machine)
+    now = _measured_again(then, sources, data, progress, timing) if saved is None else saved
+    verdicts = [regression.judge(*pair, limits) for pair in zip(then, now, strict=True)]
+    return verdicts, now
+
+
+def _check_same(
+    then: "BenchResult", now: "BenchResult | None", here: dict[str, Any], any_machine: bool
+) -> None:
+    """Refuses to compare what was measured otherwise, or on another machine unless told to."""
+    from cct_export.measurement import regression
+
+    if now is not None and regression.setting(then) != regression.setting(now):
+        raise InvalidRequest(
+            f"rows do not belong together: {regression.subject(then)} (p{then.headline}), "
+            f"{regression.subject(now)} (p{now.headline})"
+        )
+    differing = regression.differences(then.machine, here if now is None else now.machine)
+    if differing and not any_machine:
+        raise InvalidRequest(
+            f"the baseline is of another machine ({'; '.join(differing)}): "
+            "--any-machine compares all the same"
+        )
+
+
+def _measured_again(
+    then: "Sequence[BenchResult]",
+    sources: Sequence[str | Path],
+    data: str | None,
+    progress: Callable[[str], None],
+    timing: dict[str, Any],
+) -> "list[BenchResult]":
+    paths = [Path(source) for source in sources or [row.artifact["path"] for row in then]]
+    if len(paths) != len(then):
+        raise InvalidRequest(
+            f"the baseline has {len(then)} rows: name as many artifacts, not {len(paths)}"
+        )
+    jobs = [BenchJob(path, _spec(row)) for path, row in zip(paths, then, strict=True)]
+    scored = [row.accuracy.data for row in then if row.accuracy]
+    passes = BenchPasses((data or scored[0]) if scored else None)
+    wanted = {"repeats": CHECK_REPEATS, "min_s": CHECK_SECONDS} | {
+        name: value for name, value in timing.items() if value is not None
+    }
+    found = measured(jobs, timing_of("quick", **wanted), passes, progress)
+    return [
+        dataclasses.replace(row, headline=before.headline)
+        for row, before in zip(found, then, strict=True)
+    ]
+
+
+def _spec(row: "BenchResult") -> BenchSpec:
+    """Returns on what an earlier result was measured."""
+    runtime = row.runtime
+    engine = "keras" if runtime["name"].startswith("keras") else runtime["name"]
+    delegation = Delegation(
+        runtime.get("asked", runtime["delegate"]),
+        tuple((name, value) for name, value in runtime.get("options", {}).items()),
+        bool(runtime.get("allow_fallback")),
+    )
+    return BenchSpec(engine, runtime["threads"], row.batch, delegation)
