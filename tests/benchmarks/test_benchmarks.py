@@ -116,3 +116,83 @@ def test_data_that_is_not_there_is_one_line(tmp_path):
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "Traceback" not in done.stderr
+
+
+LITERT = {
+    "accelerators": ["CPU"], "fully_accelerated": True,
+    "latency": {"avg_ms": 0.1612, "median_ms": 0.1596, "num_runs": 200},
+}  # fmt: skip
+
+
+def test_litert_benchmarks_median_is_read():
+    import trust
+
+    assert trust.litert_median_ms(LITERT) == 0.1596
+
+
+@pytest.mark.parametrize("change", [{"accelerators": ["GPU"]}, {"fully_accelerated": False}])
+def test_litert_benchmark_on_something_else_is_refused(change):
+    import trust
+
+    with pytest.raises(RuntimeError, match="litert-benchmark ran it on"):
+        trust.litert_median_ms(LITERT | change)
+
+
+@pytest.mark.slow
+def test_litert_benchmark_itself_is_read(tmp_path):
+    import trust
+
+    import cct_export
+
+    path = tmp_path / "f.tflite"
+    cct_export.export_tflite("cct_keras_io", path)
+    median = trust.litert_tool(path, 0.05, 0.5)
+    assert median > 0
+    assert median != round(median, 2)
+    assert trust.plain(path, 0.05) > 0
+
+
+def test_ratios_are_of_the_same_turn():
+    import trust
+
+    found = {"ours": [2.0, 4.0, 9.0], "plain": [1.0, 2.0, 3.0], "litert": [2.0, 4.0, 9.0]}
+    assert trust._ratios(found, "plain") == (2.0, 2.0, 2.5)
+    assert trust._row("f", found)[1:] == [
+        "4.0000", "2.0000", "2.000 (2.000 to 2.500)", "4.0000", "1.000 (1.000 to 1.000)",
+    ]  # fmt: skip
+
+
+def test_another_way_is_first_in_every_turn():
+    import trust
+
+    ways = [("a", None), ("b", None), ("c", None)]
+    assert [trust._rotated(ways, turn)[0][0] for turn in range(4)] == ["a", "b", "c", "a"]
+
+
+def test_verdicts_are_counted_in_one_order():
+    import trust
+
+    ones = [{"status": word} for word in ("regression", "pass", "pass")]
+    assert trust.counts(ones, "status") == "2 / 0 / 1"
+
+
+def test_neighbours_end_whatever_happens():
+    import psutil
+    import trust
+
+    with pytest.raises(ZeroDivisionError), trust.busy(1):
+        (child,) = [p for p in psutil.Process().children() if "getppid" in " ".join(p.cmdline())]
+        assert child.is_running()
+        1 / 0  # noqa: B018
+    assert not child.is_running()
+
+
+def test_a_measurement_is_cut_to_its_first_process_and_slowed():
+    import trust
+
+    from cct_export.results import BenchResult
+
+    one = BenchResult({"path": "m"}, {}, 1, (10, 20, 30), ((1, 1), (1,)))
+    assert trust.first_repeat(one).times_ns == (10, 20)
+    assert trust.first_repeat(one).bursts == ((1, 1),)
+    assert trust.slowed(one, 1.5).times_ns == (15, 30, 45)
