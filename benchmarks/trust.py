@@ -293,7 +293,7 @@ def checked(baseline: Path, source: Path, folder: Path) -> dict[str, Any]:
     """
     written = folder / "now.json"
     code = cct_bench("check", "--baseline", baseline, source, "--json", written, "-q")
-    (then,), (now,) = record.read(baseline)[1], record.read(written)[1]
+    (then,), (now,) = record.read(baseline), record.read(written)
     found = unhindered(then, now)
     return {
         "status": STATUS[code],
