@@ -350,21 +350,15 @@ def alarms(repeats: int, others: int, out: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         float32, int8 = files(folder)[:2]
-        baseline, slow = folder / "then.json", folder / "slow.json"
-        measure = ("tflite", int8, "--repeats", "5", "-q", "--json")
-        cct_bench(*measure, baseline)
+        baseline = folder / "then.json"
+        cct_bench("tflite", int8, "--repeats", "5", "-q", "--json", baseline)
         found["unchanged"] = [checked(baseline, int8, folder) for _ in range(repeats)]
         found["float32 instead"] = [checked(baseline, float32, folder) for _ in range(others)]
-        found["without XNNPACK"] = []
-        for _ in range(others):
-            cct_bench(*measure, slow, "--delegate", "none")
-            found["without XNNPACK"].append(checked(baseline, slow, folder))
         with busy(machine.usable_cores()):
             found["busy neighbours"] = [checked(baseline, int8, folder) for _ in range(others)]
     wanted = {
         "unchanged": {"pass", "inconclusive"},
         "float32 instead": {"regression", "inconclusive"},
-        "without XNNPACK": {"regression", "inconclusive"},
         "busy neighbours": {"inconclusive"},
     }
     rows = [
@@ -387,7 +381,7 @@ def alarms(repeats: int, others: int, out: Path) -> None:
     # Among busy programs a verdict is hindered; by the bounds alone it has to be right.
     good &= all(one["quiet"] != "regression" for one in same)
     good &= all(one["single"] != "regression" for one in same)
-    slower = found["float32 instead"] + found["without XNNPACK"]
+    slower = found["float32 instead"]
     good &= all(one["quiet"] == "regression" for one in slower)
     click.echo(f"\n{verdict(good)}")
     write(out, "alarms", {"checks": found, "good": good})
