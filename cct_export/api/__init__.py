@@ -6,12 +6,13 @@ loads TensorFlow.
 
 from cct_export.api.comparing import check, compare
 from cct_export.api.exports import export_onnx, export_tflite, quantize_report
-from cct_export.api.files import inspect, predict, verify
+from cct_export.api.files import bundle, inspect, predict, verify
 from cct_export.api.measuring import bench, doctor, time_together
 from cct_export.api.models import load, train
 
 __all__ = [
     "bench",
+    "bundle",
     "check",
     "compare",
     "doctor",

@@ -88,3 +88,26 @@ def predict(source: str | Path, images: Sequence[str | Path], top: int = 5) -> "
         raise InvalidRequest("no image to predict: name one or more files")
     session = inference.open_any(Path(source))
     return inference.predict(session, [Path(image) for image in images], top)
+
+
+def bundle(artifact: str | Path, target: str, output: str | Path | None = None) -> Path:
+    """Makes a folder that can be put on a device, proves itself there, and runs.
+
+    Args:
+        artifact: a ``.tflite`` or ``.onnx`` file with its sidecar.
+        target: ``raspberry-pi``, ``android`` or ``linux-cpp``.
+        output: the folder, which must not hold anything yet; by default in the working directory,
+            named after file and target.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InvalidRequest: there is no such target, or it does not take the format.
+        InvalidArtifact: the file cannot be run, has no sidecar, or does not give the logits there.
+        OutputError: the folder cannot be written, or holds something.
+    """
+    from cct_export import bundles
+
+    path = Path(artifact)
+    return bundles.make(path, target, Path(output or f"{path.stem}-{target}"))

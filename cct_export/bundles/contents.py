@@ -1,0 +1,165 @@
+"""What goes into every bundle: the model, its contract, and what it has to answer."""
+
+import io
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cct_export import parity, sidecar
+from cct_export.errors import InvalidArtifact, InvalidRequest
+from cct_export.runtimes import engine_of
+from cct_export.runtimes.session import Session, dequantized, prepare
+from cct_export.sidecar import Golden
+
+Files = dict[str, bytes]
+
+# The engine's distribution, and the extra of this package that brings it.
+ENGINES = {"tflite": "ai-edge-litert", "onnx": "onnxruntime"}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What every target makes its files of.
+
+    Attributes:
+        name: of the bundle, a plain word.
+        model: content of the ``.tflite`` or ``.onnx`` file.
+        record: the sidecar's record, without golden images; see ``Artifact.to_dict``.
+        golden: images with the logits that Keras gives them.
+        inputs: the same images as the engine takes them, ``(N, H, W, C)`` in the file's type.
+        outputs: what the engine answered on this machine, ``(N, classes)`` in the file's type.
+        output_quantization: scale and zero point of ``outputs``, None for floats.
+        engine: name and version of the engine that answered.
+    """
+
+    name: str
+    model: bytes
+    record: dict[str, Any]
+    golden: Golden
+    inputs: np.ndarray
+    outputs: np.ndarray
+    output_quantization: tuple[float, int] | None
+    engine: tuple[str, str]
+
+    @property
+    def format(self) -> str:
+        """``tflite`` or ``onnx``."""
+        return str(self.record["format"])
+
+    @property
+    def model_file(self) -> str:
+        """Name of the model in the bundle."""
+        return f"model.{self.format}"
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes; their numbers where they are not known."""
+        names = self.record.get("labels")
+        return names or [str(index) for index in range(self.golden.logits.shape[1])]
+
+    def model_json(self) -> dict[str, Any]:
+        """Returns what a program needs to know to use the model, as plain JSON types.
+
+        ``input`` and ``output`` are the contract, ``golden`` says how close the answers have to
+        be: to those of Keras by the scheme's policy, and where they were computed that lie beside.
+        """
+        policy = parity.policy_of(self.record["scheme"], golden=True)
+        names = ("scheme", "source", "source_sha256", "sha256", "input", "versions")
+        quantized = self.output_quantization
+        return {
+            "model": self.model_file,
+            "format": self.format,
+            **{name: self.record[name] for name in names if name in self.record},
+            "output": self.record["output"]
+            | {
+                "dtype": str(self.outputs.dtype),
+                "scale": quantized[0] if quantized else None,
+                "zero_point": quantized[1] if quantized else None,
+            },
+            "labels": self.labels,
+            "golden": {
+                "images": len(self.inputs),
+                "origin": self.golden.origin,
+                "sqnr_db": policy.sqnr_db,
+                "agreement": policy.agreement,
+                "flips": policy.flips,
+                "computed_by": " ".join(self.engine),
+                "computed_on": platform.machine(),
+            },
+        }
+
+    def golden_npz(self) -> bytes:
+        """Returns an ``.npz`` with ``images``, ``inputs``, ``outputs`` and Keras' ``logits``."""
+        stream = io.BytesIO()
+        np.savez_compressed(
+            stream,
+            images=self.golden.images,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            logits=self.golden.logits,
+        )
+        return stream.getvalue()
+
+    def common(self) -> Files:
+        """Returns the model, ``labels.txt`` and ``model.json``."""
+        return {
+            self.model_file: self.model,
+            "labels.txt": "".join(f"{label}\n" for label in self.labels).encode(),
+            "model.json": (json.dumps(self.model_json(), indent=1) + "\n").encode(),
+        }
+
+
+def gather(artifact: Path, name: str) -> Contents:
+    """Returns the contents of a bundle, after running the golden images here.
+
+    Args:
+        artifact: a ``.tflite`` or ``.onnx`` file with its sidecar.
+        name: of the bundle.
+
+    Raises:
+        InvalidRequest: the file is of another kind.
+        InvalidArtifact: it cannot be run, has no sidecar, or does not give the logits in there.
+        MissingDependency: its engine is not installed.
+    """
+    format = artifact.suffix[1:]
+    if format not in ENGINES:
+        raise InvalidRequest(f"{artifact} is neither a .tflite nor an .onnx file")
+    session: Session = engine_of(format).open_session(artifact)
+    beside = sidecar.read(artifact)
+    if beside is None:
+        raise InvalidArtifact(
+            f"{artifact} has no {sidecar.path_of(artifact).name} that belongs to it, and so no "
+            "golden images to prove a device with: export it again, and keep both files"
+        )
+    shape = beside.golden.images.shape[1:]
+    if shape != session.image_shape:
+        raise InvalidArtifact(f"{artifact} takes images {session.image_shape}, its sidecar {shape}")
+    inputs = prepare(session, beside.golden.images)
+    outputs = np.concatenate([session.invoke(one[np.newaxis]).copy() for one in inputs])
+    report = parity.compare(
+        beside.golden.logits,
+        dequantized(outputs, session.output_quantization),
+        beside.record["scheme"],
+        names=(beside.record["source"], str(artifact)),
+        images=f"golden images in the sidecar ({beside.golden.origin})",
+        policy=parity.policy_of(beside.record["scheme"], golden=True),
+    )
+    if not report.passed:
+        raise InvalidArtifact(
+            f"{artifact} does not give the logits in its sidecar: {'; '.join(report.failures)}"
+        )
+    quantized = session.output_quantization
+    return Contents(
+        name=name,
+        model=artifact.read_bytes(),
+        record=beside.record,
+        golden=beside.golden,
+        inputs=inputs,
+        outputs=outputs,
+        output_quantization=None if quantized is None else (quantized.scale, quantized.zero_point),
+        engine=session.engine,
+    )
