@@ -12,6 +12,7 @@ CCTExportError
 ├── ParityFailed          a step needs a file that passed parity, and it did not
 ├── EngineFailed          the engine broke while running the artifact
 └── NotAvailable          the delegate or device is not here, or does not take the artifact
+    └── ConnectionLost    the device was there, and is no longer
 
 A failed check (parity, accuracy) is a result, not an error: commands turn it into an exit code.
 """
@@ -80,3 +81,7 @@ class NotAvailable(CCTExportError):
     """The delegate or device asked for is not here, or would not really run the artifact."""
 
     exit_code = 6
+
+
+class ConnectionLost(NotAvailable):
+    """The connection to a device broke; what was sent to it is still there."""

@@ -44,10 +44,11 @@ def bench(
     operators: bool = False,
     sustained_s: float = 0.0,
     profile: str = "quick",
+    devices: Sequence[str] = ("local",),
     progress: Callable[[str], None] = _silent,
     **timing: Any,
 ) -> "list[BenchResult]":
-    """Measures artifacts of one format on this machine, in turn, each in processes of its own.
+    """Measures artifacts of one format, in turn, each in processes of its own.
 
     Args:
         format: ``tflite``, ``onnx`` or ``keras``.
@@ -65,12 +66,14 @@ def bench(
         operators: measure the time of each operator too.
         sustained_s: seconds of uninterrupted runs to measure too.
         profile: ``quick`` or ``strict``, see ``specs.PROFILES``.
+        devices: where to measure: ``local``, ``ssh:USER@HOST[:PORT]``, ``adb[:SERIAL]``; several
+            work at the same time.
         progress: called with what is done now.
         **timing: fields of ``specs.Timing`` that differ from the profile's.
 
     Returns:
-        A result per source, thread count and batch. One that could not be measured says why; one
-        whose golden parity failed has no latency.
+        A result per device, source, thread count and batch. One that could not be measured says
+        why; one whose golden parity failed has no latency.
 
     Raises:
         CCTExportError: none of the artifacts can be measured.
@@ -94,7 +97,7 @@ def bench(
                 for batch in batches:
                     spec = BenchSpec(ENGINES[format], count, batch, delegation)
                     jobs.append(BenchJob(path, spec))
-        return measured(jobs, timing_of(profile, **timing), passes, progress)
+        return measured(jobs, timing_of(profile, **timing), passes, progress, devices)
 
 
 def timing_of(profile: str, **changes: Any) -> Timing:
@@ -117,20 +120,17 @@ def measured(
     timing: Timing,
     passes: BenchPasses,
     progress: Callable[[str], None] = _silent,
+    devices: Sequence[str] = ("local",),
 ) -> "list[BenchResult]":
-    """Measures jobs on this machine; see ``devices.rounds.measure``.
+    """Measures jobs on one or more devices; see ``Device.measure``.
 
     Raises:
         CCTExportError: none of them can be measured: the reason of the first.
     """
-    from cct_export import errors, machine
-    from cct_export.devices import local, rounds
+    from cct_export import errors
+    from cct_export.devices import together
 
-    here = machine.describe()
-    results = [
-        dataclasses.replace(result, machine=here)
-        for result in rounds.measure(jobs, timing, passes, local.start, say=progress)
-    ]
+    results = together.measure(devices, jobs, timing, passes, progress)
     if all(result.failure and not result.times_ns for result in results):
         kind: type[CCTExportError] = getattr(errors, results[0].failure_kind)
         raise kind(results[0].failure)
@@ -215,7 +215,7 @@ def doctor(progress: Callable[[str], None] = _silent) -> "list[Diagnosis]":
     Raises:
         OSError: no process can be started.
     """
-    from cct_export.devices import local
+    from cct_export.devices.channel import start_worker
     from cct_export.devices.doctor import examine
 
-    return examine(local.start, progress)
+    return examine(start_worker, progress)

@@ -181,6 +181,15 @@ def command(format: str, about: str) -> click.Command:
         is_flag=True,
         help="Measure even if the delegate does not take every operator; the report says so.",
     )
+    @click.option(
+        "--device",
+        "devices",
+        metavar="NAME",
+        multiple=True,
+        default=("local",),
+        help="Where to measure: local, ssh:USER@HOST[:PORT] or adb[:SERIAL]; several are measured "
+        "at the same time.",
+    )
     @profile
     @timing
     @click.option(

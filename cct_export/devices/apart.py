@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cct_export.devices.channel import Channel, Say, Start
+from cct_export.devices.channel import Channel, Start, start_worker
+from cct_export.devices.device import Host, Say
 from cct_export.devices.tally import Tally
 from cct_export.errors import CCTExportError
 from cct_export.measurement.proportions import paired
@@ -21,13 +22,15 @@ POINTS = 120
 class References:
     """Which images the Keras models get right that artifacts were made of, each asked once.
 
+    They run here, whatever the device: there it may have no Keras.
+
     Args:
-        start: starts a worker.
         say: called with what is done now.
+        start: starts a worker.
     """
 
-    def __init__(self, start: Start, say: Say) -> None:
-        self._start, self._say = start, say
+    def __init__(self, say: Say, start: Start = start_worker) -> None:
+        self._say, self._start = say, start
         self._right: dict[tuple[str, str], np.ndarray | None] = {}
 
     def right(self, tally: Tally, data: str) -> np.ndarray | None:
@@ -57,50 +60,55 @@ def _opened(channel: Channel, path: str, spec: BenchSpec) -> dict[str, Any]:
 
 
 def measure(
-    tally: Tally, passes: BenchPasses, start: Start, references: References, say: Say
+    tally: Tally, passes: BenchPasses, host: Host, references: References, say: Say
 ) -> None:
     """Does the passes that were asked for, memory always, each in a fresh process.
 
     Raises:
         CCTExportError: what a worker raised.
     """
-    path = str(tally.path)
-    with start(path) as channel:
-        channel.ask("open", path=path, spec=tally.asked)
-        tally.memory(channel.ask("memory"))
-    if passes.accuracy_data is not None:
-        tally.accuracy = _accuracy(tally, passes.accuracy_data, start, references, say)
+    tally.memory(tally.persist(lambda: _asked(tally, host, "memory")))
+    data = passes.accuracy_data
+    if data is not None:
+        tally.accuracy = tally.persist(lambda: _accuracy(tally, data, host, references, say))
     if passes.operators:
-        say(f"operators of {path}")
-        with start(path) as channel:
-            channel.ask("open", path=path, spec=tally.asked)
-            found = channel.ask("operators", runs=passes.operators)["operators"]
-            tally.operators = OperatorProfile.from_dict(found)
+        say(f"operators of {tally.path}")
+        runs = passes.operators
+        found = tally.persist(lambda: _asked(tally, host, "operators", runs=runs))
+        tally.operators = OperatorProfile.from_dict(found["operators"])
     if passes.sustained_s:
-        tally.sustained = _sustained(tally, passes.sustained_s, start, say)
+        tally.sustained = tally.persist(lambda: _sustained(tally, passes.sustained_s, host, say))
 
 
-def _accuracy(tally: Tally, data: str, start: Start, references: References, say: Say) -> Accuracy:
-    path = str(tally.path)
+def _asked(tally: Tally, host: Host, question: str, **arguments: Any) -> dict[str, Any]:
+    with host.start(str(tally.path)) as channel:
+        channel.ask("open", path=tally.there, spec=tally.asked)
+        return channel.ask(question, **arguments)
+
+
+def _accuracy(tally: Tally, data: str, host: Host, references: References, say: Say) -> Accuracy:
 
     def tell(done: int, total: int) -> None:
-        say(f"accuracy of {path}: {done} of {total} images")
+        say(f"accuracy of {tally.path}: {done} of {total} images")
 
-    with start(path) as channel:
-        channel.ask("open", path=path, spec=tally.asked)
-        answer = channel.ask("accuracy", tell, data=data)
+    with host.start(str(tally.path)) as channel:
+        height, width, channels = channel.ask("open", path=tally.there, spec=tally.asked)[
+            "image_shape"
+        ]
+        there = host.labelled(data, (height, width, channels))
+        answer = channel.ask("accuracy", tell, data=there)
     reference = references.right(tally, data) if tally.spec.runtime != "keras" else None
     pair = None if reference is None else paired(reference, np.array(answer["right"], bool))
-    return Accuracy.from_dict(answer["accuracy"] | {"paired": pair})
+    return Accuracy.from_dict(answer["accuracy"] | {"data": data, "paired": pair})
 
 
-def _sustained(tally: Tally, seconds: float, start: Start, say: Say) -> Sustained:
+def _sustained(tally: Tally, seconds: float, host: Host, say: Say) -> Sustained:
     """Runs without a pause, from a cold start: warming up is what it is about."""
     interval = max(1.0, math.ceil(seconds / POINTS))
     points: list[tuple[float, float, int]] = []
     conditions: list[dict[str, float | None]] = []
-    with start(str(tally.path)) as channel:
-        channel.ask("open", path=str(tally.path), spec=tally.asked)
+    with host.start(str(tally.path)) as channel:
+        channel.ask("open", path=tally.there, spec=tally.asked)
         began = time.monotonic()
         while (elapsed := time.monotonic() - began) < seconds:
             say(f"sustained {tally.path}: {elapsed:.0f} of {seconds:.0f} s")

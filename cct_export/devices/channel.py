@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -131,3 +132,17 @@ def package_root() -> Path:
 
 # Starts a worker; its errors are about what is named.
 Start = Callable[[str], Channel]
+
+# The package is found where it is now, installed or in a checkout, behind everything else.
+WORKER = """
+import sys
+sys.path.append(sys.argv[1])
+from cct_export.measurement import worker
+worker.main()
+"""
+
+
+def start_worker(subject: str) -> Channel:
+    """Starts a worker on this machine, in a fresh Python; see ``Start``."""
+    # -P: a module in the working directory must not stand in for one of an engine's.
+    return Channel([sys.executable, "-P", "-c", WORKER, str(package_root())], subject)

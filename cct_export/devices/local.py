@@ -1,19 +1,52 @@
-"""This machine: a worker in a fresh Python."""
+"""This machine."""
 
-import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from cct_export.devices.channel import Channel, package_root
+from cct_export import machine
+from cct_export.data.dataset import ImageShape
+from cct_export.devices import rounds
+from cct_export.devices.channel import Channel, start_worker
+from cct_export.devices.device import Say
+from cct_export.errors import InvalidRequest
+from cct_export.results import BenchResult
+from cct_export.specs import BenchJob, BenchPasses, Timing
 
-# The package is found where it is now, installed or in a checkout, behind everything else.
-_WORKER = """
-import sys
-sys.path.append(sys.argv[1])
-from cct_export.measurement import worker
-worker.main()
-"""
+
+class Local:
+    """This machine. See ``Device`` and ``Host``."""
+
+    name = "local"
+
+    def measure(
+        self, jobs: Sequence[BenchJob], timing: Timing, passes: BenchPasses, say: Say
+    ) -> list[BenchResult]:
+        """Measures jobs; see ``Device``."""
+        return rounds.measure(jobs, timing, passes, self, say)
+
+    def start(self, subject: str) -> Channel:
+        """Starts a worker; see ``Host``."""
+        return start_worker(subject)
+
+    def place(self, path: Path) -> str:
+        """Returns the path: it is here."""
+        return str(path)
+
+    def labelled(self, data: str, shape: ImageShape) -> str:
+        """Returns the name: they are here."""
+        return data
+
+    def describe(self) -> dict[str, Any]:
+        """Returns ``machine.describe``."""
+        return machine.describe()
+
+    def close(self) -> None:
+        """Nothing runs on."""
 
 
-def start(subject: str) -> Channel:
-    """Starts a worker on this machine; ``subject`` is what its errors are about."""
-    # -P: a module in the working directory must not stand in for one of an engine's.
-    return Channel([sys.executable, "-P", "-c", _WORKER, str(package_root())], subject)
+def open_device(which: str = "") -> Local:
+    """Returns this machine; raises ``InvalidRequest`` if ``which`` says which one."""
+    if which:
+        raise InvalidRequest(f"there is but one local device: say local, not local:{which}")
+    return Local()

@@ -5,9 +5,10 @@ import math
 from collections.abc import Iterator, Sequence
 
 from cct_export.devices import apart
-from cct_export.devices.channel import Channel, Say, Start
+from cct_export.devices.channel import Channel
+from cct_export.devices.device import Host, Say
 from cct_export.devices.tally import Tally
-from cct_export.errors import CCTExportError
+from cct_export.errors import CCTExportError, ConnectionLost
 from cct_export.results import BenchResult
 from cct_export.specs import BenchJob, BenchPasses, Timing
 
@@ -16,17 +17,8 @@ BURST_S = 0.05
 TURN_WARM_UP_S = 0.002
 
 
-def _silent(message: str) -> None:
-    """Default progress: none."""
-
-
 def measure(
-    jobs: Sequence[BenchJob],
-    timing: Timing,
-    passes: BenchPasses,
-    start: Start,
-    device: str = "local",
-    say: Say = _silent,
+    jobs: Sequence[BenchJob], timing: Timing, passes: BenchPasses, host: Host, say: Say
 ) -> list[BenchResult]:
     """Measures jobs: latency round robin, then what else is asked for, one after the other.
 
@@ -34,25 +26,31 @@ def measure(
         jobs: what to measure.
         timing: how often and how long.
         passes: what else to measure.
-        start: starts a worker where the measurement runs.
-        device: name of that place.
+        host: where the workers run.
         say: called with what is done now.
 
     Returns:
-        A result for each job; one that could not be measured says why, one whose golden parity
-        failed has no latency.
+        See ``Device.measure``.
+
+    Raises:
+        CCTExportError: the host cannot be used.
     """
-    tallies = [Tally(job.path, job.spec, timing, device) for job in jobs]
+    machine = host.describe()
+    tallies = [Tally(job.path, job.spec, timing, host.name) for job in jobs]
+    for tally in tallies:
+        with _failure_kept(tally):
+            tally.there = host.place(tally.path)
     for repeat in range(timing.repeats):
         of = f", repeat {repeat + 1} of {timing.repeats}" if timing.repeats > 1 else ""
         say(f"timing {len(tallies)} in turn{of}")
-        _repeat([tally for tally in tallies if tally.alive], timing, start)
-    references = apart.References(start, say)
+        with contextlib.ExitStack() as stack:
+            _Repeat(timing, host, stack).run([tally for tally in tallies if tally.alive])
+    references = apart.References(say)
     for tally in tallies:
         if tally.alive:
             with _failure_kept(tally):
-                apart.measure(tally, passes, start, references, say)
-    return [tally.result() for tally in tallies]
+                apart.measure(tally, passes, host, references, say)
+    return [tally.result(machine) for tally in tallies]
 
 
 @contextlib.contextmanager
@@ -64,43 +62,81 @@ def _failure_kept(tally: Tally) -> Iterator[None]:
         tally.fail(error)
 
 
-def _repeat(tallies: Sequence[Tally], timing: Timing, start: Start) -> None:
-    """Times all in turn, once."""
-    with contextlib.ExitStack() as stack:
-        running: dict[int, tuple[Tally, Channel]] = {}
+class _Repeat:
+    """Times all in turn, once.
+
+    Args:
+        timing: how often and how long.
+        host: where the workers run.
+        stack: closes the workers.
+    """
+
+    def __init__(self, timing: Timing, host: Host, stack: contextlib.ExitStack) -> None:
+        self._timing, self._host, self._stack = timing, host, stack
+        self._share = (
+            math.ceil(timing.min_runs / timing.repeats),
+            timing.min_s / timing.repeats,
+        )
+
+    def run(self, tallies: Sequence[Tally]) -> None:
+        """Times the artifacts of ``tallies``, each until it has enough."""
+        running: dict[int, Channel] = {}
         for index, tally in enumerate(tallies):
-            channel = stack.enter_context(start(str(tally.path)))
             with _failure_kept(tally):
-                _open(tally, channel)
-                if tally.alive:
-                    channel.ask("warm_up", seconds=timing.warmup_s)
-                    tally.begin(channel.ask("conditions"))
-                    running[index] = tally, channel
-        share = math.ceil(timing.min_runs / timing.repeats), timing.min_s / timing.repeats
+                channel = tally.persist(lambda tally=tally: self._begin(tally))  # type: ignore[misc]
+                if channel is not None:
+                    running[index] = channel
         while running:
-            for index, (tally, channel) in list(running.items()):
+            for index, tally in enumerate(tallies):
+                if index not in running:
+                    continue
                 with _failure_kept(tally):
-                    _turn(tally, channel, share, alone=len(running) == 1)
+                    running[index] = self._turn(tally, running[index], alone=len(running) == 1)
                 if not tally.timing:
                     del running[index]
 
-
-def _open(tally: Tally, channel: Channel) -> None:
-    tally.opened(channel.ask("open", path=str(tally.path), spec=tally.asked))
-    if tally.first_repeat:
-        tally.golden(channel.ask("golden"))
-        if tally.alive:
+    def _begin(self, tally: Tally) -> Channel | None:
+        """Returns a worker that has warmed up, None if there is no sense in timing."""
+        channel = self._open(tally)
+        if tally.first_repeat:
+            tally.golden(channel.ask("golden"))
+            if not tally.alive:
+                return None
             tally.processing(channel.ask("processing"))
+        channel.ask("warm_up", seconds=self._timing.warmup_s)
+        tally.begin(channel.ask("conditions"))
+        return channel
 
+    def _open(self, tally: Tally) -> Channel:
+        channel = self._stack.enter_context(self._host.start(str(tally.path)))
+        tally.opened(channel.ask("open", path=tally.there, spec=tally.asked))
+        return channel
 
-def _turn(tally: Tally, channel: Channel, share: tuple[int, float], alone: bool) -> None:
-    """Times a burst, and ends the repeat if that was enough."""
-    if not alone:
-        channel.ask("warm_up", seconds=TURN_WARM_UP_S)
-    runs, seconds = tally.missing(*share)
-    if seconds:
-        tally.add(channel.ask("burst", runs=1, seconds=min(seconds, BURST_S)))
-    else:
-        tally.add(channel.ask("burst", runs=min(runs, tally.fitting(BURST_S)), seconds=0.0))
-    if tally.missing(*share) == (0, 0.0):
-        tally.end(channel.ask("conditions"))
+    def _turn(self, tally: Tally, channel: Channel, alone: bool) -> Channel:
+        """Times a burst, and ends the repeat if that was enough.
+
+        Returns:
+            The worker; another where the connection to the first was lost.
+        """
+        try:
+            self._burst(tally, channel, alone)
+        except ConnectionLost:
+            return tally.persist(lambda: self._resume(tally))
+        return channel
+
+    def _resume(self, tally: Tally) -> Channel:
+        channel = self._open(tally)
+        channel.ask("warm_up", seconds=self._timing.warmup_s)
+        return channel
+
+    def _burst(self, tally: Tally, channel: Channel, alone: bool) -> None:
+        if not alone:
+            channel.ask("warm_up", seconds=TURN_WARM_UP_S)
+        runs, seconds = tally.missing(*self._share)
+        if seconds:
+            tally.add(channel.ask("burst", runs=1, seconds=min(seconds, BURST_S)))
+        else:
+            fitting = min(runs, tally.fitting(BURST_S))
+            tally.add(channel.ask("burst", runs=fitting, seconds=0.0))
+        if tally.missing(*self._share) == (0, 0.0):
+            tally.end(channel.ask("conditions"))

@@ -2,13 +2,15 @@
 
 import os
 import statistics
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from cct_export import machine
-from cct_export.errors import CCTExportError
+from cct_export.errors import CCTExportError, ConnectionLost
 from cct_export.files import sha256
+from cct_export.machine import worst
 from cct_export.measurement import advice
 from cct_export.results import (
     Accuracy,
@@ -20,6 +22,10 @@ from cct_export.results import (
 from cct_export.specs import BenchSpec, Timing
 
 Answer = dict[str, Any]
+Done = TypeVar("Done")
+
+# A device over a bad network is given up after the last of these pauses.
+RECONNECT_AFTER_S = (1.0, 2.0, 4.0)
 
 
 class Tally:
@@ -30,10 +36,14 @@ class Tally:
         spec: on what it is measured.
         timing: how often and how long.
         device: where.
+
+    Attributes:
+        there: path of the artifact on the device.
     """
 
     def __init__(self, path: Path, spec: BenchSpec, timing: Timing, device: str) -> None:
         self.path, self.spec, self._plan, self._device = path, spec, timing, device
+        self.there = str(path)
         self.accuracy: Accuracy | None = None
         self.operators: OperatorProfile | None = None
         self.sustained: Sustained | None = None
@@ -50,7 +60,7 @@ class Tally:
         self._other_cores: list[float] = []
         self._yardsticks: list[float] = []
         self._last_other_cores: float | None = None
-        self._repeats = 0
+        self._repeats = self._lost = 0
         self._conditions: list[Answer] = []
 
     @property
@@ -70,7 +80,23 @@ class Tally:
 
     def fail(self, error: CCTExportError) -> None:
         """Keeps why there are no figures."""
-        self._failure, self.timing = error, False
+        told = str(error).replace(self.there, str(self.path))
+        self._failure, self.timing = type(error)(told), False
+
+    def persist(self, work: Callable[[], Done]) -> Done:
+        """Returns what ``work`` returns, done again where the connection to the device broke.
+
+        Raises:
+            CCTExportError: what ``work`` raised; ``ConnectionLost`` if that went on.
+        """
+        while True:
+            try:
+                return work()
+            except ConnectionLost:
+                if self._lost == len(RECONNECT_AFTER_S):
+                    raise
+                time.sleep(RECONNECT_AFTER_S[self._lost])
+                self._lost += 1
 
     def opened(self, answer: Answer) -> None:
         """Takes the answer to ``open``; loading is told of the first repeat."""
@@ -81,7 +107,8 @@ class Tally:
         """Takes the answer to ``golden``."""
         self._changed = answer["changed"]
         if answer["parity"] is not None:
-            self._parity = ParityReport.from_dict(answer["parity"])
+            told = answer["parity"] | {"candidate": str(self.path)}
+            self._parity = ParityReport.from_dict(told)
 
     def processing(self, answer: Answer) -> None:
         """Takes the answer to ``processing``."""
@@ -131,8 +158,12 @@ class Tally:
         """Takes the answer to ``memory``."""
         self._peak = answer["peak_rss_bytes"]
 
-    def result(self) -> BenchResult:
-        """Returns what was found."""
+    def result(self, machine: dict[str, Any]) -> BenchResult:
+        """Returns what was found.
+
+        Args:
+            machine: facts about where it was measured, see ``machine.describe``.
+        """
         failed = self._failure
         times = self._times if self._timed else []
         bursts = self._bursts if self._timed else []
@@ -153,6 +184,7 @@ class Tally:
             sustained=self.sustained,
             conditions=self._meanwhile(),
             device=self._device,
+            machine=machine,
             failure=str(failed) if failed else "",
             failure_kind=type(failed).__name__ if failed else "",
         )
@@ -192,7 +224,8 @@ class Tally:
         before, after = self._conditions[0], self._conditions[1:]
         return {
             "before": before,
-            "after": machine.worst(after) if after else before,
+            "after": worst(after) if after else before,
             "other_cores": max(self._other_cores, default=None),
             "yardstick_ms": statistics.median(self._yardsticks) if self._yardsticks else None,
+            "reconnections": self._lost,
         }

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from cct_export import machine
 from cct_export.measurement.statistics import repeat_headlines_ms, spread
 from cct_export.results import BenchResult
 from cct_export.specs import Timing
@@ -58,8 +57,8 @@ def _disagreement(result: BenchResult, timing: Timing) -> Iterator[str]:
 
 
 def _threads(result: BenchResult, timing: Timing) -> Iterator[str]:
-    threads, cores = result.runtime["threads"], machine.usable_cores()
-    if result.device == "local" and threads > cores:
+    threads, cores = result.runtime["threads"], result.machine.get("cores")
+    if cores is not None and threads > cores:
         yield f"{threads} threads on {cores} cores: they wait for each other"
 
 
@@ -104,6 +103,13 @@ def _fallback(result: BenchResult, timing: Timing) -> Iterator[str]:
         )
 
 
+def _connection(result: BenchResult, timing: Timing) -> Iterator[str]:
+    times = result.conditions.get("reconnections", 0)
+    if times:
+        yield f"the connection to {result.device} broke {times} times; the runs before it count too"
+
+
 _LOOKS: tuple[Callable[[BenchResult, Timing], Iterator[str]], ...] = (
     _few_runs, _noisy, _disagreement, _threads, _governor, _neighbours, _heat, _fallback,
+    _connection,
 )  # fmt: skip

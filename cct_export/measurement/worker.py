@@ -50,7 +50,8 @@ class Worker:
         """Opens an artifact on an engine and runs it once.
 
         Returns:
-            ``load_ms``, ``first_inference_ms``, ``runtime`` and the file's ``contract``.
+            ``load_ms``, ``first_inference_ms``, ``runtime``, ``image_shape`` and the file's
+            ``contract``.
 
         Raises:
             CCTExportError: it cannot be run, or not there, or not by so many images.
@@ -79,6 +80,7 @@ class Worker:
             "first_inference_ms": first_ms,
             "runtime": self._runtime(),
             "contract": session.contract,
+            "image_shape": list(session.image_shape),
         }
 
     def _runtime(self) -> Answer:
@@ -180,6 +182,10 @@ class Worker:
         profile = registry.load("cct_export.runtimes", room).profile
         measured = self._path, self._spec.threads, runs, self._spec.delegation
         return {"operators": asdict(profile(*measured))}
+
+    def machine(self) -> Answer:
+        """Returns ``machine.describe``."""
+        return machine.describe()
 
     def conditions(self) -> Answer:
         """Returns ``machine.conditions``."""

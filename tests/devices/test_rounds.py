@@ -21,14 +21,22 @@ CONDITIONS = {
 
 
 class Played:
-    """Workers whose runs take ``ms[path]``; a callable there may raise."""
+    """A host with workers whose runs take ``ms[path]``; a callable there may raise."""
+
+    name = "played"
 
     def __init__(self, **ms):
         self.ms, self.log, self.started, self.closed = ms, [], 0, 0
         self.parity = {}
         self.other_cores = 0.0
 
-    def __call__(self, subject):
+    def describe(self):
+        return {"cores": 4}
+
+    def place(self, path):
+        return f"/there/{path}"
+
+    def start(self, subject):
         self.started += 1
         return self.Worker(self, subject)
 
@@ -47,7 +55,7 @@ class Played:
             return getattr(self, question)(**arguments)
 
         def open(self, path, spec):
-            assert path == self.path
+            assert path == f"/there/{self.path}"
             runtime = {
                 "name": "litert", "version": "1", "accelerator": "cpu", "delegate": "xnnpack",
                 "options": {}, "allow_fallback": False, "threads": spec["threads"],
@@ -56,6 +64,7 @@ class Played:
             contract = {"format": "tflite", "scheme": "int8", "source": "m"}
             return {
                 "load_ms": 1.0, "first_inference_ms": 2.0, "runtime": runtime, "contract": contract,
+                "image_shape": [8, 8, 3],
             }  # fmt: skip
 
         def golden(self):
@@ -87,7 +96,7 @@ class Played:
 def measure(play, *paths, timing=None, passes=None, **spec):
     jobs = [BenchJob(Path(path), BenchSpec("litert", **spec)) for path in paths]
     plan = timing or Timing(min_runs=100, min_s=0.5)
-    return rounds.measure(jobs, plan, passes or BenchPasses(), play)
+    return rounds.measure(jobs, plan, passes or BenchPasses(), play, lambda said: None)
 
 
 def test_every_artifact_has_its_turn_until_each_has_enough():

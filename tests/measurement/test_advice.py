@@ -29,6 +29,7 @@ QUIET = BenchResult(
         },
         "other_cores": 0.05,
     },
+    machine={"cores": 4},
 )  # fmt: skip
 
 
@@ -59,6 +60,7 @@ def test_a_quiet_machine_gets_no_warning():
         ({"conditions": QUIET.conditions | {"other_cores": 0.9}}, "0.9 cores busy", "stop them"),
         (conditions("after", throttled=["under-voltage"]), "under-voltage", "power supply"),
         (conditions("after", frequency_mhz=1500.0), "2400 to 1500 MHz", "let it cool"),
+        ({"conditions": QUIET.conditions | {"reconnections": 2}}, "broke 2 times", "count too"),
         ({"runtime": QUIET.runtime | {"delegated_nodes": 2}}, "1 of 3 operators", "own kernels"),
         ({"artifact": QUIET.artifact | {"changed": True}}, "sidecar", "export it again"),
         ({"artifact": QUIET.artifact | {"described": False}}, "raw 0-255 went in", "pixels"),

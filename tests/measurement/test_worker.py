@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from cct_export.devices import local
+from cct_export.devices.channel import start_worker
 from cct_export.errors import InvalidRequest
 from cct_export.specs import BenchSpec
 
@@ -12,7 +12,7 @@ from cct_export.specs import BenchSpec
 @pytest.fixture
 def opened(exports):
     path = str(exports("tflite", "int8-full", "int8").path)
-    with local.start(path) as channel:
+    with start_worker(path) as channel:
         answer = channel.ask("open", path=path, spec=asdict(BenchSpec("litert")))
         yield channel, answer
 
@@ -57,7 +57,7 @@ def test_operators_are_timed_on_the_same_engine(opened):
 
 def test_keras_tells_no_times_of_operators(digits_model):
     path = str(digits_model)
-    with local.start(path) as channel:
+    with start_worker(path) as channel:
         channel.ask("open", path=path, spec=asdict(BenchSpec("keras")))
         with pytest.raises(InvalidRequest, match="tells no times of its operators"):
             channel.ask("operators", runs=5)
