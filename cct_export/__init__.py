@@ -23,6 +23,8 @@ _API = (
     "load",
     "predict",
     "quantize_report",
+    "remove_device",
+    "setup_device",
     "time_together",
     "train",
     "verify",

@@ -5,6 +5,7 @@ loads TensorFlow.
 """
 
 from cct_export.api.comparing import check, compare
+from cct_export.api.devices import remove_device, setup_device
 from cct_export.api.exports import export_onnx, export_tflite, quantize_report
 from cct_export.api.files import bundle, inspect, predict, verify
 from cct_export.api.measuring import bench, doctor, time_together
@@ -22,6 +23,8 @@ __all__ = [
     "load",
     "predict",
     "quantize_report",
+    "remove_device",
+    "setup_device",
     "time_together",
     "train",
     "verify",

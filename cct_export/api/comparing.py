@@ -26,6 +26,7 @@ def compare(
     accuracy: bool = False,
     operators: bool = False,
     profile: str = "quick",
+    device: str = "local",
     progress: Callable[[str], None] = _silent,
     **timing: Any,
 ) -> "list[BenchResult]":
@@ -40,6 +41,7 @@ def compare(
         accuracy: measure accuracy too; needs ``data``.
         operators: measure the time of each operator too.
         profile: see ``bench``.
+        device: where to measure what is not a record, see ``bench``.
         progress: called with what is done now.
         **timing: see ``bench``.
 
@@ -65,7 +67,8 @@ def compare(
     ]
     jobs = [row for row in rows if isinstance(row, BenchJob)]
     passes = BenchPasses(data if accuracy else None, OPERATOR_RUNS if operators else 0)
-    found = iter(measured(jobs, timing_of(profile, **timing), passes, progress) if jobs else ())
+    plan = timing_of(profile, **timing)
+    found = iter(measured(jobs, plan, passes, progress, [device]) if jobs else ())
     results: list[BenchResult] = []
     for row in rows:
         results += [next(found)] if isinstance(row, BenchJob) else row
@@ -112,8 +115,9 @@ def check(
 
     Args:
         baseline: a record that ``cct-bench --json`` wrote, best with ``--repeats 5``.
-        sources: what to measure now, row by row of the baseline; by default the same paths. One
-            that ends in ``.json`` is a record of the measurement, made elsewhere.
+        sources: what to measure now, row by row of the baseline and on its device; by default
+            the same paths. One that ends in ``.json`` is a record of the measurement, made
+            elsewhere.
         max_regression: relative growth of the latency that is allowed, 0.05 for 5 %.
         max_drop: points of top-1 that may be lost.
         data: labelled images; by default those of the baseline, where it has an accuracy.
@@ -136,26 +140,36 @@ def check(
     saved = record.read(Path(sources[0])) if len(sources) == 1 and _is_record(sources[0]) else None
     if saved is not None and len(saved) != len(then):
         raise InvalidRequest(f"{baseline} has {len(then)} rows, {sources[0]} {len(saved)}")
-    here = machine.describe()
-    for index, row in enumerate(then):
-        _check_same(row, None if saved is None else saved[index], here, any_machine)
+    devices = {row.device for row in then}
+    if saved is None and devices == {"local"}:  # found out before anything is measured in vain
+        here = machine.describe()
+        for row in then:
+            _check_machine(row, here, any_machine)
     now = _measured_again(then, sources, data, progress, timing) if saved is None else saved
+    for row, other in zip(then, now, strict=True):
+        if saved is not None:
+            _check_setting(row, other)
+        _check_machine(row, other.machine, any_machine)
     verdicts = [regression.judge(*pair, limits) for pair in zip(then, now, strict=True)]
     return verdicts, now
 
 
-def _check_same(
-    then: "BenchResult", now: "BenchResult | None", here: dict[str, Any], any_machine: bool
-) -> None:
-    """Refuses to compare what was measured otherwise, or on another machine unless told to."""
+def _check_setting(then: "BenchResult", now: "BenchResult") -> None:
+    """Refuses to compare what was measured otherwise."""
     from cct_export.measurement import regression
 
-    if now is not None and regression.setting(then) != regression.setting(now):
+    if regression.setting(then) != regression.setting(now):
         raise InvalidRequest(
             f"rows do not belong together: {regression.subject(then)} (p{then.headline}), "
             f"{regression.subject(now)} (p{now.headline})"
         )
-    differing = regression.differences(then.machine, here if now is None else now.machine)
+
+
+def _check_machine(then: "BenchResult", machine: dict[str, Any], any_machine: bool) -> None:
+    """Refuses to compare with another machine unless told to."""
+    from cct_export.measurement import regression
+
+    differing = regression.differences(then.machine, machine)
     if differing and not any_machine:
         raise InvalidRequest(
             f"the baseline is of another machine ({'; '.join(differing)}): "
@@ -181,7 +195,13 @@ def _measured_again(
     wanted = {"repeats": CHECK_REPEATS, "min_s": CHECK_SECONDS} | {
         name: value for name, value in timing.items() if value is not None
     }
-    found = measured(jobs, timing_of("quick", **wanted), passes, progress)
+    devices = {row.device for row in then}
+    if len(devices) > 1:
+        raise InvalidRequest(
+            f"the baseline is of {len(devices)} devices ({', '.join(sorted(devices))}): a record "
+            "of each can be checked by itself"
+        )
+    found = measured(jobs, timing_of("quick", **wanted), passes, progress, [*devices])
     return [
         dataclasses.replace(row, headline=before.headline)
         for row, before in zip(found, then, strict=True)

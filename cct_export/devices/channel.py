@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from cct_export import errors
-from cct_export.errors import EngineFailed
+from cct_export.errors import CCTExportError, EngineFailed
 
 ANSWER_LIMIT_S = 3600.0
+# What ssh ends with when it is not the far command that failed.
+SSH_FAILED = 255
 
 Tell = Callable[[int, int], None]
 Say = Callable[[str], None]
@@ -30,14 +32,19 @@ class Channel:
         command: starts the worker.
         subject: what the errors are about: the artifact.
         limit_s: seconds that one answer may take.
+        lost: where the command is ssh: the error for a connection that broke, of what ssh said.
     """
 
     def __init__(
-        self, command: Sequence[str], subject: str, limit_s: float = ANSWER_LIMIT_S
+        self,
+        command: Sequence[str],
+        subject: str,
+        limit_s: float = ANSWER_LIMIT_S,
+        lost: Callable[[str], CCTExportError] | None = None,
     ) -> None:
-        self._subject, self._limit_s = subject, limit_s
+        self._subject, self._limit_s, self._lost = subject, limit_s, lost
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the channel
-        self._late = False
+        self._late = self._answered = False
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -71,7 +78,7 @@ class Channel:
         finally:
             late.cancel()
         if answer is None:
-            raise EngineFailed(f"{self._subject}: {self._cause(question)}")
+            raise self._cause(question)
         if "error" in answer:
             raise getattr(errors, answer["kind"])(answer["error"])
         return answer
@@ -83,13 +90,16 @@ class Channel:
         try:
             self._process.stdin.write(json.dumps(question) + "\n")
             self._process.stdin.flush()
-        except OSError:
+        except (OSError, ValueError):  # the latter of a pipe that was closed meanwhile
             return None
         for line in self._process.stdout:
             try:
                 answer: dict[str, Any] = json.loads(line)
             except ValueError:
+                if self._lost is not None and not self._answered:
+                    continue  # a login shell that greets
                 raise EngineFailed(f"{self._subject}: no answer but {line[:80]!r}") from None
+            self._answered = True
             if "progress" not in answer:
                 return answer
             tell(*answer["progress"])
@@ -99,15 +109,23 @@ class Channel:
         self._late = True
         self._process.kill()
 
-    def _cause(self, question: str) -> str:
+    def _cause(self, question: str) -> CCTExportError:
         if self._late:
-            return f"no answer to {question!r} within {self._limit_s:g} s"
+            late = f"no answer to {question!r} within {self._limit_s:g} s"
+            return EngineFailed(f"{self._subject}: {late}")
         code = self._process.wait()
-        if code < 0:
-            return f"the engine crashed ({signal.Signals(-code).name})"
         self._messages.seek(0)
-        last = self._messages.read().decode(errors="replace").strip().rpartition("\n")[2]
-        return last or f"the engine ended with {code}"
+        said = self._messages.read().decode(errors="replace").strip()
+        if self._lost is not None and code == SSH_FAILED:
+            return self._lost(said)
+        # A shell adds 128 to the signal that ended its command.
+        number = -code if code < 0 else code - 128
+        if number in set(signal.Signals):
+            return EngineFailed(
+                f"{self._subject}: the engine crashed ({signal.Signals(number).name})"
+            )
+        last = said.rpartition("\n")[2] or f"the engine ended with {code}"
+        return EngineFailed(f"{self._subject}: {last}")
 
     def close(self) -> None:
         """Ends the worker."""

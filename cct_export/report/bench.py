@@ -16,7 +16,7 @@ from cct_export.results import Accuracy, BenchResult, Sustained
 
 log = logging.getLogger(__name__)
 
-LEFT = ("artifact", "scheme", "delegate")
+LEFT = ("artifact", "device", "scheme", "delegate")
 
 
 def record(results: Sequence[BenchResult]) -> dict[str, Any]:
@@ -37,6 +37,9 @@ def show(results: Sequence[BenchResult], ratios: bool = False) -> None:
     )
     table = Table(box=None, title=", ".join(engines), title_justify="left")
     cells = [_row(result, results[0] if ratios else None) for result in results]
+    if all(result.device == "local" for result in results):
+        for row in cells:
+            del row["device"]
     for name in cells[0]:
         left = name in LEFT
         table.add_column(
@@ -61,6 +64,7 @@ def _row(result: BenchResult, reference: BenchResult | None) -> dict[str, str]:
     taken, total = runtime["delegated_nodes"], runtime["total_nodes"]
     return {
         "artifact": text(artifact["path"].rpartition("/")[2]),
+        "device": text(result.device),
         "scheme": text(artifact["scheme"]),
         "kB": _number(artifact["size_bytes"], ",.0f", 1e3),
         "delegate": text(runtime["delegate"].rpartition("/")[2]),
@@ -93,7 +97,8 @@ def _ratio(result: BenchResult, reference: BenchResult) -> str:
 
 
 def _show_more(result: BenchResult) -> None:
-    path = result.artifact["path"]
+    where = "" if result.device == "local" else f" on {result.device}"
+    path = f"{result.artifact['path']}{where}"
     if result.failure:
         log.error("%s: %s", path, result.failure)
     if result.parity is not None and not result.parity.passed:

@@ -16,6 +16,12 @@ from cct_export.files import write_text
     "--threads", "--num-threads", type=click.IntRange(1), default=1, help="Of every engine."
 )
 @click.option("--batch", type=click.IntRange(1), default=1, help="Images per run.")
+@click.option(
+    "--device",
+    metavar="NAME",
+    default="local",
+    help="Where to measure: local, ssh:USER@HOST[:PORT] or adb[:SERIAL].",
+)
 @measuring.profile
 @measuring.timing
 @measuring.operators
