@@ -120,7 +120,8 @@ class _Repeat:
         """
         try:
             self._burst(tally, channel, alone)
-        except ConnectionLost:
+        except ConnectionLost as error:
+            tally.lost(error)
             return tally.persist(lambda: self._resume(tally))
         return channel
 

@@ -92,11 +92,15 @@ class Tally:
         while True:
             try:
                 return work()
-            except ConnectionLost:
-                if self._lost == len(RECONNECT_AFTER_S):
-                    raise
-                time.sleep(RECONNECT_AFTER_S[self._lost])
-                self._lost += 1
+            except ConnectionLost as error:
+                self.lost(error)
+
+    def lost(self, error: ConnectionLost) -> None:
+        """Counts a connection that broke, and waits before the next; raises after too many."""
+        if self._lost == len(RECONNECT_AFTER_S):
+            raise error
+        time.sleep(RECONNECT_AFTER_S[self._lost])
+        self._lost += 1
 
     def opened(self, answer: Answer) -> None:
         """Takes the answer to ``open``; loading is told of the first repeat."""

@@ -106,7 +106,8 @@ def _fallback(result: BenchResult, timing: Timing) -> Iterator[str]:
 def _connection(result: BenchResult, timing: Timing) -> Iterator[str]:
     times = result.conditions.get("reconnections", 0)
     if times:
-        yield f"the connection to {result.device} broke {times} times; the runs before it count too"
+        often = "once" if times == 1 else f"{times} times"
+        yield f"the connection to {result.device} broke {often}; the runs before count too"
 
 
 _LOOKS: tuple[Callable[[BenchResult, Timing], Iterator[str]], ...] = (

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cct_export.devices import rounds
-from cct_export.errors import EngineFailed, InvalidArtifact, NotAvailable
+from cct_export.devices import rounds, tally
+from cct_export.errors import ConnectionLost, EngineFailed, InvalidArtifact, NotAvailable
 from cct_export.specs import BenchJob, BenchPasses, BenchSpec, Delegation, Timing
 
 MS = 1_000_000
@@ -236,3 +236,30 @@ def test_a_busy_neighbour_is_warned_of(others, told):
     play.other_cores = others
     (found,) = measure(play, "a")
     assert any("other programs kept" in warning for warning in found.warnings) == told
+
+
+def test_a_lost_connection_is_taken_up_where_it_broke(monkeypatch):
+    monkeypatch.setattr(tally, "RECONNECT_AFTER_S", (0, 0))
+    breaks = iter([False, True, False, True] + [False] * 100)
+
+    def run():
+        if next(breaks):
+            raise ConnectionLost("gone")
+        return 1
+
+    plan = Timing(min_runs=10, min_s=0.2)
+    (found,) = measure(Played(a=run), "a", timing=plan)
+    assert found.conditions["reconnections"] == 2
+    assert len(found.times_ns) >= 200
+    assert not found.failure
+
+
+def test_a_connection_that_breaks_too_often_is_given_up(monkeypatch):
+    monkeypatch.setattr(tally, "RECONNECT_AFTER_S", (0, 0))
+
+    def run():
+        raise ConnectionLost("gone")
+
+    (found,) = measure(Played(a=run), "a")
+    assert (found.failure, found.failure_kind) == ("gone", "ConnectionLost")
+    assert found.times_ns == ()
