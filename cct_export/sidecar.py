@@ -88,7 +88,7 @@ def parse_contract(text: str) -> dict[str, Any]:
         ValueError: it is no JSON object, or an entry that others rely on has another type.
     """
     try:
-        record = json.loads(text)
+        record = json.loads(text, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(record, dict):
@@ -100,6 +100,10 @@ def parse_contract(text: str) -> dict[str, Any]:
     if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
         raise ValueError("labels is no list of texts")
     return record
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _encode(golden: Golden) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def inspect(path: Path) -> Inspection:
     return Inspection(
         path=path,
         format="onnx",
-        scheme=contract.get("scheme"),
+        contract=contract,
         size_bytes=path.stat().st_size,
         inputs=ends[0],
         outputs=ends[1],

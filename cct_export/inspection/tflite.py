@@ -68,7 +68,7 @@ def inspect(path: Path) -> Inspection:
     return Inspection(
         path=path,
         format="tflite",
-        scheme=contract.get("scheme"),
+        contract=contract,
         size_bytes=len(content),
         inputs=ends[0],
         outputs=ends[1],

@@ -14,6 +14,7 @@ from cct_export.results import Inspection, Tensor
 log = logging.getLogger(__name__)
 
 _NONE = "–"
+MOST_LABELS = 20
 _TOTALS = {
     "size_bytes": "bytes",
     "macs": "MACs",
@@ -128,7 +129,31 @@ def _header(console: Console, found: Inspection) -> None:
             _, scale, zero = _quantization(end)
             meaning = f", scale {scale}, zero point {zero}" if end.scales else ""
             console.print(f"  {word:6} {text(end.name)} {end.dtype} {_shape(end.shape)}{meaning}")
+    for word, said in _contract(found.contract).items():
+        console.print(f"  {word:6} {text(said)}")
     console.print()
+
+
+def _contract(contract: dict[str, Any]) -> dict[str, str]:
+    """Returns what a program needs to know to use the file, as far as the file tells."""
+    pixels = contract.get("input")
+    labels = contract.get("labels")
+    said = {}
+    if isinstance(pixels, dict):
+        names = ("preprocessing", "range", "channels", "layout")
+        found = [_said(pixels[name]) for name in names if name in pixels]
+        resized = [f"other sizes {pixels['resize']}"] if "resize" in pixels else []
+        said["pixels"] = ", ".join([*found, *resized])
+    if labels:
+        few = ", ".join(labels[:MOST_LABELS])
+        said["labels"] = few if len(labels) <= MOST_LABELS else f"{few} … ({len(labels)})"
+    if contract.get("source"):
+        said["of"] = contract["source"]
+    return said
+
+
+def _said(value: Any) -> str:
+    return " to ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _table(*left: str, right: tuple[str, ...]) -> Table:

@@ -90,7 +90,7 @@ class Inspection:
     Attributes:
         path: the file.
         format: ``tflite`` or ``onnx``.
-        scheme: quantization scheme that the contract in the file names, None without one.
+        contract: what the file says about itself, see ``Artifact.contract``; empty if nothing.
         size_bytes: size of the file.
         inputs: what it takes.
         outputs: what it gives.
@@ -108,7 +108,7 @@ class Inspection:
 
     path: Path
     format: str
-    scheme: str | None
+    contract: dict[str, Any]
     size_bytes: int
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -121,6 +121,11 @@ class Inspection:
     delegated: int | None
     partitions: int | None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def scheme(self) -> str | None:
+        """Quantization scheme that the contract names, None without one."""
+        return self.contract.get("scheme")
 
     @property
     def macs(self) -> int:
@@ -164,6 +169,7 @@ class Inspection:
             "format": self.format,
             "scheme": self.scheme,
             "engine": self.engine,
+            "contract": self.contract,
             "inputs": [tensor.to_dict() for tensor in self.inputs],
             "outputs": [tensor.to_dict() for tensor in self.outputs],
             "totals": self.totals(),

@@ -197,3 +197,15 @@ def test_names_from_a_file_do_not_reach_the_terminal_as_commands(in_process, tmp
     assert ended.code == 0, ended.err
     assert "\x1b" not in ended.out
     assert "\N{REPLACEMENT CHARACTER}[31mred[/bold]" in ended.out
+
+
+def test_the_contract_tells_what_goes_in_and_what_comes_out(in_process, exports):
+    for format in ("tflite", "onnx"):
+        ended = in_process("export", "inspect", exports(format, "int8", "uint8").path)
+        said = " ".join(ended.out.split())
+        assert "pixels raw pixels, 0 to 255, RGB, NHWC, other sizes bilinear" in said
+        assert "labels 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in said
+    contract = cct_export.inspect(exports("tflite", "int8-full", "int8").path).to_dict()["contract"]
+    assert contract["input"]["preprocessing"] == "pixel - 128"
+    assert contract["input"]["resize"].startswith("bilinear")
+    assert contract["labels"] == [str(digit) for digit in range(10)]
