@@ -120,7 +120,7 @@ def test_a_sidecar_with_a_damaged_field_is_none(written, change):
     assert sidecar.read(written) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"text"', "\x00"])
+@pytest.mark.parametrize("text", ["", "{", '{"sha256": NaN}', "[]", "null", "3", '"text"', "\x00"])
 def test_a_sidecar_that_is_no_record_is_none(written, text):
     sidecar.path_of(written).write_text(text)
     assert sidecar.read(written) is None
