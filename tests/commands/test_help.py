@@ -14,22 +14,27 @@ HEAVY = {
     "numpy", "PIL", "plotly", "psutil", "tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", 
     "ai_edge_litert", "ai_edge_quantizer", "sklearn", "h5py", "matplotlib", "jax",
 }  # fmt: skip
+GROUPS = {"device": ("remove", "setup")}
 COMMANDS = [
-    (name, command)
+    (name, f"{command} {inner}".strip())
     for name in ("export", "bench")
     for command in registry.names(f"cct_export.commands.{name}")
+    for inner in GROUPS.get(command, ("",))
 ]
 
 
-def _command(name, command):
-    return getattr(program, name).get_command(None, command)
+def _command(name, words):
+    found = getattr(program, name)
+    for word in words.split():
+        found = found.get_command(None, word)
+    return found
 
 
 def test_the_commands_are_those_that_are_documented():
     assert COMMANDS == [
-        ("export", "doctor"), ("export", "inspect"), ("export", "onnx"), ("export", "predict"),
+        ("export", "bundle"), ("export", "doctor"), ("export", "inspect"), ("export", "onnx"), ("export", "predict"),
         ("export", "quantize-report"), ("export", "tflite"), ("export", "train"),
-        ("export", "verify"), ("bench", "check"), ("bench", "compare"),
+        ("export", "verify"), ("bench", "check"), ("bench", "compare"), ("bench", "device remove"), ("bench", "device setup"),
         ("bench", "keras"), ("bench", "onnx"), ("bench", "tflite"),
     ]  # fmt: skip
 
@@ -42,7 +47,7 @@ def test_help_loads_nothing_heavy(name, command):
         "except SystemExit as end: code = end.code\n"
         "print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)"
     )
-    arguments = [argument for argument in (command, "--help") if argument]
+    arguments = [*(command or "").split(), "--help"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     exit_code, modules = json.loads(done.stderr)
     assert exit_code == 0
@@ -67,14 +72,14 @@ def test_every_long_option_may_be_written_with_underscores(name, command, in_pro
                 continue
             underscored = "--" + spelled[2:].replace("-", "_")
             value = () if option.is_flag else (1,)
-            ended = in_process(name, command, underscored, *value, "--help")
+            ended = in_process(name, *command.split(), underscored, *value, "--help")
             assert ended.code == 0, ended.err
-    assert in_process(name, command, "--no_such_option", "--help").code == 2
+    assert in_process(name, *command.split(), "--no_such_option", "--help").code == 2
 
 
 def test_commands_have_no_option_without_a_place_in_help(in_process):
     for name, command in COMMANDS:
-        told = in_process(name, command, "--help").out
+        told = in_process(name, *command.split(), "--help").out
         for option in _command(name, command).params:
             if isinstance(option, click.Option):
                 assert option.opts[-1] in told
