@@ -93,8 +93,7 @@ def test_a_bundle_is_made_and_proves_itself(run, exports, tmp_path, digit_images
     assert ended.returncode == 0, ended.stderr
     ended = run("python", "pi/selftest.py")
     assert ended.returncode == 0, ended.stderr
-    images, labels = digit_images
-    Image.fromarray(images[0]).save(tmp_path / "digit.png")
+    Image.fromarray(digit_images[0][0]).save(tmp_path / "digit.png")
     ended = run("python", "pi/classify.py", "digit.png")
     assert ended.returncode == 0, ended.stderr
     assert "digit.png" in ended.stdout
