@@ -2,6 +2,7 @@
 
 import pytest
 import vulkan as lavapipe
+from debian_archive import Unavailable
 
 
 @pytest.fixture(scope="session")
@@ -9,5 +10,5 @@ def vulkan(tmp_path_factory):
     """The variables with which a child process finds a software Vulkan."""
     try:
         return lavapipe.environment(tmp_path_factory.mktemp("vulkan"))
-    except lavapipe.Unavailable as error:
+    except Unavailable as error:
         pytest.skip(f"no software Vulkan: {error}")
