@@ -87,6 +87,7 @@ class Contents:
                 "sqnr_db": policy.sqnr_db,
                 "agreement": policy.agreement,
                 "flips": policy.flips,
+                "max_abs": policy.max_abs,
                 "computed_by": " ".join(self.engine),
                 "computed_on": platform.machine(),
             },
@@ -121,7 +122,7 @@ def gather(artifact: Path, name: str) -> Contents:
         name: of the bundle.
 
     Raises:
-        InvalidRequest: the file is of another kind.
+        InvalidRequest: the file is of another kind, or takes several images at once.
         InvalidArtifact: it cannot be run, has no sidecar, or does not give the logits in there.
         MissingDependency: its engine is not installed.
     """
@@ -138,6 +139,11 @@ def gather(artifact: Path, name: str) -> Contents:
     shape = beside.golden.images.shape[1:]
     if shape != session.image_shape:
         raise InvalidArtifact(f"{artifact} takes images {session.image_shape}, its sidecar {shape}")
+    if session.batch not in (1, None):
+        raise InvalidRequest(
+            f"{artifact} takes {session.batch} images at once, a device has one: export it again "
+            "with --batch 1"
+        )
     inputs = prepare(session, beside.golden.images)
     outputs = np.concatenate([session.invoke(one[np.newaxis]).copy() for one in inputs])
     report = parity.compare(

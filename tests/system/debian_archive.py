@@ -66,6 +66,8 @@ def _configured(folder, codename, architecture):
     if architecture is not None:
         installed = folder / "installed"
         installed.touch()
+        # A machine's own entry may be for the machine's own architecture only.
+        (sources / name).write_text(re.sub(r"(?m)^Architectures:.*\n", "", text))
         options |= {
             "APT::Architecture": architecture,
             "APT::Architectures": architecture,

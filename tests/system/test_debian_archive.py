@@ -1,7 +1,7 @@
 """Which archive of Debian's packages are fetched from."""
 
-import pytest
 import debian_archive
+import pytest
 
 STANZAS = """\
 Types: deb
