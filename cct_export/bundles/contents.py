@@ -122,7 +122,7 @@ def gather(artifact: Path, name: str) -> Contents:
         name: of the bundle.
 
     Raises:
-        InvalidRequest: the file is of another kind, or takes several images at once.
+        InvalidRequest: the file is of another kind.
         InvalidArtifact: it cannot be run, has no sidecar, or does not give the logits in there.
         MissingDependency: its engine is not installed.
     """
@@ -139,11 +139,6 @@ def gather(artifact: Path, name: str) -> Contents:
     shape = beside.golden.images.shape[1:]
     if shape != session.image_shape:
         raise InvalidArtifact(f"{artifact} takes images {session.image_shape}, its sidecar {shape}")
-    if session.batch not in (1, None):
-        raise InvalidRequest(
-            f"{artifact} takes {session.batch} images at once, a device has one: export it again "
-            "with --batch 1"
-        )
     inputs = prepare(session, beside.golden.images)
     outputs = np.concatenate([session.invoke(one[np.newaxis]).copy() for one in inputs])
     report = parity.compare(

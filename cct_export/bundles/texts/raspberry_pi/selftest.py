@@ -59,8 +59,8 @@ def judge(keras, logits, bounds: dict) -> tuple[dict, list[str]]:
     """
     import numpy as np
 
-    signal, noise = (x - x.mean(axis=1, keepdims=True) for x in (keras, keras - logits))
     with np.errstate(divide="ignore", invalid="ignore"):
+        signal, noise = (x - x.mean(axis=1, keepdims=True) for x in (keras, keras - logits))
         ratio = float(10 * np.log10(np.sum(signal**2) / np.sum(noise**2)))
     allowed = np.sqrt(np.mean(signal**2)) * 10 ** (-bounds["sqnr_db"] / 20)
     best = np.sort(keras, axis=1)[:, -2:]
@@ -168,14 +168,14 @@ def show(found: dict) -> None:
     """Prints what was found, for people."""
     if "parity" in found:
         parity, latency, outputs = found["parity"], found["latency_ms"], found["parity"]["outputs"]
-        same = "bit-equal" if outputs["bit_equal"] else f"logits within {outputs['max_abs']:.1e}"
-        ratio = "infinite" if parity["sqnr_db"] is None else f"{parity['sqnr_db']:.1f} dB"
+        same = "bit-equal" if outputs["bit_equal"] else f"logits within {_text(outputs['max_abs'])}"
         print(f"files    {found['files']} as in {SUMS}")
         print(f"engine   {found['engine']} on {found['machine']}, Python {found['python']}")
+        ratio, equal = _text(parity["sqnr_db"], ".1f"), parity["decided"] - parity["flips"]
         print(
-            f"Keras    SQNR {ratio} (at least {parity['sqnr_db_bound']:.0f}), largest difference "
-            f"{parity['max_abs']:.1e}, top-1 equal on {parity['decided'] - parity['flips']} of "
-            f"{parity['decided']} decided images"
+            f"Keras    SQNR {ratio} dB (at least {parity['sqnr_db_bound']:.0f}), logits within "
+            f"{_text(parity['max_abs'])}, top-1 equal on {equal} of {parity['decided']} decided "
+            "images"
         )
         print(f"outputs  {same}, compared with {outputs['computed_by']}, {outputs['computed_on']}")
         print(
@@ -209,6 +209,10 @@ def main() -> int:
 def _finite(value: float) -> float | None:
     """Returns ``value``, or what JSON has for infinity and NaN."""
     return value if abs(value) < float("inf") else None
+
+
+def _text(value: float | None, form: str = ".1e") -> str:
+    return "no number" if value is None else format(value, form)
 
 
 if __name__ == "__main__":
