@@ -47,12 +47,39 @@ def unpack(folder, *packages, backports=False, architecture=None):
     return root
 
 
-def _configured(folder, codename, architecture):
+def unpack_alone(folder, *packages, release):
+    """Downloads packages of any release, without what they depend on, and unpacks them.
+
+    Args:
+        folder: a folder of its own.
+        packages: names of binary packages.
+        release: codename of a Debian release.
+
+    Returns:
+        The folder that stands for the root of the system.
+
+    Raises:
+        Unavailable: no Debian, no network, no such package.
+    """
+    if not (shutil.which("apt-get") and shutil.which("dpkg")):
+        raise Unavailable("it is fetched through apt-get, and there is none")
+    apt = _configured(folder, _codename(), None, release)
+    run(*apt, "update", "--error-on=any")
+    archives = folder / "cache" / "archives"
+    run(*apt, "download", *(f"{package}/{release}" for package in packages), folder=archives)
+    for package in sorted(archives.glob("*.deb")):
+        run("dpkg", "-x", package, folder / "root")
+    return folder / "root"
+
+
+def _configured(folder, codename, architecture, release=None):
     """Returns the beginning of a command that has all its state in ``folder``."""
     sources, lists, cache = (folder / name for name in ("sources", "lists", "cache"))
     for made in (sources, lists / "partial", cache / "archives" / "partial"):
         made.mkdir(parents=True)
     name, text = archive(codename, SETTINGS)
+    if release is not None:
+        text = text.replace(f"{codename}-backports", release)
     (sources / name).write_text(text)
     options = {
         "Dir::Etc::sourcelist": "/dev/null",
@@ -118,12 +145,12 @@ def archive(codename, settings):
     raise Unavailable(f"apt knows no archive of {codename} and {codename}-updates")
 
 
-def run(*command):
-    """Runs a command; raises ``Unavailable`` where that fails."""
+def run(*command, folder=None):
+    """Runs a command in a folder; raises ``Unavailable`` where that fails."""
     try:
         done = subprocess.run(
             [str(part) for part in command],
-            capture_output=True, text=True, errors="replace", timeout=LIMIT_S,
+            cwd=folder, capture_output=True, text=True, errors="replace", timeout=LIMIT_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise Unavailable(f"{command[0]} took over {LIMIT_S} s") from None
