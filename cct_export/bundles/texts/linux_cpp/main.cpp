@@ -91,7 +91,9 @@ int selftest(Classifier& model, const Golden& golden, std::size_t labels) {
   std::vector<std::vector<float>> found;
   for (const Pixels& image : golden.images) found.push_back(model.logits(image));
   Judgement judgement = judge(golden, found);
-  if (labels != golden.classes) judgement.failures.push_back("labels.txt has too many or few lines");
+  if (labels != golden.classes) {
+    judgement.failures.push_back("labels.txt has too many or few lines");
+  }
   std::printf("ONNX Runtime %s: %zu images, SQNR %.1f dB (at least %.0f), top-1 agreement %.4f of "
               "%zu decided, largest difference %.2e\n",
               Classifier::engine().c_str(), found.size(), judgement.sqnr_db, golden.sqnr_db,
