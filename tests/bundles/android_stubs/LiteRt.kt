@@ -1,4 +1,4 @@
-// What the bundle uses of LiteRT's Kotlin API, with the signatures of 2.3.0. The model answers what
+// What the bundle uses of LiteRT's Kotlin API, with the signatures of its published sources. The model answers what
 // the real engine answered when the test asked it, and 0 to inputs that the engine never saw.
 package com.google.ai.edge.litert
 
