@@ -83,6 +83,10 @@ class Tally:
         told = str(error).replace(self.there, str(self.path))
         self._failure, self.timing = type(error)(told), False
 
+    def placed(self, place: Callable[[Path], str]) -> None:
+        """Has ``place`` bring the artifact to the device."""
+        self.there = self.persist(lambda: place(self.path))
+
     def persist(self, work: Callable[[], Done]) -> Done:
         """Returns what ``work`` returns, done again where the connection to the device broke.
 
