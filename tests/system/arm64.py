@@ -37,6 +37,8 @@ class Machine:
         found = debian_archive.unpack(folder / "qemu", QEMU, backports=True)
         self._qemu = found / "usr" / "bin" / "qemu-aarch64"
         self._root = debian_archive.unpack(folder / "system", *SYSTEM, architecture="arm64")
+        if not (self._root / "lib").exists():  # from trixie on everything is below usr
+            (self._root / "lib").symlink_to("usr/lib")
         (self._python,) = self._root.glob("usr/bin/python3.[0-9]*")
         self.version = self._python.name.removeprefix("python")
         said = "import platform; print(platform.machine())"
