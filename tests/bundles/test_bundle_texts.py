@@ -3,8 +3,12 @@
 import ast
 import hashlib
 import json
+import os
+import shutil
+import subprocess
 import sys
 
+import pytest
 from kinds import FAST, KINDS, every_kind
 
 
@@ -22,6 +26,21 @@ def test_the_service_watches_the_folder_that_the_readme_names(bundle_of):
     page = (folder / "README.md").read_text()
     assert "~/pictures" in page
     assert ":classifier" in page
+
+
+def test_systemd_understands_the_service(bundle_of, tmp_path):
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze")
+    program = tmp_path / "classifier" / ".venv" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.symlink_to(sys.executable)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--user", bundle_of(FAST) / "cct-watch.service"],
+        env=os.environ | {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stderr == ""
 
 
 def test_requirements_are_exact_and_are_what_runs_here(bundle_of):

@@ -15,6 +15,8 @@ QEMU = "qemu-user"
 SYSTEM = ("python3", "libstdc++6")
 PLATFORMS = [f"manylinux_2_{minor}_aarch64" for minor in range(28, 16, -1)]
 RUN_S = 300
+# Engines choose their kernels by what the processor can do.
+PI_4, PI_5 = "cortex-a72", "cortex-a76"
 
 
 class Machine:
@@ -37,6 +39,8 @@ class Machine:
         found = debian_archive.unpack(folder / "qemu", QEMU, backports=True)
         self._qemu = found / "usr" / "bin" / "qemu-aarch64"
         self._root = debian_archive.unpack(folder / "system", *SYSTEM, architecture="arm64")
+        if not (self._root / "lib").exists():  # from trixie on everything is below usr
+            (self._root / "lib").symlink_to("usr/lib")
         (self._python,) = self._root.glob("usr/bin/python3.[0-9]*")
         self.version = self._python.name.removeprefix("python")
         said = "import platform; print(platform.machine())"
@@ -65,18 +69,19 @@ class Machine:
         debian_archive.run(*pip, "--target", site, *kind, *tags, "-r", requirements)
         return site
 
-    def run(self, site, *arguments, cwd):
+    def run(self, site, *arguments, cwd, processor=PI_5):
         """Runs Python; returns the finished process.
 
         Args:
             site: what ``install`` returned, None for the standard library only.
             arguments: of Python.
             cwd: the working directory.
+            processor: as QEMU names it.
         """
         environment = {"HOME": str(cwd), "LC_ALL": "C.UTF-8"}
         if site is not None:
             environment["PYTHONPATH"] = str(site)
-        command = [self._qemu, "-L", self._root, self._python, *arguments]
+        command = [self._qemu, "-cpu", processor, "-L", self._root, self._python, *arguments]
         return subprocess.run(
             [str(part) for part in command],
             cwd=cwd, env=environment, capture_output=True, text=True, timeout=RUN_S,

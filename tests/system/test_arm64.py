@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from arm64 import PI_4, PI_5
 from debian_archive import Unavailable
 from PIL import Image
 
@@ -39,6 +40,8 @@ CASES = [
     Case("onnx", "none", "float32", 1e-4),
     Case("onnx", "int8", "uint8", 0.06),
 ]
+PROCESSORS = [(case, PI_5) for case in CASES]
+PROCESSORS += [(case, PI_4) for case in CASES if case.scheme.startswith("int8")]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 # Runs here and there: every output of a .tflite file for every image.
@@ -96,21 +99,21 @@ def site_of(arm64, bundle_of):
     return get
 
 
-@every_case
+@pytest.mark.parametrize(("case", "processor"), PROCESSORS, ids=str)
 def test_the_bundle_proves_itself_and_answers_as_here(
-    arm64, bundle_of, site_of, case, tmp_path, tell
+    arm64, bundle_of, site_of, case, processor, tmp_path, tell
 ):
-    bundle = bundle_of(case)[1]
-    done = arm64.run(site_of(case), bundle / "selftest.py", "--json", cwd=tmp_path)
+    script = bundle_of(case)[1] / "selftest.py"
+    done = arm64.run(site_of(case), script, "--json", cwd=tmp_path, processor=processor)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["passed"]
     assert found["machine"] == "aarch64"
-    assert found["latency_ms"]["emulated"]
-    outputs = found["parity"]["outputs"]
+    assert found["latency_ms"] is None
+    parity, outputs = found["parity"], found["parity"]["outputs"]
     tell(
-        f"{case!s:28} SQNR to Keras {found['parity']['sqnr_db']:6.1f} dB, logits within "
-        f"{outputs['max_abs']:.1e} of those on {outputs['computed_on']}"
+        f"{processor} {case!s:27} SQNR to Keras {parity['sqnr_db']:5.1f} dB, logits within "
+        f"{outputs['max_abs']:.1e} of {outputs['computed_on']}"
         + (", bit-equal" if outputs["bit_equal"] else "")
     )
     assert outputs["max_abs"] <= case.bound
@@ -182,7 +185,7 @@ def test_integers_only_are_bit_equal(in_both_places, bundle_of, tell):
     both = in_both_places(bundle_of(INTEGERS_ONLY)[1] / "model.tflite", "BUILTIN_REF")
     _assert_bit_equal(both)
     assert len(np.unique(both[0]["logits"])) > 10
-    tell(f"{INTEGERS_ONLY!s:28} bit-equal with LiteRT's reference kernels")
+    tell(f"{PI_5} {INTEGERS_ONLY!s:27} bit-equal with LiteRT's reference kernels")
 
 
 def test_fast_kernels_are_bit_equal_up_to_the_first_softmax(
@@ -197,4 +200,4 @@ def test_fast_kernels_are_bit_equal_up_to_the_first_softmax(
     both = in_both_places(before, "AUTO")
     assert "block_0|attention|scores" in both[0]
     _assert_bit_equal(both)
-    tell(f"{INTEGERS_ONLY!s:28} bit-equal with XNNPACK up to the first softmax")
+    tell(f"{PI_5} {INTEGERS_ONLY!s:27} bit-equal with XNNPACK up to the first softmax")
