@@ -125,9 +125,6 @@ class BenchResult:
         runtime: engine, version, accelerator, delegate, threads, delegated and total nodes.
         batch: images per run.
         times_ns: every timed run, in nanoseconds, in order.
-        reported_ms: what a tool told that keeps no raw times, in milliseconds: ``count`` (runs),
-            ``mean``, ``min``, ``max``, ``p50``, ``p95``, ``stddev``; None for what it did not tell.
-            None where there are raw times, or no latency.
         bursts: how many of them belong together: for every repeat, the number of runs in each
             burst without a pause.
         load_ms: making the session.
@@ -137,6 +134,9 @@ class BenchResult:
         preprocess_ms: median time to make the engine's input of uint8 pixels.
         postprocess_ms: median time to make five classes with probabilities of its output.
         headline: the percentile of the runs that stands for the latency.
+        reported_ms: what a tool told that keeps no raw times, in milliseconds: ``count`` (runs),
+            ``mean``, ``min``, ``max``, ``p50``, ``p95``, ``stddev``; None for what it did not tell.
+            None where there are raw times, or no latency.
         accuracy: on labelled images, if asked for.
         parity: against the golden logits in the sidecar, if there is one.
         operators: time of each operator, if asked for.
@@ -155,7 +155,6 @@ class BenchResult:
     runtime: dict[str, Any]
     batch: int
     times_ns: tuple[int, ...] = ()
-    reported_ms: dict[str, float | None] | None = None
     bursts: tuple[tuple[int, ...], ...] = ()
     load_ms: float | None = None
     first_inference_ms: float | None = None
@@ -163,6 +162,7 @@ class BenchResult:
     preprocess_ms: float | None = None
     postprocess_ms: float | None = None
     headline: int = 50
+    reported_ms: dict[str, float | None] | None = None
     accuracy: Accuracy | None = None
     parity: ParityReport | None = None
     operators: OperatorProfile | None = None
