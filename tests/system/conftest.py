@@ -44,5 +44,7 @@ def adb_program(tmp_path_factory):
         "ANDROID_ADB_SERVER_PORT": str(port),
         "ADB_MDNS": "0",
     }
+    # Two clients at once would each start a server.
+    subprocess.run([str(program), "start-server"], env=os.environ | environment, timeout=60)
     yield environment
     subprocess.run([str(program), "kill-server"], env=os.environ | environment, timeout=30)

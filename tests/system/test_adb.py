@@ -39,6 +39,14 @@ def tools(tmp_path_factory):
 
 
 @pytest.fixture
+def bare(exports, tmp_path):
+    """A file without its sidecar: it is not compared on the phone, which takes its time."""
+    path = tmp_path / "bare.tflite"
+    shutil.copy(exports("tflite").path, path)
+    return path
+
+
+@pytest.fixture
 def adb(adb_program, monkeypatch):
     """Calls adb; this process and its children use the same one."""
     for name, value in adb_program.items():
@@ -88,12 +96,6 @@ def bench(in_process, tools):
     return run
 
 
-def _line(ended):
-    """Returns the one line of an error that ends the command."""
-    lines = [line for line in ended.err.splitlines() if line.startswith(("Error", "cct-bench"))]
-    return " ".join(lines) or ended.err
-
-
 def test_a_phone_gives_the_same_result_as_this_machine_but_for_raw_times(
     bench, connect, exports, in_process
 ):
@@ -128,11 +130,11 @@ def test_a_phone_gives_the_same_result_as_this_machine_but_for_raw_times(
 
 
 def test_a_record_from_a_phone_is_read_compared_and_never_called_a_regression(
-    bench, connect, exports, in_process, tmp_path
+    bench, connect, bare, in_process, tmp_path
 ):
     connect()
     saved, page = tmp_path / "phone.json", tmp_path / "page.html"
-    saved.write_text(bench(exports("tflite").path, "--threads", "1,2").out)
+    saved.write_text(bench(bare, "--threads", "1,2").out)
     results = record.read(saved)
     assert [result.reported_ms["p50"] > 0 for result in results] == [True, True]
     compared = in_process("bench", "compare", saved, "--html", page, "--json", "-")
@@ -150,9 +152,8 @@ def test_the_name_of_a_file_does_nothing_to_the_phone(bench, connect, exports, t
     phone = connect()
     (phone.room / "x").write_text("still here")
     path = tmp_path / "a b;rm -rf x'.tflite"
-    for source, there in ((exports("tflite").path, path),):
-        shutil.copy(source, there)
-        shutil.copy(f"{source}.json", f"{there}.json")
+    shutil.copy(exports("tflite").path, path)
+    shutil.copy(f"{exports('tflite').path}.json", f"{path}.json")
     ended = bench(path)
     assert ended.code == 0, ended.err
     assert ended.record["results"][0]["parity"]["passed"]
@@ -179,17 +180,17 @@ def test_wrong_logits_leave_no_latency(bench, connect, exports):
     assert not [command for command in phone.commands if "--min_secs=0.1" in command]
 
 
-def test_a_gpu_that_is_not_there_is_never_the_cpu(bench, connect, exports):
+def test_a_gpu_that_is_not_there_is_never_the_cpu(bench, connect, bare):
     connect()
-    ended = bench(exports("tflite").path, "--delegate", "gpu", "--allow-fallback")
+    ended = bench(bare, "--delegate", "gpu", "--allow-fallback")
     assert ended.code == 6
     assert "gpu takes no operator" in ended.err
     assert "GPU acceleration is unsupported on this platform" in ended.err
 
 
-def test_a_part_of_the_operators_is_measured_only_if_that_is_allowed(bench, connect, exports):
+def test_a_part_of_the_operators_is_measured_only_if_that_is_allowed(bench, connect, bare):
     connect(environment={"PLAYED": "partly"})
-    path = exports("tflite").path
+    path = bare
     refused = bench(path, "--delegate", "xnnpack")
     assert refused.code == 6
     assert "--allow-fallback" in refused.err
@@ -200,20 +201,20 @@ def test_a_part_of_the_operators_is_measured_only_if_that_is_allowed(bench, conn
     assert any("4 of" in warning for warning in found["warnings"])
 
 
-def test_cores_are_chosen_by_a_mask(bench, connect, exports):
+def test_cores_are_chosen_by_a_mask(bench, connect, bare):
     phone = connect()
-    ended = bench(exports("tflite").path, "--delegate-option", "cpu_mask=1")
+    ended = bench(bare, "--delegate-option", "cpu_mask=1")
     assert ended.code == 0, ended.err
     assert [command for command in phone.commands if "exec taskset 1 " in command]
-    refused = bench(exports("tflite").path, "--delegate-option", "cpu_mask=1;reboot")
+    refused = bench(bare, "--delegate-option", "cpu_mask=1;reboot")
     assert refused.code == 2
     assert "hexadecimal" in refused.err
 
 
-def test_repeats_give_the_middle_one(connect, exports, tools):
+def test_repeats_give_the_middle_one(connect, bare, tools):
     phone = connect()
     (found,) = cct_export.bench(
-        "tflite", exports("tflite").path, devices=[f"adb:{phone.serial}"], repeats=3,
+        "tflite", bare, devices=[f"adb:{phone.serial}"], repeats=3,
         benchmark_binary=tools / "benchmark_model", **QUICK,
     )  # fmt: skip
     assert found.device == f"adb:{phone.serial}"
@@ -231,16 +232,16 @@ def test_a_tool_that_cannot_show_its_output_leaves_parity_unknown(bench, connect
     assert any("cannot write what it computes" in warning for warning in found["warnings"])
 
 
-def test_the_tool_of_another_api_is_not_taken_for_this_one(bench, connect, exports):
+def test_the_tool_of_another_api_is_not_taken_for_this_one(bench, connect, bare):
     connect(environment={"PLAYED": "compiled"})
-    ended = bench(exports("tflite").path)
+    ended = bench(bare)
     assert ended.code == 6
     assert "does not know --use_xnnpack" in ended.err
 
 
-def test_a_hot_phone_on_its_charger_is_warned_of(bench, connect, exports):
+def test_a_hot_phone_on_its_charger_is_warned_of(bench, connect, bare):
     connect(environment={"THERMAL": "3", "BATTERY": "12", "BATTERY_STATUS": "2"})
-    (found,) = bench(exports("tflite").path).record["results"]
+    (found,) = bench(bare).record["results"]
     text = " ".join(found["warnings"])
     assert "thermal status 3" in text
     assert "12 %" in text
@@ -268,9 +269,9 @@ def test_a_provider_that_the_tool_was_built_without_is_not_available(bench, conn
     assert "NNAPI is not supported in this build" in ended.err
 
 
-def test_a_crash_is_its_rows_only(bench, connect, exports):
+def test_a_crash_is_its_rows_only(bench, connect, bare):
     phone = connect(environment={"PLAYED": "crash"})
-    ended = bench(exports("tflite").path, "--threads", "1,2")
+    ended = bench(bare, "--threads", "1,2")
     assert ended.code == 1
     good, bad = ended.record["results"]
     assert good["latency_ms"]["p50"] > 0
@@ -284,92 +285,92 @@ def test_a_crash_is_its_rows_only(bench, connect, exports):
     ("played", "said"),
     [("garbled", "'what is this'"), ("refused", "Failed to apply XNNPACK delegate")],
 )
-def test_a_tool_that_fails_is_quoted(bench, connect, exports, played, said):
+def test_a_tool_that_fails_is_quoted(bench, connect, bare, played, said):
     connect(environment={"PLAYED": played})
-    ended = bench(exports("tflite").path)
+    ended = bench(bare)
     assert ended.code == 1
     assert said in ended.err
     assert len(ended.err.strip().splitlines()) <= 2
 
 
-def test_a_run_without_end_is_ended(bench, connect, exports, monkeypatch):
+def test_a_run_without_end_is_ended(bench, connect, bare, monkeypatch):
     monkeypatch.setattr(with_litert, "START_LIMIT_S", 1.5)
     phone = connect(environment={"PLAYED": "hang"})
-    ended = bench(exports("tflite").path)
+    ended = bench(bare)
     assert ended.code == 1
     assert "no end of `adb shell` within 1.5 s" in ended.err
     assert not list(phone.room.iterdir())
 
 
-def test_a_phone_that_is_pulled_off_in_the_middle_is_said_to_be(bench, connect, exports):
+def test_a_phone_that_is_pulled_off_in_the_middle_is_said_to_be(bench, connect, bare):
     phone = connect(environment={"PLAYED": "hang"})
     threading.Timer(2, phone.vanish).start()
-    ended = bench(exports("tflite").path)
+    ended = bench(bare)
     assert ended.code == 6
     assert f"device {phone.serial} is not there any more" in ended.err
 
 
-def test_a_full_phone_is_said_to_be(bench, connect, exports):
+def test_a_full_phone_is_said_to_be(bench, connect, bare):
     phone = connect(room_bytes=20_000)
-    ended = bench(exports("tflite").path)
+    ended = bench(bare)
     assert ended.code == 6
     assert "No space left on device" in ended.err
     assert not list(phone.room.iterdir())
 
 
-def test_no_phone(bench, adb, exports):
+def test_no_phone(bench, adb, bare):
     adb("devices")
-    ended = bench(exports("tflite").path)
+    ended = bench(bare)
     assert ended.code == 6
     assert "adb sees no device" in ended.err
 
 
-def test_a_phone_that_does_not_trust_this_machine(bench, connect, exports):
+def test_a_phone_that_does_not_trust_this_machine(bench, connect, bare):
     phone = connect("unauthorized", trusts=False)
-    ended = bench(exports("tflite").path)
+    ended = bench(bare)
     assert ended.code == 6
     assert f"device {phone.serial} cannot be used: it does not trust this machine" in ended.err
 
 
-def test_a_phone_that_does_not_answer(bench, connect, exports):
+def test_a_phone_that_does_not_answer(bench, connect, bare):
     phone = connect("offline", answers=False)
-    ended = bench(exports("tflite").path)
+    ended = bench(bare)
     assert ended.code == 6
     assert f"device {phone.serial} cannot be used" in ended.err
     assert "does not answer" in ended.err
 
 
-def test_several_phones_must_be_told_apart(bench, connect, exports):
+def test_several_phones_must_be_told_apart(bench, connect, bare):
     first, second = connect(), connect()
-    ended = bench(exports("tflite").path)
+    ended = bench(bare)
     assert ended.code == 6
     assert f"adb:{first.serial}" in ended.err
     assert f"adb:{second.serial}" in ended.err
-    unknown = bench(exports("tflite").path, device="adb:nobody")
+    unknown = bench(bare, device="adb:nobody")
     assert unknown.code == 6
     assert "no device 'nobody'" in unknown.err
-    named = bench(exports("tflite").path, device=f"adb:{second.serial}")
+    named = bench(bare, device=f"adb:{second.serial}")
     assert named.code == 0, named.err
     assert second.commands
     assert not first.commands
 
 
-def test_a_machine_without_adb_is_told_where_it_is(bench, adb, exports, monkeypatch, tmp_path):
+def test_a_machine_without_adb_is_told_where_it_is(bench, adb, bare, monkeypatch, tmp_path):
     monkeypatch.delenv("ADB")
     monkeypatch.setenv("PATH", str(tmp_path))
     for name in ("ANDROID_HOME", "ANDROID_SDK_ROOT"):
         monkeypatch.delenv(name, raising=False)
-    ended = bench(exports("tflite").path)
+    ended = bench(bare)
     assert ended.code == 6
     assert "apt install adb" in ended.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_command_tidies_the_phone_up(connect, exports, tools, number):
+def test_an_interrupted_command_tidies_the_phone_up(connect, bare, tools, number):
     phone = connect(environment={"PLAYED": "hang"})
     code = "from cct_export.commands.program import bench_main; bench_main()"
     options = ("--device", "adb", "--benchmark-binary", tools / "benchmark_model")
-    command = [sys.executable, "-c", code, "tflite", exports("tflite").path, *options]
+    command = [sys.executable, "-c", code, "tflite", bare, *options]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
     while not (pids := list(phone.room.glob("*/pid"))):
@@ -393,8 +394,8 @@ def _await_end(pid):
         time.sleep(0.1)
 
 
-def test_what_the_tools_cannot_do_is_refused(bench, in_process, adb, exports, tools):
-    path = exports("tflite").path
+def test_what_the_tools_cannot_do_is_refused(bench, in_process, adb, bare, tools):
+    path = bare
     for options in (("--profile-ops",), ("--sustained", "5"), ("--profile", "strict")):
         assert bench(path, *options).code == 2
     assert "--benchmark-binary" in in_process("bench", "tflite", path, "--device", "adb").err

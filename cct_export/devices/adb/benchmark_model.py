@@ -35,8 +35,7 @@ _REPLACED = re.compile(
     r"(?:.*?for subgraph (\d+))?"
 )
 _UNKNOWN = re.compile(r"Unconsumed cmdline flags: (.*)")
-_COMPLETELY = "the model graph will be completely executed by the delegate"
-_PARTIALLY = "the model graph will be partially executed by the delegate"
+_APPLIED = "Explicitly applied {} delegate, and the model graph will be {} executed"
 _ENDS_WITH = "Benchmarking failed."
 
 
@@ -164,8 +163,8 @@ def check_taken(text: str, path: Path, spec: BenchSpec, report: Report) -> str:
     word, allowed = spec.delegation.name, spec.delegation.allow_fallback
     if word == "none":
         return word
-    whole = _COMPLETELY in text
-    part = _PARTIALLY in text
+    name = DELEGATES[word][1].upper()
+    whole, part = (_APPLIED.format(name, how) in text for how in ("completely", "partially"))
     if not (whole or part):
         if word == "default":
             return "none"

@@ -128,7 +128,7 @@ class Client:
         whole = f"({command}) 2>&1; ended=$?; echo; echo {shlex.quote(_END)}$ended"
         done = self._run("shell", whole, limit_s=limit_s)
         text, mark, code = done.stdout.replace("\r\n", "\n").rpartition(f"\n{_END}")
-        if not mark or not code.strip().isdigit():
+        if not mark or not code.strip().isdecimal():
             self.check_there(_last(done.stderr))
             raise EngineFailed(
                 f"the shell of {self.serial} ended early: {_last(done.stderr or done.stdout)}"
@@ -145,7 +145,7 @@ class Client:
         limit_s = CALL_LIMIT_S + here.stat().st_size / SLOWEST_BYTES_PER_S
         done = self._run("push", str(here.resolve()), there, limit_s=limit_s)
         if done.returncode:
-            said = _last(done.stderr or done.stdout)
+            said = _last(f"{done.stdout}\n{done.stderr}")
             self.check_there(said)
             hint = "; make room there" if "No space" in said else ""
             raise NotAvailable(f"{here} cannot be copied to {self.serial}: {said}{hint}")
@@ -200,8 +200,8 @@ class Client:
 
 
 def _last(text: str) -> str:
-    """Returns the last line, without adb's own words before it."""
-    line = text.strip().rpartition("\n")[2].strip()
-    for word in ("adb: ", "error: "):
-        line = line.removeprefix(word)
-    return line or "it says nothing"
+    """Returns the last error, or the last line, without adb's own words before it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if "error: " in line]
+    line = (errors or lines or ["it says nothing"])[-1]
+    return line.rpartition("error: ")[2]

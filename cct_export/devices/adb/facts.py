@@ -53,7 +53,7 @@ def system(parts: list[str]) -> dict[str, Any]:
         "cpu": _cpu(known, cpuinfo),
         "isa": isa_of(cpuinfo),
         "architecture": architecture or known.get("ro.product.cpu.abi", "unknown"),
-        "cores": int(cores) if cores.isdigit() else None,
+        "cores": int(cores) if cores.isdecimal() else None,
         "memory_bytes": int(total[1]) * 1024 if total else None,
         "os": f"Android {version} (API {level})" if version else "unknown",
         "python": "",
