@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOM = "/data/local/tmp"
 VERSION, MOST = 0x01000001, 256 * 1024
-BANNER = b"device::ro.product.name=stand_in;ro.product.model=Stand-in;features=shell_v2,cmd"
+BANNER = "device::ro.product.name=stand_in;ro.product.model=Stand-in;features={}"
 TOKEN, SIGNATURE, PUBLIC_KEY = 1, 2, 3
 STDOUT, EXIT = 1, 3
 HEADER = struct.Struct("<4s5I")
@@ -53,6 +53,7 @@ class Device:
         room: what ``/data/local/tmp`` is.
         trusts: whether it lets this machine in.
         answers: whether it says anything at all.
+        features: what it says that it can do.
         room_bytes: how much fits into a file.
         environment: variables of its programs.
         commands: what its shell was asked for.
@@ -62,6 +63,7 @@ class Device:
         self.room = folder / "room"
         self.room.mkdir(parents=True)
         self.trusts = self.answers = True
+        self.features = "shell_v2,cmd"
         self.room_bytes = None
         self.environment = {}
         self.commands = []
@@ -110,6 +112,7 @@ class _Connection:
 
     def __init__(self, device, sock):
         self.device, self._socket = device, sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._streams = {}
         self._lock = threading.Lock()
 
@@ -145,7 +148,8 @@ class _Connection:
 
     def _cnxn(self, version, most, data):
         if self.device.trusts:
-            self.send(b"CNXN", VERSION, MOST, BANNER)
+            banner = BANNER.format(self.device.features)
+            self.send(b"CNXN", VERSION, MOST, banner.encode())
         else:
             self.send(b"AUTH", TOKEN, 0, bytes(20))
 
@@ -159,7 +163,7 @@ class _Connection:
         stream = self._streams[mine] = _Stream(self, mine, theirs)
         self.send(b"OKAY", mine, theirs)
         service, _, rest = data.rstrip(b"\0").decode().partition(":")
-        work = _sync if service == "sync" else _shell
+        work = {"sync": _sync, "shell": _old_shell}.get(service, _shell)
         threading.Thread(target=work, args=(stream, rest, self.device), daemon=True).start()
 
     def _okay(self, theirs, mine, data):
@@ -210,6 +214,15 @@ def _shell(stream, command, device):
     for part in iter(lambda: process.stdout.read1(CHUNK), b""):
         stream.write(struct.pack("<BI", STDOUT, len(part)) + part)
     stream.write(struct.pack("<BIB", EXIT, 1, process.wait() & 0xFF))
+    stream.close()
+
+
+def _old_shell(stream, command, device):
+    """The shell of phones before Android 7: bytes, and no exit code."""
+    process = device.start(command)
+    for part in iter(lambda: process.stdout.read1(CHUNK), b""):
+        stream.write(part)
+    process.wait()
     stream.close()
 
 

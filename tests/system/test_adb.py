@@ -201,6 +201,16 @@ def test_a_part_of_the_operators_is_measured_only_if_that_is_allowed(bench, conn
     assert any("4 of" in warning for warning in found["warnings"])
 
 
+def test_a_phone_that_tells_no_exit_codes_is_understood(bench, connect, bare):
+    phone = connect(features="", environment={"PLAYED": "crash"})
+    ended = bench(bare, "--threads", "1,2")
+    assert ended.code == 1
+    good, bad = ended.record["results"]
+    assert good["latency_ms"]["p50"] > 0
+    assert "SIGSEGV" in bad["failure"]
+    assert phone.commands
+
+
 def test_cores_are_chosen_by_a_mask(bench, connect, bare):
     phone = connect()
     ended = bench(bare, "--delegate-option", "cpu_mask=1")
