@@ -40,7 +40,7 @@ PART = "partially executed by the delegate w/ 2 delegate kernels."
 def _replaced(taken, total, name="TfLiteXNNPackDelegate", graph=0):
     return (
         f"VERBOSE: Replacing {taken} out of {total} node(s) with delegate ({name}) node, yielding "
-        f"2 partitions for subgraph {graph}.\n"
+        f"2 partitions for subgraph {graph} (main).\n"
     )
 
 
@@ -115,6 +115,16 @@ def test_operators_are_those_of_the_main_graph_and_of_the_delegate_asked_for():
     assert (gpu.delegated_nodes, gpu.total_nodes) == (40, 50)
     xnnpack = benchmark_model.parse(OUTPUT + text, _spec("xnnpack"))
     assert (xnnpack.delegated_nodes, xnnpack.total_nodes) == (8, 10)
+
+
+def test_all_operators_are_those_of_the_file():
+    text = OUTPUT + _applied("XNNPACK", WHOLE)
+    report = benchmark_model.parse(text, _spec(), operators=71)
+    assert (report.delegated_nodes, report.total_nodes) == (71, 71)
+    part = benchmark_model.parse(OUTPUT + _applied("XNNPACK", PART), _spec(), operators=71)
+    assert (part.delegated_nodes, part.total_nodes) == (None, 71)
+    plain = benchmark_model.parse(OUTPUT, _spec("none"), operators=71)
+    assert (plain.delegated_nodes, plain.total_nodes) == (0, 71)
 
 
 def _taken(said, spec):

@@ -81,10 +81,12 @@ def opened():
         total = sum(node["op_name"] != "DELEGATE" for node in nodes)
         taken = total - 4 if PLAYED == "partly" else len(partitions(nodes))
         kernels = len(nodes) - total
-        print(
-            f"VERBOSE: Replacing {taken} out of {total} node(s) with delegate "
-            f"(TfLiteXNNPackDelegate) node, yielding {kernels} partitions for subgraph 0."
-        )
+        if PLAYED == "partly":  # a build for debugging says more
+            print(
+                f"VERBOSE: Replacing {taken} out of {total} node(s) with delegate "
+                f"(TfLiteXNNPackDelegate) node, yielding {kernels} partitions for subgraph 0 "
+                "(main)."
+            )
         how = (
             "completely executed by the delegate."
             if taken == total and kernels == 1

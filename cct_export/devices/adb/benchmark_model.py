@@ -76,8 +76,14 @@ def input_flags(shape: tuple[int, ...], pixels: str) -> list[str]:
     ]
 
 
-def parse(text: str, spec: BenchSpec) -> Report:
+def parse(text: str, spec: BenchSpec, operators: int | None = None) -> Report:
     """Returns what the output of a run says.
+
+    Args:
+        text: output.
+        spec: what was asked for.
+        operators: how many the file has: the tool, as it is published, says at most that the
+            delegate took all of them.
 
     Raises:
         EngineFailed: it cannot be understood.
@@ -89,6 +95,10 @@ def parse(text: str, spec: BenchSpec) -> Report:
         raise EngineFailed(f"{NAME} said no times that can be read; its last line: {last!r}")
     peak = _PEAK.search(text)
     taken, total = _nodes(text, DELEGATES[spec.delegation.name][1])
+    if total is None:
+        total = operators
+        taken = operators if _applied(text, spec, "completely") else taken
+        taken = 0 if spec.delegation.name == "none" else taken
     return Report(
         reported_ms=_milliseconds(told[-1]),
         load_ms=float(times[1]) / 1e3,
@@ -163,8 +173,7 @@ def check_taken(text: str, path: Path, spec: BenchSpec, report: Report) -> str:
     word, allowed = spec.delegation.name, spec.delegation.allow_fallback
     if word == "none":
         return word
-    name = DELEGATES[word][1].upper()
-    whole, part = (_APPLIED.format(name, how) in text for how in ("completely", "partially"))
+    whole, part = (_applied(text, spec, how) for how in ("completely", "partially"))
     if not (whole or part):
         if word == "default":
             return "none"
@@ -172,12 +181,16 @@ def check_taken(text: str, path: Path, spec: BenchSpec, report: Report) -> str:
     taken, total = report.delegated_nodes, report.total_nodes
     complete = whole or (taken is not None and taken == total)
     if not complete and word != "default" and not allowed:
-        share = "not all" if taken is None else f"{taken} of the {total}"
+        share = f"not all {total or ''}".strip() if taken is None else f"{taken} of the {total}"
         raise NotAvailable(
             f"{word} takes {share} operators of {path}: "
             "--allow-fallback measures it all the same, and says so"
         )
     return "xnnpack" if word == "default" else word
+
+
+def _applied(text: str, spec: BenchSpec, how: str) -> bool:
+    return _APPLIED.format(DELEGATES[spec.delegation.name][1].upper(), how) in text
 
 
 def _warning(text: str) -> str:

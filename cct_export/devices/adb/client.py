@@ -168,7 +168,12 @@ class Client:
             raise ConnectionLost(f"device {self.serial} is not there any more{why}: connect it")
 
     def _states(self) -> dict[str, str]:
-        done = self._call(["devices"], CALL_LIMIT_S)
+        try:
+            done = self._call(["devices"], CALL_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            raise NotAvailable(
+                f"adb says nothing within {CALL_LIMIT_S:g} s: `adb kill-server`, then again"
+            ) from None
         if done.returncode:
             raise NotAvailable(f"adb does not work: {_last(done.stderr or done.stdout)}")
         return listed(done.stdout)

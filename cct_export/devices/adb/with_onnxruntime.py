@@ -42,7 +42,7 @@ class WithOnnxRuntime:
         if not path.is_file():
             raise InvalidArtifact(f"no such file: {path}")
         beside = sidecar.read(path)
-        self.contract: dict[str, Any] = beside.record if beside else {}
+        self.contract: dict[str, Any] = beside.record if beside else {"format": "onnx"}
         batch = self.contract.get("batch", 1)
         if batch not in (None, spec.batch):
             raise InvalidRequest(f"{path} takes {batch} image at a time, not {spec.batch}")

@@ -55,8 +55,8 @@ class Workplace:
     def place_beside(self, here: Path) -> None:
         """Copies a file there under its own name: a library, which others ask for by that."""
         if here not in self._placed:
+            self.client.push(here, f"{self.path}/{here.name}")
             self._placed[here] = f"{self.path}/{here.name}"
-            self.client.push(here, self._placed[here])
 
     def allow_running(self, there: str) -> None:
         """Makes a file a program."""
