@@ -82,6 +82,7 @@ def parse(text: str, lines: str) -> Report:
     return Report(
         times_ns=tuple(times),
         load_ms=float(creation[1]) * 1e3 if creation else None,
-        first_inference_ms=float(first[1]) if first else None,
+        # It tells whole milliseconds: 0 is less than one.
+        first_inference_ms=float(first[1]) or None if first else None,
         peak_rss_bytes=max(peaks) or None,
     )

@@ -47,6 +47,7 @@ class WithLiteRT:
             spec.delegation, benchmark_model.DELEGATES, known, benchmark_model.NAME
         )
         self._workplace, self._path, self._spec = workplace, path, spec
+        self._prefix = workplace.prefix()
         litert.import_engine()
         self.contract = litert_file.contract_of(path)
         self._look_inside()
@@ -83,8 +84,8 @@ class WithLiteRT:
     def first(self) -> Report:
         """See ``Tool``."""
         pixels = prepare(self, timing_images(self.image_shape, self._spec.batch))
-        self._pixels = self._workplace.write(pixels.tobytes(), "timing-pixels")
-        text = self._run(self._once("first-output"), START_LIMIT_S)
+        self._pixels = self._workplace.write(pixels.tobytes(), f"{self._prefix}timing")
+        text = self._run(self._once(f"{self._prefix}first"), START_LIMIT_S)
         self._shows_output = benchmark_model.check_known(text)
         report = benchmark_model.parse(text, self._spec, self._operators)
         self.delegate = benchmark_model.check_taken(text, self._path, self._spec, report)
@@ -104,8 +105,8 @@ class WithLiteRT:
     def invoke(self, prepared: np.ndarray) -> Logits:
         """Runs once; see ``Session``."""
         self._outputs += 1
-        name = f"output-{self._outputs}"
-        pixels = self._workplace.write(prepared.tobytes(), "golden-pixels")
+        name = f"{self._prefix}output-{self._outputs}"
+        pixels = self._workplace.write(prepared.tobytes(), f"{self._prefix}golden")
         self._run(self._once(name), START_LIMIT_S, pixels)
         content = self._workplace.read(name)
         size = self._spec.batch * self._classes * self._output_type.itemsize

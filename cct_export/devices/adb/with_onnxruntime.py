@@ -13,7 +13,6 @@ from cct_export.devices.adb.workplace import Workplace
 from cct_export.errors import EngineFailed, InvalidArtifact, InvalidRequest, NotAvailable
 from cct_export.specs import BenchSpec
 
-_RESULTS = "results"
 _KINDS = {"nnapi": "npu", "qnn": "npu", "webgpu": "gpu"}
 
 
@@ -53,6 +52,7 @@ class WithOnnxRuntime:
         self.delegate = perf_test.DELEGATES[spec.delegation.name]
         self.accelerator = _KINDS.get(self.delegate, "cpu")
         self.unproven = f"{perf_test.NAME} does not show what it computes"
+        self._results = f"{workplace.prefix()}results"
         self._peak: int | None = None
 
     def first(self) -> Report:
@@ -83,14 +83,14 @@ class WithOnnxRuntime:
 
     def _run(self, flags: Sequence[str], limit_s: float) -> Report:
         """Returns what the tool says and writes; raises ``CCTExportError`` if it fails."""
-        self._workplace.remove(_RESULTS)
-        path = f"{self._workplace.path}/{_RESULTS}"
+        self._workplace.remove(self._results)
+        path = f"{self._workplace.path}/{self._results}"
         command = [*self._settings.prefix, self._binary, *self._flags, *flags, self._model, path]
         ended = self._workplace.run(command, limit_s)
         what = f"{perf_test.NAME} on {self._path}"
         if ended.code:
             raise failure(ended, what, perf_test.accelerated(self._spec))
-        lines = self._workplace.read(_RESULTS)
+        lines = self._workplace.read(self._results)
         if lines is None:
             raise EngineFailed(f"{what} wrote no times: {ended.text.strip()[-80:]!r}")
         return perf_test.parse(ended.text, lines.decode(errors="replace"))

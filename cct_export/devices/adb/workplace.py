@@ -31,6 +31,12 @@ class Workplace:
         self.path = f"{ROOM}/cct-export-{secrets.token_hex(6)}"
         self._at_work = False
         self._placed: dict[Path, str] = {}
+        self._users = 0
+
+    def prefix(self) -> str:
+        """Returns what the names of files begin with that are of one artifact only."""
+        self._users += 1
+        return f"of-{self._users}-"
 
     def open(self) -> None:
         """Makes the folder; raises ``CCTExportError``."""
