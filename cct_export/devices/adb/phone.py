@@ -4,11 +4,8 @@ import atexit
 import contextlib
 import dataclasses
 import math
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from cct_export.devices.adb import benchmark_model, facts, perf_test, with_litert
@@ -30,7 +27,6 @@ _TOOLS: dict[str, Callable[[Workplace, Path, Path, BenchSpec], Tool]] = {
     "litert": WithLiteRT,
     "onnxruntime": WithOnnxRuntime,
 }
-_TERMINATED = 128 + signal.SIGTERM
 
 
 class Phone:
@@ -52,16 +48,15 @@ class Phone:
         binary = _checked(jobs, timing, passes)
         client = Client(self._serial)
         workplace = self._workplace = Workplace(client)
-        atexit.register(self.close)
+        atexit.register(self.close)  # an interrupted program does not wait for other threads
         try:
-            with _ended_in_order():
-                workplace.open()
-                tool = NAMES[jobs[0].spec.runtime]
-                machine = facts.describe(client, tool, sha256(binary))
-                device = f"adb:{client.serial}"
-                rows = [_Row(job, timing, device, workplace, binary) for job in jobs]
-                _measure(rows, timing, say)
-                return [row.result(machine) for row in rows]
+            workplace.open()
+            tool = NAMES[jobs[0].spec.runtime]
+            machine = facts.describe(client, tool, sha256(binary))
+            device = f"adb:{client.serial}"
+            rows = [_Row(job, timing, device, workplace, binary) for job in jobs]
+            _measure(rows, timing, say)
+            return [row.result(machine) for row in rows]
         finally:
             self.close()
             atexit.unregister(self.close)
@@ -195,20 +190,3 @@ def _measure(rows: Sequence[_Row], timing: Timing, say: Say) -> None:
         if row.tally.alive:
             with row.failure_kept():
                 row.finish(timing.agreement)
-
-
-@contextlib.contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Lets SIGTERM end the program as Ctrl-C does: the phone is tidied up first."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread is told of signals
-        return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(_TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
