@@ -1,9 +1,14 @@
 """What these tests need of the system, fetched into temporary folders."""
 
+import os
+import shutil
+import socket
+import subprocess
+
 import arm64 as emulated
 import pytest
 import vulkan as lavapipe
-from debian_archive import Unavailable
+from debian_archive import Unavailable, unpack
 
 ON_ARM64 = pytest.StashKey()
 
@@ -39,3 +44,34 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.section("on arm64, emulated: this says nothing about speed")
         for line in lines:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def adb_program(tmp_path_factory):
+    """The real program ``adb``, with a server of its own that is gone afterwards."""
+    folder = tmp_path_factory.mktemp("adb")
+    program = shutil.which("adb")
+    if program is None:
+        program = folder / "adb"
+        try:
+            root = unpack(folder / "apt", "adb")
+        except Unavailable as error:
+            pytest.skip(f"no adb: {error}")
+        library = next(root.glob("usr/lib/*/libusb-1.0.so*")).parent
+        real = root / "usr/lib/android-sdk/platform-tools/adb"
+        program.write_text(
+            f'#!/bin/sh\nLD_LIBRARY_PATH={library}:{library}/android exec {real} "$@"\n'
+        )
+        program.chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {
+        "ADB": str(program),
+        "HOME": str(folder),  # the key that devices know this machine by
+        "ANDROID_ADB_SERVER_PORT": str(port),
+        "ADB_MDNS": "0",
+    }
+    # Two clients at once would each start a server.
+    subprocess.run([str(program), "start-server"], env=os.environ | environment, timeout=60)
+    yield environment
+    subprocess.run([str(program), "kill-server"], env=os.environ | environment, timeout=30)
