@@ -89,6 +89,7 @@ def parse_contract(text: str) -> dict[str, Any]:
     """
     try:
         record = json.loads(text, parse_constant=_refuse)
+        json.dumps(record, ensure_ascii=False).encode()  # half of a pair cannot be written anywhere
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(record, dict):

@@ -3,6 +3,7 @@
 import io
 import json
 import platform
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from cct_export import parity, sidecar
 from cct_export.errors import InvalidArtifact, InvalidRequest
 from cct_export.runtimes import engine_of
 from cct_export.runtimes.session import Session, dequantized, prepare
-from cct_export.sidecar import Golden
+from cct_export.sidecar import Golden, Sidecar
 
 Files = dict[str, bytes]
+
+# Categories of Unicode: control, half of a pair, and what ends lines and paragraphs.
+_NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")
 
 # The engine's distribution, and the extra of this package that brings it.
 ENGINES = {"tflite": "ai-edge-litert", "onnx": "onnxruntime"}
@@ -141,6 +145,8 @@ def gather(artifact: Path, name: str) -> Contents:
         raise InvalidArtifact(f"{artifact} takes images {session.image_shape}, its sidecar {shape}")
     inputs = prepare(session, beside.golden.images)
     outputs = np.concatenate([session.invoke(one[np.newaxis]).copy() for one in inputs])
+    if wrong := _wrong(beside, format, inputs, outputs):
+        raise InvalidArtifact(f"{sidecar.path_of(artifact)} {wrong}: export the model again")
     report = parity.compare(
         beside.golden.logits,
         dequantized(outputs, session.output_quantization),
@@ -164,3 +170,26 @@ def gather(artifact: Path, name: str) -> Contents:
         output_quantization=None if quantized is None else (quantized.scale, quantized.zero_point),
         engine=session.engine,
     )
+
+
+def _wrong(beside: Sidecar, format: str, inputs: np.ndarray, outputs: np.ndarray) -> str:
+    """Returns what a sidecar says that is not so, or that no program in a bundle could use."""
+    record, count = beside.record, outputs.shape[1]
+    labels = record.get("labels") or [""] * count
+    if record.get("format") != format:
+        return f"is of the format {record.get('format')!r}"
+    if (wanted := beside.golden.logits.shape[1]) != count or len(labels) != count:
+        return f"has {wanted} golden logits and {len(labels)} labels, and the model {count} logits"
+    for label in labels:
+        if any(unicodedata.category(letter) in _NOT_IN_A_LINE for letter in label):
+            return f"has the label {label!r}, which is no text of one line"
+    image, shape, dtype = record.get("input"), list(inputs.shape[1:]), str(inputs.dtype)
+    image = image if isinstance(image, dict) else {}
+    told = image.get("shape")
+    if not isinstance(told, list) or told[1:] != shape or image.get("dtype") != dtype:
+        return f"does not say that an image is {shape} as {dtype}"
+    if not isinstance(image.get("preprocessing"), str) or not isinstance(
+        record.get("output"), dict
+    ):
+        return "does not say what goes into the model and comes out"
+    return ""

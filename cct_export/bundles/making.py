@@ -47,11 +47,13 @@ def sums(files: Files) -> bytes:
 
 
 def _check_free(folder: Path) -> None:
+    if not folder.name:
+        raise OutputError(f"{folder} has no name that a bundle could have: name its folder with -o")
     try:
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        full = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}") from error
-    if taken:
+    if full or folder.is_symlink():  # a folder cannot be renamed to a link
         raise OutputError(f"{folder} is there already: name another folder with -o, or remove it")
 
 

@@ -113,6 +113,55 @@ def test_a_sidecar_with_other_answers_is_no_proof(bundled, artifact, tmp_path):
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("labels", ["a"], "1 labels"),
+        ("labels", ["a"] * 10_000, "10000 labels"),
+        ("first label", "0\n1", "no text of one line"),
+        ("first label", "0\u20281", "no text of one line"),
+        ("first label", "\x1b[31mred", "no text of one line"),
+        ("first label", "\ud800", "export it again"),  # cannot be written into any file
+        ("format", "../x", "is of the format '../x'"),
+        ("input", "float32", "does not say that an image is"),
+        ("input", {"shape": [1, 99, 99, 3], "dtype": "float32"}, "does not say that an image is"),
+        ("output", None, "does not say what"),
+    ],
+)
+def test_a_sidecar_that_no_program_could_use_makes_no_bundle(
+    bundled, artifact, tmp_path, key, value, reason
+):
+    path = artifact.with_name(artifact.name + ".json")
+    record = json.loads(path.read_text())
+    if key == "first label":
+        record["labels"][0] = value
+    else:
+        record[key] = value
+    path.write_text(json.dumps(record))
+    assert reason in _error(bundled(artifact), 1)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_labels_that_are_text_in_any_script_are_kept(bundled, artifact, tmp_path):
+    path = artifact.with_name(artifact.name + ".json")
+    record = json.loads(path.read_text())
+    labels = ["猫", "soft\u00a0drink", 'it\'s "$(id)" <b>', "", *record["labels"][4:]]
+    path.write_text(json.dumps(record | {"labels": labels}))
+    assert bundled(artifact).code == 0
+    assert (tmp_path / "bundle" / "labels.txt").read_text().splitlines() == labels
+
+
+def test_a_link_and_a_folder_without_a_name_are_refused(bundled, artifact, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for name in ("link", "dangling"):
+        assert "is there already" in _error(bundled(artifact, output=tmp_path / name), 1)
+    monkeypatch.chdir(tmp_path / "empty")
+    assert "name its folder" in _error(bundled(artifact, output="."), 1)
+    assert _left(tmp_path / "empty") == []
+
+
 def test_an_unknown_target_is_a_wrong_word(bundled, artifact):
     line = _error(bundled(artifact, target="toaster"), 2)
     assert "no target 'toaster'" in line
