@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from cct_export.commands.plain import plain
 from cct_export.files import check_writable, write_text
 from cct_export.specs import BEST, METHODS, ROUNDINGS, CalibrationSpec
 
@@ -177,9 +178,17 @@ def check_record_path(path: str) -> None:
     check_writable(Path(path))
 
 
+class _Plain(logging.Formatter):
+    """Messages alone, and nothing in them that controls a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the text of ``record``."""
+        return plain(super().format(record))
+
+
 def _configure_logging(quiet: bool, verbose: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Plain("%(message)s"))
     logger = logging.getLogger("cct_export")
     logger.handlers = [handler]
     logger.propagate = False

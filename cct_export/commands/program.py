@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from cct_export import __version__, registry
+from cct_export.commands.plain import plain
 from cct_export.errors import CCTExportError
 
 INTERRUPTED = 130
@@ -84,7 +85,7 @@ def _say(error: Exception) -> int:
 
 def _short(text: str) -> str:
     """Returns ``text`` in one line that a terminal can hold: converters quote whole graphs."""
-    line = " ".join(text.split())
+    line = plain(" ".join(text.split()))
     return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]} ... (-v shows all)"
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
+
+from cct_export.report.terminal import text
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ def saying() -> Iterator[Callable[[str], None]]:
         yield lambda message: None
         return
     with console.status("starting") as status:
-        yield lambda message: status.update(escape(message))
+        yield lambda message: status.update(text(message))
 
 
 @contextmanager
