@@ -50,7 +50,8 @@ class Channel:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._messages,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # a login shell greets as it likes
         )
 
     def __enter__(self) -> "Channel":
@@ -93,12 +94,11 @@ class Channel:
         except (OSError, ValueError):  # the latter of a pipe that was closed meanwhile
             return None
         for line in self._process.stdout:
-            try:
-                answer: dict[str, Any] = json.loads(line)
-            except ValueError:
+            answer = _record(line)
+            if answer is None:
                 if self._lost is not None and not self._answered:
                     continue  # a login shell that greets
-                raise EngineFailed(f"{self._subject}: no answer but {line[:80]!r}") from None
+                raise EngineFailed(f"{self._subject}: no answer but {line[:80]!r}")
             self._answered = True
             if "progress" not in answer:
                 return answer
@@ -141,6 +141,15 @@ class Channel:
             self._process.kill()
             self._process.wait()
         self._messages.close()
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """Returns the JSON object in ``line``, None if it holds something else."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def package_root() -> Path:

@@ -30,23 +30,36 @@ _OPTIONS = {
     "BatchMode": "yes",  # nobody is there to type a password
     "StrictHostKeyChecking": "yes",
     "ConnectTimeout": str(CONNECT_S),
+    "ControlPersist": "no",  # a connection that outlives us would go on for whom nobody waits
     "ServerAliveInterval": "5",
     "ServerAliveCountMax": "3",
     "ClearAllForwardings": "yes",
     "RemoteCommand": "none",
     "RequestTTY": "no",
 }
+# ./ before a name, because it may begin with a dash. An empty line first, because a login shell may
+# have greeted without ending its own.
 _SIZE = """
 mkdir -p "$1" && cd "$1" || exit 1
-if [ -f "$2" ]; then echo there; elif [ -f "$2.part" ]; then wc -c < "$2.part"; else echo 0; fi
+echo
+if [ -f "./$2" ]; then echo there
+elif [ -f "./$2.part" ]; then wc -c < "./$2.part"
+else echo 0; fi
 """
 # A part that is too short is kept: the connection broke, and the next attempt goes on from there.
-_APPEND = """
+# Several commands may send one file at a time. Each writes at its own offset, and so the same bytes
+# in the same places; who is done first names the file, and it is complete for all.
+_WRITE = """
 cd "$1" || exit 1
-cat >> "$2.part" || { rm -f "$2.part"; exit 1; }
-[ "$(wc -c < "$2.part")" -ge "$3" ] || exit 4
-if [ "$(sha256sum < "$2.part" | cut -c 1-64)" = "$4" ]; then mv "$2.part" "$2"; else
-rm -f "$2.part"; echo "it was damaged on the way" >&2; exit 5; fi
+leave_if_complete() { if [ -f "$1" ]; then rm -f "$1.part"; exit 0; fi; }
+{ if [ "$5" -gt 0 ]; then dd obs="$5" seek=1 count=0 conv=notrunc 2>/dev/null; fi; cat; } \\
+    1<> "./$2.part" || { rm -f "./$2.part"; exit 1; }
+leave_if_complete "./$2"
+if [ "$(wc -c < "./$2.part")" -lt "$3" ]; then leave_if_complete "./$2"; exit 4; fi
+if [ "$(sha256sum < "./$2.part" | cut -c 1-64)" = "$4" ] && mv -f "./$2.part" "./$2"; then
+exit 0; fi
+leave_if_complete "./$2"
+rm -f "./$2.part"; echo "it was damaged on the way" >&2; exit 5
 """
 _DAMAGED = "it was damaged on the way"
 
@@ -254,7 +267,7 @@ class Connection:
         file.seek(begin)
         pieces = _pieces(file, begin, size, f"{self.name}: sending {target[1]}", say)
         try:
-            self.run(_APPEND, *target, content=pieces)
+            self.run(_WRITE, *target, str(begin), content=pieces)
         except OutputError as error:
             # What was there from an earlier attempt may have been of another file.
             if not (begin and str(error).endswith(_DAMAGED)):

@@ -24,6 +24,7 @@ _OLDEST_PYTHON = (3, 11)
 _TAGS = {17: "manylinux2014"}
 
 _FIND = """
+echo
 for python in "$@"; do
     command -v "$python" >/dev/null 2>&1 && "$python" -c '
 import json, platform, sys
@@ -54,6 +55,15 @@ cd "$1" || exit 1
 rm -rf venv.old
 if [ -e venv ]; then mv venv venv.old; fi
 mv venv.new venv && rm -rf venv.old wheels
+"""
+
+
+# By name: the same folder holds what cct-export itself keeps, where that is used there, too.
+_REMOVE = """
+cd "$1" || exit 1
+rm -rf venv venv.new venv.old wheels code artifacts data || exit 1
+cd .. && rmdir "$1" 2>/dev/null
+exit 0
 """
 
 
@@ -113,7 +123,7 @@ def set_up(host: SSHHost, engines: Sequence[str], offline: bool, python: str, sa
 
 def remove(host: SSHHost) -> None:
     """Removes from ``host`` all that this package ever put there."""
-    host.connection.run('rm -rf "$1"', host.root, limit_s=_PIP_S)
+    host.connection.run(_REMOVE, host.root, limit_s=_PIP_S)
 
 
 def _python(host: SSHHost, python: str) -> dict[str, Any]:

@@ -32,11 +32,17 @@ printf '\\ncct-export:%s:%s\\n' "$ready" "$root"
 """
 _UNPACK = """
 cd "$1" || exit 1
-rm -rf "$2.new" && mkdir "$2.new" && tar -xzf "$2.tar.gz" -C "$2.new" && mv "$2.new" "$2"
+[ -d "$2" ] && exit 0
+# Of several commands at a time each unpacks for itself, and the first names the folder.
+new=$(mktemp -d "$2.XXXXXX") || exit 1
+tar -xzf "$2.tar.gz" -C "$new" || { rm -rf "$new"; exit 1; }
+mv -T "$new" "$2" 2>/dev/null || { rm -rf "$new"; [ -d "$2" ]; }
 """
-# The shell stays, so that it can tell by which signal an engine was killed.
+# The shell stays, so that it can tell by which signal an engine was killed. An empty line ends
+# what a login shell may have said.
 _WORK = """
 cd "$1" || exit 1
+echo
 OPENBLAS_NUM_THREADS=1 "$1/venv/bin/python" -P -c "$2" "$3"
 exit $?
 """
@@ -94,7 +100,7 @@ class SSHHost:
             packed.write_bytes(archive)
             self.connection.send(packed, f"{root}/code", sha256(packed), self._say)
         there = f"{root}/code/{name}"
-        self.connection.run(f'[ -d "$1/$2" ] || {{ {_UNPACK}\n}}', f"{root}/code", name)
+        self.connection.run(_UNPACK, f"{root}/code", name)
         return there
 
     def start(self, subject: str) -> Channel:

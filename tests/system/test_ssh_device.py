@@ -5,12 +5,14 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 
 import loopback
+import psutil
 import pytest
 
 from cct_export.devices.channel import Channel
@@ -146,6 +148,92 @@ def test_a_name_that_a_shell_would_run_is_harmless(ready, server, exports, tmp_p
     assert [found.name for found in server.cache.rglob("a b*tflite")] == [ODD]
 
 
+def test_a_name_that_looks_like_an_option_is_harmless(ready, model, in_process):
+    path = _copied(model, model.with_name("-rf.tflite"))
+    ended = in_process("bench", "tflite", path, "--device", "ssh:pi", *BRIEFLY, "--json", "-")
+    assert ended.code == 0, ended.err
+    assert ended.record["results"][0]["parity"]["passed"]
+
+
+def test_several_commands_at_a_time_on_a_device_that_has_nothing_yet(
+    ready, server, model, cct_bench
+):
+    for sent in ("code", "artifacts"):
+        shutil.rmtree(server.cache / "cct-export" / sent, ignore_errors=True)
+    ended = []
+
+    def measure():
+        ended.append(cct_bench("tflite", model, "--device", "ssh:pi", *BRIEFLY))
+
+    threads = [threading.Thread(target=measure) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [one.stderr for one in ended if one.returncode] == []
+    assert list(server.cache.rglob("*.part")) == []
+    assert len(list((server.cache / "cct-export" / "code").iterdir())) == 2  # packed, unpacked
+
+
+def test_one_file_sent_twice_at_a_time_arrives_whole(server, tmp_path):
+    content = os.urandom(40 * CHUNK_BYTES)
+    path = tmp_path / "big.bin"
+    path.write_bytes(content)
+    folder = f"{server.far}/twice"
+    failed = []
+
+    def send(pause_s):
+        with contextlib.closing(Connection("pi")) as opened:
+            try:
+                opened.send(path, folder, digest_of_file(content), lambda said: time.sleep(pause_s))
+            except (ConnectionLost, OutputError) as error:
+                failed.append(str(error))
+
+    threads = [threading.Thread(target=send, args=(pause,)) for pause in (0.02, 0.01, 0.002, 0)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.1)  # so that later ones find a part, or the file
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert (server.far / "twice" / "big.bin").read_bytes() == content
+    assert not (server.far / "twice" / "big.bin.part").exists()
+
+
+def test_a_configuration_that_keeps_connections_alive_leaves_none_behind(server, monkeypatch):
+    lasting = server.folder / "lasting"
+    lasting.write_text((server.folder / "config").read_text() + " ControlPersist yes\n")
+    monkeypatch.setenv("CCT_EXPORT_SSH", server.client("lasting")["CCT_EXPORT_SSH"])
+    with contextlib.closing(Connection("pi")) as opened:
+        assert opened.run("echo there") == "there\n"
+    left = [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if str(lasting) in (process.info["cmdline"] or ())
+    ]
+    for pid in left:
+        os.kill(pid, signal.SIGTERM)
+    assert left == []
+
+
+def test_clearing_a_device_takes_only_what_was_put_there(ready, server, in_process, tmp_path):
+    root = tmp_path / "far" / "cct-export"
+    for name in ("venv", "code", "artifacts"):
+        (root / name).mkdir(parents=True)
+    kept = root / "cifar10.npz"
+    kept.write_text("kept by cct-export itself")
+    there = server.cache / "cct-export"
+    away = there.rename(server.cache / "away")
+    there.symlink_to(root)
+    try:
+        assert in_process("bench", "device", "remove", "ssh:pi").code == 0
+        assert [path.name for path in root.iterdir()] == ["cifar10.npz"]
+        kept.unlink()
+        there.unlink()
+    finally:
+        away.rename(there)
+
+
 def test_several_devices_share_one_table_and_one_that_is_gone_takes_nothing(
     ready, model, in_process
 ):
@@ -215,7 +303,10 @@ def test_an_engine_that_is_killed_there_is_told_as_a_crash(ready, server, model)
 
 
 def test_a_login_shell_that_greets_is_no_harm(ready, server, model, in_process):
-    (server.home / ".bashrc").write_text("echo Welcome to this machine\n")
+    # A word, a number, which is JSON too, letters that are no UTF-8, and a line without an end.
+    (server.home / ".bashrc").write_text(
+        "echo Welcome; echo 2026; printf 'Gr\\374\\337e\\n'; printf '\\033]0;title\\007'\n"
+    )
     try:
         ended = in_process("bench", "tflite", model, "--device", "ssh:pi", *BRIEFLY)
     finally:
