@@ -182,3 +182,23 @@ for row in ([[1e4, 0, -1e4]], [[0.7, 0.2, 0.1]]):
     assert large == [{"label": "a", "probability": 1.0}, {"label": "b", "probability": 0.0}]
     assert [one["label"] for one in ready] == ["a", "b"]
     assert ready[0]["probability"] == pytest.approx(0.7)
+
+
+def test_a_library_that_is_missing_is_named_with_the_command(bundle_of, tmp_path):
+    command = [sys.executable, "-I", "-S", str(bundle_of(FAST) / "classify.py"), "cat.jpg"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: numpy is not installed: .venv/bin/pip install -r requirements.txt\n"
+    )
+
+
+def test_an_engine_that_is_missing_is_named_with_the_command(bundle, run):
+    # A module that is not there cannot be had by removing one from the environment of the tests.
+    text = (bundle / "model.py").read_text()
+    (bundle / "model.py").write_text(text.replace("ai_edge_litert.interp", "no_such_engine.interp"))
+    done = run(bundle / "classify.py", "cat.jpg")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: no_such_engine is not installed: .venv/bin/pip install -r requirements.txt\n"
+    )

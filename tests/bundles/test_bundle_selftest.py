@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +71,17 @@ def test_a_missing_and_a_foreign_file_are_found(bundle, run):
     assert done.stdout == (
         "FAILED: labels.txt is missing; holiday.jpg is not of this folder: move it away\n"
     )
+
+
+def test_a_foreign_file_with_any_name_is_told_in_one_line(bundle, run):
+    (bundle / "a\nb\x1b[31m").touch()
+    Path(os.fsdecode(os.fsencode(bundle) + b"/\xff")).touch()
+    done = run(bundle / "selftest.py")
+    assert done.returncode == 1
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("FAILED: ")
+    assert line.isprintable()
+    assert "a?b?[31m is not of this folder" in line
 
 
 def test_without_checksums_nothing_is_proven(bundle, run):

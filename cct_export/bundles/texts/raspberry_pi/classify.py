@@ -16,9 +16,12 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True  # the self-test knows every file of this folder
 
-import numpy as np  # noqa: E402
-from model import Model  # noqa: E402
-from PIL import Image, ImageOps  # noqa: E402
+try:
+    import numpy as np
+    from model import Model
+    from PIL import Image, ImageOps
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error.name} is not installed: .venv/bin/pip install -r requirements.txt")
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 CAMERA_S = 60
@@ -139,5 +142,7 @@ if __name__ == "__main__":
         sys.exit(main())
     except OSError as error:
         sys.exit(f"error: {error}")
+    except ModuleNotFoundError as error:  # the engine
+        sys.exit(f"error: {error.name} is not installed: .venv/bin/pip install -r requirements.txt")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -185,7 +185,8 @@ def show(found: dict) -> None:
                 f"latency  median {latency['p50']:.2f} ms, p90 {latency['p90']:.2f} ms: "
                 f"{latency['count']} runs of one image, 1 thread"
             )
-    print("PASSED" if found["passed"] else f"FAILED: {'; '.join(found['failures'])}")
+    said = "PASSED" if found["passed"] else f"FAILED: {'; '.join(found['failures'])}"
+    print("".join(letter if letter.isprintable() else "?" for letter in said))
 
 
 def main() -> int:
