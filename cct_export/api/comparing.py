@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cct_export.api.measuring import _silent, measured, timing_of
+from cct_export.api.measuring import _silent, binary_for, measured, timing_of
 from cct_export.errors import InvalidRequest
 from cct_export.specs import BenchJob, BenchPasses, BenchSpec, Delegation
 
@@ -27,6 +27,7 @@ def compare(
     operators: bool = False,
     profile: str = "quick",
     device: str = "local",
+    benchmark_binary: str | Path | None = None,
     progress: Callable[[str], None] = _silent,
     **timing: Any,
 ) -> "list[BenchResult]":
@@ -42,6 +43,7 @@ def compare(
         operators: measure the time of each operator too.
         profile: see ``bench``.
         device: where to measure what is not a record, see ``bench``.
+        benchmark_binary: see ``bench``; it measures files of its own format only.
         progress: called with what is done now.
         **timing: see ``bench``.
 
@@ -66,7 +68,11 @@ def compare(
         for source in sources
     ]
     jobs = [row for row in rows if isinstance(row, BenchJob)]
-    passes = BenchPasses(data if accuracy else None, OPERATOR_RUNS if operators else 0)
+    passes = BenchPasses(
+        data if accuracy else None,
+        OPERATOR_RUNS if operators else 0,
+        benchmark_binary=binary_for([device], benchmark_binary),
+    )
     plan = timing_of(profile, **timing)
     found = iter(measured(jobs, plan, passes, progress, [device]) if jobs else ())
     results: list[BenchResult] = []
@@ -108,6 +114,7 @@ def check(
     max_drop: float = 0.5,
     data: str | None = None,
     any_machine: bool = False,
+    benchmark_binary: str | Path | None = None,
     progress: Callable[[str], None] = _silent,
     **timing: Any,
 ) -> "tuple[list[Verdict], list[BenchResult]]":
@@ -122,6 +129,7 @@ def check(
         max_drop: points of top-1 that may be lost.
         data: labelled images; by default those of the baseline, where it has an accuracy.
         any_machine: compare records of different machines.
+        benchmark_binary: see ``bench``, for a baseline of a phone.
         progress: called with what is done now.
         **timing: see ``bench``; by default five repeats and five seconds in all.
 
@@ -145,7 +153,11 @@ def check(
         here = machine.describe()
         for row in then:
             _check_machine(row, here, any_machine)
-    now = _measured_again(then, sources, data, progress, timing) if saved is None else saved
+    now = (
+        _measured_again(then, sources, data, benchmark_binary, progress, timing)
+        if saved is None
+        else saved
+    )
     for row, other in zip(then, now, strict=True):
         if saved is not None:
             _check_setting(row, other)
@@ -181,6 +193,7 @@ def _measured_again(
     then: "Sequence[BenchResult]",
     sources: Sequence[str | Path],
     data: str | None,
+    benchmark_binary: str | Path | None,
     progress: Callable[[str], None],
     timing: dict[str, Any],
 ) -> "list[BenchResult]":
@@ -191,7 +204,6 @@ def _measured_again(
         )
     jobs = [BenchJob(path, _spec(row)) for path, row in zip(paths, then, strict=True)]
     scored = [row.accuracy.data for row in then if row.accuracy]
-    passes = BenchPasses((data or scored[0]) if scored else None)
     wanted = {"repeats": CHECK_REPEATS, "min_s": CHECK_SECONDS} | {
         name: value for name, value in timing.items() if value is not None
     }
@@ -201,6 +213,10 @@ def _measured_again(
             f"the baseline is of {len(devices)} devices ({', '.join(sorted(devices))}): a record "
             "of each can be checked by itself"
         )
+    passes = BenchPasses(
+        (data or scored[0]) if scored else None,
+        benchmark_binary=binary_for([*devices], benchmark_binary),
+    )
     found = measured(jobs, timing_of("quick", **wanted), passes, progress, [*devices])
     return [
         dataclasses.replace(row, headline=before.headline)

@@ -89,17 +89,14 @@ def bench(
         sources = [sources]
     if accuracy and data is None:
         raise InvalidRequest("accuracy is measured on labelled images: name them with data")
-    if benchmark_binary and not any(name.partition(":")[0] == "adb" for name in devices):
-        raise InvalidRequest(
-            "a benchmark binary is for the device adb: others measure with their own engines"
-        )
+    binary = binary_for(devices, benchmark_binary)
     options = tuple((delegate_options or {}).items())
     delegation = Delegation(delegate, options, allow_fallback)
     passes = BenchPasses(
         data if accuracy else None,
         OPERATOR_RUNS if operators else 0,
         sustained_s,
-        Path(benchmark_binary) if benchmark_binary else None,
+        binary,
     )
     with tempfile.TemporaryDirectory() as folder:
         jobs = []
@@ -110,6 +107,19 @@ def bench(
                     spec = BenchSpec(ENGINES[format], count, batch, delegation)
                     jobs.append(BenchJob(path, spec))
         return measured(jobs, timing_of(profile, **timing), passes, progress, devices)
+
+
+def binary_for(devices: Sequence[str], binary: str | Path | None) -> Path | None:
+    """Returns the program that measures on phones, None for none.
+
+    Raises:
+        InvalidRequest: there is one, and no phone.
+    """
+    if binary and not any(name.partition(":")[0] == "adb" for name in devices):
+        raise InvalidRequest(
+            "a benchmark binary is for the device adb: others measure with their own engines"
+        )
+    return Path(binary) if binary else None
 
 
 def timing_of(profile: str, **changes: Any) -> Timing:

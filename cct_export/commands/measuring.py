@@ -122,6 +122,11 @@ profile = click.option(
 )
 accuracy = click.option("--accuracy", is_flag=True, help="Measure accuracy too, on --data.")
 labelled = click.option("--data", help="Labelled images: cifar10, digits, a folder or an .npz.")
+benchmark_binary = click.option(
+    "--benchmark-binary",
+    metavar="PATH",
+    help="The program that measures on adb: LiteRT's benchmark_model, or onnxruntime_perf_test.",
+)
 operators = click.option("--profile-ops", "operators", is_flag=True, help="Time each operator too.")
 
 
@@ -190,12 +195,7 @@ def command(format: str, about: str) -> click.Command:
         help="Where to measure: local, ssh:USER@HOST[:PORT] or adb[:SERIAL]; several are measured "
         "at the same time.",
     )
-    @click.option(
-        "--benchmark-binary",
-        metavar="PATH",
-        help="The program that measures on adb: LiteRT's benchmark_model, or "
-        "onnxruntime_perf_test.",
-    )
+    @benchmark_binary
     @profile
     @timing
     @click.option(

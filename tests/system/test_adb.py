@@ -406,6 +406,32 @@ def _await_end(pid):
         time.sleep(0.1)
 
 
+def test_files_are_compared_and_checked_on_a_phone_with_the_program_that_is_named(
+    connect, exports, in_process, tools, tmp_path
+):
+    connect()
+    paths = [exports("onnx").path, exports("onnx", "int8").path]
+    binary, saved = ("--benchmark-binary", tools / "perf_test"), tmp_path / "phone.json"
+    compared = in_process(
+        "bench", "compare", *paths, "--device", "adb", *binary, *BRIEFLY, "--json", saved
+    )
+    assert compared.code == 0, compared.err
+    lenient = ("--max-regression", "10000%", *BRIEFLY, "--repeats", "2", "--json", "-")
+    checked = in_process("bench", "check", "--baseline", saved, *binary, *lenient)
+    assert [one["status"] for one in checked.record["verdicts"]] == ["pass", "pass"], checked.err
+    unnamed = in_process("bench", "check", "--baseline", saved, *lenient)
+    assert unnamed.code == 2
+    assert "--benchmark-binary" in unnamed.err
+
+
+def test_one_program_is_not_taken_for_that_of_another_format(adb, exports, in_process, tools):
+    both = (exports("tflite").path, exports("onnx").path)
+    binary = ("--device", "adb", "--benchmark-binary", tools / "perf_test")
+    ended = in_process("bench", "compare", *both, *binary, *BRIEFLY)
+    assert ended.code == 2
+    assert "one format at a time" in ended.err
+
+
 def test_what_the_tools_cannot_do_is_refused(bench, in_process, adb, bare, tools):
     path = bare
     for options in (("--profile-ops",), ("--sustained", "5"), ("--profile", "strict")):

@@ -38,6 +38,7 @@ EXIT_CODES = {
     help="Points of top-1 that may be lost, where the baseline has an accuracy.",
 )
 @click.option("--any-machine", is_flag=True, help="Compare with a baseline of another machine.")
+@measuring.benchmark_binary
 @measuring.timing
 @measuring.labelled
 @options.common

@@ -22,6 +22,7 @@ from cct_export.files import write_text
     default="local",
     help="Where to measure: local, ssh:USER@HOST[:PORT] or adb[:SERIAL].",
 )
+@measuring.benchmark_binary
 @measuring.profile
 @measuring.timing
 @measuring.operators

@@ -81,6 +81,11 @@ def _checked(jobs: Sequence[BenchJob], timing: Timing, passes: BenchPasses) -> P
     for job in jobs:
         if job.spec.runtime not in NAMES:
             raise InvalidRequest(f"--device adb runs tflite and onnx, not {job.spec.runtime}")
+    if len({job.spec.runtime for job in jobs}) > 1:
+        raise InvalidRequest(
+            "--device adb measures one format at a time, each with a program of its own: save a "
+            "record of each with --json, and compare those"
+        )
     litert = any(job.spec.runtime == "litert" for job in jobs)
     if litert and timing.headline not in with_litert.HEADLINES:
         raise InvalidRequest(
