@@ -25,6 +25,8 @@ from cct_export.errors import ConnectionLost, InvalidRequest, NotAvailable, Outp
 CONNECT_S = 15
 COMMAND_S = 60.0
 CHUNK_BYTES = 1 << 16
+# A socket's path may have 103 bytes; ssh adds 17 to it while it makes one, and we add 15.
+LONGEST_ROOM = 70
 
 _OPTIONS = {
     "BatchMode": "yes",  # nobody is there to type a password
@@ -102,7 +104,7 @@ class Connection:
         if shutil.which(_ssh()[0]) is None:
             raise NotAvailable(f"{self.name} needs {_ssh()[0]}, which is not installed")
         self.close()
-        self._folder = tempfile.mkdtemp(prefix="cct-")
+        self._folder = tempfile.mkdtemp(prefix="cct-", dir=_short_room())
         with tempfile.TemporaryFile() as messages:
             self._master = subprocess.Popen(
                 [*self._ssh("yes"), "-N", "--", self._destination],
@@ -112,7 +114,9 @@ class Connection:
             while not Path(self._socket).exists():
                 if self._master.poll() is not None or time.monotonic() > limit:
                     messages.seek(0)
-                    said = messages.read().decode(errors="replace")
+                    said = messages.read().decode(errors="replace").strip()
+                    if not said and self._master.poll() is not None:
+                        said = f"{_ssh()[0]} ended with {self._master.poll()} and said nothing"
                     self.close()
                     raise self._refused(said)
                 time.sleep(0.02)
@@ -122,7 +126,9 @@ class Connection:
         return f"{self._folder}/s"
 
     def _ssh(self, master: str) -> list[str]:
-        options = _OPTIONS | {"ControlMaster": master, "ControlPath": self._socket}
+        # In quotes, because a path may hold blanks; ssh puts something else for a single %.
+        socket = '"{}"'.format(self._socket.replace("%", "%%"))
+        options = _OPTIONS | {"ControlMaster": master, "ControlPath": socket}
         stated = [f"-o{key}={value}" for key, value in options.items()]
         return [*_ssh(), *stated, *self._port]
 
@@ -286,7 +292,17 @@ class Connection:
 
 
 def _ssh() -> Sequence[str]:
-    return shlex.split(os.environ.get("CCT_EXPORT_SSH", "")) or ["ssh"]
+    stated = os.environ.get("CCT_EXPORT_SSH", "")
+    try:
+        return shlex.split(stated) or ["ssh"]
+    except ValueError as error:
+        raise InvalidRequest(f"CCT_EXPORT_SSH is no command: {stated!r} ({error})") from None
+
+
+def _short_room() -> str:
+    """Returns a folder for temporary ones that leaves room for the path of a socket."""
+    room = tempfile.gettempdir()
+    return room if len(os.fsencode(room)) <= LONGEST_ROOM else "/tmp"
 
 
 def _pieces(file: IO[bytes], done: int, size: int, what: str, say: Say) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """Putting an engine on a machine behind ssh: a virtual environment of its own there."""
 
 import json
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -37,31 +38,33 @@ sys.exit(sys.version_info < (3, 11))
 done
 exit 0
 """
+# Each setup makes a folder of its own, $2, and venv is a link to that of the last one that was
+# complete: it is never away, whoever else sets up or measures. What an interrupted one left is
+# removed by a later one.
 _MAKE = """
 cd "$1" || exit 1
-rm -rf venv.new
-"$2" -m venv venv.new || { rm -rf venv.new; exit 1; }
+find . -maxdepth 1 -name 'venv.*' ! -name "$(readlink venv)" -mmin +120 -exec rm -rf {} +
+"$3" -m venv "$2" || { rm -rf "$2"; exit 1; }
 """
 _INSTALL = """
 cd "$1" || exit 1
-shift
-venv.new/bin/python -m pip install --disable-pip-version-check --only-binary=:all: "$@" 2>&1 &&
+new=$2
+shift 2
+"$new/bin/python" -m pip install --disable-pip-version-check --only-binary=:all: "$@" 2>&1 &&
 exit 0
-rm -rf venv.new
+rm -rf "$new"
 exit 1
 """
 _READY = """
 cd "$1" || exit 1
-rm -rf venv.old
-if [ -e venv ]; then mv venv venv.old; fi
-mv venv.new venv && rm -rf venv.old wheels
+before=$(readlink venv)
+ln -s "$2" "$2.link" && mv -T "$2.link" venv || { rm -rf "$2" "$2.link"; exit 1; }
+rm -rf ${before:+"$before"} wheels
 """
-
-
 # By name: the same folder holds what cct-export itself keeps, where that is used there, too.
 _REMOVE = """
 cd "$1" || exit 1
-rm -rf venv venv.new venv.old wheels code artifacts data || exit 1
+rm -rf venv venv.* wheels code artifacts data || exit 1
 cd .. && rmdir "$1" 2>/dev/null
 exit 0
 """
@@ -104,18 +107,18 @@ def set_up(host: SSHHost, engines: Sequence[str], offline: bool, python: str, sa
         raise InvalidRequest(f"no engine {unknown}: choose from {', '.join(ENGINES)}")
     say(f"connecting to {host.name}")
     found = _python(host, python)
-    wanted = _requirements(engines)
+    wanted, new = _requirements(engines), f"venv.{secrets.token_hex(6)}"
     say(f"making an environment with Python {'.'.join(map(str, found['version']))}")
     try:
-        host.connection.run(_MAKE, host.root, found["python"], limit_s=_PIP_S)
+        host.connection.run(_MAKE, host.root, new, found["python"], limit_s=_PIP_S)
     except OutputError as error:
         raise OutputError(
             f"{error} (a virtual environment cannot be made there; on Raspberry Pi OS "
             "`sudo apt install python3-venv` brings what is missing)"
         ) from error
     options = _sent(host, wanted, found, say) if offline else []
-    host.connection.run(_INSTALL, host.root, *options, *wanted, limit_s=_PIP_S, say=say)
-    host.connection.run(_READY, host.root, limit_s=_PIP_S)
+    host.connection.run(_INSTALL, host.root, new, *options, *wanted, limit_s=_PIP_S, say=say)
+    host.connection.run(_READY, host.root, new, limit_s=_PIP_S)
     fresh = SSHHost(host.connection)  # the old one knows that there was no environment
     facts = fresh.describe()
     return Ready(host.name, host.root, facts["python"], facts["versions"])

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -214,6 +215,44 @@ def test_a_configuration_that_keeps_connections_alive_leaves_none_behind(server,
     for pid in left:
         os.kill(pid, signal.SIGTERM)
     assert left == []
+
+
+@pytest.mark.parametrize("name", ["with a blank", "100%h", "long" * 25])
+def test_temporary_files_may_be_anywhere(server, monkeypatch, tmp_path, name):
+    room = tmp_path / name
+    room.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(room))
+    with contextlib.closing(Connection("pi")) as opened:
+        assert opened.run("echo there") == "there\n"
+    assert list(room.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("stated", "reason"), [("'ssh", "CCT_EXPORT_SSH is no command"), ("false", "ended with 1")]
+)
+def test_an_ssh_that_is_none_is_told(monkeypatch, model, in_process, stated, reason):
+    monkeypatch.setenv("CCT_EXPORT_SSH", stated)
+    ended = in_process("bench", "tflite", model, "--device", "ssh:pi")
+    assert ended.code in (2, 6)
+    assert reason in ended.err
+    assert "not foreseen" not in ended.err
+
+
+def test_two_setups_at_a_time_leave_one_that_works(ready, model, server, cct_bench):
+    python = ("--engine", "litert", "--python", os.path.realpath(sys.executable))
+    ended = []
+
+    def set_up():
+        ended.append(cct_bench("device", "setup", "ssh:pi", *python))
+
+    threads = [threading.Thread(target=set_up) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [one.stderr for one in ended if one.returncode] == []
+    done = cct_bench("tflite", model, "--device", "ssh:pi", *BRIEFLY)
+    assert done.returncode == 0, done.stderr
 
 
 def test_clearing_a_device_takes_only_what_was_put_there(ready, server, in_process, tmp_path):
@@ -510,7 +549,8 @@ def test_a_setup_that_fails_leaves_the_one_that_was_there(ready, server, in_proc
     assert "ensurepip is not available" in ended.err
     assert "python3-venv" in ended.err
     assert (server.cache / "cct-export" / "venv" / "bin" / "python").exists()
-    assert not (server.cache / "cct-export" / "venv.new").exists()
+    (link,) = (server.cache / "cct-export").glob("venv.*")  # no other beside what venv is
+    assert (server.cache / "cct-export" / "venv").resolve() == link
 
 
 def test_a_device_without_an_index_gets_its_wheels_from_here_and_can_be_cleared(
