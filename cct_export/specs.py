@@ -18,6 +18,12 @@ TARGETS = ("x86", "arm64")
 DEFAULT_MODEL = "cct_keras_io"
 
 
+BLOCKS = ("keras", "paper")
+POSITIONALS = ("learnable", "sine", "none")
+# Each sample by itself with the kept ones scaled up, the same without scaling, or the whole batch.
+STOCHASTIC_DEPTHS = ("sample", "sample-unscaled", "batch")
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """Architecture of a Compact Convolutional Transformer (arXiv:2104.05704).
@@ -30,15 +36,24 @@ class ModelSpec:
         filters: output channels of each tokenizer convolution; the last is the width of the
             transformer.
         kernel: size of the tokenizer's convolutions.
+        stride: of the tokenizer's convolutions.
+        padding: zeros around the input of each of them.
+        block: ``keras`` for the transformer of the keras.io example, ``paper`` for that of the
+            authors: where the normalizations stand, which GELU, which layers have a bias, and what
+            lies around the tokenizer's pools. See ``model.layers``.
         layers: number of transformer blocks.
         heads: attention heads per block.
         head_dim: width of one head's query and key.
         mlp_units: widths of the dense layers of a block's MLP; the last is the width of the
             transformer.
-        positional: position embedding, ``learnable`` or ``none``.
-        dropout: dropout rate in attention and MLP while training, 0 to 1.
+        positional: position embedding, ``learnable``, ``sine`` or ``none``.
+        mean: of each channel, subtracted after the pixels were divided by 255; empty for 0.
+        std: of each channel, divided by after that; empty for 1.
+        dropout: dropout rate while training, 0 to 1: in attention and MLP, of the paper's block in
+            attention alone.
         stochastic_depth: rate at which the last block is dropped while training, 0 to below 1;
             earlier blocks linearly less, the first never.
+        stochastic_depth_mode: what is dropped at once, see ``STOCHASTIC_DEPTHS``.
         labels: names of the classes, in the order of the logits; empty if not known.
     """
 
@@ -48,18 +63,24 @@ class ModelSpec:
     classes: int = 10
     filters: tuple[int, ...] = (64, 128)
     kernel: int = 3
+    stride: int = 1
+    padding: int = 0
+    block: str = "keras"
     layers: int = 2
     heads: int = 2
     head_dim: int = 128
     mlp_units: tuple[int, ...] = (128, 128)
     positional: str = "learnable"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     dropout: float = 0.1
     stochastic_depth: float = 0.1
+    stochastic_depth_mode: str = "sample"
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # JSON has no tuples: a spec read back from a file must equal the one that was written.
-        for field in ("filters", "mlp_units", "labels"):
+        for field in ("filters", "mlp_units", "labels", "mean", "std"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
         if not (self.filters and self.mlp_units):
             raise ValueError("filters and mlp_units must name one width at least")
@@ -67,8 +88,24 @@ class ModelSpec:
             raise ValueError(f"dropout must be 0 to 1, not {self.dropout}")
         if not 0 <= self.stochastic_depth < 1:
             raise ValueError(f"stochastic_depth must be 0 to below 1, not {self.stochastic_depth}")
-        if self.positional not in ("learnable", "none"):
-            raise ValueError(f"positional must be 'learnable' or 'none', not {self.positional!r}")
+        for name, known in (
+            ("positional", POSITIONALS),
+            ("block", BLOCKS),
+            ("stochastic_depth_mode", STOCHASTIC_DEPTHS),
+        ):
+            if getattr(self, name) not in known:
+                said = " or ".join(map(repr, known))
+                raise ValueError(f"{name} must be {said}, not {getattr(self, name)!r}")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (0, self.channels):
+                raise ValueError(f"{name} must name a value for each of {self.channels} channels")
+        if not all(value > 0 for value in self.std):
+            raise ValueError(f"std must be above 0, not {self.std}")
+        if self.block == "paper" and self.heads * self.head_dim != self.width:
+            raise ValueError(
+                f"heads of the paper's block share the width of {self.width} equally: "
+                f"{self.heads} of {self.head_dim} do not"
+            )
         if self.labels and len(self.labels) != self.classes:
             raise ValueError(f"{len(self.labels)} labels for {self.classes} classes")
         if self.mlp_units[-1] != self.width:
