@@ -72,7 +72,7 @@ def positions(table: NDArray[np.floating], old_grid: Grid, new_grid: Grid) -> ND
         return table.astype(np.float64)
     grid = table.astype(np.float64).reshape(rows, columns, -1)
     down, across = _weights(rows, new_grid[0]), _weights(columns, new_grid[1])
-    resized = np.einsum("ar,bc,rcw->abw", down, across, grid)
+    resized: NDArray[np.float64] = np.einsum("ar,bc,rcw->abw", down, across, grid)
     return resized.reshape(new_grid[0] * new_grid[1], -1)
 
 
