@@ -53,8 +53,9 @@ def write(run: RunDirectory, history: History) -> None:
         *(
             f"| {key.replace('_', ' ')} | {value} |"
             for key, value in train.items()
-            if value or key != "freeze"
+            if key != "freeze"
         ),
+        *([f"| freeze | {', '.join(train['freeze'])} |"] if train.get("freeze") else []),
         *_start_rows(record.get("start")),
         "| augmentation | horizontal flip |",
         *_architecture_rows(model),
@@ -77,14 +78,24 @@ def write(run: RunDirectory, history: History) -> None:
 
 
 def _architecture_rows(model: dict[str, Any]) -> list[str]:
-    keys = ("filters", "layers", "heads", "head_dim", "mlp_units", "dropout", "stochastic_depth")
-    return [f"| {key.replace('_', ' ')} | {model[key]} |" for key in keys]
+    keys = (
+        "block", "filters", "layers", "heads", "head_dim", "mlp_units", "positional", "dropout",
+        "stochastic_depth", "stochastic_depth_mode",
+    )  # fmt: skip
+    return _rows({key: model[key] for key in keys})
 
 
-def _start_rows(start: dict[str, Any] | None) -> list[str]:
-    if start is None:
-        return []
-    return [f"| fine-tuned from | {start['source']} (sha256 {start['sha256'][:12]}) |"]
+def _rows(fields: dict[str, Any]) -> list[str]:
+    return [f"| {key.replace('_', ' ')} | {value} |" for key, value in fields.items()]
+
+
+def _start_rows(record: dict[str, Any]) -> list[str]:
+    """Returns what was fine-tuned, and what of it is as it was."""
+    start, frozen = record.get("start"), record["train"].get("freeze")
+    said = {"frozen": ", ".join(frozen)} if frozen else {}
+    if start is not None:
+        said["fine-tuned from"] = f"{start['source']} (sha256 {start['sha256'][:12]})"
+    return _rows(said)
 
 
 def command(
