@@ -50,13 +50,8 @@ def write(run: RunDirectory, history: History) -> None:
         "| | |",
         "|---|---|",
         "| optimizer | AdamW |",
-        *(
-            f"| {key.replace('_', ' ')} | {value} |"
-            for key, value in train.items()
-            if key != "freeze"
-        ),
-        *([f"| freeze | {', '.join(train['freeze'])} |"] if train.get("freeze") else []),
-        *_start_rows(record.get("start")),
+        *_rows({key: value for key, value in train.items() if key != "freeze"}),
+        *_start_rows(record),
         "| augmentation | horizontal flip |",
         *_architecture_rows(model),
         "",
