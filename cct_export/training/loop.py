@@ -130,12 +130,7 @@ def train(
     run = RunDirectory(folder)
     run.begin(spec, recipe, resume, None if start is None else start.to_dict())
 
-    keras.utils.set_random_seed(recipe.seed)
-    model = CCT(spec)
-    if start is not None:
-        for change in transfer.take_over(start.model, model):
-            log.info("%s: %s", start.source, change)
-        transfer.freeze(model, recipe.freeze)
+    model = _model(spec, recipe, start)
     keeping = checkpoint.without_optimizer(model)
     _compile(model, recipe)
     history = run.load_state(model)
@@ -149,6 +144,17 @@ def train(
         verbose=0,
     )
     return _conclude(run, spec, recipe, dataset, history)
+
+
+def _model(spec: ModelSpec, recipe: TrainSpec, start: Start | None) -> CCT:
+    """Returns the model before its first step."""
+    keras.utils.set_random_seed(recipe.seed)
+    model = CCT(spec)
+    if start is not None:
+        for change in transfer.take_over(start.model, model):
+            log.info("%s: %s", start.source, change)
+        transfer.freeze(model, recipe.freeze)
+    return model
 
 
 def _check(recipe: TrainSpec) -> None:
