@@ -213,7 +213,9 @@ def test_resuming_from_other_weights_is_refused_naming_both(tune, tmp_path):
     assert found.record_file.read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["cct_2_3x2_32_sine", "cct_7_7x2_224"])
+@pytest.mark.parametrize(
+    "name", ["cct_2_3x2_32_sine", pytest.param("cct_7_7x2_224", marks=pytest.mark.slow)]
+)
 def test_a_preset_of_the_paper_trains_at_another_size(in_process, parities, tmp_path, name):
     arguments = ("--model", name, "--data", parities / "40.npz", "--image-size", 40)
     ended = in_process(
