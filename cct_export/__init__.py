@@ -20,6 +20,7 @@ _API = (
     "export_onnx",
     "export_tflite",
     "inspect",
+    "inspect_model",
     "load",
     "predict",
     "quantize_report",

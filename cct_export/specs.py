@@ -137,6 +137,8 @@ class TrainSpec:
         label_smoothing: 0 to 1.
         validation: fraction of the training images held out to choose the best epoch.
         seed: of initial weights, order, augmentation, dropout and the held-out images.
+        freeze: parts whose weights stay as they are, see ``training.transfer.PARTS``; ``blocks:N``
+            are the first N blocks.
     """
 
     data: str
@@ -147,6 +149,15 @@ class TrainSpec:
     label_smoothing: float = 0.1
     validation: float = 0.1
     seed: int = 0
+    freeze: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # As of ModelSpec: JSON has no tuples.
+        object.__setattr__(self, "freeze", tuple(self.freeze))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain JSON types."""
+        return asdict(self) | {"freeze": list(self.freeze)}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ loads TensorFlow.
 from cct_export.api.comparing import check, compare
 from cct_export.api.devices import remove_device, setup_device
 from cct_export.api.exports import export_onnx, export_tflite, quantize_report
-from cct_export.api.files import bundle, inspect, predict, verify
+from cct_export.api.files import bundle, inspect, inspect_model, predict, verify
 from cct_export.api.measuring import bench, doctor, time_together
 from cct_export.api.models import load, train
 
@@ -20,6 +20,7 @@ __all__ = [
     "export_onnx",
     "export_tflite",
     "inspect",
+    "inspect_model",
     "load",
     "predict",
     "quantize_report",

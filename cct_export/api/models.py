@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cct_export.specs import DEFAULT_MODEL, TrainSpec
+from cct_export.errors import InvalidRequest
+from cct_export.specs import DEFAULT_MODEL, ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from cct_export.importers import LoadedModel
     from cct_export.training.loop import Trained
+    from cct_export.training.transfer import Start
 
     Source: TypeAlias = str | Path | keras.Model | LoadedModel
 
@@ -49,36 +51,66 @@ def load(source: "Source" = DEFAULT_MODEL) -> "LoadedModel":
 def train(
     folder: str | Path,
     recipe: TrainSpec,
-    model: str = DEFAULT_MODEL,
+    model: str | ModelSpec | None = None,
     resume: bool = False,
     progress: Callable[[int, int, int, dict[str, float]], None] = _ignore,
+    start: "Source | None" = None,
+    image_size: int | None = None,
+    stochastic_depth_mode: str | None = None,
 ) -> "Trained":
-    """Trains a preset into the run directory ``folder``.
+    """Trains a CCT into the run directory ``folder``.
 
     Args:
         folder: run directory, made if missing.
-        recipe: data, epochs, seed and hyperparameters.
-        model: name of a preset.
+        recipe: data, epochs, seed, hyperparameters, and what is frozen.
+        model: name of a preset, by default ``cct_keras_io``, or an architecture.
         resume: go on with the run that is in ``folder``.
         progress: called with epoch, step (0 at the end of an epoch), steps of an epoch, metrics.
+        start: fine-tune this CCT in place of training ``model`` from random weights, see ``load``.
+            For other classes it gets a new head, for another image size its learned positions are
+            interpolated.
+        image_size: height and width of the images, by default the model's.
+        stochastic_depth_mode: ``sample``, ``sample-unscaled`` or ``batch``, by default the model's.
 
     Returns:
         The best weights' file and accuracy.
 
     Raises:
-        InvalidModel: unknown preset.
+        InvalidModel: unknown preset; ``start`` is no CCT; too small an image.
         InvalidData: the data cannot be used.
+        InvalidRequest: the recipe cannot be followed, or ``model`` and ``start`` are both given.
         CCTExportError: the folder holds another run.
         OutputError: the folder cannot be written.
     """
     from cct_export import data, draft
     from cct_export.model.checkpoint import image_shape
-    from cct_export.model.presets import preset
-    from cct_export.training import loop
+    from cct_export.training import loop, transfer
 
-    trained = loop.train(preset(model), recipe, Path(folder), resume, progress)
+    if model is not None and start is not None:
+        raise InvalidRequest("a checkpoint brings its architecture: give either a model or a start")
+    transfer.check_parts(recipe.freeze)
+    begun = None if start is None else _start(start)
+    spec = _architecture(model or DEFAULT_MODEL) if begun is None else begun.model.spec
+    spec = transfer.architecture(spec, image_size, stochastic_depth_mode)
+    trained = loop.train(spec, recipe, Path(folder), resume, progress, begun)
     loaded = load(str(folder))
     if loaded.calibration is not None:
         dataset = data.read(recipe.data, image_shape(loaded.model))
         draft.record(loaded, dataset, CALIBRATION_SAMPLES, loaded.calibration)
     return trained
+
+
+def _architecture(model: str | ModelSpec) -> ModelSpec:
+    from cct_export.model.presets import preset
+
+    return preset(model) if isinstance(model, str) else model
+
+
+def _start(source: "Source") -> "Start":
+    from cct_export.importers.lookalike import recognize
+    from cct_export.model.cct import CCT
+    from cct_export.training.transfer import Start
+
+    loaded = load(source)
+    own = loaded.model if type(loaded.model) is CCT else recognize(loaded.model)
+    return Start.of(own or loaded.model, loaded.source, loaded.sha256)

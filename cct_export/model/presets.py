@@ -72,8 +72,10 @@ def preset(name: str) -> ModelSpec:
     try:
         return PRESETS[name]
     except KeyError:
+        known = (one for one in PRESETS if not one.endswith(("_sine", "_c100")))
         raise InvalidModel(
-            f"no preset is called {name!r}: there is {', '.join(sorted(PRESETS))}"
+            f"no preset is called {name!r}: there is {', '.join(known)}; of the paper's also with "
+            "_sine, _c100 (those of 32 pixels) or both behind"
         ) from None
 
 

@@ -1,5 +1,6 @@
 """What was found out: frozen records, to JSON."""
 
+from cct_export.results.architecture import Architecture, Cost, Layer
 from cct_export.results.artifact import CONTRACT_KEY, Artifact
 from cct_export.results.diagnosis import Diagnosis
 from cct_export.results.inspection import Inspection, Operator, OperatorKind, Tensor
@@ -17,10 +18,13 @@ from cct_export.results.quantization import QuantizationReport, StepError
 __all__ = [
     "CONTRACT_KEY",
     "Accuracy",
+    "Architecture",
     "Artifact",
     "BenchResult",
+    "Cost",
     "Diagnosis",
     "Inspection",
+    "Layer",
     "Operator",
     "OperatorKind",
     "OperatorProfile",
