@@ -2,6 +2,7 @@
 
 from cct_export.results.artifact import CONTRACT_KEY, Artifact
 from cct_export.results.diagnosis import Diagnosis
+from cct_export.results.imported import Imported
 from cct_export.results.inspection import Inspection, Operator, OperatorKind, Tensor
 from cct_export.results.measured import (
     Accuracy,
@@ -20,6 +21,7 @@ __all__ = [
     "Artifact",
     "BenchResult",
     "Diagnosis",
+    "Imported",
     "Inspection",
     "Operator",
     "OperatorKind",
