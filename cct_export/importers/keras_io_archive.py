@@ -93,8 +93,8 @@ def load(path: Path, options: ImportSpec) -> Foreign:
     notes = (
         f"its own classes ({', '.join(OWN_CLASSES)}) were not run: they are taken to be the "
         "example's",
-        f"{gelu} GELU, {'as said' if options.gelu else 'as the example has it'}: such files call both "
-        "kinds gelu",
+        f"{gelu} GELU, {'as said' if options.gelu else 'as the example has it'}: such files do not "
+        "tell which",
     )
     return of_arrays(model, ".keras file of the keras.io example", arrays, notes)
 

@@ -6,7 +6,9 @@ calls nothing else.
 """
 
 import argparse
+import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -91,7 +93,8 @@ def _unpickled(path: Path) -> Any:
         check_archive(path)
     try:
         # Training scripts save their options too: a Namespace holds values and runs nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     # What a broken pickle raises is as manifold as pickles are.
     except Exception as error:
@@ -100,16 +103,18 @@ def _unpickled(path: Path) -> Any:
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
-    named = re.search(r"Unsupported (?:global|class|operand)\W*(?:GLOBAL )?([\w.]+)", text)
+    named = re.search(r"GLOBAL ([\w.]+)", text)
     if named:
         return f"it holds Python objects that are no tensors ({named[1]}), which are never run"
     if "TorchScript" in text:
         return "it is a TorchScript program, not a state dict: save model.state_dict()"
     if "legacy .tar" in text:
         return "PyTorch wrote it before 0.1.10, as a tar archive: load and save it again there"
-    if "Unsupported" in text or "weights_only" in text:
+    if isinstance(error, pickle.UnpicklingError) and "weights_only" in text:
         return "it holds more than tensors, which is never run"
-    return f"it is no whole PyTorch file ({text.partition('. ')[0][:200] or type(error).__name__})"
+    # A KeyError's text is a number, and PyTorch appends a page of advice to others.
+    detail = f" ({text.partition('. ')[0][:200]})" if " " in text else ""
+    return f"it is no whole PyTorch file{detail}"
 
 
 def _array(tensor: Any, name: str, path: Path) -> np.ndarray:
