@@ -6,7 +6,7 @@ from pathlib import Path
 from cct_export.errors import InvalidModel, MissingDependency
 
 TIMEOUT_S = 10
-_ID = re.compile(r"(?:hf:([\w.-]+/[\w.-]+)|(keras-io/[\w.-]+))")
+_ID = re.compile(r"(?:hf:(\w[\w.-]*/\w[\w.-]*)|(keras-io/\w[\w.-]*))")
 # One of these is what is wanted; what else lies there (images, notes, Python code) stays there.
 _SAVED_MODEL = ("saved_model.pb", "variables/*")
 _FILES = ("*.keras", "*.weights.h5", "*.safetensors", "*.pth", "*.pt")

@@ -1,7 +1,6 @@
 """Virtual environments with one more library, which sees everything that is installed here."""
 
 import importlib.util
-import site
 import subprocess
 import sys
 
@@ -28,8 +27,9 @@ def python_with(folder, *packages, module, shared=True):
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run(*pip, *(["--no-deps"] if shared else []), *packages)
     if shared:
+        here = [path for path in sys.path if path.endswith("site-packages")]
         (packages_folder,) = (folder / "lib").glob("python*/site-packages")
-        (packages_folder / "linked.pth").write_text("\n".join(site.getsitepackages()))
+        (packages_folder / "linked.pth").write_text("\n".join(here))
     _run(python, "-c", f"import {module}")
     return str(python)
 
