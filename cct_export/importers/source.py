@@ -73,10 +73,10 @@ READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path, ImportSpec], Foreig
 
 
 def load_foreign(source: str, options: ImportSpec) -> tuple[Foreign, str]:
-    """Loads a checkpoint of any kind, and changes what ``options`` say.
+    """Loads a model of any kind, and changes what ``options`` say.
 
     Args:
-        source: a file or folder that one of ``READERS`` takes, or a repository of the Hub.
+        source: see ``load_model``.
         options: what the model shall be.
 
     Returns:
@@ -85,11 +85,17 @@ def load_foreign(source: str, options: ImportSpec) -> tuple[Foreign, str]:
     Raises:
         InvalidModel: nothing there, not readable, unsafe, or another architecture.
         InvalidRequest: the model cannot be changed as the options say.
+        MissingDependency: a library that reads such a file is not installed.
     """
-    path = hub.fetch(source) if hub.is_id(source) else Path(source).expanduser()
+    path, _, _ = _located(source)
+    found, checksum = _read(path, source, options)
+    return _finished(found, options, source), checksum
+
+
+def _read(path: Path, source: str, options: ImportSpec) -> tuple[Foreign, str]:
     for accepts, load in READERS:
         if accepts(path):
-            return _finished(load(path, options), options, source), _checksum(path)
+            return load(path, options), _checksum(path)
     if path.exists():
         raise InvalidModel(
             f"{source} is no model this tool reads: it takes .keras, .weights.h5, a run directory, "
@@ -122,26 +128,35 @@ def load_model(source: str) -> LoadedModel:
     """Loads a MODEL.
 
     Args:
-        source: a preset with shipped weights, a ``.keras`` file, a run directory, or anything that
-            can be imported, see ``load_foreign``.
+        source: a preset with shipped weights, a run directory, a file or folder that one of
+            ``READERS`` takes, or a repository of the Hub.
 
     Raises:
         InvalidModel: nothing there, not readable, unsafe, or no image classifier.
+        MissingDependency: a library that reads such a file is not installed.
     """
+    path, data, calibration = _located(source)
+    found, checksum = _read(path, source, ImportSpec())
+    return LoadedModel(found.model, source, checksum, data, calibration)
+
+
+def _located(source: str) -> tuple[Path, str | None, Path | None]:
+    """Returns the file or folder of weights, what they were trained on, and their record."""
     path = Path(source).expanduser()
-    data, calibration = None, None
     if source in presets.PRESETS:  # a folder of that name is ./NAME
         path = presets.shipped_checkpoint(source)
-        calibration = path.with_suffix(".calibration.npz")
-    elif not source:
+        return path, None, path.with_suffix(".calibration.npz")
+    if not source:
         raise InvalidModel("the name of the model is empty")
-    elif path.is_dir() and not (path / saved_model.FILE).is_file():
+    if hub.is_id(source):
+        return hub.fetch(source), None, None
+    if path.is_dir() and not (path / saved_model.FILE).is_file():
         run = RunDirectory(path)
         data = run.record()["train"]["data"]
-        path, calibration = run.best_file, run.calibration_file
-        if not path.is_file():
-            raise InvalidModel(f"{source} holds no finished epoch yet: no {path.name} in it")
-    elif not path.suffix and not path.exists() and path.name == source:
+        if not run.best_file.is_file():
+            name = run.best_file.name
+            raise InvalidModel(f"{source} holds no finished epoch yet: no {name} in it")
+        return run.best_file, data, run.calibration_file
+    if not path.suffix and not path.exists() and path.name == source:
         path = presets.shipped_checkpoint(source)
-    found, checksum = load_foreign(source if hub.is_id(source) else str(path), ImportSpec())
-    return LoadedModel(found.model, source, checksum, data, calibration)
+    return path, None, None

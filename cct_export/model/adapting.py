@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cct_export.errors import InvalidRequest
 from cct_export.model.cct import CCT
 from cct_export.model.presets import CIFAR, CIFAR100, IMAGENET
+from cct_export.specs import ModelSpec
 
 NORMALIZATIONS = {"cifar10": CIFAR, "cifar100": CIFAR100, "imagenet": IMAGENET, "none": ((), ())}
 
@@ -47,10 +48,20 @@ def adapted(
         new = replace(spec, **changes)
         if new == spec:
             return model, ()
-        twin = CCT(new)
+        twin = CCT(replace(new, name=_name(spec, new)))
     except ValueError as error:
         raise InvalidRequest(f"the model cannot be changed so: {error}") from error
     return twin, tuple(_take_over(model, twin))
+
+
+def _name(spec: ModelSpec, new: ModelSpec) -> str:
+    """Returns a name that is not taken for that of the preset which the model began as."""
+    name = spec.name
+    if new.image_size != spec.image_size:
+        name += f"_{new.image_size}px"
+    if new.classes != spec.classes:
+        name += f"_c{new.classes}"
+    return name
 
 
 def _take_over(model: CCT, twin: CCT) -> list[str]:

@@ -3,33 +3,33 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 PIP_S = 400
+CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 
 
-def python_with(folder, *packages, module, shared=True):
+def python_with(folder, *packages, module):
     """Returns an interpreter that can import ``module``: this one, or one made in ``folder``.
 
     Skips the test, with the reason, where it cannot be had.
 
     Args:
         folder: where the environment is made.
-        packages: what pip installs, without anything that they depend on when ``shared``.
+        packages: what pip installs, in the versions of the project, without what they depend on.
         module: what must then be importable.
-        shared: whether the environment sees the packages that are installed here.
     """
-    if shared and importlib.util.find_spec(module):
+    if importlib.util.find_spec(module):
         return sys.executable
     python = folder / "bin" / "python"
     _run(sys.executable, "-m", "venv", folder)
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _run(*pip, *(["--no-deps"] if shared else []), *packages)
-    if shared:
-        here = [path for path in sys.path if path.endswith("site-packages")]
-        (packages_folder,) = (folder / "lib").glob("python*/site-packages")
-        (packages_folder / "linked.pth").write_text("\n".join(here))
+    _run(*pip, "--no-deps", "--constraint", CONSTRAINTS, *packages)
+    here = [path for path in sys.path if path.endswith("site-packages")]
+    (packages_folder,) = (folder / "lib").glob("python*/site-packages")
+    (packages_folder / "linked.pth").write_text("\n".join(here))
     _run(python, "-c", f"import {module}")
     return str(python)
 

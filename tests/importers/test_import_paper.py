@@ -117,6 +117,7 @@ def test_another_number_of_classes_replaces_the_classifier_alone(saved):
     path = saved(state_dict(64))
     ten, five = _load(path).model, _load(path, classes=5)
     assert five.model.output_shape == (None, 5)
+    assert five.model.name == f"{ten.name}_c5"
     assert any("classifier of 10 classes replaced by a fresh one of 5" in n for n in five.notes)
     for one, other in zip(ten.weights[:-2], five.model.weights[:-2], strict=True):
         assert np.array_equal(one, other)

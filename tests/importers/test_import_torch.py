@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 # PyTorch itself, and what it imports when it is.
 PACKAGES = (
-    "torch==2.13.0", "filelock", "typing-extensions", "sympy", "mpmath", "networkx", "jinja2",
+    "torch", "filelock", "typing-extensions", "sympy", "mpmath", "networkx", "jinja2",
     "markupsafe", "fsspec", "setuptools",
 )  # fmt: skip
 MODELS = {
