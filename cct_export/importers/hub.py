@@ -9,7 +9,7 @@ TIMEOUT_S = 10
 _ID = re.compile(r"(?:hf:(\w[\w.-]*/\w[\w.-]*)|(keras-io/\w[\w.-]*))")
 # One of these is what is wanted; what else lies there (images, notes, Python code) stays there.
 _SAVED_MODEL = ("saved_model.pb", "variables/*")
-_FILES = ("*.keras", "*.weights.h5", "*.safetensors", "*.pth", "*.pt")
+_FILES = ("*.keras", "*.weights.h5", "*.safetensors", "*.pth", "*.pt", "*.bin")
 
 
 def is_id(source: str) -> bool:

@@ -1,7 +1,8 @@
 """The paper's CCT in PyTorch, written from its formulas; a program that saves one with its logits.
 
 ``python paper_twin.py FOLDER NAME SIZE CLASSES [sine]`` writes ``NAME.pth``, ``NAME.safetensors``
-where that library is there, and ``NAME.npz`` with images (uint8, NHWC) and their logits.
+where that library is there, and ``NAME.npz`` with images (uint8, NHWC), their logits, the
+positions, and those of a larger image.
 """
 
 import itertools
@@ -108,6 +109,13 @@ def made(name, size, classes, sine):
     return twin
 
 
+def resized(table):
+    """Returns the positions of a grid with three cells more on each side, as the paper does it."""
+    side = math.isqrt(table.shape[1])
+    grid = table.mT.unflatten(-1, (side, side))
+    return functional.interpolate(grid, (side + 3, side + 3), mode="bilinear").flatten(2).mT[0]
+
+
 if __name__ == "__main__":
     folder, name, size, classes, *more = sys.argv[1:]
     twin = made(name, int(size), int(classes), "sine" in more)
@@ -118,7 +126,13 @@ if __name__ == "__main__":
         logits = twin(torch.from_numpy(images).float()).numpy()
     state = twin.state_dict()
     torch.save(state, Path(folder) / f"{name}.pth")
-    np.savez(Path(folder) / f"{name}.npz", images=images, logits=logits)
+    np.savez(
+        Path(folder) / f"{name}.npz",
+        images=images,
+        logits=logits,
+        positions=state["classifier.positional_emb"][0].numpy(),
+        resized=resized(state["classifier.positional_emb"]).numpy(),
+    )
     try:
         from safetensors.numpy import save_file
     except ImportError:

@@ -15,6 +15,7 @@ from linked import python_with
 
 import cct_export
 from cct_export.inference import open_any
+from cct_export.model.adapting import interpolated
 from cct_export.runtimes.session import run
 
 pytestmark = pytest.mark.torch
@@ -51,7 +52,7 @@ def _run(python, *arguments):
 
 @pytest.fixture(scope="module", params=MODELS)
 def imported(request, python, tmp_path_factory):
-    """A model of the paper's formulas: its ``.keras`` file, images, and PyTorch's logits."""
+    """A model of the paper's formulas: its ``.keras`` file, and what PyTorch says of it."""
     folder = tmp_path_factory.mktemp("twin")
     name = request.param
     _run(python, HERE / "paper_twin.py", folder, name, *MODELS[name])
@@ -60,11 +61,12 @@ def imported(request, python, tmp_path_factory):
     arguments = (folder / f"{name}.pth", "-o", keras_file, "--json", "-")
     record = json.loads(_run(python, "-c", code, "import", *arguments))["imported"]
     with np.load(folder / f"{name}.npz") as content:
-        return record, keras_file, content["images"], content["logits"]
+        return record, keras_file, dict(content)
 
 
 def test_the_imported_model_gives_pytorchs_logits(imported):
-    record, path, images, wanted = imported
+    record, path, told = imported
+    images, wanted = told["images"], told["logits"]
     model = cct_export.load(path).model
     assert record["name"] == model.name == path.stem
     assert record["parameters"] == model.count_params()
@@ -77,12 +79,18 @@ def test_the_imported_model_gives_pytorchs_logits(imported):
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
 def test_the_exported_file_gives_pytorchs_logits(imported, tmp_path, format):
-    _, path, images, wanted = imported
+    _, path, told = imported
     export = getattr(cct_export, f"export_{format}")
     exported = export(path, tmp_path / f"m.{format}", parity_samples=8)
     assert exported.parity.passed
-    found = run(open_any(exported.artifact.path), images)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-4)
+    found = run(open_any(exported.artifact.path), told["images"])
+    np.testing.assert_allclose(found, told["logits"], rtol=0, atol=2e-4)
+
+
+def test_positions_are_interpolated_as_pytorch_does_it(imported):
+    _, _, told = imported
+    found = interpolated(told["positions"], len(told["resized"]))
+    np.testing.assert_allclose(found, told["resized"], rtol=0, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
