@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-arm64 lint clean
 
 # The main job: the shipped model as a quantized TFLite file, proven and measured.
 demo: .venv/demo
@@ -11,6 +11,10 @@ demo: .venv/demo
 
 test: .venv/test
 	.venv/bin/python -m pytest
+
+# The bundle for the Raspberry Pi on arm64's own wheels, emulated; needs Debian and a network.
+test-arm64: .venv/test
+	.venv/bin/python -m pytest -m arm64 tests/system --verbose --durations 8
 
 lint: .venv/test
 	.venv/bin/ruff check .

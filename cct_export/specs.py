@@ -386,8 +386,10 @@ class BenchPasses:
         accuracy_data: what ``--data`` says, None for no accuracy.
         operators: runs that the time of each operator is the median of, 0 for none.
         sustained_s: seconds of uninterrupted runs, 0 for none.
+        benchmark_binary: program that measures on a phone, None for none.
     """
 
     accuracy_data: str | None = None
     operators: int = 0
     sustained_s: float = 0.0
+    benchmark_binary: Path | None = None

@@ -74,6 +74,7 @@ def test_every_error_is_in_the_tree_and_has_its_exit_code():
         "ParityFailed": 3,
         "EngineFailed": 1,
         "NotAvailable": 6,
+        "ConnectionLost": 6,
     }
     for name in codes:
         assert name in errors.__doc__

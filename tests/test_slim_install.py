@@ -49,7 +49,7 @@ def _run(*command, **options):
 
 
 @pytest.mark.slow
-def test_the_wheel_measures_and_runs_a_tflite_file_without_any_converter(slim, tmp_path):
+def test_the_wheel_measures_and_bundles_a_tflite_file_without_any_converter(slim, tmp_path):
     artifact = tmp_path / "cct.tflite"
     exported = cct_export.export_tflite("cct_keras_io", artifact, scheme="int8", parity_samples=64)
     assert exported.parity.passed
@@ -59,6 +59,10 @@ def test_the_wheel_measures_and_runs_a_tflite_file_without_any_converter(slim, t
     (result,) = json.loads(done.stdout)["results"]
     assert result["parity"]["passed"]
     assert result["latency_ms"]["count"] >= 50
+    bundle = ("bundle", artifact, "--target", "raspberry-pi", "-o", "bundle")
+    _run(slim.with_name("cct-export"), *bundle, cwd=tmp_path, env=environment)
+    said = _run(slim, tmp_path / "bundle" / "selftest.py", cwd=tmp_path, env=environment)
+    assert said.stdout.splitlines()[-1] == "PASSED"
     found = _run(
         slim,
         "-c",
@@ -74,6 +78,7 @@ def test_the_wheel_holds_the_shipped_model_and_no_tests(wheel):
     files = zipfile.ZipFile(wheel).namelist()
     assert "cct_export/model/weights/cct_keras_io.keras" in files
     assert "cct_export/model/weights/cct_keras_io.md" in files
+    assert "cct_export/bundles/texts/raspberry_pi/classify.py" in files
     assert not [name for name in files if "tests/" in name or name.endswith("cli.py")]
 
 

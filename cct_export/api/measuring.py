@@ -45,6 +45,7 @@ def bench(
     sustained_s: float = 0.0,
     profile: str = "quick",
     devices: Sequence[str] = ("local",),
+    benchmark_binary: str | Path | None = None,
     progress: Callable[[str], None] = _silent,
     **timing: Any,
 ) -> "list[BenchResult]":
@@ -68,6 +69,8 @@ def bench(
         profile: ``quick`` or ``strict``, see ``specs.PROFILES``.
         devices: where to measure: ``local``, ``ssh:USER@HOST[:PORT]``, ``adb[:SERIAL]``; several
             work at the same time.
+        benchmark_binary: the program that measures on ``adb``: LiteRT's ``benchmark_model``, or
+            ``onnxruntime_perf_test``.
         progress: called with what is done now.
         **timing: fields of ``specs.Timing`` that differ from the profile's.
 
@@ -86,9 +89,18 @@ def bench(
         sources = [sources]
     if accuracy and data is None:
         raise InvalidRequest("accuracy is measured on labelled images: name them with data")
+    if benchmark_binary and not any(name.partition(":")[0] == "adb" for name in devices):
+        raise InvalidRequest(
+            "a benchmark binary is for the device adb: others measure with their own engines"
+        )
     options = tuple((delegate_options or {}).items())
     delegation = Delegation(delegate, options, allow_fallback)
-    passes = BenchPasses(data if accuracy else None, OPERATOR_RUNS if operators else 0, sustained_s)
+    passes = BenchPasses(
+        data if accuracy else None,
+        OPERATOR_RUNS if operators else 0,
+        sustained_s,
+        Path(benchmark_binary) if benchmark_binary else None,
+    )
     with tempfile.TemporaryDirectory() as folder:
         jobs = []
         for source in sources or (DEFAULT_MODEL,):
@@ -131,7 +143,7 @@ def measured(
     from cct_export.devices import together
 
     results = together.measure(devices, jobs, timing, passes, progress)
-    if all(result.failure and not result.times_ns for result in results):
+    if all(result.failure and not result.timed for result in results):
         kind: type[CCTExportError] = getattr(errors, results[0].failure_kind)
         raise kind(results[0].failure)
     return results

@@ -87,6 +87,7 @@ class Contents:
                 "sqnr_db": policy.sqnr_db,
                 "agreement": policy.agreement,
                 "flips": policy.flips,
+                "max_abs": policy.max_abs,
                 "computed_by": " ".join(self.engine),
                 "computed_on": platform.machine(),
             },

@@ -190,6 +190,12 @@ def command(format: str, about: str) -> click.Command:
         help="Where to measure: local, ssh:USER@HOST[:PORT] or adb[:SERIAL]; several are measured "
         "at the same time.",
     )
+    @click.option(
+        "--benchmark-binary",
+        metavar="PATH",
+        help="The program that measures on adb: LiteRT's benchmark_model, or "
+        "onnxruntime_perf_test.",
+    )
     @profile
     @timing
     @click.option(

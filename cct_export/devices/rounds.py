@@ -39,7 +39,7 @@ def measure(
     tallies = [Tally(job.path, job.spec, timing, host.name) for job in jobs]
     for tally in tallies:
         with _failure_kept(tally):
-            tally.there = host.place(tally.path)
+            tally.placed(host.place)
     for repeat in range(timing.repeats):
         of = f", repeat {repeat + 1} of {timing.repeats}" if timing.repeats > 1 else ""
         say(f"timing {len(tallies)} in turn{of}")

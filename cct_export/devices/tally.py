@@ -39,6 +39,7 @@ class Tally:
 
     Attributes:
         there: path of the artifact on the device.
+        reported_ms: what a tool tells that keeps no raw times, see ``BenchResult``.
     """
 
     def __init__(self, path: Path, spec: BenchSpec, timing: Timing, device: str) -> None:
@@ -47,6 +48,7 @@ class Tally:
         self.accuracy: Accuracy | None = None
         self.operators: OperatorProfile | None = None
         self.sustained: Sustained | None = None
+        self.reported_ms: dict[str, float | None] | None = None
         self.contract: Answer = {}
         self.timing = False
         self._failure: CCTExportError | None = None
@@ -82,6 +84,10 @@ class Tally:
         """Keeps why there are no figures."""
         told = str(error).replace(self.there, str(self.path))
         self._failure, self.timing = type(error)(told), False
+
+    def placed(self, place: Callable[[Path], str]) -> None:
+        """Has ``place`` bring the artifact to the device."""
+        self.there = self.persist(lambda: place(self.path))
 
     def persist(self, work: Callable[[], Done]) -> Done:
         """Returns what ``work`` returns, done again where the connection to the device broke.
@@ -129,7 +135,8 @@ class Tally:
         self._times += answer["times_ns"]
         self._bursts[-1].append(len(answer["times_ns"]))
         self._last_other_cores = answer["other_cores"]
-        self._yardsticks.append(answer["yardstick_ms"])
+        if answer["yardstick_ms"] is not None:
+            self._yardsticks.append(answer["yardstick_ms"])
 
     def missing(self, runs: int, seconds: float) -> tuple[int, float]:
         """Returns how many runs and seconds this repeat has too few; neither below 0."""
@@ -170,12 +177,13 @@ class Tally:
         """
         failed = self._failure
         times = self._times if self._timed else []
-        bursts = self._bursts if self._timed else []
+        bursts = self._bursts if times else []
         found = BenchResult(
             artifact=self._artifact(),
             runtime=self._first.get("runtime", self._unopened()),
             batch=self.spec.batch,
             times_ns=tuple(times),
+            reported_ms=self.reported_ms if self._timed else None,
             bursts=tuple(tuple(sizes) for sizes in bursts),
             load_ms=self._first.get("load_ms"),
             first_inference_ms=self._first.get("first_inference_ms"),

@@ -1,6 +1,13 @@
 """The machine and the library versions a measurement or conversion was made with."""
 
-from cct_export.machine.facts import cpu_model, describe, governor, usable_cores, versions
+from cct_export.machine.facts import (
+    cpu_model,
+    describe,
+    governor,
+    isa_of,
+    usable_cores,
+    versions,
+)
 from cct_export.machine.watching import Watch, conditions, worst
 
 __all__ = [
@@ -9,6 +16,7 @@ __all__ = [
     "cpu_model",
     "describe",
     "governor",
+    "isa_of",
     "usable_cores",
     "versions",
     "worst",

@@ -47,10 +47,14 @@ def isa_flags() -> list[str]:
     They are what XNNPACK and ONNX Runtime choose their kernels by.
     """
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        return isa_of(Path("/proc/cpuinfo").read_text())
     except OSError:
         return []
-    for line in text.splitlines():
+
+
+def isa_of(cpuinfo: str) -> list[str]:
+    """Returns what ``isa_flags`` is about, of the text of ``/proc/cpuinfo``."""
+    for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("flags", "Features"):
             return [flag for flag in _FLAGS if flag in value.split()]

@@ -41,18 +41,20 @@ def conditions() -> dict[str, Any]:
 
 
 def worst(seen: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the worst of what ``conditions`` told at several times, one at least."""
+    """Returns the worst of what ``conditions`` told at several times, one at least.
+
+    What only some devices tell is as it was at last.
+    """
 
     def known(name: str) -> list[Any]:
         return [one[name] for one in seen if one[name] is not None]
 
     reasons = [reason for held in known("throttled") for reason in held]
-    return {
+    return seen[-1] | {
         "temperature_c": max(known("temperature_c"), default=None),
         "frequency_mhz": min(known("frequency_mhz"), default=None),
         "load_1m": max(known("load_1m"), default=None),
         "throttled": list(dict.fromkeys(reasons)) if known("throttled") else None,
-        "governor": seen[-1]["governor"],
     }
 
 

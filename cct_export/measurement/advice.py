@@ -12,6 +12,8 @@ from cct_export.specs import Timing
 FEW_RUNS = 50
 NOISY = 0.1  # interquartile range over median
 BUSY_CORES = 0.2
+HELD_BACK = 2  # Android's thermal status from which it slows the processor
+LOW_BATTERY = 20
 SLOWED = 0.95  # share of the frequency that there was before
 CHANGED = "the file is not the one that its sidecar was written for: export it again"
 UNKNOWN_INPUT = "the file does not say what pixels it wants: raw 0-255 went in"
@@ -26,16 +28,16 @@ def advised(result: BenchResult, timing: Timing) -> BenchResult:
     """
     found = [UNKNOWN_INPUT] if not result.artifact["described"] and not result.failure else []
     found += [CHANGED] if result.artifact["changed"] else []
-    if result.times_ns:
-        for look in _LOOKS:
-            found += look(result, timing)
+    looks = (*(_AT_RUNS if result.times_ns else ()), *(_AT_REST if result.timed else ()))
+    for look in looks:
+        found += look(result, timing)
     return dataclasses.replace(result, warnings=tuple(found))
 
 
 def _few_runs(result: BenchResult, timing: Timing) -> Iterator[str]:
-    count = len(result.times_ns)
+    count = len(result.times_ns) or (result.reported_ms or {}).get("count") or 0
     if count < FEW_RUNS:
-        yield f"only {count} runs: --min-runs {FEW_RUNS} or more tells what is usual"
+        yield f"only {count:.0f} runs: --min-runs {FEW_RUNS} or more tells what is usual"
 
 
 def _noisy(result: BenchResult, timing: Timing) -> Iterator[str]:
@@ -93,6 +95,18 @@ def _heat(result: BenchResult, timing: Timing) -> Iterator[str]:
         )
 
 
+def _phone(result: BenchResult, timing: Timing) -> Iterator[str]:
+    before, after = result.conditions["before"], result.conditions["after"]
+    status = max(before.get("thermal_status") or 0, after.get("thermal_status") or 0)
+    if status >= HELD_BACK:
+        yield f"the phone was hot and held itself back (thermal status {status} of 6): let it cool"
+    level = after.get("battery_percent")
+    if level is not None and level < LOW_BATTERY:
+        yield f"the battery is at {level} %: many phones save power then, charge it first"
+    if before.get("charging") or after.get("charging"):
+        yield "the battery was charging, which heats the phone: `adb tcpip 5555` needs no cable"
+
+
 def _fallback(result: BenchResult, timing: Timing) -> Iterator[str]:
     taken, total = result.runtime["delegated_nodes"], result.runtime["total_nodes"]
     own = result.runtime["delegate"] in ("none", "reference")
@@ -110,7 +124,9 @@ def _connection(result: BenchResult, timing: Timing) -> Iterator[str]:
         yield f"the connection to {result.device} broke {often}; the runs before count too"
 
 
-_LOOKS: tuple[Callable[[BenchResult, Timing], Iterator[str]], ...] = (
-    _few_runs, _noisy, _disagreement, _threads, _governor, _neighbours, _heat, _fallback,
-    _connection,
+_Look = Callable[[BenchResult, Timing], Iterator[str]]
+# What only raw times tell, and what else there is to look at.
+_AT_RUNS: tuple[_Look, ...] = (_noisy, _disagreement)
+_AT_REST: tuple[_Look, ...] = (
+    _few_runs, _threads, _governor, _neighbours, _heat, _phone, _fallback, _connection,
 )  # fmt: skip

@@ -40,6 +40,7 @@ def check(result: BenchResult) -> None:
     _demand(isinstance(result.device, str), "device")
     _demand(all(isinstance(warning, str) for warning in result.warnings), "warnings")
     _times(result)
+    _reported(result)
     _failure(result)
 
 
@@ -50,6 +51,17 @@ def _times(result: BenchResult) -> None:
     _demand(not sizes or sum(sizes) == len(result.times_ns), "bursts and times_ns together")
 
 
+def _reported(result: BenchResult) -> None:
+    found = result.reported_ms
+    if found is None:
+        return
+    _demand(isinstance(found, Mapping) and not result.times_ns, "reported_ms")
+    _demand(all(_figure(value) for value in found.values()), "reported_ms")
+    _demand(_whole(found.get("count"), 1, _LONGEST_NS), "reported_ms.count")
+    for name in ("p50", f"p{result.headline}"):
+        _demand(bool(found.get(name)), f"reported_ms.{name}")
+
+
 def _failure(result: BenchResult) -> None:
     known = result.failure_kind == "" or issubclass(
         getattr(errors, result.failure_kind, int), errors.CCTExportError
@@ -57,7 +69,7 @@ def _failure(result: BenchResult) -> None:
     _demand(isinstance(result.failure, str) and known, "failure")
     _demand(bool(result.failure) == bool(result.failure_kind), "failure_kind")
     wrong = result.parity is not None and not result.parity.passed
-    _demand(bool(result.times_ns) or bool(result.failure) or wrong, "times_ns")
+    _demand(result.timed or bool(result.failure) or wrong, "times_ns")
 
 
 def _figure(value: Any) -> bool:

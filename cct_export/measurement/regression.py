@@ -87,7 +87,7 @@ def judge(then: BenchResult, now: BenchResult, limits: Limits) -> Verdict:
     what = subject(now)
     if now.parity is not None and not now.parity.passed:
         return Verdict(what, "parity", "; ".join(now.parity.failures))
-    if not (now.times_ns and then.times_ns):
+    if not (now.timed and then.timed):
         reason = now.failure or "the baseline has no latency of it"
         return Verdict(what, "inconclusive", f"not measured: {reason}")
     apart = _other_images(then, now)
@@ -97,6 +97,9 @@ def judge(then: BenchResult, now: BenchResult, limits: Limits) -> Verdict:
     if lost is not None and lost > limits.accuracy:
         why = f"{lost:.2f} points of top-1 lost, {limits.accuracy:g} allowed"
         return Verdict(what, "accuracy", why)
+    if not (now.times_ns and then.times_ns):
+        why = "the tool on the device tells statistics only: no runs to say how sure they are"
+        return Verdict(what, "inconclusive", why)
     return _judge_latency(what, then, now, 1 + limits.latency)
 
 

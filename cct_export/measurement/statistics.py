@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from cct_export.results import BenchResult
 
 # A percentile is given only where runs lie beyond it: p99 needs a hundred.
 _PERCENTILES = {50: 1, 90: 10, 95: 20, 99: 100}
+_FIGURES = (
+    "count", "mean", "min", "p50", "p90", "p95", "p99", "p50_interval", "stddev", "mad", "outliers",
+)  # fmt: skip
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 # How much processes differ cannot be told from fewer.
@@ -59,6 +62,18 @@ def summary(times_ns: Sequence[int]) -> dict[str, float | int | list[float] | No
     }
 
 
+def told(result: BenchResult) -> dict[str, Any] | None:
+    """Returns ``summary`` of a result, with None for what a tool did not report; None without.
+
+    What is not in ``summary``, such as ``max``, is left as the tool reported it.
+    """
+    if result.times_ns:
+        return summary(result.times_ns)
+    if not result.reported_ms:
+        return None
+    return dict.fromkeys(_FIGURES) | result.reported_ms
+
+
 def median_interval(values: np.ndarray) -> Interval:
     """Returns the median with its bootstrap interval.
 
@@ -81,6 +96,8 @@ def median_interval(values: np.ndarray) -> Interval:
 
 def headline_ms(result: BenchResult) -> float:
     """Returns the percentile that stands for the latency of ``result``, in milliseconds."""
+    if result.reported_ms:
+        return float(result.reported_ms[f"p{result.headline}"] or 0.0)
     return float(np.percentile(result.times_ns, result.headline)) / 1e6
 
 

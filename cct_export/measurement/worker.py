@@ -17,13 +17,12 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from cct_export import machine, parity, registry, sidecar
+from cct_export import machine, registry
 from cct_export.data import read
 from cct_export.data.picks import timing_images
 from cct_export.errors import CCTExportError, InvalidRequest
-from cct_export.files import sha256
-from cct_export.measurement import accuracy, latency, memory
-from cct_export.runtimes.session import Session, dequantized, prepare, run
+from cct_export.measurement import accuracy, golden, latency, memory
+from cct_export.runtimes.session import Session, dequantized, prepare
 from cct_export.specs import BenchSpec
 
 Answer = dict[str, Any]
@@ -100,33 +99,8 @@ class Worker:
         }
 
     def golden(self) -> Answer:
-        """Returns as ``parity`` how close the golden logits are, None without a sidecar.
-
-        It is the delegate itself that computes them: a fast one may be wrong. So may a file that
-        was changed since it was exported, which ``changed`` tells.
-        """
-        contract = self._session.contract
-        beside = sidecar.read(self._path, contract) if self._path.is_file() else None
-        if beside is None or beside.golden.images.shape[1:] != self._session.image_shape:
-            return {"parity": None, "changed": False}
-        found = run(self._session, beside.golden.images)
-        if found.shape != beside.golden.logits.shape:
-            return {"parity": None, "changed": False}
-        scheme = beside.record["scheme"]
-        if scheme == "none" and dict(self._spec.delegation.options).get("precision") == "fp16":
-            scheme = "fp16"  # computing so was asked for
-        report = parity.compare(
-            beside.golden.logits,
-            found,
-            scheme,
-            names=(beside.record["source"], str(self._path)),
-            images=f"golden images in the sidecar ({beside.golden.origin})",
-            policy=parity.policy_of(scheme, golden=True),
-        )
-        return {
-            "parity": asdict(report),
-            "changed": beside.record["sha256"] != sha256(self._path),
-        }
+        """Returns ``golden.judge``: ``parity``, and whether the file was ``changed``."""
+        return golden.judge(self._session, self._path, self._spec.delegation)
 
     def warm_up(self, seconds: float) -> Answer:
         """Runs for ``seconds``, untimed."""

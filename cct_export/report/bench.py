@@ -55,7 +55,7 @@ def show(results: Sequence[BenchResult], ratios: bool = False) -> None:
 def _row(result: BenchResult, reference: BenchResult | None) -> dict[str, str]:
     """Returns what a row says, by column."""
     runtime, artifact = result.runtime, result.artifact
-    times: dict[str, Any] = statistics.summary(result.times_ns) if result.times_ns else {}
+    times = statistics.told(result) or {}
     latency = {
         f"p{rank} ms": _number(times.get(f"p{rank}"), ".3f")
         for rank in sorted({50, 90, result.headline})

@@ -106,7 +106,7 @@ def _charts(
         "Latency": [
             histogram(name, result, series[row.number])
             for row, name, result in every
-            if not row.refused
+            if not row.refused and result.times_ns
         ],
         "Memory": _present([memory(found, names)]),
         "Operators": [

@@ -107,11 +107,11 @@ def refusal(result: BenchResult) -> str:
 
     A file that does not compute what its model computes has no speed worth comparing.
     """
-    if result.failure and not result.times_ns:
+    if result.failure and not result.timed:
         return f"failed: {result.failure}"
     if result.parity is not None and not result.parity.passed:
         return REFUSED
-    return "" if result.times_ns else "not timed"
+    return "" if result.timed else "not timed"
 
 
 def _row(number: int, name: str, result: BenchResult, reference: BenchResult | None) -> Row:
@@ -155,11 +155,13 @@ def ratio(result: BenchResult, reference: BenchResult | None) -> Interval | None
         return None
     if (result.batch, result.headline) != (reference.batch, reference.headline):
         return None
+    if not (result.times_ns and reference.times_ns):
+        return None  # from statistics alone follow no bounds
     return statistics.ratio(result, reference)
 
 
 def _throughput(result: BenchResult) -> float | None:
-    median: Any = statistics.summary(result.times_ns)["p50"]
+    median = (statistics.told(result) or {}).get("p50")
     return result.batch / median * 1e3 if median else None
 
 

@@ -133,7 +133,10 @@ class BenchResult:
             the OS does not tell.
         preprocess_ms: median time to make the engine's input of uint8 pixels.
         postprocess_ms: median time to make five classes with probabilities of its output.
-        headline: the percentile of ``times_ns`` that stands for the latency.
+        headline: the percentile of the runs that stands for the latency.
+        reported_ms: what a tool told that keeps no raw times, in milliseconds: ``count`` (runs),
+            ``mean``, ``min``, ``max``, ``p50``, ``p95``, ``stddev``; None for what it did not tell.
+            None where there are raw times, or no latency.
         accuracy: on labelled images, if asked for.
         parity: against the golden logits in the sidecar, if there is one.
         operators: time of each operator, if asked for.
@@ -159,6 +162,7 @@ class BenchResult:
     preprocess_ms: float | None = None
     postprocess_ms: float | None = None
     headline: int = 50
+    reported_ms: dict[str, float | None] | None = None
     accuracy: Accuracy | None = None
     parity: ParityReport | None = None
     operators: OperatorProfile | None = None
@@ -169,3 +173,8 @@ class BenchResult:
     warnings: tuple[str, ...] = ()
     failure: str = ""
     failure_kind: str = ""
+
+    @property
+    def timed(self) -> bool:
+        """Whether there is a latency: raw times, or what a tool reported."""
+        return bool(self.times_ns or self.reported_ms)

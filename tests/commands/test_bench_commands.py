@@ -34,7 +34,7 @@ def test_the_record_has_every_figure(measured, exports):
     }  # fmt: skip
     for result in measured["results"]:
         assert set(result) == {
-            "artifact", "runtime", "batch", "latency_ms", "times_ns", "load_ms",
+            "artifact", "runtime", "batch", "latency_ms", "times_ns", "reported_ms", "load_ms",
             "first_inference_ms", "peak_rss_bytes", "accuracy", "parity", "device", "warnings",
             "bursts", "headline", "preprocess_ms", "postprocess_ms", "throughput_per_s",
             "operators", "sustained", "conditions", "failure", "failure_kind", "machine",

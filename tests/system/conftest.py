@@ -1,7 +1,16 @@
 """What these tests need of the system, fetched into temporary folders."""
 
+import os
+import shutil
+import socket
+import subprocess
+
+import arm64 as emulated
 import pytest
 import vulkan as lavapipe
+from debian_archive import Unavailable, unpack
+
+ON_ARM64 = pytest.StashKey()
 
 
 @pytest.fixture(scope="session")
@@ -9,5 +18,60 @@ def vulkan(tmp_path_factory):
     """The variables with which a child process finds a software Vulkan."""
     try:
         return lavapipe.environment(tmp_path_factory.mktemp("vulkan"))
-    except lavapipe.Unavailable as error:
+    except Unavailable as error:
         pytest.skip(f"no software Vulkan: {error}")
+
+
+@pytest.fixture(scope="session")
+def arm64(tmp_path_factory):
+    """An emulated machine; see ``arm64.Machine``."""
+    try:
+        return emulated.Machine(tmp_path_factory.mktemp("arm64"))
+    except Unavailable as error:
+        pytest.skip(f"no emulated arm64: {error}")
+
+
+@pytest.fixture
+def tell(request):
+    """Adds a line to what is printed behind the tests."""
+    return request.config.stash.setdefault(ON_ARM64, []).append
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Prints what was seen on arm64."""
+    lines = config.stash.get(ON_ARM64, [])
+    if lines:
+        terminalreporter.section("on arm64, emulated: this says nothing about speed")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def adb_program(tmp_path_factory):
+    """The real program ``adb``, with a server of its own that is gone afterwards."""
+    folder = tmp_path_factory.mktemp("adb")
+    program = shutil.which("adb")
+    if program is None:
+        program = folder / "adb"
+        try:
+            root = unpack(folder / "apt", "adb")
+        except Unavailable as error:
+            pytest.skip(f"no adb: {error}")
+        library = next(root.glob("usr/lib/*/libusb-1.0.so*")).parent
+        real = root / "usr/lib/android-sdk/platform-tools/adb"
+        program.write_text(
+            f'#!/bin/sh\nLD_LIBRARY_PATH={library}:{library}/android exec {real} "$@"\n'
+        )
+        program.chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {
+        "ADB": str(program),
+        "HOME": str(folder),  # the key that devices know this machine by
+        "ANDROID_ADB_SERVER_PORT": str(port),
+        "ADB_MDNS": "0",
+    }
+    # Two clients at once would each start a server.
+    subprocess.run([str(program), "start-server"], env=os.environ | environment, timeout=60)
+    yield environment
+    subprocess.run([str(program), "kill-server"], env=os.environ | environment, timeout=30)

@@ -1,7 +1,7 @@
-"""Which archive of Debian's the software Vulkan is fetched from."""
+"""Which archive of Debian's packages are fetched from."""
 
+import debian_archive
 import pytest
-import vulkan
 
 STANZAS = """\
 Types: deb
@@ -38,7 +38,7 @@ def settings(tmp_path):
 
 def test_the_archive_with_updates_has_the_backports(settings):
     (settings / "sources.list.d" / "debian.sources").write_text(STANZAS)
-    name, text = vulkan.backported("hops", settings)
+    name, text = debian_archive.archive("hops", settings)
     archive = STANZAS.rpartition("\n\n")[2]
     assert name == "archive.sources"
     assert text == f"{archive}\n{archive.replace('hops hops-updates', 'hops-backports')}"
@@ -46,7 +46,7 @@ def test_the_archive_with_updates_has_the_backports(settings):
 
 def test_lines_are_understood_too(settings):
     (settings / "sources.list").write_text(LINES)
-    name, text = vulkan.backported("hops", settings)
+    name, text = debian_archive.archive("hops", settings)
     assert name == "archive.list"
     start = "deb [signed-by=/a/key.gpg] http://archive.test/debian"
     suites = ("hops", "hops-updates", "hops-backports")
@@ -54,7 +54,7 @@ def test_lines_are_understood_too(settings):
 
 
 @pytest.mark.parametrize("text", ["", STANZAS.replace("Types", "Enabled: no\nTypes")])
-def test_no_archive_is_no_vulkan(settings, text):
+def test_no_archive_is_said(settings, text):
     (settings / "sources.list.d" / "debian.sources").write_text(text)
-    with pytest.raises(vulkan.Unavailable, match="no archive of hops"):
-        vulkan.backported("hops", settings)
+    with pytest.raises(debian_archive.Unavailable, match="no archive of hops"):
+        debian_archive.archive("hops", settings)
