@@ -19,6 +19,7 @@ _API = (
     "doctor",
     "export_onnx",
     "export_tflite",
+    "import_model",
     "inspect",
     "inspect_model",
     "load",

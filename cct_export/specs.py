@@ -19,6 +19,9 @@ DEFAULT_MODEL = "cct_keras_io"
 
 
 BLOCKS = ("keras", "paper")
+GELUS = ("tanh", "exact")
+# What the paper's code normalizes with, by the images that a model was trained on.
+NORMALIZATIONS = ("cifar10", "cifar100", "imagenet", "none")
 POSITIONALS = ("learnable", "sine", "none")
 # Each sample by itself with the kept ones scaled up, the same without scaling, or the whole batch.
 STOCHASTIC_DEPTHS = ("sample", "sample-unscaled", "batch")
@@ -46,6 +49,8 @@ class ModelSpec:
         head_dim: width of one head's query and key.
         mlp_units: widths of the dense layers of a block's MLP; the last is the width of the
             transformer.
+        gelu: of the keras block, ``tanh`` for the approximation that the example has in Keras 3,
+            ``exact`` for the error function that it had in Keras 2; the paper's is exact.
         positional: position embedding, ``learnable``, ``sine`` or ``none``.
         mean: of each channel, subtracted after the pixels were divided by 255; empty for 0.
         std: of each channel, divided by after that; empty for 1.
@@ -70,6 +75,7 @@ class ModelSpec:
     heads: int = 2
     head_dim: int = 128
     mlp_units: tuple[int, ...] = (128, 128)
+    gelu: str = "tanh"
     positional: str = "learnable"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -91,6 +97,7 @@ class ModelSpec:
         for name, known in (
             ("positional", POSITIONALS),
             ("block", BLOCKS),
+            ("gelu", GELUS),
             ("stochastic_depth_mode", STOCHASTIC_DEPTHS),
         ):
             if getattr(self, name) not in known:
@@ -122,6 +129,39 @@ class ModelSpec:
         """Returns the fields as plain JSON types."""
         fields = asdict(self)
         return {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items()}
+
+
+@dataclass(frozen=True)
+class ImportSpec:
+    """What an imported model shall be that its file does not say, or says otherwise.
+
+    Attributes:
+        image_size: height and width in pixels; positions are interpolated to it. None leaves it.
+        classes: number of logits; where it differs from the file's, the classifier begins anew.
+        heads: attention heads per block, which no shape of the paper's tells; None for heads of 64
+            channels, as all of the paper's models have.
+        normalize: one of ``NORMALIZATIONS``; None for what the paper's code does for such a model.
+        gelu: one of ``GELUS``, where the file of a Keras model does not tell; None for the
+            approximation that the keras.io example has.
+        labels: names of the classes, in the order of the logits; empty if not known.
+    """
+
+    image_size: int | None = None
+    classes: int | None = None
+    heads: int | None = None
+    normalize: str | None = None
+    gelu: str | None = None
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, least in (("image_size", 8), ("classes", 2), ("heads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {least} or more, not {value}")
+        for name, known in (("normalize", NORMALIZATIONS), ("gelu", GELUS)):
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
 
 
 @dataclass(frozen=True)

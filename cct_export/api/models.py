@@ -1,11 +1,11 @@
 """Models to load and to train."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cct_export.errors import InvalidRequest
-from cct_export.specs import DEFAULT_MODEL, ModelSpec, TrainSpec
+from cct_export.specs import DEFAULT_MODEL, ImportSpec, ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import keras
 
     from cct_export.importers import LoadedModel
+    from cct_export.results import Imported
     from cct_export.training.loop import Trained
     from cct_export.training.transfer import Start
 
@@ -30,8 +31,8 @@ def load(source: "Source" = DEFAULT_MODEL) -> "LoadedModel":
     """Loads a model.
 
     Args:
-        source: a preset with shipped weights, a ``.keras`` file, a run directory, a
-            ``.weights.h5`` of the keras.io example, or a Keras model in memory.
+        source: a preset with shipped weights, a ``.keras`` file, a run directory, a Keras model
+            in memory, or anything that ``import_model`` takes.
 
     Returns:
         The Keras model (``.model``) and where it is from.
@@ -46,6 +47,85 @@ def load(source: "Source" = DEFAULT_MODEL) -> "LoadedModel":
     if isinstance(source, str | Path):
         return load_model(str(source))
     return in_memory(source)
+
+
+def import_model(
+    source: str | Path,
+    output: str | Path | None = None,
+    image_size: int | None = None,
+    classes: int | None = None,
+    heads: int | None = None,
+    normalize: str | None = None,
+    gelu: str | None = None,
+    labels: Sequence[str] = (),
+) -> "Imported":
+    """Writes a ``.keras`` file of a CCT that other code saved.
+
+    Args:
+        source: a PyTorch state dict of the paper's code or vit-pytorch's (``.pth``, ``.pt``,
+            ``.bin``, ``.ckpt``, ``.safetensors``); of the keras.io example a ``.weights.h5``, a
+            ``.keras`` file, a SavedModel of Keras 2, or such a repository of the Hugging Face Hub
+            (``hf:OWNER/NAME``, ``keras-io/NAME``).
+        output: file to write; by default named after the source, in the working directory.
+        image_size: height and width in pixels; positions are interpolated to it.
+        classes: number of logits; where it differs from the source's, the classifier begins anew.
+        heads: attention heads per block, where they are not 64 channels wide.
+        normalize: ``cifar10``, ``cifar100``, ``imagenet`` or ``none``; by default what the paper's
+            code does for such a model.
+        gelu: ``tanh`` or ``exact``, where the file of a Keras model does not tell.
+        labels: names of the classes.
+
+    Returns:
+        What was imported: every tensor of the source was used, none is missing.
+
+    Raises:
+        InvalidModel: not readable, unsafe, or of another architecture.
+        InvalidRequest: the options do not fit together or not to the model.
+        MissingDependency: a library that reads the source is not installed.
+        OutputError: the file cannot be written.
+    """
+    from cct_export.files import check_writable, sha256
+    from cct_export.importers import load_foreign
+    from cct_export.model import checkpoint
+    from cct_export.results import Imported
+
+    path = Path(output or f"{stem_of(str(source))}.keras")
+    if path.suffix != ".keras":
+        raise InvalidRequest(f"{path} does not end in .keras: that is what is written")
+    if path.exists() and Path(source).exists() and path.samefile(source):
+        raise InvalidRequest(f"{path} is what is imported: name another file with output")
+    check_writable(path)
+    try:
+        options = ImportSpec(image_size, classes, heads, normalize, gelu, tuple(labels))
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from error
+    found, checksum = load_foreign(str(source), options)
+    checkpoint.check_classifier(found.model, str(source))
+    checkpoint.save(found.model, path)
+    return Imported(
+        path=path,
+        source=str(source),
+        source_sha256=checksum,
+        kind=found.kind,
+        name=found.model.name,
+        image_shape=checkpoint.image_shape(found.model),
+        classes=found.model.output_shape[-1],
+        tensors=found.tensors,
+        parameters=found.parameters,
+        notes=found.notes,
+        difference=found.difference,
+        images=found.images,
+        size_bytes=path.stat().st_size,
+        sha256=sha256(path),
+    )
+
+
+def stem_of(source: str) -> str:
+    """Returns what a file made of ``source`` is called, without its suffix."""
+    name = Path(source).name
+    for suffix in (".weights.h5", ".keras", ".safetensors", ".pth", ".pt", ".bin", ".ckpt"):
+        name = name.removesuffix(suffix)
+    return name
 
 
 def train(

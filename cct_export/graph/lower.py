@@ -17,9 +17,10 @@ from cct_export.model.layers import (
     PositionEmbedding,
     SequencePooling,
     TransformerBlock,
+    gelu_exact,
     gelu_tanh,
 )
-from cct_export.model.paper import PaperBlock, gelu_exact
+from cct_export.model.paper import PaperBlock
 
 
 def can_lower(model: keras.Model) -> bool:
@@ -33,7 +34,8 @@ def _is_as_made(layer: Any) -> bool:
         relu = keras.activations.relu
         return all(c.activation is relu and not c.use_bias for c in layer.convolutions)
     if isinstance(layer, TransformerBlock):
-        return all(dense.activation is gelu_tanh for dense in layer.mlp)
+        gelu = gelu_tanh if layer.gelu == "tanh" else gelu_exact
+        return all(dense.activation is gelu for dense in layer.mlp)
     if isinstance(layer, PaperBlock):
         return all(dense.activation is gelu_exact for dense in layer.mlp[:-1])
     if isinstance(layer, keras.layers.Dense):
@@ -143,7 +145,7 @@ def _block(building: _Building, layer: TransformerBlock) -> None:
     _normalization(building, layer.mlp_norm, f"{name}/mlp_norm")
     for index, dense in enumerate(layer.mlp):
         _dense(building, dense, f"{name}/mlp_{index}")
-        building.add(steps.Gelu, f"{name}/gelu_{index}", tanh=True)
+        building.add(steps.Gelu, f"{name}/gelu_{index}", tanh=layer.gelu == "tanh")
     building.add_residual(f"{name}/mlp_sum", tokens)
 
 

@@ -1,5 +1,6 @@
 """The Compact Convolutional Transformer as a Keras model."""
 
+import functools
 from typing import Any
 
 import keras
@@ -52,7 +53,9 @@ class CCT(keras.Model):
         )(x)
         if spec.positional != "none":
             x = PositionEmbedding(spec.positional, name="position_embedding")(x)
-        block: Any = {"keras": TransformerBlock, "paper": PaperBlock}[spec.block]
+        block: Any = PaperBlock
+        if spec.block == "keras":
+            block = functools.partial(TransformerBlock, gelu=spec.gelu)
         for index in range(spec.layers):
             x = block(
                 spec.heads,

@@ -28,6 +28,15 @@ def gelu_tanh(x: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
+def gelu_exact(x: Any) -> Any:
+    """Returns GELU with the error function (arXiv:1606.08415)."""
+    return ops.gelu(x, approximate=False)
+
+
+_GELUS = {"tanh": gelu_tanh, "exact": gelu_exact}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class ConvTokenizer(layers.Layer):
     """Turns an image into a sequence of tokens by convolutions.
 
@@ -225,8 +234,7 @@ class StochasticDepth(layers.Layer):
 class TransformerBlock(layers.Layer):
     """A pre-norm encoder block: attention and an MLP, each on a residual branch.
 
-    The MLP applies tanh-GELU after every dense layer, the last included, as the keras.io example
-    does.
+    The MLP applies GELU after every dense layer, the last included, as the keras.io example does.
 
     Args:
         heads: attention heads.
@@ -235,6 +243,7 @@ class TransformerBlock(layers.Layer):
         dropout: dropout rate in attention and after each dense layer.
         stochastic_depth: rate at which each residual branch is dropped while training.
         stochastic_depth_mode: what is dropped at once, see ``StochasticDepth``.
+        gelu: ``tanh`` for its approximation, ``exact`` for the error function.
         **kwargs: passed to ``keras.layers.Layer``.
     """
 
@@ -246,9 +255,11 @@ class TransformerBlock(layers.Layer):
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         stochastic_depth_mode: str = "sample",
+        gelu: str = "tanh",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.gelu = gelu
         self.heads = heads
         self.head_dim = head_dim
         self.mlp_units = tuple(mlp_units)
@@ -261,7 +272,7 @@ class TransformerBlock(layers.Layer):
         )
         self.mlp_norm = layers.LayerNormalization(epsilon=NORM_EPSILON, name="mlp_norm")
         self.mlp = [
-            layers.Dense(units, activation=gelu_tanh, name=f"mlp_{index}")
+            layers.Dense(units, activation=_GELUS[gelu], name=f"mlp_{index}")
             for index, units in enumerate(self.mlp_units)
         ]
         self.mlp_dropouts = [layers.Dropout(dropout) for _ in self.mlp_units]
@@ -309,6 +320,7 @@ class TransformerBlock(layers.Layer):
             "dropout": self.dropout,
             "stochastic_depth": self.stochastic_depth,
             "stochastic_depth_mode": self.stochastic_depth_mode,
+            "gelu": self.gelu,
         }
 
 

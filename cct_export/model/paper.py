@@ -12,13 +12,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from cct_export.model.layers import NORM_EPSILON, PACKAGE, Shape, StochasticDepth
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-def gelu_exact(x: Any) -> Any:
-    """Returns GELU with the error function (arXiv:1606.08415)."""
-    return ops.gelu(x, approximate=False)
+from cct_export.model.layers import NORM_EPSILON, PACKAGE, Shape, StochasticDepth, gelu_exact
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -3,6 +3,7 @@
 from cct_export.results.architecture import Architecture, Cost, Layer
 from cct_export.results.artifact import CONTRACT_KEY, Artifact
 from cct_export.results.diagnosis import Diagnosis
+from cct_export.results.imported import Imported
 from cct_export.results.inspection import Inspection, Operator, OperatorKind, Tensor
 from cct_export.results.measured import (
     Accuracy,
@@ -23,6 +24,7 @@ __all__ = [
     "BenchResult",
     "Cost",
     "Diagnosis",
+    "Imported",
     "Inspection",
     "Layer",
     "Operator",
