@@ -115,7 +115,9 @@ def _other_epsilon(layers):
 
 
 def _other_activation(layers):
-    _layer(layers, "dense_1")["config"]["activation"] = "relu"
+    # By its place: Keras counts the dense layers of a process.
+    dense = [layer for layer in layers if layer["class_name"] == "Dense"]
+    dense[1]["config"]["activation"] = "relu"
 
 
 def _other_scale(layers):
@@ -140,7 +142,7 @@ def _other_layer(layers):
     ("edit", "reason"),
     [
         (_other_epsilon, "layer_normalization_1 computes otherwise"),
-        (_other_activation, "dense_1 computes otherwise"),
+        (_other_activation, r"dense_\d+ computes otherwise"),
         (_other_scale, "rescaling.* computes otherwise"),
         (_other_residual, "add_2 adds other layers"),
         (_norm_less, "its layers follow another order"),

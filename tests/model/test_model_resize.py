@@ -78,7 +78,7 @@ def test_interpolation_is_that_of_tensorflow(rows, columns, new_rows, new_column
     found = positions(table, (rows, columns), (new_rows, new_columns))
     image = table.reshape(1, rows, columns, 5).astype(np.float32)
     wanted = tf.image.resize(image, (new_rows, new_columns), "bilinear", antialias=False)
-    np.testing.assert_allclose(found, np.asarray(wanted).reshape(-1, 5), atol=2e-6)
+    np.testing.assert_allclose(found, np.asarray(wanted).reshape(-1, 5), rtol=1e-5, atol=1e-5)
 
 
 @given(rows=sides, columns=sides, new_rows=sides, new_columns=sides, value=st.floats(-5, 5))
