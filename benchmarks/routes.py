@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ import numpy as np
 import stock
 
 import cct_export
+
+# ONNX Runtime's quantizers begin with this one's file.
+WHOLE = "stock onnx float32"
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,8 @@ def routes(model: str, data: str, folder: Path) -> Iterator[Route]:
     yield Route(
         exported, "onnx", "float32", exported, lambda path: stock.keras_onnx(keras_model, path)
     )
-    whole = "stock onnx float32"
-    yield Route(whole, "onnx", "float32", whole, lambda path: stock.onnx(keras_model, path))
-    source = file_of(folder, whole, "onnx")
+    yield Route(WHOLE, "onnx", "float32", WHOLE, lambda path: stock.onnx(keras_model, path))
+    source = file_of(folder, WHOLE, "onnx")
     for scheme in ("fp16", "dynamic", "static"):
         name = f"stock onnx {scheme}"
         precision = "float32" if scheme == "fp16" else "int8"
@@ -72,6 +74,21 @@ def routes(model: str, data: str, folder: Path) -> Iterator[Route]:
 
         yield Route(name, "onnx", precision, name, quantize)
     yield from _ours(model, data)
+
+
+def chosen(every: Iterable[Route], schemes: Sequence[str]) -> list[Route]:
+    """Returns our routes of ``schemes``, and the stock ones beside them or that those begin with.
+
+    Args:
+        every: the routes.
+        schemes: quantization schemes; all if empty.
+    """
+    found = list(every)
+    if not schemes:
+        return found
+    ours = [route for route in found if route.ours and route.name.split()[-1] in schemes]
+    wanted = {route.twin for route in ours} | {WHOLE}
+    return [route for route in found if route in ours or route.name in wanted]
 
 
 def _ours(model: str, data: str) -> Iterator[Route]:

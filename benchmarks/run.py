@@ -32,13 +32,16 @@ LIBRARIES = (
 @click.option("--threads", default="1,2", help="Thread counts to time with.")
 @click.option("--rounds", type=click.IntRange(1), default=60, help="Turns of 20 runs each.")
 @click.option("--images", type=click.IntRange(1), default=1000, help="Images that parity takes.")
-def main(data: str, model: str, out: Path | None, threads: str, rounds: int, images: int) -> None:
+@click.option("--schemes", default="", help="Only these of ours, as none,int8, and their twins.")
+def main(
+    data: str, model: str, out: Path | None, threads: str, rounds: int, images: int, schemes: str
+) -> None:
     """Compare cct-export with the stock routes, from the same weights, in one run."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     counts = _counts(threads)
     try:
-        record = measure(model, data, counts, rounds, images)
+        record = measure(model, data, counts, rounds, images, schemes.split(",") if schemes else [])
     except CCTExportError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None
@@ -63,7 +66,9 @@ def slug(cpu: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", cpu.lower()).strip("-")
 
 
-def measure(model: str, data: str, threads: list[int], rounds: int, images: int) -> dict[str, Any]:
+def measure(
+    model: str, data: str, threads: list[int], rounds: int, images: int, schemes: list[str]
+) -> dict[str, Any]:
     """Makes every file, proves and times it.
 
     Args:
@@ -72,6 +77,7 @@ def measure(model: str, data: str, threads: list[int], rounds: int, images: int)
         threads: thread counts to time with.
         rounds: turns of every artifact.
         images: test images that parity takes.
+        schemes: those of ours to take, with the stock routes beside them; all if empty.
 
     Returns:
         What results.json holds.
@@ -84,7 +90,7 @@ def measure(model: str, data: str, threads: list[int], rounds: int, images: int)
         folder = Path(name)
         rows = [
             make(route, routes.file_of(folder, route.name, route.format))
-            for route in routes.routes(model, data, folder)
+            for route in routes.chosen(routes.routes(model, data, folder), schemes)
         ]
         for row in rows:
             prove(row, model, data, images)

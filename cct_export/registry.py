@@ -1,6 +1,10 @@
-"""Names in a room: each is a module of that room, imported only when it is asked for."""
+"""Names in a room: each is a module of that room, imported only when it is asked for.
+
+A name that Python keeps for itself is a module with an underscore behind it: ``import_``.
+"""
 
 import importlib
+import keyword
 import pkgutil
 from types import ModuleType
 
@@ -13,7 +17,7 @@ def names(room: str) -> list[str]:
     """
     package = importlib.import_module(room)
     found = (module.name for module in pkgutil.iter_modules(package.__path__))
-    return sorted(name.replace("_", "-") for name in found)
+    return sorted(name.rstrip("_").replace("_", "-") for name in found)
 
 
 def load(room: str, name: str) -> ModuleType:
@@ -24,4 +28,5 @@ def load(room: str, name: str) -> ModuleType:
     """
     if name not in names(room):
         raise KeyError(name)
-    return importlib.import_module(f"{room}.{name.replace('-', '_')}")
+    module = f"{name}_" if keyword.iskeyword(name) else name.replace("-", "_")
+    return importlib.import_module(f"{room}.{module}")

@@ -11,13 +11,22 @@ import cct_export
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_command_page_is_what_help_prints():
-    spec = importlib.util.spec_from_file_location("write_commands", ROOT / "docs/write_commands.py")
+def _writer(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs/commands.md").read_text() == module.page(), (
-        "run python docs/write_commands.py"
-    )
+    return module
+
+
+def test_the_command_page_is_what_help_prints():
+    page = _writer("write_commands").page()
+    assert (ROOT / "docs/commands.md").read_text() == page, "run python docs/write_commands.py"
+
+
+@pytest.mark.slow
+def test_the_table_of_models_is_what_the_presets_are():
+    page = _writer("write_models").page()
+    assert (ROOT / "docs/models.md").read_text() == page, "run python docs/write_models.py"
 
 
 def test_every_function_of_the_api_is_on_its_page():

@@ -21,7 +21,9 @@ def test_every_name_of_a_room_can_be_loaded(room):
     names = registry.names(room)
     assert names == sorted(set(names))
     for name in names:
-        assert registry.load(room, name).__name__ == f"{room}.{name.replace('-', '_')}"
+        # A word that Python keeps for itself, such as import, is a module import_.
+        found = registry.load(room, name).__name__
+        assert found.removesuffix("_") == f"{room}.{name.replace('-', '_')}"
 
 
 @pytest.mark.parametrize("name", ["nothing", "", "..export", "os", "tflite.x"])

@@ -7,9 +7,9 @@ loads TensorFlow.
 from cct_export.api.comparing import check, compare
 from cct_export.api.devices import remove_device, setup_device
 from cct_export.api.exports import export_onnx, export_tflite, quantize_report
-from cct_export.api.files import bundle, inspect, predict, verify
+from cct_export.api.files import bundle, inspect, inspect_model, predict, verify
 from cct_export.api.measuring import bench, doctor, time_together
-from cct_export.api.models import load, train
+from cct_export.api.models import import_model, load, train
 
 __all__ = [
     "bench",
@@ -19,7 +19,9 @@ __all__ = [
     "doctor",
     "export_onnx",
     "export_tflite",
+    "import_model",
     "inspect",
+    "inspect_model",
     "load",
     "predict",
     "quantize_report",

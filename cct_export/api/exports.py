@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cct_export.api.models import CALIBRATION_SAMPLES, PARITY_SAMPLES, load
+from cct_export.api.models import CALIBRATION_SAMPLES, PARITY_SAMPLES, load, stem_of
 from cct_export.errors import InvalidRequest
 from cct_export.specs import (
     AUTO,
@@ -230,6 +230,6 @@ def _check_wishes(wishes: TuningSpec) -> None:
 
 def default_output(source: str, spec: ExportSpec) -> Path:
     """Returns the name of the file that ``spec`` makes of ``source``, in the current folder."""
-    stem = Path(source).name.removesuffix(".weights.h5").removesuffix(".keras")
+    stem = stem_of(source)
     scheme = "" if spec.scheme == "none" else f"-{spec.scheme}"
     return Path(f"{stem}{scheme}.{spec.format}")

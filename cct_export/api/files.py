@@ -9,7 +9,7 @@ from cct_export.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from cct_export.api.models import Source
-    from cct_export.results import Inspection, ParityReport, Prediction
+    from cct_export.results import Architecture, Inspection, ParityReport, Prediction
 
 
 def verify(
@@ -64,6 +64,29 @@ def inspect(artifact: str | Path) -> "Inspection":
     from cct_export import inspection
 
     return inspection.inspect(Path(artifact))
+
+
+def inspect_model(model: "Source") -> "Architecture":
+    """Tells what a model is made of; a preset need not have weights.
+
+    Args:
+        model: name of any preset, or a model, see ``load``.
+
+    Returns:
+        Its layers with output shapes and parameters, of a CCT also multiply-accumulates per image
+        and what the exported file costs.
+
+    Raises:
+        InvalidModel: not readable, unsafe, or no image classifier.
+    """
+    from cct_export.inspection import model as models
+    from cct_export.model.cct import CCT
+    from cct_export.model.presets import PRESETS
+
+    if isinstance(model, str) and model in PRESETS:
+        return models.inspect(CCT(PRESETS[model]), model)
+    loaded = load(model)
+    return models.inspect(loaded.model, loaded.source)
 
 
 def predict(source: str | Path, images: Sequence[str | Path], top: int = 5) -> "list[Prediction]":

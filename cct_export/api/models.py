@@ -1,10 +1,11 @@
 """Models to load and to train."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cct_export.specs import DEFAULT_MODEL, TrainSpec
+from cct_export.errors import InvalidRequest
+from cct_export.specs import DEFAULT_MODEL, ImportSpec, ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     import keras
 
     from cct_export.importers import LoadedModel
+    from cct_export.results import Imported
     from cct_export.training.loop import Trained
+    from cct_export.training.transfer import Start
 
     Source: TypeAlias = str | Path | keras.Model | LoadedModel
 
@@ -28,8 +31,8 @@ def load(source: "Source" = DEFAULT_MODEL) -> "LoadedModel":
     """Loads a model.
 
     Args:
-        source: a preset with shipped weights, a ``.keras`` file, a run directory, a
-            ``.weights.h5`` of the keras.io example, or a Keras model in memory.
+        source: a preset with shipped weights, a ``.keras`` file, a run directory, a Keras model
+            in memory, or anything that ``import_model`` takes.
 
     Returns:
         The Keras model (``.model``) and where it is from.
@@ -46,39 +49,148 @@ def load(source: "Source" = DEFAULT_MODEL) -> "LoadedModel":
     return in_memory(source)
 
 
+def import_model(
+    source: str | Path,
+    output: str | Path | None = None,
+    image_size: int | None = None,
+    classes: int | None = None,
+    heads: int | None = None,
+    normalize: str | None = None,
+    gelu: str | None = None,
+    labels: Sequence[str] = (),
+) -> "Imported":
+    """Writes a ``.keras`` file of a CCT that other code saved.
+
+    Args:
+        source: a PyTorch state dict of the paper's code or vit-pytorch's (``.pth``, ``.pt``,
+            ``.bin``, ``.ckpt``, ``.safetensors``); of the keras.io example a ``.weights.h5``, a
+            ``.keras`` file, a SavedModel of Keras 2, or such a repository of the Hugging Face Hub
+            (``hf:OWNER/NAME``, ``keras-io/NAME``).
+        output: file to write; by default named after the source, in the working directory.
+        image_size: height and width in pixels; positions are interpolated to it.
+        classes: number of logits; where it differs from the source's, the classifier begins anew.
+        heads: attention heads per block, where they are not 64 channels wide.
+        normalize: ``cifar10``, ``cifar100``, ``imagenet`` or ``none``; by default what the paper's
+            code does for such a model.
+        gelu: ``tanh`` or ``exact``, where the file of a Keras model does not tell.
+        labels: names of the classes.
+
+    Returns:
+        What was imported: every tensor of the source was used, none is missing.
+
+    Raises:
+        InvalidModel: not readable, unsafe, or of another architecture.
+        InvalidRequest: the options do not fit together or not to the model.
+        MissingDependency: a library that reads the source is not installed.
+        OutputError: the file cannot be written.
+    """
+    from cct_export.files import check_writable, sha256
+    from cct_export.importers import load_foreign
+    from cct_export.model import checkpoint
+    from cct_export.results import Imported
+
+    path = Path(output or f"{stem_of(str(source))}.keras")
+    if path.suffix != ".keras":
+        raise InvalidRequest(f"{path} does not end in .keras: that is what is written")
+    if path.exists() and Path(source).exists() and path.samefile(source):
+        raise InvalidRequest(f"{path} is what is imported: name another file with output")
+    check_writable(path)
+    try:
+        options = ImportSpec(image_size, classes, heads, normalize, gelu, tuple(labels))
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from error
+    found, checksum = load_foreign(str(source), options)
+    checkpoint.check_classifier(found.model, str(source))
+    checkpoint.save(found.model, path)
+    return Imported(
+        path=path,
+        source=str(source),
+        source_sha256=checksum,
+        kind=found.kind,
+        name=found.model.name,
+        image_shape=checkpoint.image_shape(found.model),
+        classes=found.model.output_shape[-1],
+        tensors=found.tensors,
+        parameters=found.parameters,
+        notes=found.notes,
+        difference=found.difference,
+        images=found.images,
+        size_bytes=path.stat().st_size,
+        sha256=sha256(path),
+    )
+
+
+def stem_of(source: str) -> str:
+    """Returns what a file made of ``source`` is called, without its suffix."""
+    name = Path(source).name
+    for suffix in (".weights.h5", ".keras", ".safetensors", ".pth", ".pt", ".bin", ".ckpt"):
+        name = name.removesuffix(suffix)
+    return name
+
+
 def train(
     folder: str | Path,
     recipe: TrainSpec,
-    model: str = DEFAULT_MODEL,
+    model: str | ModelSpec | None = None,
     resume: bool = False,
     progress: Callable[[int, int, int, dict[str, float]], None] = _ignore,
+    start: "Source | None" = None,
+    image_size: int | None = None,
+    stochastic_depth_mode: str | None = None,
 ) -> "Trained":
-    """Trains a preset into the run directory ``folder``.
+    """Trains a CCT into the run directory ``folder``.
 
     Args:
         folder: run directory, made if missing.
-        recipe: data, epochs, seed and hyperparameters.
-        model: name of a preset.
+        recipe: data, epochs, seed, hyperparameters, and what is frozen.
+        model: name of a preset, by default ``cct_keras_io``, or an architecture.
         resume: go on with the run that is in ``folder``.
         progress: called with epoch, step (0 at the end of an epoch), steps of an epoch, metrics.
+        start: fine-tune this CCT in place of training ``model`` from random weights, see ``load``.
+            For other classes it gets a new head, for another image size its learned positions are
+            interpolated.
+        image_size: height and width of the images, by default the model's.
+        stochastic_depth_mode: ``sample``, ``sample-unscaled`` or ``batch``, by default the model's.
 
     Returns:
         The best weights' file and accuracy.
 
     Raises:
-        InvalidModel: unknown preset.
+        InvalidModel: unknown preset; ``start`` is no CCT; too small an image.
         InvalidData: the data cannot be used.
+        InvalidRequest: the recipe cannot be followed, or ``model`` and ``start`` are both given.
         CCTExportError: the folder holds another run.
         OutputError: the folder cannot be written.
     """
     from cct_export import data, draft
     from cct_export.model.checkpoint import image_shape
-    from cct_export.model.presets import preset
-    from cct_export.training import loop
+    from cct_export.training import loop, transfer
 
-    trained = loop.train(preset(model), recipe, Path(folder), resume, progress)
+    if model is not None and start is not None:
+        raise InvalidRequest("a checkpoint brings its architecture: give either a model or a start")
+    transfer.check_parts(recipe.freeze)
+    begun = None if start is None else _start(start)
+    spec = _architecture(model or DEFAULT_MODEL) if begun is None else begun.model.spec
+    spec = transfer.architecture(spec, image_size, stochastic_depth_mode)
+    trained = loop.train(spec, recipe, Path(folder), resume, progress, begun)
     loaded = load(str(folder))
     if loaded.calibration is not None:
         dataset = data.read(recipe.data, image_shape(loaded.model))
         draft.record(loaded, dataset, CALIBRATION_SAMPLES, loaded.calibration)
     return trained
+
+
+def _architecture(model: str | ModelSpec) -> ModelSpec:
+    from cct_export.model.presets import preset
+
+    return preset(model) if isinstance(model, str) else model
+
+
+def _start(source: "Source") -> "Start":
+    from cct_export.importers.lookalike import recognize
+    from cct_export.model.cct import CCT
+    from cct_export.training.transfer import Start
+
+    loaded = load(source)
+    own = loaded.model if type(loaded.model) is CCT else recognize(loaded.model)
+    return Start.of(own or loaded.model, loaded.source, loaded.sha256)

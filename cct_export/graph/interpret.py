@@ -9,8 +9,6 @@ from cct_export.graph import steps
 from cct_export.graph.plan import Plan
 from cct_export.graph.steps import Array, Step
 
-_erf = np.vectorize(math.erf, otypes=[np.float64])
-
 
 def interpret(plan: Plan, images: np.ndarray) -> Array:
     """Returns the logits of images.
@@ -146,7 +144,9 @@ def _(step: steps.Gelu, x: Array) -> Array:
     if step.tanh:
         curve: Array = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
     else:
-        curve = _erf(x / math.sqrt(2))
+        from scipy.special import erf
+
+        curve = erf(x / math.sqrt(2))
     return 0.5 * x * (1 + curve)
 
 

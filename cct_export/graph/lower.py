@@ -17,8 +17,10 @@ from cct_export.model.layers import (
     PositionEmbedding,
     SequencePooling,
     TransformerBlock,
+    gelu_exact,
     gelu_tanh,
 )
+from cct_export.model.paper import PaperBlock
 
 
 def can_lower(model: keras.Model) -> bool:
@@ -32,7 +34,10 @@ def _is_as_made(layer: Any) -> bool:
         relu = keras.activations.relu
         return all(c.activation is relu and not c.use_bias for c in layer.convolutions)
     if isinstance(layer, TransformerBlock):
-        return all(dense.activation is gelu_tanh for dense in layer.mlp)
+        gelu = gelu_tanh if layer.gelu == "tanh" else gelu_exact
+        return all(dense.activation is gelu for dense in layer.mlp)
+    if isinstance(layer, PaperBlock):
+        return all(dense.activation is gelu_exact for dense in layer.mlp[:-1])
     if isinstance(layer, keras.layers.Dense):
         return layer.activation is keras.activations.linear
     return True
@@ -98,12 +103,19 @@ def _rescaling(building: _Building, layer: Any) -> None:
 
 
 def _tokenizer(building: _Building, layer: ConvTokenizer) -> None:
-    pool = layer.pooling
+    pool, margin = layer.pooling, layer.margin
     for index, convolution in enumerate(layer.convolutions):
         name = f"{layer.name}/{index}"
-        building.add(steps.Conv, f"{name}/conv", _array(convolution.kernel))
+        building.add(
+            steps.Conv,
+            f"{name}/conv",
+            _array(convolution.kernel),
+            strides=convolution.strides,
+            pads=((margin, margin), (margin, margin)),
+        )
         building.add(steps.ZeroPad, f"{name}/padding", layer.padding.padding)
-        pads = tuple(map(same_pads, building.shape, pool.pool_size, pool.strides))
+        same = tuple(map(same_pads, building.shape, pool.pool_size, pool.strides))
+        pads = same if pool.padding == "same" else steps.NO_PADS
         building.add(steps.MaxPool, f"{name}/pool", pool.pool_size, pool.strides, pads)
     rows, columns, width = building.shape
     building.add(steps.Reshape, f"{layer.name}/tokens", (rows * columns, width))
@@ -133,8 +145,33 @@ def _block(building: _Building, layer: TransformerBlock) -> None:
     _normalization(building, layer.mlp_norm, f"{name}/mlp_norm")
     for index, dense in enumerate(layer.mlp):
         _dense(building, dense, f"{name}/mlp_{index}")
-        building.add(steps.Gelu, f"{name}/gelu_{index}", tanh=True)
+        building.add(steps.Gelu, f"{name}/gelu_{index}", tanh=layer.gelu == "tanh")
     building.add_residual(f"{name}/mlp_sum", tokens)
+
+
+def _paper_block(building: _Building, layer: PaperBlock) -> None:
+    name, tokens = layer.name, building.last
+    _normalization(building, layer.attention_norm, f"{name}/attention_norm")
+    _paper_attention(building, layer, f"{name}/attention")
+    building.add_residual(f"{name}/attention_sum", tokens)
+    _normalization(building, layer.mlp_norm, f"{name}/mlp_norm")
+    tokens = building.last
+    *wide, narrow = layer.mlp
+    for index, dense in enumerate(wide):
+        _dense(building, dense, f"{name}/mlp_{index}")
+        building.add(steps.Gelu, f"{name}/gelu_{index}", tanh=False)
+    _dense(building, narrow, f"{name}/mlp_{len(wide)}")
+    building.add_residual(f"{name}/mlp_sum", tokens)
+
+
+def _paper_attention(building: _Building, layer: PaperBlock, name: str) -> None:
+    width = building.shape[1]
+    query, key, value = (
+        Projection(kernel, np.zeros(width)) for kernel in np.split(_array(layer.qkv.kernel), 3, 1)
+    )
+    out = Projection(_array(layer.projection.kernel), _array(layer.projection.bias))
+    scale = 1 / math.sqrt(layer.head_dim)
+    building.add(steps.Attention, name, layer.heads, scale, query, key, value, out)
 
 
 def _attention(building: _Building, layer: TransformerBlock, name: str) -> None:
@@ -167,6 +204,7 @@ _LAYERS: dict[type, Callable[[_Building, Any], None]] = {
     ConvTokenizer: _tokenizer,
     PositionEmbedding: _position,
     TransformerBlock: _block,
+    PaperBlock: _paper_block,
     keras.layers.LayerNormalization: _normalization,
     SequencePooling: _pooling,
     keras.layers.Dense: _dense,

@@ -8,34 +8,37 @@ order of counter and by shape.
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import h5py
 import numpy as np
 
 from cct_export.errors import InvalidModel
+from cct_export.importers.foreign import Foreign, check_finite, of_arrays
 from cct_export.model.cct import CCT
 from cct_export.model.presets import preset
+from cct_export.model.untrusted import check_declared
+from cct_export.specs import ImportSpec
 
 Arrays = dict[str, np.ndarray]
 
 
-def load(path: Path) -> CCT:
+def load(path: Path, options: ImportSpec | None = None) -> Foreign:
     """Returns the example's model with the weights in ``path``.
 
     Args:
         path: a ``.weights.h5`` of the published model; the number of classes may differ.
+        options: ``gelu`` decides what the file does not say.
 
     Raises:
-        InvalidModel: missing, not HDF5, or variables of another architecture.
+        InvalidModel: missing, not HDF5, variables of another architecture or not finite.
     """
     if not path.is_file():
         raise InvalidModel(f"no such model file: {path}")
-    try:
-        arrays = _read(path)
-    except (OSError, RuntimeError, KeyError, MemoryError) as error:
-        raise InvalidModel(f"{path} is not a readable HDF5 file: {error}") from error
-    ordered = _in_model_order(arrays)
-    spec = preset("cct_keras_io")
+    arrays = read_arrays(path, path)
+    ordered = in_model_order(arrays)
+    gelu = (options or ImportSpec()).gelu or "tanh"
+    spec = replace(preset("cct_keras_io"), gelu=gelu)
     if ordered and ordered[-1].ndim == 1:
         spec = replace(spec, name="cct_keras_io_import", classes=len(ordered[-1]))
     model = CCT(spec)
@@ -46,24 +49,57 @@ def load(path: Path) -> CCT:
             (i for i, pair in enumerate(zip(found, wanted, strict=False)) if pair[0] != pair[1]),
             min(len(found), len(wanted)),
         )
+        where = f" ({model.weights[different].path})" if different < len(wanted) else ""
         raise InvalidModel(
             f"{path} does not hold the keras.io example's weights: {len(found)} variables, "
-            f"{len(wanted)} expected, the first difference at number {different}"
+            f"{len(wanted)} expected, the first difference at number {different}{where}"
         )
+    check_all_used(arrays, ordered, path)
+    check_finite(arrays, path)
     model.set_weights(ordered)
-    return model
+    notes = (f"positions, norms and heads of the published example; {gelu} GELU",)
+    return of_arrays(model, "weights of the keras.io example", arrays, notes)
 
 
-def _read(path: Path) -> Arrays:
-    """Returns every array below ``layers/`` by its path; the optimizer's are left out."""
+def check_all_used(arrays: Arrays, ordered: list[np.ndarray], path: Path) -> None:
+    """Refuses a file that holds more than the architecture has; raises ``InvalidModel``."""
+    used = {id(array) for array in ordered}
+    left = [name for name, array in arrays.items() if id(array) not in used]
+    if left:
+        raise InvalidModel(
+            f"{path} does not hold the keras.io example's weights: {len(ordered)} expected, "
+            f"left over: {', '.join(left[:3])}"
+        )
+
+
+def read_arrays(file: Path | IO[bytes], path: Path) -> Arrays:
+    """Returns every array below ``layers/`` by its path, without the optimizer's and random states.
+
+    Args:
+        file: HDF5 with the weights of a Keras 3 model.
+        path: where that is, for messages and for its size.
+
+    Raises:
+        InvalidModel: not HDF5, truncated, far larger than the file, or it refers to other files.
+    """
     arrays: Arrays = {}
+    found: dict[str, h5py.Dataset] = {}
 
-    def keep(name: str, entry: object) -> None:
-        if isinstance(entry, h5py.Dataset) and name.startswith("layers/"):
-            arrays[name.removeprefix("layers/")] = np.asarray(entry)
+    def note(name: str, entry: object) -> None:
+        wanted = name.startswith("layers/") and "seed_generator" not in name
+        if isinstance(entry, h5py.Dataset) and wanted:
+            found[name.removeprefix("layers/")] = entry
 
-    with h5py.File(path, "r") as file:
-        file.visititems(keep)
+    try:
+        with h5py.File(file, "r") as content:
+            content.visititems(note)
+            if any(entry.external or entry.is_virtual for entry in found.values()):
+                raise InvalidModel(f"{path} is refused: its weights are in other files")
+            check_declared(sum(entry.size * 4 for entry in found.values()), path)
+            for name, entry in found.items():
+                arrays[name] = np.asarray(entry, np.float32)
+    except (OSError, RuntimeError, KeyError, MemoryError, TypeError, ValueError) as error:
+        raise InvalidModel(f"{path} is not a readable HDF5 file: {error}") from error
     return arrays
 
 
@@ -91,7 +127,7 @@ def _attention(arrays: Arrays) -> list[list[np.ndarray]]:
     ]
 
 
-def _in_model_order(arrays: Arrays) -> list[np.ndarray]:
+def in_model_order(arrays: Arrays) -> list[np.ndarray]:
     """Returns the example's variables in the order of ``CCT.weights``, what is missing left out."""
     norms = _group(arrays, "layer_normalization")
     dense = _group({k: v for k, v in arrays.items() if k.startswith("dense")}, "dense")

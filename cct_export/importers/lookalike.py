@@ -4,6 +4,7 @@ Such a model is made of its author's classes. Its weights tell the architecture,
 whether it computes what a CCT of this package computes with them.
 """
 
+from dataclasses import replace
 from itertools import takewhile
 
 import keras
@@ -12,7 +13,7 @@ import numpy as np
 from cct_export.data.dataset import ImageShape
 from cct_export.model.cct import CCT
 from cct_export.model.checkpoint import image_shape
-from cct_export.specs import ModelSpec
+from cct_export.specs import GELUS, ModelSpec
 
 # Of the largest logit. Rounding is some 1e-6; another epsilon in a norm or another GELU are more.
 TOLERANCE = 1e-5
@@ -27,20 +28,33 @@ def recognize(model: keras.Model) -> CCT | None:
         model: an image classifier of any classes, built.
     """
     weights = model.get_weights()
+    images = probes(image_shape(model))
     try:
-        twin = CCT(_spec([weight.shape for weight in weights], image_shape(model), model.name))
-        twin.set_weights(weights)
+        spec = spec_of([weight.shape for weight in weights], image_shape(model), model.name)
+        twins = [_twin(replace(spec, gelu=gelu), weights) for gelu in GELUS]
     except ValueError:
         return None
-    images = _images(image_shape(model))
-    wanted, found = (_logits(either, images) for either in (model, twin))
+    wanted = logits(model, images)
+    return next((twin for twin in twins if agrees(logits(twin, images), wanted)), None)
+
+
+def _twin(spec: ModelSpec, weights: list[np.ndarray]) -> CCT:
+    twin = CCT(spec)
+    twin.set_weights(weights)
+    return twin
+
+
+def agrees(found: np.ndarray, wanted: np.ndarray) -> bool:
+    """Tells whether two arrays of logits differ by float32's rounding alone."""
     scale = max(1.0, float(np.abs(wanted).max()))
-    same = wanted.shape == found.shape and np.abs(wanted - found).max() <= TOLERANCE * scale
-    return twin if same else None
+    return found.shape == wanted.shape and bool(np.abs(wanted - found).max() <= TOLERANCE * scale)
 
 
-def _images(shape: ImageShape) -> np.ndarray:
-    """Returns pixels from flat to wild: an epsilon shows where there is little to normalize."""
+def probes(shape: ImageShape) -> np.ndarray:
+    """Returns eight images from flat to wild, float32 0–255.
+
+    Another epsilon shows where there is little to normalize.
+    """
     random = np.random.default_rng(0)
     contrasts = [0, 0, 1, 4, 16, 64, 255, 255]
     brightness = [0, 255, 3, 128, 200, 90, 0, 0]
@@ -50,7 +64,8 @@ def _images(shape: ImageShape) -> np.ndarray:
     return images
 
 
-def _logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
+def logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Returns the model's logits of ``images``, as many at once as it takes."""
     size = model.inputs[0].shape[0] or len(images)
     parts = [
         keras.ops.convert_to_numpy(model(images[start : start + size], training=False))
@@ -59,7 +74,7 @@ def _logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _spec(shapes: list[tuple[int, ...]], image: ImageShape, name: str) -> ModelSpec:
+def spec_of(shapes: list[tuple[int, ...]], image: ImageShape, name: str) -> ModelSpec:
     """Returns the architecture whose weights would have these shapes, in this order.
 
     Raises:

@@ -1,16 +1,21 @@
 """What a user may write where a command takes a MODEL."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from cct_export.errors import InvalidModel
+from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.files import sha256
-from cct_export.importers import keras_io
+from cct_export.importers import hub, keras_io, keras_io_archive, paper, saved_model, state_dict
+from cct_export.importers.foreign import Foreign
 from cct_export.model import checkpoint, presets
+from cct_export.model.adapting import adapted
+from cct_export.model.cct import CCT
+from cct_export.specs import ImportSpec
 from cct_export.training.run import RunDirectory
 
 
@@ -46,40 +51,112 @@ def in_memory(model: keras.Model) -> LoadedModel:
     return LoadedModel(model, model.name, digest.hexdigest())
 
 
+def _keras_file(path: Path, options: ImportSpec) -> Foreign:
+    """Reads a ``.keras`` file of this package, of Keras' own layers, or of the keras.io example."""
+    if keras_io_archive.is_example(path):
+        return keras_io_archive.load(path, options)
+    model = checkpoint.load(path)
+    return Foreign(model, ".keras file", len(model.weights), model.count_params())
+
+
+def _of_suffix(*suffixes: str) -> Callable[[Path], bool]:
+    return lambda path: path.name.endswith(suffixes) and not path.is_dir()
+
+
+# What a path may be, and what reads it; the first that accepts it does.
+READERS: tuple[tuple[Callable[[Path], bool], Callable[[Path, ImportSpec], Foreign]], ...] = (
+    (lambda path: (path / saved_model.FILE).is_file(), saved_model.load),
+    (_of_suffix(".weights.h5"), keras_io.load),
+    (_of_suffix(".keras"), _keras_file),
+    (_of_suffix(*state_dict.SAFETENSORS, *state_dict.PICKLES), paper.load),
+)
+
+
+def load_foreign(source: str, options: ImportSpec) -> tuple[Foreign, str]:
+    """Loads a model of any kind, and changes what ``options`` say.
+
+    Args:
+        source: see ``load_model``.
+        options: what the model shall be.
+
+    Returns:
+        The model with an account of it, and the checksum of the file that holds the weights.
+
+    Raises:
+        InvalidModel: nothing there, not readable, unsafe, or another architecture.
+        InvalidRequest: the model cannot be changed as the options say.
+        MissingDependency: a library that reads such a file is not installed.
+    """
+    path, _, _ = _located(source)
+    found, checksum = _read(path, source, options)
+    return _finished(found, options, source), checksum
+
+
+def _read(path: Path, source: str, options: ImportSpec) -> tuple[Foreign, str]:
+    for accepts, load in READERS:
+        if accepts(path):
+            return load(path, options), _checksum(path)
+    if path.exists():
+        raise InvalidModel(
+            f"{source} is no model this tool reads: it takes .keras, .weights.h5, a run directory, "
+            "the name of a preset, a PyTorch state dict (.pth, .safetensors) or a SavedModel"
+        )
+    raise InvalidModel(f"no such model file: {source}")
+
+
+def _finished(found: Foreign, options: ImportSpec, source: str) -> Foreign:
+    """Returns ``found`` changed as asked, when it gives finite logits."""
+    model = found.model
+    changes = (options.image_size, options.classes, options.normalize, options.labels)
+    if any(changes) and not isinstance(model, CCT):
+        raise InvalidRequest(f"{source} is no CCT: nothing of it can be changed")
+    if any(changes):
+        model, notes = adapted(model, *changes)
+        found = replace(found, model=model, notes=(*found.notes, *notes))
+    return found
+
+
+def _checksum(path: Path) -> str:
+    """Returns the SHA-256 of a file, of a SavedModel that of its graph and its weights."""
+    if path.is_file():
+        return sha256(path)
+    files = sorted([path / saved_model.FILE, *(path / "variables").glob("variables.*")])
+    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
+
+
 def load_model(source: str) -> LoadedModel:
     """Loads a MODEL.
 
     Args:
-        source: a preset with shipped weights, a ``.keras`` file, a run directory, or a
-            ``.weights.h5`` of the keras.io example.
+        source: a preset with shipped weights, a run directory, a file or folder that one of
+            ``READERS`` takes, or a repository of the Hub.
 
     Raises:
         InvalidModel: nothing there, not readable, unsafe, or no image classifier.
+        MissingDependency: a library that reads such a file is not installed.
     """
+    path, data, calibration = _located(source)
+    found, checksum = _read(path, source, ImportSpec())
+    return LoadedModel(found.model, source, checksum, data, calibration)
+
+
+def _located(source: str) -> tuple[Path, str | None, Path | None]:
+    """Returns the file or folder of weights, what they were trained on, and their record."""
     path = Path(source).expanduser()
-    data, calibration = None, None
     if source in presets.PRESETS:  # a folder of that name is ./NAME
         path = presets.shipped_checkpoint(source)
-        calibration = path.with_suffix(".calibration.npz")
-    elif not source:
+        return path, None, path.with_suffix(".calibration.npz")
+    if not source:
         raise InvalidModel("the name of the model is empty")
-    elif path.is_dir():
+    if hub.is_id(source):
+        return hub.fetch(source), None, None
+    if path.is_dir() and not (path / saved_model.FILE).is_file():
         run = RunDirectory(path)
         data = run.record()["train"]["data"]
-        path, calibration = run.best_file, run.calibration_file
-        if not path.is_file():
-            raise InvalidModel(f"{source} holds no finished epoch yet: no {path.name} in it")
-    elif not path.suffix and not path.exists() and path.name == source:
+        if not run.best_file.is_file():
+            name = run.best_file.name
+            raise InvalidModel(f"{source} holds no finished epoch yet: no {name} in it")
+        return run.best_file, data, run.calibration_file
+    if not path.suffix and not path.exists() and path.name == source:
         path = presets.shipped_checkpoint(source)
-    if path.name.endswith(".weights.h5"):
-        model: keras.Model = keras_io.load(path)
-    elif path.suffix == ".keras":
-        model = checkpoint.load(path)
-    elif path.exists():
-        raise InvalidModel(
-            f"{source} is no model this tool reads: it takes .keras, .weights.h5, "
-            "a run directory or the name of a preset"
-        )
-    else:
-        raise InvalidModel(f"no such model file: {source}")
-    return LoadedModel(model, source, sha256(path), data, calibration)
+    return path, None, None

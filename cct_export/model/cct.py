@@ -1,5 +1,6 @@
 """The Compact Convolutional Transformer as a Keras model."""
 
+import functools
 from typing import Any
 
 import keras
@@ -13,7 +14,18 @@ from cct_export.model.layers import (
     SequencePooling,
     TransformerBlock,
 )
+from cct_export.model.paper import PaperBlock
 from cct_export.specs import ModelSpec
+
+
+def _rescaling(spec: ModelSpec) -> tuple[Any, Any]:
+    """Returns what pixels are multiplied with, and what is added then."""
+    if not (spec.mean or spec.std):
+        return 1 / 255, 0.0
+    mean = spec.mean or (0.0,) * spec.channels
+    std = spec.std or (1.0,) * spec.channels
+    scales = [1 / (255 * deviation) for deviation in std]
+    return scales, [-m / deviation for m, deviation in zip(mean, std, strict=True)]
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -33,19 +45,25 @@ class CCT(keras.Model):
             spec = ModelSpec(**spec)
         size = spec.image_size
         image = layers.Input((size, size, spec.channels), name="image")
-        x = layers.Rescaling(1 / 255, name="rescaling")(image)
+        x = layers.Rescaling(*_rescaling(spec), name="rescaling")(image)
         x = layers.RandomCrop(size, size, name="random_crop")(x)
         x = layers.RandomFlip("horizontal", name="random_flip")(x)
-        x = ConvTokenizer(spec.filters, spec.kernel, name="tokenizer")(x)
-        if spec.positional == "learnable":
-            x = PositionEmbedding(name="position_embedding")(x)
+        x = ConvTokenizer(
+            spec.filters, spec.kernel, spec.stride, spec.padding, spec.block, name="tokenizer"
+        )(x)
+        if spec.positional != "none":
+            x = PositionEmbedding(spec.positional, name="position_embedding")(x)
+        block: Any = PaperBlock
+        if spec.block == "keras":
+            block = functools.partial(TransformerBlock, gelu=spec.gelu)
         for index in range(spec.layers):
-            x = TransformerBlock(
+            x = block(
                 spec.heads,
                 spec.head_dim,
                 spec.mlp_units,
                 dropout=spec.dropout,
                 stochastic_depth=spec.stochastic_depth * index / max(1, spec.layers - 1),
+                stochastic_depth_mode=spec.stochastic_depth_mode,
                 name=f"block_{index}",
             )(x)
         x = layers.LayerNormalization(epsilon=NORM_EPSILON, name="norm")(x)

@@ -10,6 +10,7 @@ from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidModel
 from cct_export.files import replacing
 from cct_export.model.cct import CCT
+from cct_export.model.untrusted import check_archive
 
 
 def save(model: keras.Model, path: Path) -> None:
@@ -37,6 +38,7 @@ def load(path: Path) -> keras.Model:
         raise InvalidModel(f"no such model file: {path}")
     if not zipfile.is_zipfile(path):
         raise InvalidModel(f"{path} is not a .keras file, or it is truncated: save the model again")
+    check_archive(path)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     # Keras raises whatever its layers raise: every kind means that this file cannot be used.

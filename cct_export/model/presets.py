@@ -1,16 +1,64 @@
 """Named architectures, and the weights that ship with the package."""
 
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 from cct_export.errors import InvalidModel
 from cct_export.specs import ModelSpec
 
+# Means and deviations of the training images, which the paper's code subtracts and divides by.
+CIFAR = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+CIFAR100 = ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# Layers of the transformer: width, heads, and how many times as wide the MLP is.
+_SIZES = {2: (128, 2, 1), 4: (128, 2, 1), 6: (256, 4, 2), 7: (256, 4, 2), 14: (384, 6, 3)}
+
+
+def _paper(layers: int, kernel: int, convolutions: int, size: int, classes: int) -> ModelSpec:
+    """Returns a model of the paper, CCT-layers/kernel×convolutions, with learnable positions."""
+    width, heads, ratio = _SIZES[layers]
+    mean, std = IMAGENET if size > 32 else CIFAR
+    return ModelSpec(
+        name=f"cct_{layers}_{kernel}x{convolutions}_{size}",
+        image_size=size,
+        classes=classes,
+        filters=(*(64,) * (convolutions - 1), width),
+        kernel=kernel,
+        stride=max(1, kernel // 2 - 1),
+        padding=max(1, kernel // 2),
+        block="paper",
+        layers=layers,
+        heads=heads,
+        head_dim=width // heads,
+        mlp_units=(ratio * width, width),
+        mean=mean,
+        std=std,
+    )
+
+
+def _variants(spec: ModelSpec) -> list[ModelSpec]:
+    """Returns a model of the paper, its twin with fixed positions, and both for CIFAR-100."""
+    found = [spec, replace(spec, name=f"{spec.name}_sine", positional="sine")]
+    if spec.image_size == 32:
+        mean, std = CIFAR100
+        found += [
+            replace(one, name=f"{one.name}_c100", classes=100, mean=mean, std=std) for one in found
+        ]
+    return found
+
+
+_SMALL = ((2, 3, 2), (4, 3, 2), (6, 3, 1), (6, 3, 2), (7, 3, 1), (7, 3, 2))
+# The authors' CCT-7/7×2 is for Oxford's 102 flowers, the larger ones for ImageNet.
+_LARGE = ((7, 7, 2, 224, 102), (14, 7, 2, 224, 1000), (14, 7, 2, 384, 1000))
+
 PRESETS = {
     spec.name: spec
     for spec in (
         # The keras.io example "Compact Convolutional Transformers": 416,331 parameters.
         ModelSpec(name="cct_keras_io"),
+        *(spec for sizes in _SMALL for spec in _variants(_paper(*sizes, 32, 10))),
+        *(spec for sizes in _LARGE for spec in _variants(_paper(*sizes))),
     )
 }
 
@@ -24,8 +72,10 @@ def preset(name: str) -> ModelSpec:
     try:
         return PRESETS[name]
     except KeyError:
+        known = (one for one in PRESETS if not one.endswith(("_sine", "_c100")))
         raise InvalidModel(
-            f"no preset is called {name!r}: there is {', '.join(sorted(PRESETS))}"
+            f"no preset is called {name!r}: there is {', '.join(known)}; of the paper's also with "
+            "_sine, _c100 (those of 32 pixels) or both behind"
         ) from None
 
 

@@ -21,8 +21,11 @@ from cct_export.graph.steps import Array, Conv, Dense, Step
 
 BINS = 2048
 BATCH = 25
-# Rows of a step's input that one image gives at most; the rest is left out, evenly.
+# Values of a tensor, and rows of a step's input, that one image gives at most; the rest is left
+# out, evenly. A wide step's rows cost more and are fewer.
+MOST_VALUES = 2**16
 MOST_ROWS = 1024
+_USUAL_INPUTS = 1152
 # What a tensor holds for one image of random pixels tells whether a record fits a plan.
 _PROBE_TOLERANCE = 1e-4
 
@@ -107,7 +110,7 @@ def gather(plan: Plan, images: Images, origin: str) -> Statistics:
 
     def count(name: str, x: Array) -> None:
         distribution = statistics.distributions[name]
-        distribution.counts += np.histogram(x, BINS, (distribution.low, distribution.high))[0]
+        distribution.counts += _counted(x, distribution.low, distribution.high)
         for step in plan.readers(name):
             if isinstance(step, Conv | Dense):
                 rows = rows_of(step, x)
@@ -144,8 +147,20 @@ def rows_of(step: Step, x: Array) -> Array:
         rows = seen.reshape(-1, np.prod(seen.shape[3:]))
     else:
         rows = x.reshape(-1, x.shape[-1])
-    stride = -(-len(rows) // (MOST_ROWS * len(x)))
+    share = min(1.0, (_USUAL_INPUTS / rows.shape[1]) ** 2)
+    stride = math.ceil(len(rows) / (MOST_ROWS * share * len(x)))
     return rows[::stride]
+
+
+def _counted(x: Array, low: float, high: float) -> NDArray[np.int64]:
+    """Returns the histogram of some values: all of a small tensor, else a random part."""
+    values = x.reshape(-1)
+    most = MOST_VALUES * len(x)
+    if len(values) > most:
+        # Equal steps would see some channels only.
+        values = np.random.default_rng(len(values)).choice(values, most)
+    counts: NDArray[np.int64] = np.histogram(values, BINS, (low, high))[0]
+    return counts
 
 
 def probe(plan: Plan) -> dict[str, tuple[float, float]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cct_export.results import ParityReport, Prediction
+from cct_export.results import Imported, ParityReport, Prediction
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,25 @@ def _tuning(found: dict[str, Any]) -> None:
             _number(one["sqnr_db"], ".1f"),
             one["why_not"] or "taken",
         )
+
+
+def imported(found: Imported) -> None:
+    """Says what was read, that nothing of it is left over, and what became of it."""
+    height, width, channels = found.image_shape
+    log.info("%s: %s", found.source, found.kind)
+    for note in found.notes:
+        log.info("%s", note)
+    if found.difference is not None:
+        log.info(
+            "logits differ by %.1e from the source's own on %d images",
+            found.difference,
+            found.images,
+        )
+    click.echo(
+        f"{found.path}: {found.name}, {found.tensors} tensors, {found.parameters:,} parameters, "
+        f"all used; {height}×{width}×{channels} → {found.classes} classes, "
+        f"{found.size_bytes:,} bytes"
+    )
 
 
 def parity(report: ParityReport) -> None:

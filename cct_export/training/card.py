@@ -4,6 +4,8 @@ import shlex
 from typing import Any
 
 from cct_export.files import write_text
+from cct_export.model.presets import PRESETS
+from cct_export.specs import ModelSpec, TrainSpec
 from cct_export.training.run import History, RunDirectory
 
 _FRONT = """---
@@ -48,14 +50,15 @@ def write(run: RunDirectory, history: History) -> None:
         "| | |",
         "|---|---|",
         "| optimizer | AdamW |",
-        *(f"| {key.replace('_', ' ')} | {value} |" for key, value in train.items()),
+        *_rows({key: value for key, value in train.items() if key != "freeze"}),
+        *_start_rows(record),
         "| augmentation | horizontal flip |",
         *_architecture_rows(model),
         "",
         "## Made by",
         "",
         "```",
-        command(model, train),
+        command(model, train, record.get("start")),
         "```",
         "",
         f"Environment: {environment}.",
@@ -70,12 +73,52 @@ def write(run: RunDirectory, history: History) -> None:
 
 
 def _architecture_rows(model: dict[str, Any]) -> list[str]:
-    keys = ("filters", "layers", "heads", "head_dim", "mlp_units", "dropout", "stochastic_depth")
-    return [f"| {key.replace('_', ' ')} | {model[key]} |" for key in keys]
+    keys = (
+        "block", "filters", "layers", "heads", "head_dim", "mlp_units", "positional", "dropout",
+        "stochastic_depth", "stochastic_depth_mode",
+    )  # fmt: skip
+    return _rows({key: model[key] for key in keys})
 
 
-def command(model: dict[str, Any], train: dict[str, Any]) -> str:
-    """Returns the command line that repeats a run."""
-    options = {"model": model["name"]} | {k: train[k] for k in ("data", "epochs", "batch", "seed")}
-    words = (word for key, value in options.items() for word in (f"--{key}", str(value)))
+def _rows(fields: dict[str, Any]) -> list[str]:
+    return [f"| {key.replace('_', ' ')} | {value} |" for key, value in fields.items()]
+
+
+def _start_rows(record: dict[str, Any]) -> list[str]:
+    """Returns what was fine-tuned, and what of it is as it was."""
+    start, frozen = record.get("start"), record["train"].get("freeze")
+    said = {"frozen": ", ".join(frozen)} if frozen else {}
+    if start is not None:
+        said["fine-tuned from"] = f"{start['source']} (sha256 {start['sha256'][:12]})"
+    return _rows(said)
+
+
+def command(
+    model: dict[str, Any], train: dict[str, Any], start: dict[str, Any] | None = None
+) -> str:
+    """Returns the command line that repeats a run.
+
+    Args:
+        model: a ``ModelSpec`` as plain JSON types.
+        train: a ``TrainSpec`` as plain JSON types.
+        start: where its weights were from, see ``RunDirectory.begin``.
+    """
+    options = {"from": start["source"]} if start is not None else {"model": model["name"]}
+    usual = TrainSpec("").to_dict()
+    named = PRESETS.get(model["name"])
+    # What the checkpoint was for is not in the record: said again, it does no harm.
+    if start is not None or (named is not None and named.image_size != model["image_size"]):
+        options["image_size"] = model["image_size"]
+    if start is not None or model["stochastic_depth_mode"] != ModelSpec.stochastic_depth_mode:
+        options["stochastic_depth_mode"] = model["stochastic_depth_mode"]
+    options |= {key: train[key] for key in ("data", "epochs", "batch", "seed")}
+    rare = ("learning_rate", "weight_decay")
+    options |= {key: train[key] for key in rare if train[key] != usual[key]}
+    if train.get("freeze"):
+        options["freeze"] = ",".join(train["freeze"])
+    words = (
+        word
+        for key, value in options.items()
+        for word in (f"--{key.replace('_', '-')}", str(value))
+    )
     return shlex.join(["cct-export", "train", *words])

@@ -1,5 +1,7 @@
 """Training a CCT so that a killed run, resumed, ends where an unbroken one does."""
 
+import logging
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -11,14 +13,17 @@ import numpy as np
 
 from cct_export import data
 from cct_export.data.dataset import Dataset, Split
-from cct_export.errors import InvalidData
+from cct_export.errors import InvalidData, InvalidRequest
 from cct_export.machine import versions
 from cct_export.model import checkpoint
 from cct_export.model.cct import CCT
 from cct_export.specs import ModelSpec, TrainSpec
-from cct_export.training import card, curves
+from cct_export.training import card, curves, transfer
 from cct_export.training.batches import Batches
 from cct_export.training.run import History, RunDirectory
+from cct_export.training.transfer import Start
+
+log = logging.getLogger(__name__)
 
 # Called with the epoch (from 1), the step (from 1; 0 when the epoch is over), the steps of an
 # epoch, and the metrics so far.
@@ -88,7 +93,12 @@ class _Report(keras.callbacks.Callback):
 
 
 def train(
-    spec: ModelSpec, recipe: TrainSpec, folder: Path, resume: bool, progress: Progress
+    spec: ModelSpec,
+    recipe: TrainSpec,
+    folder: Path,
+    resume: bool,
+    progress: Progress,
+    start: Start | None = None,
 ) -> Trained:
     """Trains a CCT by ``recipe`` into the run directory ``folder``.
 
@@ -98,27 +108,29 @@ def train(
         folder: the run directory, made if missing.
         resume: go on from the last finished epoch of a run in ``folder``.
         progress: called after every step and at the end of every epoch, see ``Progress``.
+        start: the model whose weights to begin with; it differs from ``spec`` in image size,
+            classes and what training alone knows. None for random weights.
 
     Returns:
         Where the best weights are and their accuracy on the test split.
 
     Raises:
         InvalidData: the data cannot be used.
+        InvalidRequest: the recipe cannot be followed.
         CCTExportError: the folder holds another run.
         OutputError: the folder cannot be written.
     """
-    if recipe.epochs < 1 or recipe.batch < 1:
-        raise InvalidData(f"epochs ({recipe.epochs}) and batch ({recipe.batch}) must be at least 1")
+    _check(recipe)
     dataset = data.read(recipe.data, (spec.image_size, spec.image_size, spec.channels))
     spec = replace(spec, classes=len(dataset.classes), labels=dataset.classes)
     if spec.classes < 2:
         raise InvalidData(f"{recipe.data} has one class only: a classifier needs two or more")
     held_out, kept = _holdout(dataset.train, recipe)
+    transfer.check_frozen(recipe.freeze, spec, start)
     run = RunDirectory(folder)
-    run.begin(spec, recipe, resume)
+    run.begin(spec, recipe, resume, None if start is None else start.to_dict())
 
-    keras.utils.set_random_seed(recipe.seed)
-    model = CCT(spec)
+    model = _model(spec, recipe, start)
     keeping = checkpoint.without_optimizer(model)
     _compile(model, recipe)
     history = run.load_state(model)
@@ -132,6 +144,28 @@ def train(
         verbose=0,
     )
     return _conclude(run, spec, recipe, dataset, history)
+
+
+def _model(spec: ModelSpec, recipe: TrainSpec, start: Start | None) -> CCT:
+    """Returns the model before its first step."""
+    keras.utils.set_random_seed(recipe.seed)
+    model = CCT(spec)
+    if start is not None:
+        for change in transfer.take_over(start.model, model):
+            log.info("%s: %s", start.source, change)
+        transfer.freeze(model, recipe.freeze)
+    return model
+
+
+def _check(recipe: TrainSpec) -> None:
+    if recipe.epochs < 1 or recipe.batch < 1:
+        raise InvalidData(f"epochs ({recipe.epochs}) and batch ({recipe.batch}) must be at least 1")
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if not (math.isfinite(rate) and rate > 0 and math.isfinite(decay) and decay >= 0):
+        raise InvalidRequest(
+            f"a learning rate of {rate} with a weight decay of {decay} trains nothing: the first "
+            "must be above 0, the second 0 or more"
+        )
 
 
 def _compile(model: CCT, recipe: TrainSpec) -> None:

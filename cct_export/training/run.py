@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import zipfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,11 @@ from cct_export.files import replacing, write_text
 from cct_export.specs import ModelSpec, TrainSpec
 
 History = list[dict[str, float]]
+
+
+def _named(start: dict[str, Any] | None) -> str:
+    """Returns a start for people."""
+    return "random weights" if start is None else f"{start['source']} ({start['sha256'][:12]})"
 
 
 class RunDirectory:
@@ -40,30 +44,51 @@ class RunDirectory:
         self.calibration_file = path / "calibration.npz"
         self.card_file = path / "README.md"
 
-    def begin(self, model: ModelSpec, train: TrainSpec, resume: bool) -> None:
+    def begin(
+        self, model: ModelSpec, train: TrainSpec, resume: bool, start: dict[str, Any] | None = None
+    ) -> None:
         """Writes what is asked, or checks that it is what an earlier run here asked.
+
+        Args:
+            model: the architecture.
+            train: the recipe.
+            resume: go on with the run that is here.
+            start: ``source`` and ``sha256`` of the weights to begin with, None for random ones.
 
         Raises:
             CCTExportError: a run is here and ``resume`` is false, none is here and it is true, or
                 the two ask for different things (more epochs are welcome).
             OutputError: the folder cannot be written.
         """
-        asked = {"model": model.to_dict(), "train": asdict(train)}
+        asked = {"model": model.to_dict(), "train": train.to_dict()}
         if self.record_file.exists() and not resume:
             raise CCTExportError(
                 f"{self.path} already holds a run: add --resume to go on, or choose another folder"
             )
         if resume:
-            before = self.record()
-            for part, fields in asked.items():
-                for key, value in fields.items():
-                    more = key == "epochs" and value >= before[part].get(key, 0)
-                    if before[part].get(key) != value and not more:
-                        raise CCTExportError(
-                            f"{self.path} was begun with {part} {key} {before[part].get(key)!r}, "
-                            f"not {value!r}: resume with the same options"
-                        )
-        write_text(self.record_file, json.dumps(asked, indent=2) + "\n")
+            self._check_same(asked, start)
+        record = asked | ({} if start is None else {"start": start})
+        write_text(self.record_file, json.dumps(record, indent=2) + "\n")
+
+    def _check_same(self, asked: dict[str, dict[str, Any]], start: dict[str, Any] | None) -> None:
+        """Raises ``CCTExportError`` if the run that is here asked for something else."""
+        before = self.record()
+        began = before.get("start")
+        if (start or {}).get("sha256") != (began or {}).get("sha256"):
+            wanted, given = (_named(one) for one in (began, start))
+            raise CCTExportError(
+                f"{self.path} was begun from {wanted}, not from {given}: resume with that --from"
+            )
+        # What an older record lacks is what there was before it could be asked for.
+        usual = {"model": ModelSpec().to_dict(), "train": TrainSpec("").to_dict()}
+        for part, fields in asked.items():
+            for key, value in fields.items():
+                earlier = before[part].get(key, usual[part][key])
+                if earlier != value and not (key == "epochs" and value >= earlier):
+                    raise CCTExportError(
+                        f"{self.path} was begun with {part} {key} {earlier!r}, "
+                        f"not {value!r}: resume with the same options"
+                    )
 
     def record(self) -> dict[str, Any]:
         """Returns the content of ``run.json``.

@@ -12,7 +12,8 @@ from cct_export.commands import program
 
 HEAVY = {
     "numpy", "PIL", "plotly", "psutil", "tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx", 
-    "ai_edge_litert", "ai_edge_quantizer", "sklearn", "h5py", "matplotlib", "jax",
+    "ai_edge_litert", "ai_edge_quantizer", "sklearn", "h5py", "matplotlib", "jax", "torch",
+    "safetensors", "huggingface_hub",
 }  # fmt: skip
 GROUPS = {"device": ("remove", "setup")}
 COMMANDS = [
@@ -32,7 +33,7 @@ def _command(name, words):
 
 def test_the_commands_are_those_that_are_documented():
     assert COMMANDS == [
-        ("export", "bundle"), ("export", "doctor"), ("export", "inspect"),
+        ("export", "bundle"), ("export", "doctor"), ("export", "import"), ("export", "inspect"),
         ("export", "onnx"), ("export", "predict"),
         ("export", "quantize-report"), ("export", "tflite"), ("export", "train"),
         ("export", "verify"), ("bench", "check"), ("bench", "compare"),

@@ -55,7 +55,7 @@ def test_the_second_model_of_a_process_is_read_too(tmp_path):
     published_example()
     example = _randomised(published_example())
     example.save_weights(tmp_path / "x.weights.h5")
-    _assert_same(keras_io.load(tmp_path / "x.weights.h5"), example)
+    _assert_same(keras_io.load(tmp_path / "x.weights.h5").model, example)
 
 
 def _count_on(group, by):
@@ -76,13 +76,13 @@ def test_the_counters_in_the_names_do_not_matter(tmp_path, by):
         _count_on(file["layers/cct_tokenizer/conv_model/layers"], by)
         assert f"dense_{by + 4}" in file["layers"]
         assert f"layer_normalization_{by}" in file["layers"]
-    _assert_same(keras_io.load(tmp_path / "x.weights.h5"), example)
+    _assert_same(keras_io.load(tmp_path / "x.weights.h5").model, example)
 
 
 def test_another_number_of_classes_is_taken_from_the_file(tmp_path):
     example = _randomised(published_example(classes=100))
     example.save_weights(tmp_path / "x.weights.h5")
-    imported = keras_io.load(tmp_path / "x.weights.h5")
+    imported = keras_io.load(tmp_path / "x.weights.h5").model
     assert imported.output_shape == (None, 100)
     _assert_same(imported, example)
 

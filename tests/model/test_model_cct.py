@@ -5,6 +5,8 @@ import math
 import os
 import subprocess
 import sys
+import zipfile
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from cct_export.model import checkpoint, layers
 from cct_export.model.cct import CCT
-from cct_export.model.presets import PRESETS, preset
+from cct_export.model.presets import PRESETS, preset, shipped_checkpoint
 from cct_export.specs import ModelSpec
 
 
@@ -207,6 +209,64 @@ def test_any_small_architecture_builds_and_survives_a_round_trip(scratch, spec):
     assert np.array_equal(_logits(again, images), logits)
     tables = [w for w in model.weights if w.path.startswith("position_embedding")]
     assert len(tables) == (spec.positional == "learnable")
+
+
+PAPER_SPECS = st.builds(
+    lambda heads, head_dim, first, hidden, channels, normalized, **rest: ModelSpec(
+        block="paper",
+        heads=heads,
+        head_dim=head_dim,
+        filters=(*first, heads * head_dim),
+        mlp_units=(hidden, heads * head_dim),
+        channels=channels,
+        mean=(0.4, 0.5, 0.6)[:channels] if normalized else (),
+        std=(0.2, 0.3, 0.25)[:channels] if normalized else (),
+        **rest,
+    ),
+    heads=st.integers(1, 3),
+    head_dim=st.integers(1, 4),
+    first=st.lists(st.integers(1, 6), max_size=1),
+    hidden=st.integers(1, 6),
+    channels=st.sampled_from([1, 3]),
+    normalized=st.booleans(),
+    image_size=st.integers(8, 20),
+    classes=st.integers(2, 5),
+    kernel=st.sampled_from([3, 5, 7]),
+    stride=st.integers(1, 2),
+    padding=st.integers(2, 3),
+    layers=st.integers(0, 2),
+    positional=st.sampled_from(["learnable", "sine", "none"]),
+    stochastic_depth_mode=st.sampled_from(["sample", "sample-unscaled", "batch"]),
+)
+
+
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@given(spec=PAPER_SPECS)
+def test_any_small_architecture_of_the_paper_survives_a_round_trip(scratch, spec):
+    model = _randomised(CCT(spec))
+    images = _images(model, 2)
+    logits = _logits(model, images)
+    assert logits.shape == (2, spec.classes)
+    assert np.isfinite(logits).all()
+    checkpoint.save(model, scratch)
+    again = checkpoint.load(scratch)
+    assert again.spec == spec
+    assert [w.trainable for w in again.weights] == [w.trainable for w in model.weights]
+    assert np.array_equal(_logits(again, images), logits)
+
+
+def test_a_file_that_was_written_before_there_were_variants_still_is_the_same_model(tmp_path):
+    """The shipped file: what it does not say is as it was when it could not be said."""
+    path = shipped_checkpoint("cct_keras_io")
+    with zipfile.ZipFile(path) as archive:
+        said = json.loads(archive.read("config.json"))["config"]["spec"]
+    assert not said.keys() & {"stride", "padding", "block", "mean", "std", "stochastic_depth_mode"}
+    model = checkpoint.load(path)
+    assert model.spec == replace(preset("cct_keras_io"), labels=model.spec.labels)
+    images = _images(model, 4)
+    logits = _logits(model, images)
+    checkpoint.save(model, tmp_path / "again.keras")
+    assert np.array_equal(_logits(checkpoint.load(tmp_path / "again.keras"), images), logits)
 
 
 @settings(deadline=None, max_examples=60)

@@ -110,7 +110,7 @@ def test_the_position_embedding_adds_its_table():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"positional": "sine"}, "'learnable' or 'none', not 'sine'"),
+        ({"positional": "cosine"}, "'learnable' or 'sine' or 'none', not 'cosine'"),
         ({"labels": ("a", "b")}, "2 labels for 10 classes"),
         ({"mlp_units": (128, 64)}, r"\(64\) must equal the width \(128\)"),
         ({"filters": (64, 32)}, r"\(128\) must equal the width \(32\)"),

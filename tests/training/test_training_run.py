@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cct_export.errors import CCTExportError, InvalidData, InvalidModel, OutputError
+from cct_export.errors import CCTExportError, InvalidData, InvalidModel, InvalidRequest, OutputError
 from cct_export.model import checkpoint
 from cct_export.specs import ModelSpec, TrainSpec
 from cct_export.training.loop import train
@@ -89,7 +89,7 @@ def test_the_record_says_what_was_asked_and_reached(finished):
     record = run.record()
     assert record["train"] == {
         "data": data, "epochs": 2, "batch": 8, "learning_rate": 3e-3, "weight_decay": 1e-4,
-        "label_smoothing": 0.1, "validation": 0.1, "seed": 5,
+        "label_smoothing": 0.1, "validation": 0.1, "seed": 5, "freeze": [],
     }  # fmt: skip
     assert record["model"]["classes"] == 3
     assert record["model"]["labels"] == ["0", "1", "2"]
@@ -111,6 +111,7 @@ def test_the_command_in_the_card_asks_for_the_same_run(finished):
     assert words[:2] == ["cct-export", "train"]
     assert options == {
         "--model": "tiny", "--data": data, "--epochs": "2", "--batch": "8", "--seed": "5",
+        "--learning-rate": "0.003",
     }  # fmt: skip
 
 
@@ -189,6 +190,26 @@ def test_too_few_images_are_refused_and_nothing_is_made(tmp_path):
     data = _data(tmp_path / "d.npz", count=4)
     with pytest.raises(InvalidData, match="4 training images are too few to hold out 10%"):
         _train(tmp_path / "run", data)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_record_of_before_something_could_be_asked_for_is_resumed(finished, tmp_path):
+    run, _, data, _ = finished
+    record = run.record()
+    del record["train"]["freeze"], record["model"]["stochastic_depth_mode"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    for file in (run.state_file, run.best_file):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert _train(tmp_path, data, resume=True, seed=5, epochs=3).epochs == 3
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [{"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"weight_decay": -1.0}],
+)
+def test_a_rate_that_trains_nothing_is_refused_and_nothing_is_made(tmp_path, recipe):
+    with pytest.raises(InvalidRequest, match="trains nothing: the first must be above 0"):
+        _train(tmp_path / "run", _data(tmp_path / "d.npz"), **recipe)
     assert not (tmp_path / "run").exists()
 
 

@@ -36,7 +36,7 @@ def command(
 ) -> dict[str, Any]:
     """Export MODEL to TFLite and prove that the file gives its logits.
 
-    MODEL is a .keras file, a run directory, the .weights.h5 of the keras.io example, or a preset;
+    MODEL is a .keras file, a run directory, a preset, or anything that `cct-export import` takes;
     without it the shipped CIFAR-10 model.
     """
     options.start_keras("tensorflow")

@@ -28,7 +28,9 @@ def read(name: str, shape: ImageShape) -> Dataset:
     except ImportError:
         raise MissingDependency.of("scikit-learn", "data") from None
     if shape != NATIVE:
-        raise InvalidData(f"digits are {NATIVE}, the model takes {shape}")
+        raise InvalidData(
+            f"digits are {NATIVE}, the model takes {shape}: train one with --image-size 32"
+        )
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
     pixels = pixels.repeat(4, axis=1).repeat(4, axis=2)[..., np.newaxis].repeat(3, axis=3)

@@ -1,0 +1,119 @@
+"""What file to make of a model, and how its integers are chosen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# How ranges are chosen from the values of calibration images, see ``quantize.ranges``; ``best`` is
+# for each tensor the one with the least error of the logits.
+METHODS = ("min-max", "percentile", "entropy", "mse")
+BEST = "best"
+ROUNDINGS = ("learned", "nearest")
+# Instead of a scheme: the fastest on this machine that keeps the bounds.
+AUTO = "auto"
+# Processors that integers of ONNX files are chosen for.
+TARGETS = ("x86", "arm64")
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """What file to make of a model.
+
+    Attributes:
+        format: ``tflite`` or ``onnx``.
+        scheme: name of a quantization scheme.
+        io: type of the image input, ``float32``, ``uint8`` or ``int8`` (pixel minus 128); logits
+            are float32, those of integers only of the image's type.
+        dynamic_batch: any number of images at once, else one (ONNX only; TFLite is always one).
+        opset: ONNX operator set; None for the newest that the way of conversion is proven with.
+        no_fold: names of folds to leave out, see ``graph.fold``.
+        target: the processor that integers are chosen for, of ``TARGETS`` (ONNX only).
+    """
+
+    format: str
+    scheme: str = "none"
+    io: str = "float32"
+    dynamic_batch: bool = False
+    opset: int | None = None
+    no_fold: tuple[str, ...] = ()
+    target: str = "x86"
+
+
+@dataclass(frozen=True)
+class QuantScheme:
+    """A way to make a model smaller.
+
+    Activations are ``float``; ``static``, integers on a grid that calibration found, read and
+    made; ``static-inputs``, such integers read and floats made; or ``dynamic``, integers on a grid
+    found at run time read and floats made.
+
+    Attributes:
+        name: what ``--quantize`` says.
+        about: one line for people.
+        weights: stored type of the weights of dense layers and, down to int8, of convolutions.
+        convolution: how the activations of convolutions are stored.
+        dense: the same for dense layers.
+        scores: the same for products of queries and keys.
+        rest: the same for everything else, ``float`` or ``static``.
+        bits: of static activations.
+        rows: whether every row has a grid of its own at run time, else every tensor.
+    """
+
+    name: str
+    about: str
+    weights: str = "float32"
+    convolution: str = "float"
+    dense: str = "float"
+    scores: str = "float"
+    rest: str = "float"
+    bits: int = 8
+    rows: bool = True
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether ranges of activations are needed."""
+        modes = (self.convolution, self.dense, self.scores, self.rest)
+        return any(mode.startswith("static") for mode in modes)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether weights become integers."""
+        return self.weights.startswith("int")
+
+    @property
+    def integers_only(self) -> bool:
+        """Whether no operator computes in float."""
+        return self.rest == "static"
+
+
+@dataclass(frozen=True)
+class CalibrationSpec:
+    """How integers are chosen.
+
+    Attributes:
+        samples: training images to calibrate on.
+        methods: how the range of a tensor follows from its values, of ``METHODS``: one for all,
+            or by tensor.
+        rounding: of weights: ``learned`` on the calibration images, or ``nearest``.
+        floats: steps that compute in float whatever the scheme says.
+    """
+
+    samples: int = 200
+    methods: str | Mapping[str, str] = "mse"
+    rounding: str = "learned"
+    floats: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TuningSpec:
+    """What to find out before a file is written.
+
+    Attributes:
+        best_ranges: for each tensor the method of ``METHODS`` with the least error of the logits.
+        min_sqnr_db: signal to noise ratio of the logits at least; the worst steps go back to float
+            until it holds. None for what the scheme gives.
+        max_drop: points of top-1 accuracy that ``AUTO`` may lose at most, 0 to 100.
+    """
+
+    best_ranges: bool = False
+    min_sqnr_db: float | None = None
+    max_drop: float | None = None

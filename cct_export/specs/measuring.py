@@ -1,0 +1,106 @@
+"""What is measured, on what and for how long."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How often and how long an artifact is run.
+
+    Attributes:
+        warmup_s: seconds of untimed runs before the first timed one, in every repeat.
+        min_runs: timed runs at least, over all repeats.
+        min_s: seconds of timed runs at least, over all repeats.
+        repeats: times that everything is done again, in fresh processes.
+        agreement: relative spread of the repeats' headlines above which they do not agree.
+        headline: the percentile that stands for the latency.
+    """
+
+    warmup_s: float = 0.5
+    min_runs: int = 50
+    min_s: float = 1.0
+    repeats: int = 1
+    agreement: float = 0.05
+    headline: int = 50
+
+
+# quick follows TensorFlow Lite's benchmark_model, strict the single stream of MLPerf Mobile.
+PROFILES = {
+    "quick": Timing(),
+    "strict": Timing(min_runs=1024, min_s=60.0, repeats=5, headline=90),
+}
+
+
+@dataclass(frozen=True)
+class Delegation:
+    """What an engine is to hand its work to.
+
+    Attributes:
+        name: an entry of the engine's table, or the entry's word, a colon and a path; ``default``
+            for what the engine takes by itself.
+        options: of the delegate, as the engine takes them: names and values.
+        allow_fallback: whether operators that the delegate does not take may run elsewhere.
+    """
+
+    name: str = "default"
+    options: tuple[tuple[str, str], ...] = ()
+    allow_fallback: bool = False
+
+
+DEFAULT_DELEGATION = Delegation()
+
+
+@dataclass(frozen=True)
+class BenchSpec:
+    """On what an artifact is measured.
+
+    Attributes:
+        runtime: ``litert``, ``onnxruntime`` or ``keras``.
+        threads: threads the engine may use.
+        batch: images per run.
+        delegation: what the engine hands its work to.
+    """
+
+    runtime: str
+    threads: int = 1
+    batch: int = 1
+    delegation: Delegation = DEFAULT_DELEGATION
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "BenchSpec":
+        """Returns the spec of which ``dataclasses.asdict`` made ``fields``, JSON in between."""
+        wanted = dict(fields["delegation"])
+        wanted["options"] = tuple((name, value) for name, value in wanted["options"])
+        return cls(**fields | {"delegation": Delegation(**wanted)})
+
+
+@dataclass(frozen=True)
+class BenchJob:
+    """One artifact on one engine.
+
+    Attributes:
+        path: an artifact, or a MODEL for the engine ``keras``.
+        spec: engine, threads, batch and delegate.
+    """
+
+    path: Path
+    spec: BenchSpec
+
+
+@dataclass(frozen=True)
+class BenchPasses:
+    """What is measured beside latency and memory, each in a pass of its own.
+
+    Attributes:
+        accuracy_data: what ``--data`` says, None for no accuracy.
+        operators: runs that the time of each operator is the median of, 0 for none.
+        sustained_s: seconds of uninterrupted runs, 0 for none.
+        benchmark_binary: program that measures on a phone, None for none.
+    """
+
+    accuracy_data: str | None = None
+    operators: int = 0
+    sustained_s: float = 0.0
+    benchmark_binary: Path | None = None

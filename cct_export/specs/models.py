@@ -1,0 +1,187 @@
+"""What model: its architecture, where it is from, how it is trained."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# The preset that commands use where no MODEL is given.
+DEFAULT_MODEL = "cct_keras_io"
+BLOCKS = ("keras", "paper")
+GELUS = ("tanh", "exact")
+# What the paper's code normalizes with, by the images that a model was trained on.
+NORMALIZATIONS = ("cifar10", "cifar100", "imagenet", "none")
+POSITIONALS = ("learnable", "sine", "none")
+# Each sample by itself with the kept ones scaled up, the same without scaling, or the whole batch.
+STOCHASTIC_DEPTHS = ("sample", "sample-unscaled", "batch")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Architecture of a Compact Convolutional Transformer (arXiv:2104.05704).
+
+    Attributes:
+        name: preset name, or any name of the user's.
+        image_size: height and width of the input in pixels.
+        channels: channels of the input.
+        classes: number of logits.
+        filters: output channels of each tokenizer convolution; the last is the width of the
+            transformer.
+        kernel: size of the tokenizer's convolutions.
+        stride: of the tokenizer's convolutions.
+        padding: zeros around the input of each of them.
+        block: ``keras`` for the transformer of the keras.io example, ``paper`` for that of the
+            authors: where the normalizations stand, which GELU, which layers have a bias, and what
+            lies around the tokenizer's pools. See ``model.layers``.
+        layers: number of transformer blocks.
+        heads: attention heads per block.
+        head_dim: width of one head's query and key.
+        mlp_units: widths of the dense layers of a block's MLP; the last is the width of the
+            transformer.
+        gelu: of the keras block, ``tanh`` for the approximation that the example has in Keras 3,
+            ``exact`` for the error function that it had in Keras 2; the paper's is exact.
+        positional: position embedding, ``learnable``, ``sine`` or ``none``.
+        mean: of each channel, subtracted after the pixels were divided by 255; empty for 0.
+        std: of each channel, divided by after that; empty for 1.
+        dropout: dropout rate while training, 0 to 1: in attention and MLP, of the paper's block in
+            attention alone.
+        stochastic_depth: rate at which the last block is dropped while training, 0 to below 1;
+            earlier blocks linearly less, the first never.
+        stochastic_depth_mode: what is dropped at once, see ``STOCHASTIC_DEPTHS``.
+        labels: names of the classes, in the order of the logits; empty if not known.
+    """
+
+    name: str = "cct"
+    image_size: int = 32
+    channels: int = 3
+    classes: int = 10
+    filters: tuple[int, ...] = (64, 128)
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 0
+    block: str = "keras"
+    layers: int = 2
+    heads: int = 2
+    head_dim: int = 128
+    mlp_units: tuple[int, ...] = (128, 128)
+    gelu: str = "tanh"
+    positional: str = "learnable"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    dropout: float = 0.1
+    stochastic_depth: float = 0.1
+    stochastic_depth_mode: str = "sample"
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # JSON has no tuples: a spec read back from a file must equal the one that was written.
+        for field in ("filters", "mlp_units", "labels", "mean", "std"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        if not (self.filters and self.mlp_units):
+            raise ValueError("filters and mlp_units must name one width at least")
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout must be 0 to 1, not {self.dropout}")
+        if not 0 <= self.stochastic_depth < 1:
+            raise ValueError(f"stochastic_depth must be 0 to below 1, not {self.stochastic_depth}")
+        for name, known in (
+            ("positional", POSITIONALS),
+            ("block", BLOCKS),
+            ("gelu", GELUS),
+            ("stochastic_depth_mode", STOCHASTIC_DEPTHS),
+        ):
+            if getattr(self, name) not in known:
+                said = " or ".join(map(repr, known))
+                raise ValueError(f"{name} must be {said}, not {getattr(self, name)!r}")
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) not in (0, self.channels):
+                raise ValueError(f"{name} must name a value for each of {self.channels} channels")
+        if not all(value > 0 for value in self.std):
+            raise ValueError(f"std must be above 0, not {self.std}")
+        if self.block == "paper" and self.heads * self.head_dim != self.width:
+            raise ValueError(
+                f"heads of the paper's block share the width of {self.width} equally: "
+                f"{self.heads} of {self.head_dim} do not"
+            )
+        if self.labels and len(self.labels) != self.classes:
+            raise ValueError(f"{len(self.labels)} labels for {self.classes} classes")
+        if self.mlp_units[-1] != self.width:
+            raise ValueError(
+                f"the last of mlp_units ({self.mlp_units[-1]}) must equal the width ({self.width})"
+            )
+
+    @property
+    def width(self) -> int:
+        """Channels of every token."""
+        return self.filters[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain JSON types."""
+        fields = asdict(self)
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items()}
+
+
+@dataclass(frozen=True)
+class ImportSpec:
+    """What an imported model shall be that its file does not say, or says otherwise.
+
+    Attributes:
+        image_size: height and width in pixels; positions are interpolated to it. None leaves it.
+        classes: number of logits; where it differs from the file's, the classifier begins anew.
+        heads: attention heads per block, which no shape of the paper's tells; None for heads of 64
+            channels, as all of the paper's models have.
+        normalize: one of ``NORMALIZATIONS``; None for what the paper's code does for such a model.
+        gelu: one of ``GELUS``, where the file of a Keras model does not tell; None for the
+            approximation that the keras.io example has.
+        labels: names of the classes, in the order of the logits; empty if not known.
+    """
+
+    image_size: int | None = None
+    classes: int | None = None
+    heads: int | None = None
+    normalize: str | None = None
+    gelu: str | None = None
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, least in (("image_size", 8), ("classes", 2), ("heads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {least} or more, not {value}")
+        for name, known in (("normalize", NORMALIZATIONS), ("gelu", GELUS)):
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """A training run; the defaults are the recipe of the keras.io example.
+
+    Attributes:
+        data: what ``--data`` says.
+        epochs: passes over the training images.
+        batch: images per step.
+        learning_rate: of AdamW, constant.
+        weight_decay: of AdamW, decoupled.
+        label_smoothing: 0 to 1.
+        validation: fraction of the training images held out to choose the best epoch.
+        seed: of initial weights, order, augmentation, dropout and the held-out images.
+        freeze: parts whose weights stay as they are, see ``training.transfer.PARTS``; ``blocks:N``
+            are the first N blocks.
+    """
+
+    data: str
+    epochs: int = 30
+    batch: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.1
+    validation: float = 0.1
+    seed: int = 0
+    freeze: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # As of ModelSpec: JSON has no tuples.
+        object.__setattr__(self, "freeze", tuple(self.freeze))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain JSON types."""
+        return asdict(self) | {"freeze": list(self.freeze)}

@@ -1,0 +1,45 @@
+"""Virtual environments with one more library, which sees everything that is installed here."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PIP_S = 400
+CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
+
+
+def python_with(folder, *packages, module):
+    """Returns an interpreter that can import ``module``: this one, or one made in ``folder``.
+
+    Skips the test, with the reason, where it cannot be had.
+
+    Args:
+        folder: where the environment is made.
+        packages: what pip installs, in the versions of the project, without what they depend on.
+        module: what must then be importable.
+    """
+    if importlib.util.find_spec(module):
+        return sys.executable
+    python = folder / "bin" / "python"
+    _run(sys.executable, "-m", "venv", folder)
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _run(*pip, "--no-deps", "--constraint", CONSTRAINTS, *packages)
+    here = [path for path in sys.path if path.endswith("site-packages")]
+    (packages_folder,) = (folder / "lib").glob("python*/site-packages")
+    (packages_folder / "linked.pth").write_text("\n".join(here))
+    _run(python, "-c", f"import {module}")
+    return str(python)
+
+
+def _run(*command):
+    try:
+        done = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, timeout=PIP_S
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"{command[2]} took over {PIP_S} s")
+    if done.returncode:
+        pytest.skip(f"{command[2]} {command[-1]}: {' '.join(done.stderr.split())[-300:]}")

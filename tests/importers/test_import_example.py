@@ -1,0 +1,247 @@
+"""The keras.io example's own ``.keras`` files, and the archives that pretend to be models."""
+
+import json
+import shutil
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from published import published_example
+
+import cct_export
+from cct_export.errors import InvalidModel
+from cct_export.importers import load_foreign, load_model
+from cct_export.specs import ImportSpec
+
+IMAGES = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
+
+
+def _randomised(model):
+    random = np.random.default_rng(0)
+    model.set_weights([w + random.normal(0, 0.1, w.shape) for w in model.get_weights()])
+    return model
+
+
+def _logits(model):
+    return keras.ops.convert_to_numpy(model(IMAGES, training=False))
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory):
+    """A ``.keras`` file of the example's own classes, and its logits."""
+    path = tmp_path_factory.mktemp("example") / "example.keras"
+    model = _randomised(published_example())
+    model.save(path)
+    return path, _logits(model)
+
+
+@pytest.fixture
+def changed(example, tmp_path):
+    """Copies the example's file with its configuration and weights changed; returns the path."""
+
+    def make(edit=lambda config: None, weights=lambda file: None):
+        path = tmp_path / "m.keras"
+        with zipfile.ZipFile(example[0]) as old, zipfile.ZipFile(path, "w") as new:
+            for name in old.namelist():
+                content = old.read(name)
+                if name == "config.json":
+                    config = json.loads(content)
+                    edit(config["config"]["layers"])
+                    content = json.dumps(config).encode()
+                if name == "model.weights.h5":
+                    (tmp_path / "w.h5").write_bytes(content)
+                    with h5py.File(tmp_path / "w.h5", "a") as file:
+                        weights(file["layers"])
+                    content = (tmp_path / "w.h5").read_bytes()
+                    (tmp_path / "w.h5").unlink()
+                new.writestr(name, content)
+        return path
+
+    return make
+
+
+def test_a_file_of_the_examples_own_classes_gives_its_logits_without_them(example):
+    path, wanted = example
+    assert np.ptp(wanted, axis=0).min() > 1e-3
+    found, _ = load_foreign(str(path), ImportSpec())
+    np.testing.assert_allclose(_logits(found.model), wanted, rtol=1e-5, atol=1e-5)
+    assert (found.tensors, found.parameters) == (41, 416_331)
+    assert any("were not run" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"classes": 3, "blocks": 1}, {"heads": 1, "blocks": 3}, {"positional": False, "size": 21}],
+    ids=str,
+)
+def test_other_hyperparameters_are_taken_from_configuration_and_weights(tmp_path, changes):
+    model = _randomised(published_example(**changes))
+    model.save(tmp_path / "m.keras")
+    found = load_model(str(tmp_path / "m.keras")).model
+    images = IMAGES[:, : model.input_shape[1], : model.input_shape[2]]
+    wanted = model(images, training=False)
+    np.testing.assert_allclose(found(images, training=False), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_the_exact_gelu_is_taken_where_it_is_said(tmp_path):
+    model = _randomised(published_example(activation="gelu"))
+    model.save(tmp_path / "m.keras")
+    found, _ = load_foreign(str(tmp_path / "m.keras"), ImportSpec(gelu="exact"))
+    np.testing.assert_allclose(_logits(found.model), _logits(model), rtol=1e-5, atol=1e-5)
+    other, _ = load_foreign(str(tmp_path / "m.keras"), ImportSpec())
+    assert np.abs(_logits(other.model) - _logits(model)).max() > 1e-4
+
+
+def test_the_exact_gelu_survives_saving_folding_and_both_formats(tmp_path):
+    model = _randomised(published_example(activation="gelu"))
+    for format in ("tflite", "onnx"):
+        export = getattr(cct_export, f"export_{format}")
+        assert export(model, tmp_path / f"m.{format}", parity_samples=16).parity.passed
+    model.save(tmp_path / "theirs.keras")
+    cct_export.import_model(tmp_path / "theirs.keras", tmp_path / "ours.keras", gelu="exact")
+    ours = cct_export.load(tmp_path / "ours.keras").model
+    assert ours.spec.gelu == "exact"
+    np.testing.assert_allclose(_logits(ours), _logits(model), rtol=1e-5, atol=1e-5)
+
+
+def _layer(layers, name):
+    return next(layer for layer in layers if layer["name"] == name)
+
+
+def _other_epsilon(layers):
+    _layer(layers, "layer_normalization_1")["config"]["epsilon"] = 1e-6
+
+
+def _other_activation(layers):
+    # By its place: Keras counts the dense layers of a process.
+    dense = [layer for layer in layers if layer["class_name"] == "Dense"]
+    dense[1]["config"]["activation"] = "relu"
+
+
+def _other_scale(layers):
+    inner = _layer(layers, "data_augmentation")["config"]["layers"]
+    next(one for one in inner if one["class_name"] == "Rescaling")["config"]["scale"] = 1 / 127.5
+
+
+def _other_residual(layers):
+    text = json.dumps(_layer(layers, "add_2")["inbound_nodes"])
+    _layer(layers, "add_2")["inbound_nodes"] = json.loads(text.replace('"add_1"', '"add"'))
+
+
+def _norm_less(layers):
+    del layers[5]
+
+
+def _other_layer(layers):
+    layers.insert(4, {"class_name": "BatchNormalization", "name": "b", "config": {"name": "b"}})
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (_other_epsilon, "layer_normalization_1 computes otherwise"),
+        (_other_activation, r"dense_\d+ computes otherwise"),
+        (_other_scale, "rescaling.* computes otherwise"),
+        (_other_residual, "add_2 adds other layers"),
+        (_norm_less, "its layers follow another order"),
+        (_other_layer, "it has a layer BatchNormalization"),
+        (list.clear, "cannot be loaded"),
+    ],
+)
+def test_a_configuration_of_another_model_is_refused(changed, edit, reason):
+    with pytest.raises(InvalidModel, match=reason):
+        load_model(str(changed(edit)))
+
+
+def _remove(file):
+    del file["multi_head_attention/key_dense/vars/0"]
+
+
+def _add(file):
+    file["batch_normalization/vars/0"] = np.zeros(3, np.float32)
+
+
+def _nan(file):
+    file["dense_1/vars/0"][2, 3] = np.nan
+
+
+def _huge(file):
+    del file["dense_1/vars/0"]
+    file["dense_1/vars"].create_dataset("0", (10**6, 10**6), np.float32)
+
+
+def _elsewhere(file):
+    del file["dense_1/vars/0"]
+    outside = [("/etc/passwd", 0, 128 * 128 * 4)]
+    file["dense_1/vars"].create_dataset("0", (128, 128), np.float32, external=outside)
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (_remove, "does not hold the example's weights"),
+        (_add, r"left over: batch_normalization/vars/0"),
+        (_nan, r"1 of 16384 numbers of dense_1/vars/0 are not finite"),
+        (_huge, r"claims to hold 4,000,00"),
+        (_elsewhere, "its weights are in other files"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(changed, edit, reason):
+    path = changed(weights=edit)
+    with pytest.raises(InvalidModel, match=reason):
+        load_model(str(path))
+
+
+@pytest.mark.parametrize("edit", [_add, _nan, _huge, _elsewhere])
+def test_the_same_goes_for_a_file_of_weights_alone(changed, tmp_path, edit):
+    with zipfile.ZipFile(changed(weights=edit)) as archive:
+        (tmp_path / "m.weights.h5").write_bytes(archive.read("model.weights.h5"))
+    with pytest.raises(InvalidModel, match=r"left over|not finite|claims to hold|in other files"):
+        load_model(str(tmp_path / "m.weights.h5"))
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_an_archive_that_unpacks_to_far_more_than_it_is_is_refused(
+    example, digits_model, tmp_path, in_process, monkeypatch, ours
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(digits_model if ours else example[0], "bomb.keras")
+    with zipfile.ZipFile("bomb.keras", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("assets/zeros", bytes(1 << 28))
+    ended = in_process("export", "import", "bomb.keras", "-o", "m.keras")
+    assert ended.code == 1
+    assert "claims to hold 2" in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["bomb.keras"]
+
+
+def test_a_file_is_not_imported_onto_itself(example, tmp_path, in_process, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(example[0], "m.keras")
+    before = (tmp_path / "m.keras").read_bytes()
+    ended = in_process("export", "import", "m.keras")
+    assert ended.code == 2
+    assert "m.keras is what is imported" in ended.err
+    assert (tmp_path / "m.keras").read_bytes() == before
+
+
+def test_a_model_of_ours_is_changed_by_an_import(digits_model, tmp_path, in_process):
+    arguments = (digits_model, "--classes", 4, "--image-size", 48, "-o", tmp_path / "m.keras")
+    ended = in_process("export", "import", *arguments)
+    assert ended.code == 0, ended.err
+    assert "classifier of 10 classes replaced by a fresh one of 4" in ended.err
+    model = cct_export.load(tmp_path / "m.keras").model
+    assert (model.input_shape, model.output_shape) == ((None, 48, 48, 3), (None, 4))
+
+
+def test_nothing_of_a_model_that_is_no_cct_is_changed(tmp_path, in_process):
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    model.save(tmp_path / "other.keras")
+    arguments = (tmp_path / "other.keras", "--classes", 4, "-o", tmp_path / "m.keras")
+    ended = in_process("export", "import", *arguments)
+    assert ended.code == 2
+    assert "is no CCT" in ended.err

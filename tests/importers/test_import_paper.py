@@ -1,0 +1,278 @@
+"""State dicts of the paper's code: what is recognized, changed and refused."""
+
+import dataclasses
+import json
+import struct
+
+import numpy as np
+import pytest
+from state_dicts import state_dict, write_safetensors
+
+import cct_export
+from cct_export.errors import InvalidModel, InvalidRequest
+from cct_export.importers import load_foreign, load_model
+from cct_export.model.adapting import interpolated
+from cct_export.model.layers import sine_table
+from cct_export.model.presets import PRESETS
+from cct_export.specs import ImportSpec
+
+pytest.importorskip("safetensors", reason="safetensors is not installed")
+
+IMAGES = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Writes a state dict and returns the path."""
+    return lambda arrays: write_safetensors(tmp_path / "m.safetensors", arrays)
+
+
+def _load(path, **options):
+    return load_foreign(str(path), ImportSpec(**options))[0]
+
+
+def _of_preset(name):
+    spec = PRESETS[name]
+    side = {32: {1: 16, 2: 8}, 224: {2: 14}, 384: {2: 24}}[spec.image_size][len(spec.filters)]
+    return state_dict(
+        spec.width, spec.layers, spec.kernel, spec.filters[:-1], side, spec.classes,
+        spec.mlp_units[0] // spec.width,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "cct_keras_io"])
+def test_every_preset_is_recognized_from_its_shapes_and_its_table(saved, name):
+    arrays = _of_preset(name)
+    if PRESETS[name].positional == "sine":
+        table = arrays["classifier.positional_emb"]
+        arrays["classifier.positional_emb"] = sine_table(*table.shape[1:])[None].astype(np.float32)
+    found = _load(saved(arrays))
+    assert found.model.spec == PRESETS[name]
+    assert found.tensors == len(arrays)
+    assert found.parameters == sum(array.size for array in arrays.values())
+    assert found.parameters == found.model.count_params()
+
+
+def test_any_size_that_fits_the_architecture_is_taken(saved):
+    found = _load(saved(state_dict(128, 3, 5, (24, 40), 4, 7, 2, positional=False)), image_size=40)
+    spec = found.model.spec
+    assert (spec.filters, spec.kernel, spec.padding, spec.layers) == ((24, 40, 128), 5, 2, 3)
+    assert (spec.heads, spec.mlp_units, spec.positional) == (2, (256, 128), "none")
+    assert (spec.image_size, spec.classes) == (40, 7)
+
+
+def test_heads_are_told_where_no_rule_gives_them(saved):
+    path = saved(state_dict(48))
+    with pytest.raises(InvalidModel, match="say --heads with a divisor of 48"):
+        _load(path)
+    with pytest.raises(InvalidModel, match="48 channels cannot be shared by 5 heads"):
+        _load(path, heads=5)
+    assert _load(path, heads=3).model.spec.head_dim == 16
+    assert _load(saved(state_dict(64)), heads=4).model.spec.heads == 4
+
+
+def test_an_image_size_with_as_many_tokens_changes_no_weight(saved):
+    path = saved(state_dict(64))
+    first, second = _load(path), _load(path, image_size=15)
+    assert (first.model.spec.image_size, second.model.spec.image_size) == (16, 15)
+    for one, other in zip(first.model.get_weights(), second.model.get_weights(), strict=True):
+        assert np.array_equal(one, other)
+    assert len(second.notes) == 1
+
+
+def test_positions_are_interpolated_for_another_image_size(saved):
+    arrays = state_dict(64)
+    found = _load(saved(arrays), image_size=32)
+    table = found.model.get_layer("position_embedding").embeddings.numpy()
+    # In the middle of four centres lies their mean; beyond the outermost nothing changes.
+    grid = arrays["classifier.positional_emb"].reshape(8, 8, 64)
+    new = table.reshape(16, 16, 64)
+    np.testing.assert_allclose(new[0, 0], grid[0, 0], atol=1e-6)
+    weights = np.array([0.75, 0.25])
+    near = np.einsum("i,j,ijw->w", weights, weights, grid[:2, :2])
+    np.testing.assert_allclose(new[1, 1], near, atol=1e-6)
+    assert any("64 tokens interpolated bilinearly for 256" in note for note in found.notes)
+
+
+def test_interpolation_reproduces_what_is_linear_and_does_nothing_at_the_same_size():
+    rows, columns = np.mgrid[:6, :6].astype(np.float32)
+    table = np.stack([rows, columns], -1).reshape(36, 2)
+    assert np.array_equal(interpolated(table, 36), table)
+    inner = interpolated(table, 144).reshape(12, 12, 2)[1:-1, 1:-1]
+    expected = (np.arange(1, 11) + 0.5) / 2 - 0.5
+    np.testing.assert_allclose(inner[:, 3, 0], expected, atol=1e-6)
+    np.testing.assert_allclose(inner[3, :, 1], expected, atol=1e-6)
+
+
+def test_a_sine_table_is_computed_anew_for_another_image_size(saved):
+    arrays = state_dict(64)
+    arrays["classifier.positional_emb"] = sine_table(64, 64)[None].astype(np.float32)
+    found = _load(saved(arrays), image_size=32)
+    assert found.model.spec.positional == "sine"
+    table = found.model.get_layer("position_embedding").embeddings.numpy()
+    np.testing.assert_allclose(table, sine_table(256, 64), atol=1e-6)
+
+
+def test_another_number_of_classes_replaces_the_classifier_alone(saved):
+    path = saved(state_dict(64))
+    ten, five = _load(path).model, _load(path, classes=5)
+    assert five.model.output_shape == (None, 5)
+    assert five.model.name == f"{ten.name}_c5"
+    assert any("classifier of 10 classes replaced by a fresh one of 5" in n for n in five.notes)
+    for one, other in zip(ten.weights[:-2], five.model.weights[:-2], strict=True):
+        assert np.array_equal(one, other)
+    assert _load(path, classes=10).notes == _load(path).notes
+
+
+def test_labels_name_the_classes_and_tell_their_number(saved):
+    path = saved(state_dict(64))
+    assert _load(path, labels=("a", "b", "c")).model.spec.labels == ("a", "b", "c")
+    with pytest.raises(InvalidRequest, match="3 labels for 10 classes"):
+        _load(path, labels=("a", "b", "c"), classes=10)
+
+
+@pytest.mark.parametrize(
+    ("options", "mean"),
+    [({}, 0.4914), ({"normalize": "imagenet"}, 0.485), ({"normalize": "cifar100"}, 0.5071)],
+)
+def test_the_normalization_is_part_of_the_model(saved, options, mean):
+    path = saved(state_dict(64))
+    model = _load(path, **options).model
+    plain = _load(path, normalize="none").model
+    assert model.spec.mean[0] == mean
+    assert plain.spec.mean == ()
+    normalized = 255 * (IMAGES / 255 - model.spec.mean) / model.spec.std
+    wanted = plain(normalized.astype(np.float32), training=False)
+    np.testing.assert_allclose(model(IMAGES, training=False), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_state_dict_is_a_model_for_every_command(saved, tmp_path):
+    path = saved(state_dict(64))
+    loaded = load_model(str(path))
+    assert loaded.model.output_shape == (None, 10)
+    exported = cct_export.export_tflite(str(path), tmp_path / "m.tflite", parity_samples=8)
+    assert exported.parity.passed
+    assert cct_export.verify(tmp_path / "m.tflite", samples=8).passed
+
+
+def test_an_import_writes_a_keras_file_and_tells_what_was_in_the_source(
+    saved, tmp_path, in_process, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("\n".join("abcdefghij"))
+    arguments = (saved(state_dict(64)), "--labels", "names.txt", "--json", "-")
+    ended = in_process("export", "import", *arguments)
+    assert ended.code == 0, ended.err
+    record = ended.record["imported"]
+    assert record["path"] == "m.keras"
+    assert record["tensors"] == len(state_dict(64))
+    assert "19 tensors, 31,691 parameters, all used" in ended.err
+    model = cct_export.load("m.keras").model
+    assert model.spec.labels == tuple("abcdefghij")
+    source = load_model("m.safetensors").model
+    wanted = source(IMAGES, training=False)
+    np.testing.assert_array_equal(model(IMAGES, training=False), wanted)
+
+
+def _without(name):
+    arrays = state_dict(64)
+    del arrays[name]
+    return arrays
+
+
+def _with_nan():
+    arrays = state_dict(64)
+    arrays["classifier.norm.weight"][3] = np.nan
+    return arrays
+
+
+QKV = "classifier.blocks.0.self_attn.qkv.weight"
+REFUSED = {
+    "a tensor missing": (lambda: _without(QKV), rf"missing: {QKV}"),
+    "a tensor left over": (
+        lambda: state_dict(64) | {"classifier.class_emb": np.zeros((1, 1, 64), np.float32)},
+        r"left over: classifier\.class_emb",
+    ),
+    "a tensor of another shape": (
+        lambda: state_dict(64) | {QKV: np.zeros((64, 64), np.float32)},
+        r"of another shape: .*qkv\.weight \(64, 64\) instead of \(192, 64\)",
+    ),
+    "a number that is none": (_with_nan, r"1 of 64 numbers of classifier\.norm\.weight are not"),
+    "a vision transformer": (
+        lambda: {"cls_token": np.zeros((1, 1, 8)), "patch.proj.weight": np.zeros((8, 3, 4, 4))},
+        r"no state dict of a CCT: tokenizer\.conv_layers\.0\.0\.weight is missing; .* cls_token",
+    ),
+    "a residual network": (
+        lambda: {"conv1.weight": np.zeros((8, 3, 3, 3)), "fc.weight": np.zeros((10, 8))},
+        r"no state dict of a CCT",
+    ),
+    "nothing": (dict, "no state dict of a CCT"),
+    "positions of no square": (
+        lambda: state_dict(64) | {"classifier.positional_emb": np.zeros((1, 60, 64))},
+        "60 positions are those of no square image",
+    ),
+    "positions of another rank": (
+        lambda: state_dict(64) | {"classifier.positional_emb": np.zeros((64, 64))},
+        "0 positions are those of no square image",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def refused(in_process, tmp_path, monkeypatch):
+    """Runs an import that must end in one line and write nothing; returns the line."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, code=1):
+        before = sorted(tmp_path.rglob("*"))
+        ended = in_process("export", "import", *arguments)
+        assert ended.code == code, ended.err
+        (line,) = ended.err.splitlines()
+        assert line.startswith("error: ")
+        assert "not foreseen" not in line
+        assert sorted(tmp_path.rglob("*")) == before
+        return line
+
+    return run
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_another_architecture_is_refused_by_name(refused, saved, kind):
+    make, reason = REFUSED[kind]
+    arrays = {name: np.asarray(array, np.float32) for name, array in make().items()}
+    with pytest.raises(InvalidModel, match=reason):
+        _load(saved(arrays))
+    assert "m.safetensors" in refused("m.safetensors")
+
+
+@pytest.mark.parametrize("part", [0, 0.01, 0.5, 0.999])
+def test_a_truncated_file_is_refused(refused, saved, part):
+    path = saved(state_dict(64))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(part * len(whole))])
+    assert "is not a readable .safetensors file" in refused(path)
+
+
+def test_a_header_that_claims_terabytes_is_refused(refused, tmp_path):
+    entry = {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}
+    text = json.dumps({"tokenizer.conv_layers.0.0.weight": entry}).encode()
+    for name, size in (("tensor", len(text)), ("header", 1 << 60)):
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(struct.pack("<Q", size) + text + bytes(16))
+        assert "is not a readable .safetensors file" in refused(path)
+
+
+def test_options_that_fit_no_model_are_refused(refused, saved):
+    path = saved(state_dict(64))
+    assert "does not end in .keras" in refused(path, "-o", "m.h5", code=2)
+    (path.parent / "names.txt").write_text("cat\ndog\n")
+    named = (path, "--labels", "names.txt")
+    assert "2 labels for 10 classes" in refused(*named, "--classes", 10, code=2)
+    assert "holds no labels" in refused(path, "--labels", path)
+
+
+def test_every_option_of_the_record_is_checked():
+    for field in dataclasses.fields(ImportSpec):
+        if field.name != "labels":
+            with pytest.raises(ValueError, match=field.name):
+                ImportSpec(**{field.name: "other" if field.name in ("normalize", "gelu") else 0})

@@ -1,0 +1,185 @@
+"""SavedModels: the example as Keras 2 saved it, and programs that pretend to be models."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from linked import python_with
+
+import cct_export
+from cct_export.errors import InvalidModel, MissingDependency
+from cct_export.importers import hub, load_model
+
+PROGRAM = Path(__file__).with_name("keras2_example.py")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """An interpreter with tf_keras, which is Keras 2."""
+    folder = tmp_path_factory.mktemp("keras2") / "venv"
+    return python_with(folder, "tf_keras", module="tf_keras")
+
+
+@pytest.fixture(scope="module", params=["weight", "constant"])
+def saved(request, python, tmp_path_factory):
+    """The example's SavedModel with positions of either kind, images, and its logits."""
+    folder = tmp_path_factory.mktemp(request.param)
+    done = subprocess.run(
+        [python, PROGRAM, folder, request.param], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(folder / "logits.npz") as content:
+        return request.param, folder / "saved", content["images"], content["logits"]
+
+
+@pytest.mark.keras2
+def test_the_example_as_keras_2_saved_it_gives_its_logits(saved, tmp_path):
+    kind, folder, images, wanted = saved
+    assert np.ptp(wanted, axis=0).min() > 1e-3
+    found = cct_export.import_model(folder, tmp_path / "m.keras")
+    assert (found.tensors, found.parameters) == (41, 416_331)
+    assert found.images == 8
+    assert found.difference < 1e-4
+    assert "exact GELU" in found.notes
+    assert any("constant of its graph" in note for note in found.notes) == (kind == "constant")
+    model = cct_export.load(tmp_path / "m.keras").model
+    np.testing.assert_allclose(model(images, training=False), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.keras2
+@pytest.mark.parametrize("saved", ["constant"], indirect=True)
+def test_a_saved_model_is_exported_as_it_lies_there(saved, tmp_path):
+    _, folder, _, _ = saved
+    exported = cct_export.export_tflite(folder, tmp_path / "m.tflite", parity_samples=8)
+    assert exported.parity.passed
+    assert cct_export.verify(tmp_path / "m.tflite", samples=8).passed
+
+
+@pytest.mark.keras2
+@pytest.mark.parametrize("saved", ["weight"], indirect=True)
+@pytest.mark.parametrize("part", ["saved_model.pb", "variables/variables.data-00000-of-00001"])
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_damaged_saved_model_is_refused(saved, tmp_path, part, share):
+    folder = shutil.copytree(saved[1], tmp_path / "saved")
+    content = (folder / part).read_bytes()
+    (folder / part).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InvalidModel, match="saved") as refused:
+        load_model(str(folder))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.keras2
+@pytest.mark.parametrize("saved", ["weight"], indirect=True)
+def test_a_saved_model_without_its_weights_is_refused(saved, tmp_path):
+    folder = shutil.copytree(saved[1], tmp_path / "saved")
+    shutil.rmtree(folder / "variables")
+    with pytest.raises(InvalidModel, match="has no readable weights"):
+        load_model(str(folder))
+
+
+class Writes(tf.Module):
+    """A classifier that writes a file when it is run."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+        self.kernel = tf.Variable(tf.ones((12, 2)))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 2, 2, 3), tf.float32, "image")])
+    def __call__(self, image):
+        tf.io.write_file(self.path, "executed")
+        return {"logits": tf.reshape(image, (-1, 12)) @ self.kernel}
+
+
+def test_a_saved_model_that_does_more_than_compute_is_neither_loaded_nor_run(
+    tmp_path, in_process, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    module = Writes(str(tmp_path / "executed"))
+    signature = module.__call__.get_concrete_function()
+    tf.saved_model.save(module, "saved", signatures=signature)
+    before = sorted(tmp_path.rglob("*"))
+    ended = in_process("export", "import", "saved")
+    assert ended.code == 1
+    assert "saved is not run: it has what no CCT needs (WriteFile)" in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    # It would have.
+    tf.saved_model.load("saved").signatures["serving_default"](tf.zeros((1, 2, 2, 3)))
+    assert (tmp_path / "executed").exists()
+
+
+def test_a_saved_model_of_another_kind_is_refused(tmp_path):
+    class Other(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 2, 2, 3), tf.float32)])
+        def __call__(self, image):
+            return {"logits": tf.reduce_mean(image, (1, 2))}
+
+    tf.saved_model.save(module := Other(), tmp_path / "saved", signatures=module.__call__)
+    with pytest.raises(InvalidModel, match="has no readable weights of Keras 2"):
+        load_model(str(tmp_path / "saved"))
+
+
+def test_names_of_the_hub_are_told_from_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert hub.is_id("hf:somebody/cct")
+    assert hub.is_id("keras-io/cct")
+    for other in ("runs/cct", "somebody/cct", "hf:cct", "keras-io/cct/more", "hf:../.."):
+        assert not hub.is_id(other), other
+    (tmp_path / "keras-io" / "cct").mkdir(parents=True)
+    assert not hub.is_id("keras-io/cct")
+
+
+def test_the_hub_out_of_reach_is_said_soon_and_in_one_line(cct_export, tmp_path):
+    pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    ended = cct_export(
+        "import", "hf:somebody/cct", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=tmp_path / "cache"
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "somebody/cct could not be fetched from the Hub: " in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (["README.md"], "no single model this tool reads: none"),
+        (["a.keras", "b.safetensors"], "no single model this tool reads: a.keras, b.safetensors"),
+        (["a.safetensors", "README.md"], None),
+        (["saved_model.pb", "a.keras"], None),
+    ],
+)
+def test_what_a_repository_holds_is_found(tmp_path, monkeypatch, files, reason):
+    library = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    for name in files:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(library, "snapshot_download", lambda *_, **__: os.fspath(tmp_path))
+    if reason:
+        with pytest.raises(InvalidModel, match=reason):
+            hub.fetch("hf:somebody/cct")
+    else:
+        wanted = tmp_path if "saved_model.pb" in files else tmp_path / files[0]
+        assert hub.fetch("hf:somebody/cct") == wanted
+
+
+@pytest.mark.parametrize(
+    ("library", "source", "extra"),
+    [
+        ("torch", "m.pth", "torch"),
+        ("safetensors", "m.safetensors", "safetensors"),
+        ("huggingface_hub", "hf:somebody/cct", "hub"),
+    ],
+)
+def test_a_library_that_is_not_here_is_named_with_its_extra(
+    tmp_path, monkeypatch, library, source, extra
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.pth").touch()
+    (tmp_path / "m.safetensors").touch()
+    monkeypatch.setitem(__import__("sys").modules, library, None)
+    with pytest.raises(MissingDependency, match=rf"{library} is not .*cct-export\[{extra}\]"):
+        load_model(source)

@@ -1,0 +1,135 @@
+"""The paper's formulas in PyTorch beside what is imported of them, and pickles of every kind.
+
+PyTorch runs in a process of its own, in an environment that is made where it is not installed.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from linked import python_with
+
+import cct_export
+from cct_export.inference import open_any
+from cct_export.model.adapting import interpolated
+from cct_export.runtimes.session import run
+
+pytestmark = pytest.mark.torch
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+# PyTorch itself, and what it imports when it is.
+PACKAGES = (
+    "torch", "filelock", "typing-extensions", "sympy", "mpmath", "networkx", "jinja2",
+    "markupsafe", "fsspec", "setuptools",
+)  # fmt: skip
+MODELS = {
+    "cct_2_3x2_32": (32, 10),
+    "cct_7_3x1_32_sine": (32, 10, "sine"),
+    "cct_7_7x2_224": (224, 102),
+}
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """An interpreter with PyTorch and everything that is installed here."""
+    return python_with(tmp_path_factory.mktemp("torch") / "venv", *PACKAGES, module="torch")
+
+
+def _run(python, *arguments):
+    """Runs a program with PyTorch; returns what it printed."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [python, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def imported(request, python, tmp_path_factory):
+    """A model of the paper's formulas: its ``.keras`` file, and what PyTorch says of it."""
+    folder = tmp_path_factory.mktemp("twin")
+    name = request.param
+    _run(python, HERE / "paper_twin.py", folder, name, *MODELS[name])
+    keras_file = folder / f"{name}.keras"
+    code = "from cct_export.commands.program import export_main; export_main()"
+    arguments = (folder / f"{name}.pth", "-o", keras_file, "--json", "-")
+    record = json.loads(_run(python, "-c", code, "import", *arguments))["imported"]
+    with np.load(folder / f"{name}.npz") as content:
+        return record, keras_file, dict(content)
+
+
+def test_the_imported_model_gives_pytorchs_logits(imported):
+    record, path, told = imported
+    images, wanted = told["images"], told["logits"]
+    model = cct_export.load(path).model
+    assert record["name"] == model.name == path.stem
+    assert record["parameters"] == model.count_params()
+    assert record["tensors"] == len(model.weights)
+    assert np.ptp(wanted, axis=0).min() > 1e-2, "the logits must tell the images apart"
+    found = keras.ops.convert_to_numpy(model(images.astype(np.float32), training=False))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["tflite", "onnx"])
+def test_the_exported_file_gives_pytorchs_logits(imported, tmp_path, format):
+    _, path, told = imported
+    export = getattr(cct_export, f"export_{format}")
+    exported = export(path, tmp_path / f"m.{format}", parity_samples=8)
+    assert exported.parity.passed
+    found = run(open_any(exported.artifact.path), told["images"])
+    np.testing.assert_allclose(found, told["logits"], rtol=0, atol=2e-4)
+
+
+def test_positions_are_interpolated_as_pytorch_does_it(imported):
+    _, _, told = imported
+    found = interpolated(told["positions"], len(told["resized"]))
+    np.testing.assert_allclose(found, told["resized"], rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def pickles(python, tmp_path_factory):
+    """What became of every file that ``malformed_pickles.py`` wrote."""
+    return json.loads(_run(python, HERE / "malformed_pickles.py", tmp_path_factory.mktemp("pth")))
+
+
+@pytest.mark.parametrize("kind", ["plain", "before-1.6", "wrapped", "half"])
+def test_state_dicts_are_read_with_wrappers_and_prefixes_taken_off(pickles, kind):
+    assert pickles[kind] == {"names": ["a.weight", "a.bias"], "same": True}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("payload", "Python objects that are no tensors (posix.system), which are never run"),
+        ("payload-zip", "Python objects that are no tensors (posix.system), which are never run"),
+        ("module", "no tensors (torch.nn.modules.linear.Linear), which are never run"),
+        ("truncated", "it is no whole PyTorch file"),
+        ("truncated-old", "it is no whole PyTorch file"),
+        ("empty", "it is no whole PyTorch file"),
+        ("text", "it is no whole PyTorch file"),
+        ("tar", "before 0.1.10, as a tar archive"),
+        ("script", "a TorchScript program, not a state dict"),
+        ("expanded", "and claims to hold 4,000,000,000,000"),
+        ("bomb", "and claims to hold 268,4"),
+        ("terabytes", "it is no whole PyTorch file"),
+        ("list", "holds no state dict but a list"),
+        ("number", "a is no tensor"),
+        ("sparse", "a is no plain tensor of numbers"),
+    ],
+)
+def test_what_is_no_state_dict_is_refused_in_one_line(pickles, kind, reason):
+    line = pickles[kind]["refused"]
+    assert reason in line
+    assert "\n" not in line
+    assert kind in line
+
+
+def test_nothing_in_a_pickle_is_run(pickles):
+    assert pickles["executed"] is False

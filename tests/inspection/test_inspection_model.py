@@ -1,0 +1,118 @@
+"""``cct-export inspect`` of presets and models: layers, parameters, multiply-accumulates."""
+
+import keras
+import pytest
+
+import cct_export
+from cct_export.graph.lower import lower
+from cct_export.model.cct import CCT
+from cct_export.model.presets import PRESETS, preset
+from cct_export.specs import ModelSpec
+
+SMALL = [name for name, spec in PRESETS.items() if spec.layers < 6]
+
+
+@pytest.mark.parametrize("name", [*SMALL, "cct_7_7x2_224_sine"])
+def test_the_layers_of_a_preset_add_up_to_the_keras_model_and_its_plan(name):
+    found = cct_export.inspect_model(name)
+    model = CCT(preset(name))
+    fixed = sum(weight.shape.num_elements() for weight in model.non_trainable_weights)
+    assert found.trainable + found.fixed == model.count_params()
+    assert found.fixed == fixed
+    assert (fixed > 0) == ("sine" in name)
+    plan = lower(model)
+    assert [layer.name for layer in found.layers] == [step.output for step in plan.steps]
+    assert found.macs == plan.total_macs
+    assert found.image_shape == model.input_shape[1:]
+    assert found.classes == preset(name).classes
+    assert found.folded.macs <= found.macs
+
+
+def test_every_layer_has_the_weights_that_keras_has_for_it():
+    found = {layer.name: layer for layer in cct_export.inspect_model("cct_2_3x2_32").layers}
+    width = 128
+    assert found["tokenizer/1/conv"].trainable == 9 * 64 * width
+    assert found["block_1/attention"].trainable == 4 * width * width + width
+    assert found["block_1/attention"].macs == 64 * 4 * width * width + 2 * 64 * 64 * width
+    assert found["block_0/mlp_norm"].trainable == 2 * width
+    assert found["pooling"].trainable == width + 1
+    assert found["logits"].trainable == 10 * width + 10
+    assert found["logits"].shape == (10,)
+    assert found["tokenizer/tokens"].shape == (64, width)
+
+
+def test_the_published_example_has_its_attention_in_one_row():
+    found = {layer.name: layer for layer in cct_export.inspect_model("cct_keras_io").layers}
+    assert found["block_0/attention"].trainable == 3 * (128 * 256 + 256) + 256 * 128 + 128
+    assert found["position_embedding"].trainable == 64 * 128
+
+
+def test_a_preset_is_shown_as_table_and_as_json(in_process):
+    ended = in_process("export", "inspect", "cct_2_3x2_32_sine", "--json", "-")
+    assert ended.code == 0, ended.err
+    record = ended.record["model"]
+    assert record["totals"] == {
+        "trainable": 275_531, "fixed": 8_192, "parameters": 283_723, "macs": 35_341_568,
+    }  # fmt: skip
+    assert ModelSpec(**record["spec"]) == preset("cct_2_3x2_32_sine")
+    assert record["layers"][1] == {
+        "name": "tokenizer/0/conv", "kind": "Conv", "shape": [32, 32, 64],
+        "trainable": 1_728, "fixed": 0, "macs": 1_769_472,
+    }  # fmt: skip
+    lines = in_process("export", "inspect", "cct_2_3x2_32_sine").out.splitlines()
+    assert lines[0] == "cct_2_3x2_32_sine: images of 32×32×3 to 10 logits"
+    rows = [line.split() for line in lines]
+    assert ["tokenizer/0/conv", "Conv", "32×32×64", "1,728", "–", "1,769,472"] in rows
+    assert ["position_embedding", "AddConstant", "64×128", "–", "8,192", "–"] in rows
+    assert ["total", "275,531", "8,192", "35,341,568"] in rows
+    assert lines[-1].startswith("as exported, folded: ")
+
+
+def test_a_run_directory_is_shown_with_its_labels(in_process, digits_run):
+    ended = in_process("export", "inspect", digits_run)
+    assert ended.code == 0, ended.err
+    assert "32×32×3 to 10 logits (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)" in ended.out
+
+
+def test_a_model_that_is_no_cct_is_shown_without_what_it_costs(in_process, tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(4, 3),
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
+    model.save(tmp_path / "cnn.keras")
+    ended = in_process("export", "inspect", tmp_path / "cnn.keras", "--json", "-")
+    assert ended.code == 0, ended.err
+    record = ended.record["model"]
+    fixed = sum(weight.shape.num_elements() for weight in model.non_trainable_weights)
+    assert record["totals"] == {
+        "trainable": model.count_params() - fixed, "fixed": fixed, "macs": None,
+        "parameters": model.count_params(),
+    }  # fmt: skip
+    assert (record["spec"], record["folded"]) == (None, None)
+    assert [layer["kind"] for layer in record["layers"]][-4:] == [
+        "Conv2D", "BatchNormalization", "Flatten", "Dense",
+    ]  # fmt: skip
+    ended = in_process("export", "inspect", tmp_path / "cnn.keras")
+    assert "is no CCT" in ended.err
+    assert ended.out.splitlines()[-1].split() == ["total", "338", "8", "?"]
+
+
+@pytest.mark.parametrize("more", [("--against", "m.tflite"), ("--tensors",)])
+def test_what_is_for_files_is_refused_for_models(in_process, more):
+    ended = in_process("export", "inspect", "cct_2_3x2_32", *more)
+    assert ended.code == 2
+    assert "--against and --tensors are for .tflite and .onnx files" in ended.err
+
+
+def test_an_unknown_preset_is_refused_with_those_there_are(in_process):
+    ended = in_process("export", "inspect", "vit_huge")
+    assert ended.code == 1
+    assert "no preset is called 'vit_huge': there is cct_keras_io, cct_2_3x2_32, " in ended.err
+    assert "(not foreseen" not in ended.err
+    assert "..." not in ended.err, "the line is cut off"
+    assert len(ended.err.splitlines()) == 1
