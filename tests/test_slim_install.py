@@ -8,12 +8,17 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import cct_export
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("tensorflow", "keras", "onnx", "onnxruntime", "matplotlib", "sklearn", "tf2onnx")
+HEAVY = (
+    "tensorflow", "keras", "onnx", "onnxruntime", "matplotlib", "sklearn", "scipy", "tf2onnx",
+    "jax", "h5py", "torch",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,9 @@ def test_the_wheel_measures_and_bundles_a_tflite_file_without_any_converter(slim
     _run(slim.with_name("cct-export"), *bundle, cwd=tmp_path, env=environment)
     said = _run(slim, tmp_path / "bundle" / "selftest.py", cwd=tmp_path, env=environment)
     assert said.stdout.splitlines()[-1] == "PASSED"
+    Image.fromarray(np.full((32, 32, 3), 99, np.uint8)).save(tmp_path / "grey.png")
+    classify = (slim, tmp_path / "bundle" / "classify.py", "grey.png")
+    assert "grey.png: " in _run(*classify, cwd=tmp_path, env=environment).stdout
     found = _run(
         slim,
         "-c",
@@ -90,3 +98,11 @@ def test_a_command_that_needs_more_names_the_extra(slim, tmp_path):
     assert done.returncode == 6
     assert done.stderr.count("\n") == 1
     assert "cct-export[tensorflow]" in done.stderr
+    done = subprocess.run(
+        [slim.with_name("cct-bench"), "onnx", "m.onnx"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 6
+    assert "pip install 'cct-export[onnxruntime]'" in done.stderr

@@ -32,8 +32,12 @@ QUICK = {"min_runs": 20, "min_s": 0.1, "warmup_s": 0.0}
 def tools(tmp_path_factory):
     """The stand-ins of both tools, as programs."""
     folder = tmp_path_factory.mktemp("tools")
-    for name in ("benchmark_model", "perf_test"):
-        text = (HERE / f"played_{name}.py").read_text()
+    # pytest takes every *_test.py for tests.
+    for name, player in (
+        ("benchmark_model", "played_benchmark_model.py"),
+        ("perf_test", "played_onnxruntime.py"),
+    ):
+        text = (HERE / player).read_text()
         (folder / name).write_text(f"#!{sys.executable}\n{text}")
     return folder
 
