@@ -57,8 +57,26 @@ def onnx(model: Any, path: Path) -> None:
     plain = without_augmentation(model)
     shape = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="image")
     function = tf.function(lambda image: plain(image, training=False), input_signature=[shape])
-    graph, _ = tf2onnx.convert.from_function(function, input_signature=[shape], opset=OPSET)
+    graph, _ = tf2onnx.convert.from_function(
+        function,
+        input_signature=[shape],
+        opset=OPSET,
+        custom_op_handlers={"Erfc": (_erfc, [])},
+    )
     path.write_bytes(graph.SerializeToString())
+
+
+def _erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
+    """Teaches tf2onnx the operator that Keras' exact GELU has: ``erfc(x) = 1 − erf(x)``.
+
+    By itself it writes a file with Erfc, which ONNX has not, and no runtime loads that.
+    """
+    del name, arguments
+    one = graph.make_const(f"{node.name}/one", np.ones((), np.float32))
+    erf = graph.make_node("Erf", [node.input[0]])
+    difference = graph.make_node("Sub", [one.output[0], erf.output[0]])
+    graph.replace_all_inputs(node.output[0], difference.output[0])
+    graph.remove_node(node.name)
 
 
 def onnx_quantized(source: Path, path: Path, scheme: str, images: np.ndarray) -> None:
