@@ -122,7 +122,7 @@ def _told_from(arrays: Arrays, path: Path) -> tuple[list[np.ndarray], int, int]:
     empty = [name for name, array in arrays.items() if not array.size]
     if empty:
         raise InvalidModel(f"{path} is no state dict of a CCT: {empty[0]} has no numbers")
-    hidden = np.shape(arrays.get(_HIDDEN))
+    hidden = arrays[_HIDDEN].shape if _HIDDEN in arrays else ()
     return kernels, hidden[0] if hidden else 0, len(blocks)
 
 
