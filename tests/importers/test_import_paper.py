@@ -296,6 +296,21 @@ def test_options_that_fit_no_model_are_refused(refused, saved):
     named = (path, "--labels", "names.txt")
     assert "2 labels for 10 classes" in refused(*named, "--classes", 10, code=2)
     assert "holds no labels" in refused(path, "--labels", path)
+    (path.parent / "names.txt").write_text("\n \n")
+    assert "holds no labels" in refused(path, "--labels", "names.txt")
+    with pytest.raises(InvalidRequest, match="4096 at most, not 10000"):
+        cct_export.import_model(path, path.with_suffix(".keras"), image_size=10_000)
+
+
+def test_the_mark_with_which_editors_begin_a_text_is_no_part_of_a_label(
+    in_process, saved, tmp_path
+):
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    output = tmp_path / "m.keras"
+    path = saved(state_dict(64, classes=2))
+    ended = in_process("export", "import", path, "--labels", tmp_path / "names.txt", "-o", output)
+    assert ended.code == 0, ended.err
+    assert load_model(str(output)).model.spec.labels == ("cat", "dog")
 
 
 def test_every_option_of_the_record_is_checked():
