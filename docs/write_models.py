@@ -38,8 +38,11 @@ def _row(name: str) -> str:
 
 
 def page() -> str:
-    """Returns the page with its table as it should be."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
+    """Returns the page with its table as it should be; raises ``ValueError`` without its place."""
+    text = PAGE.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"{PAGE.name} needs one {BEGIN.strip()} and one {END.strip()}")
+    before, _, rest = text.partition(BEGIN)
     return before + BEGIN + table() + END + rest.partition(END)[2]
 
 

@@ -92,7 +92,7 @@ def import_model(
     path = Path(output or f"{stem_of(str(source))}.keras")
     if path.suffix != ".keras":
         raise InvalidRequest(f"{path} does not end in .keras: that is what is written")
-    if path.exists() and Path(source).exists() and path.samefile(source):
+    if _is_source(path, Path(source).expanduser()):
         raise InvalidRequest(f"{path} is what is imported: name another file with output")
     check_writable(path)
     try:
@@ -120,9 +120,19 @@ def import_model(
     )
 
 
+def _is_source(path: Path, source: Path) -> bool:
+    """Tells whether ``path`` is the file that holds the weights of ``source``."""
+    from cct_export.training.run import RunDirectory
+
+    held = RunDirectory(source).best_file if source.is_dir() else source
+    return path.exists() and held.exists() and path.samefile(held)
+
+
 def stem_of(source: str) -> str:
     """Returns what a file made of ``source`` is called, without its suffix."""
     name = Path(source).name
+    if name in ("", ".."):  # of the working directory, or the one above it
+        name = Path(source).resolve().name
     for suffix in (".weights.h5", ".keras", ".safetensors", ".pth", ".pt", ".bin", ".ckpt"):
         name = name.removesuffix(suffix)
     return name

@@ -17,6 +17,7 @@ from cct_export.errors import InvalidModel
 from cct_export.importers.foreign import Foreign, check_finite, of_arrays
 from cct_export.model.cct import CCT
 from cct_export.model.presets import preset
+from cct_export.model.sizes import parameters
 from cct_export.model.untrusted import check_declared
 from cct_export.specs import ImportSpec
 
@@ -41,6 +42,7 @@ def load(path: Path, options: ImportSpec | None = None) -> Foreign:
     spec = replace(preset("cct_keras_io"), gelu=gelu)
     if ordered and ordered[-1].ndim == 1:
         spec = replace(spec, name="cct_keras_io_import", classes=len(ordered[-1]))
+    check_declared(4 * parameters(spec), path)
     model = CCT(spec)
     wanted = [tuple(weight.shape) for weight in model.weights]
     found = [array.shape for array in ordered]

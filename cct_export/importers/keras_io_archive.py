@@ -19,7 +19,8 @@ from cct_export.importers.keras_io import check_all_used, in_model_order, read_a
 from cct_export.importers.lookalike import spec_of
 from cct_export.model.cct import CCT
 from cct_export.model.layers import NORM_EPSILON
-from cct_export.model.untrusted import check_archive
+from cct_export.model.sizes import parameters
+from cct_export.model.untrusted import check_archive, check_declared
 from cct_export.specs import ImportSpec
 
 OWN_CLASSES = ("CCTTokenizer", "PositionEmbedding", "SequencePooling", "StochasticDepth")
@@ -81,6 +82,7 @@ def load(path: Path, options: ImportSpec) -> Foreign:
     gelu = options.gelu or "tanh"
     try:
         spec = spec_of([array.shape for array in ordered], image, config["name"])
+        check_declared(4 * parameters(spec), path)
         model = CCT(replace(spec, name="cct_keras_io_import", gelu=gelu))
         check_all_used(arrays, ordered, path)
         check_finite(arrays, path)

@@ -31,7 +31,10 @@ HEAD_DIM = 64
 # The authors' table is computed in float32, angles too: sines of 576 are off by some 3e-5.
 _SINE_TOLERANCE = 1e-3
 _POSITIONS = "classifier.positional_emb"
-_FIRST = ("tokenizer.conv_layers.0.0.weight", "classifier.fc.weight")
+# What the architecture is told from, and how many dimensions it has.
+_CONVOLUTION = "tokenizer.conv_layers.{}.0.weight"
+_FIRST = {_CONVOLUTION.format(0): 4, "classifier.fc.weight": 2}
+_HIDDEN = "classifier.blocks.0.linear1.bias"
 _BLOCK = re.compile(r"classifier\.blocks\.(\d+)\.")
 
 
@@ -49,31 +52,19 @@ def load(path: Path, options: ImportSpec) -> Foreign:
     """
     arrays = state_dict.read(path)
     spec, notes = _spec(arrays, options, path)
-    model = CCT(spec)
-    names = _names(spec)
-    shapes = [_torch_shape(weight.shape) for weight in model.weights]
-    wanted = dict(zip(names, shapes, strict=True))
-    if _POSITIONS in wanted:
-        wanted[_POSITIONS] = (1, *model.get_layer("position_embedding").embeddings.shape)
+    wanted = _shapes(spec)
+    # Before there is a model: few numbers can have shapes of which a model would fill the memory.
     check_same_names(arrays, wanted, path)
     check_finite(arrays, path)
-    model.set_weights([_keras_array(arrays[name]) for name in names])
+    model = CCT(spec)
+    model.set_weights([_keras_array(arrays[name]) for name in wanted])
     return of_arrays(model, "state dict of the paper's PyTorch code", arrays, notes)
 
 
 def _spec(arrays: Arrays, options: ImportSpec, path: Path) -> tuple[ModelSpec, tuple[str, ...]]:
     """Returns the architecture that has such tensors, and what was concluded in words."""
-    absent = [name for name in _FIRST if name not in arrays or arrays[name].ndim not in (2, 4)]
-    indices = [int(match[1]) for name in arrays if (match := _BLOCK.match(name))]
-    if absent or not indices:
-        found = ", ".join(list(arrays)[:3])
-        raise InvalidModel(
-            f"{path} is no state dict of a CCT: {absent[0] if absent else 'every block'} is "
-            f"missing; it begins with {found}"
-        )
-    kernels = _kernels(arrays)
+    kernels, hidden, layers = _told_from(arrays, path)
     width, kernel = kernels[-1].shape[0], kernels[0].shape[2]
-    hidden = arrays.get("classifier.blocks.0.linear1.bias", np.empty(width))
     heads = options.heads or width // HEAD_DIM
     if not heads or width % heads or (not options.heads and width % HEAD_DIM):
         raise InvalidModel(
@@ -90,10 +81,10 @@ def _spec(arrays: Arrays, options: ImportSpec, path: Path) -> tuple[ModelSpec, t
         stride=max(1, kernel // 2 - 1),
         padding=max(1, kernel // 2),
         block="paper",
-        layers=1 + max(indices),
+        layers=layers,
         heads=heads,
         head_dim=width // heads,
-        mlp_units=(hidden.shape[0], width),
+        mlp_units=(hidden or width, width),
         positional=_positional(arrays.get(_POSITIONS)),
         labels=(),
     )
@@ -111,10 +102,34 @@ def _spec(arrays: Arrays, options: ImportSpec, path: Path) -> tuple[ModelSpec, t
     )
 
 
+def _told_from(arrays: Arrays, path: Path) -> tuple[list[np.ndarray], int, int]:
+    """Returns what tells the architecture: convolutions, width of the MLP (or 0), blocks.
+
+    Raises:
+        InvalidModel: one of them is missing or of a rank that it cannot have, or a tensor is empty.
+    """
+    # Counted: an index of a million is a name that is left over, not a million blocks.
+    blocks = {match[1] for name in arrays if (match := _BLOCK.match(name))}
+    kernels = _kernels(arrays)
+    ranks = _FIRST | {_CONVOLUTION.format(index): 4 for index in range(len(kernels))}
+    wrong = [name for name, rank in ranks.items() if np.ndim(arrays.get(name, 0)) != rank]
+    if wrong or not blocks:
+        found = ", ".join(list(arrays)[:3])
+        what = f"{wrong[0]} of {ranks[wrong[0]]} dimensions" if wrong else "every block"
+        raise InvalidModel(
+            f"{path} is no state dict of a CCT: {what} is missing; it begins with {found}"
+        )
+    empty = [name for name, array in arrays.items() if not array.size]
+    if empty:
+        raise InvalidModel(f"{path} is no state dict of a CCT: {empty[0]} has no numbers")
+    hidden = arrays[_HIDDEN].shape if _HIDDEN in arrays else ()
+    return kernels, hidden[0] if hidden else 0, len(blocks)
+
+
 def _kernels(arrays: Arrays) -> list[np.ndarray]:
     """Returns the weights of the tokenizer's convolutions."""
     found: list[np.ndarray] = []
-    while (name := f"tokenizer.conv_layers.{len(found)}.0.weight") in arrays:
+    while (name := _CONVOLUTION.format(len(found))) in arrays:
         found.append(arrays[name])
     return found
 
@@ -171,25 +186,33 @@ def _named(spec: ModelSpec) -> ModelSpec:
     return replace(spec, name=name + suffix)
 
 
-def _names(spec: ModelSpec) -> list[str]:
-    """Returns the names of the authors' tensors in the order of ``CCT.weights``."""
-    both = ("weight", "bias")
-    names = [f"tokenizer.conv_layers.{i}.0.weight" for i in range(len(spec.filters))]
-    names += [_POSITIONS] * (spec.positional != "none")
+def _shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Returns the authors' tensors, names and shapes, in the order of ``CCT.weights``."""
+    width, hidden, kernel = spec.width, spec.mlp_units[0], spec.kernel
+    shapes: dict[str, tuple[int, ...]] = {}
+    before = spec.channels
+    for index, filters in enumerate(spec.filters):
+        shapes[_CONVOLUTION.format(index)] = (filters, before, kernel, kernel)
+        before = filters
+    if spec.positional != "none":
+        shapes[_POSITIONS] = (1, _side(spec.image_size, spec) ** 2, width)
+
+    def add(name: str, *shape: int) -> None:
+        shapes[f"classifier.{name}.weight"] = shape
+        shapes[f"classifier.{name}.bias"] = shape[:1]
+
     for index in range(spec.layers):
-        block = f"classifier.blocks.{index}"
-        names += [f"{block}.pre_norm.{part}" for part in both]
-        names += [f"{block}.self_attn.qkv.weight"]
-        for layer in ("self_attn.proj", "norm1", "linear1", "linear2"):
-            names += [f"{block}.{layer}.{part}" for part in both]
-    for layer in ("norm", "attention_pool", "fc"):
-        names += [f"classifier.{layer}.{part}" for part in both]
-    return names
-
-
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns PyTorch's shape of a Keras weight: output channels first."""
-    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else tuple(shape[::-1])
+        block = f"blocks.{index}"
+        add(f"{block}.pre_norm", width)
+        shapes[f"classifier.{block}.self_attn.qkv.weight"] = (3 * width, width)
+        add(f"{block}.self_attn.proj", width, width)
+        add(f"{block}.norm1", width)
+        add(f"{block}.linear1", hidden, width)
+        add(f"{block}.linear2", width, hidden)
+    add("norm", width)
+    add("attention_pool", 1, width)
+    add("fc", spec.classes, width)
+    return shapes
 
 
 def _keras_array(array: np.ndarray) -> np.ndarray:

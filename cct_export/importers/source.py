@@ -105,7 +105,7 @@ def _read(path: Path, source: str, options: ImportSpec) -> tuple[Foreign, str]:
 
 
 def _finished(found: Foreign, options: ImportSpec, source: str) -> Foreign:
-    """Returns ``found`` changed as asked, when it gives finite logits."""
+    """Returns ``found`` changed as asked; raises ``InvalidRequest`` where that cannot be."""
     model = found.model
     changes = (options.image_size, options.classes, options.normalize, options.labels)
     if any(changes) and not isinstance(model, CCT):

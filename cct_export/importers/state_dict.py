@@ -120,7 +120,8 @@ def _reason(error: Exception) -> str:
 def _array(tensor: Any, name: str, path: Path) -> np.ndarray:
     import torch
 
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+    plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_complex())
+    if not plain or tensor.device.type != "cpu":
         raise InvalidModel(f"{path} cannot be used: {name} is no plain tensor of numbers")
     array: np.ndarray = tensor.detach().to(torch.float32).contiguous().numpy()
     return array

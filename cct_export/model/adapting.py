@@ -83,6 +83,8 @@ def _take_over(model: CCT, twin: CCT) -> list[str]:
     if model.spec.classes != twin.spec.classes:
         was, now = model.spec.classes, twin.spec.classes
         said.append(f"classifier of {was} classes replaced by a fresh one of {now}: train it")
+    if (model.spec.mean, model.spec.std) != (twin.spec.mean, twin.spec.std):
+        said.append("normalization replaced: the weights were trained with another")
     twin.set_weights(weights)
     return said
 

@@ -1,5 +1,6 @@
 """Reading and writing ``.keras`` files."""
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidModel
 from cct_export.files import replacing
 from cct_export.model.cct import CCT
-from cct_export.model.untrusted import check_archive
+from cct_export.model.sizes import parameters
+from cct_export.model.untrusted import check_archive, check_declared
+from cct_export.specs import ModelSpec
 
 
 def save(model: keras.Model, path: Path) -> None:
@@ -39,6 +42,7 @@ def load(path: Path) -> keras.Model:
     if not zipfile.is_zipfile(path):
         raise InvalidModel(f"{path} is not a .keras file, or it is truncated: save the model again")
     check_archive(path)
+    _check_architecture(path)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     # Keras raises whatever its layers raise: every kind means that this file cannot be used.
@@ -46,6 +50,31 @@ def load(path: Path) -> keras.Model:
         raise InvalidModel(f"{path} cannot be loaded: {_reason(error)}") from error
     check_classifier(model, str(path))
     return model
+
+
+def _check_architecture(path: Path) -> None:
+    """Refuses a CCT of far more weights than the file can hold: Keras makes them before it reads.
+
+    Raises:
+        InvalidModel: it has; the message has both sizes.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+        spec = ModelSpec(**config["config"]["spec"])
+        declared = 4 * parameters(spec)
+    # Another model, or a broken file: Keras says what is wrong with it.
+    except (
+        zipfile.BadZipFile,
+        OSError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+    ):
+        return
+    check_declared(declared, path)
 
 
 def _reason(error: Exception) -> str:

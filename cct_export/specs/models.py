@@ -145,6 +145,8 @@ class ImportSpec:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} is {least} or more, not {value}")
+        if (self.image_size or 0) > 4096:
+            raise ValueError(f"image_size is 4096 at most, not {self.image_size}")
         for name, known in (("normalize", NORMALIZATIONS), ("gelu", GELUS)):
             value = getattr(self, name)
             if value is not None and value not in known:

@@ -99,6 +99,10 @@ def take_over(base: CCT, model: CCT) -> list[str]:
                 f"a new head for {model.spec.classes} classes in place of {base.spec.classes}"
             )
             continue
+        if layer.name == PARTS["head"] and model.spec.labels and not base.spec.labels:
+            changes.append(
+                f"its head is kept: it names no classes, and the data has {base.spec.classes} too"
+            )
         if layer.name == PARTS["positions"]:
             old, new = token_grid(base.spec), token_grid(model.spec)
             if old != new and base.spec.positional == "sine":

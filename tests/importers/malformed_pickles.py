@@ -75,6 +75,7 @@ def write_bad(folder):
     torch.save([1, 2], folder / "list.pth")
     torch.save({"a": 1}, folder / "number.pth")
     torch.save({"a": torch.zeros(3).to_sparse()}, folder / "sparse.pth")
+    torch.save({"a": torch.ones(3) * 1j}, folder / "complex.pth")
 
 
 def outcome(path):

@@ -13,6 +13,7 @@ from published import published_example
 import cct_export
 from cct_export.errors import InvalidModel
 from cct_export.importers import load_foreign, load_model
+from cct_export.model.presets import IMAGENET
 from cct_export.specs import ImportSpec
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
@@ -234,6 +235,28 @@ def test_a_model_of_ours_is_changed_by_an_import(digits_model, tmp_path, in_proc
     assert "classifier of 10 classes replaced by a fresh one of 4" in ended.err
     model = cct_export.load(tmp_path / "m.keras").model
     assert (model.input_shape, model.output_shape) == ((None, 48, 48, 3), (None, 4))
+
+
+def test_another_normalization_of_a_trained_model_is_said(digits_model):
+    found, _ = load_foreign(str(digits_model), ImportSpec(normalize="imagenet"))
+    assert found.model.spec.mean == IMAGENET[0]
+    assert found.notes == ("normalization replaced: the weights were trained with another",)
+
+
+def test_a_run_keeps_its_best_weights_and_names_what_is_made_in_it(
+    digits_run, tmp_path, in_process, monkeypatch
+):
+    run = tmp_path / "numerals"
+    shutil.copytree(digits_run, run)
+    monkeypatch.chdir(run)
+    before = (run / "best.keras").read_bytes()
+    for source in (".", run):
+        ended = in_process("export", "import", source, "--classes", 4, "-o", "best.keras")
+        assert ended.code == 2
+        assert "best.keras is what is imported" in ended.err
+    assert (run / "best.keras").read_bytes() == before
+    assert in_process("export", "import", ".").code == 0
+    assert (run / "numerals.keras").is_file()
 
 
 def test_nothing_of_a_model_that_is_no_cct_is_changed(tmp_path, in_process):

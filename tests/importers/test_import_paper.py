@@ -187,6 +187,7 @@ def _with_nan():
 
 
 QKV = "classifier.blocks.0.self_attn.qkv.weight"
+CONV = "tokenizer.conv_layers.0.0.weight"
 REFUSED = {
     "a tensor missing": (lambda: _without(QKV), rf"missing: {QKV}"),
     "a tensor left over": (
@@ -200,7 +201,8 @@ REFUSED = {
     "a number that is none": (_with_nan, r"1 of 64 numbers of classifier\.norm\.weight are not"),
     "a vision transformer": (
         lambda: {"cls_token": np.zeros((1, 1, 8)), "patch.proj.weight": np.zeros((8, 3, 4, 4))},
-        r"no state dict of a CCT: tokenizer\.conv_layers\.0\.0\.weight is missing; .* cls_token",
+        r"no state dict of a CCT: tokenizer\.conv_layers\.0\.0\.weight of 4 dimensions is missing; "
+        ".* cls_token",
     ),
     "a residual network": (
         lambda: {"conv1.weight": np.zeros((8, 3, 3, 3)), "fc.weight": np.zeros((10, 8))},
@@ -214,6 +216,31 @@ REFUSED = {
     "positions of another rank": (
         lambda: state_dict(64) | {"classifier.positional_emb": np.zeros((64, 64))},
         "0 positions are those of no square image",
+    ),
+    # A model built of what such shapes say would fill any memory.
+    "a billion classes of no numbers": (
+        lambda: state_dict(64) | {"classifier.fc.weight": np.zeros((10**9, 0))},
+        r"classifier\.fc\.weight has no numbers",
+    ),
+    "convolutions wider than all else": (
+        lambda: state_dict(64) | {CONV: np.zeros((10**6, 3, 1, 1))},
+        r"missing|of another shape: .* instead of \(1, 64, 1000000\)",
+    ),
+    "a block of a high number": (
+        lambda: state_dict(64) | {f"classifier.blocks.{'9' * 5000}.norm1.bias": np.zeros(64)},
+        r"left over: classifier\.blocks\.999",
+    ),
+    "a convolution that is a number": (
+        lambda: state_dict(64) | {"tokenizer.conv_layers.1.0.weight": np.zeros(())},
+        r"conv_layers\.1\.0\.weight of 4 dimensions is missing",
+    ),
+    "a convolution that is a matrix": (
+        lambda: state_dict(64) | {CONV: np.zeros((64, 3))},
+        r"conv_layers\.0\.0\.weight of 4 dimensions is missing",
+    ),
+    "a bias that is a number": (
+        lambda: state_dict(64) | {"classifier.blocks.0.linear1.bias": np.zeros(())},
+        r"linear1\.bias \(\) instead of \(64,\)",
     ),
 }  # fmt: skip
 
@@ -269,6 +296,21 @@ def test_options_that_fit_no_model_are_refused(refused, saved):
     named = (path, "--labels", "names.txt")
     assert "2 labels for 10 classes" in refused(*named, "--classes", 10, code=2)
     assert "holds no labels" in refused(path, "--labels", path)
+    (path.parent / "names.txt").write_text("\n \n")
+    assert "holds no labels" in refused(path, "--labels", "names.txt")
+    with pytest.raises(InvalidRequest, match="4096 at most, not 10000"):
+        cct_export.import_model(path, path.with_suffix(".keras"), image_size=10_000)
+
+
+def test_the_mark_with_which_editors_begin_a_text_is_no_part_of_a_label(
+    in_process, saved, tmp_path
+):
+    (tmp_path / "names.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    output = tmp_path / "m.keras"
+    path = saved(state_dict(64, classes=2))
+    ended = in_process("export", "import", path, "--labels", tmp_path / "names.txt", "-o", output)
+    assert ended.code == 0, ended.err
+    assert load_model(str(output)).model.spec.labels == ("cat", "dog")
 
 
 def test_every_option_of_the_record_is_checked():

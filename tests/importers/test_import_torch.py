@@ -122,6 +122,7 @@ def test_state_dicts_are_read_with_wrappers_and_prefixes_taken_off(pickles, kind
         ("list", "holds no state dict but a list"),
         ("number", "a is no tensor"),
         ("sparse", "a is no plain tensor of numbers"),
+        ("complex", "a is no plain tensor of numbers"),
     ],
 )
 def test_what_is_no_state_dict_is_refused_in_one_line(pickles, kind, reason):

@@ -105,6 +105,24 @@ def _rewrite(path, change):
                 archive.writestr(name, changed)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"mlp_units": [10**9, 16]}, {"classes": 10**9, "labels": []}, {"layers": 10**6}],
+)
+def test_an_architecture_that_the_file_cannot_hold_is_refused_before_it_is_built(file, changes):
+    def change(name, content):
+        if name != "config.json":
+            return content
+        config = json.loads(content)
+        config["config"]["spec"] |= changes
+        config["config"]["spec"]["mlp_units"][-1] = config["config"]["spec"]["filters"][-1]
+        return json.dumps(config).encode()
+
+    _rewrite(file, change)
+    with pytest.raises(InvalidModel, match="bytes and claims to hold"):
+        checkpoint.load(file)
+
+
 def test_a_lambda_layer_is_refused_and_never_run(tmp_path):
     marker = tmp_path / "was run"
     path = tmp_path / "m.keras"

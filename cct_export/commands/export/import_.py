@@ -14,7 +14,7 @@ from cct_export.specs import GELUS, NORMALIZATIONS
 @click.argument("foreign")
 @click.option(
     "--image-size",
-    type=click.IntRange(8),
+    type=click.IntRange(8, 4096),
     metavar="PIXELS",
     help="Height and width of the images; positions are interpolated to it.",
 )
@@ -74,9 +74,12 @@ def command(
 
 
 def _lines(path: Path) -> tuple[str, ...]:
-    """Returns the lines of a text file that are not empty; raises ``InvalidData``."""
+    """Returns the lines of a text file that are not empty; raises ``InvalidData`` if all are."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise InvalidData(f"{path} holds no labels: {error}") from error
-    return tuple(line.strip() for line in lines if line.strip())
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise InvalidData(f"{path} holds no labels: write the name of a class in each line")
+    return names
