@@ -49,11 +49,14 @@ def setup_device(
         host.close()
 
 
-def remove_device(device: str) -> None:
+def remove_device(device: str) -> str:
     """Removes from a machine behind ssh all that this package ever put there.
 
     Args:
         device: ``ssh:USER@HOST[:PORT]``.
+
+    Returns:
+        The folder there that it was in.
 
     Raises:
         NotAvailable: the machine cannot be reached.
@@ -62,7 +65,7 @@ def remove_device(device: str) -> None:
 
     host = _ssh(device)
     try:
-        setup.remove(host)
+        return setup.remove(host)
     finally:
         host.close()
 

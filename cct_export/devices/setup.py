@@ -124,9 +124,10 @@ def set_up(host: SSHHost, engines: Sequence[str], offline: bool, python: str, sa
     return Ready(host.name, host.root, facts["python"], facts["versions"])
 
 
-def remove(host: SSHHost) -> None:
-    """Removes from ``host`` all that this package ever put there."""
+def remove(host: SSHHost) -> str:
+    """Removes from ``host`` all that this package ever put there; returns the folder it was in."""
     host.connection.run(_REMOVE, host.root, limit_s=_PIP_S)
+    return host.root
 
 
 def _python(host: SSHHost, python: str) -> dict[str, Any]:

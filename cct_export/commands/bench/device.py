@@ -50,6 +50,6 @@ def remove(device: str) -> dict[str, Any]:
     """Remove from DEVICE, ssh:USER@HOST[:PORT], all that cct-bench put there."""
     from cct_export import api
 
-    api.remove_device(device)
-    click.echo(f"{device}: nothing of cct-bench is left there")
-    return {"removed": device}
+    folder = api.remove_device(device)
+    click.echo(f"{device}: nothing of cct-bench is left in {folder}")
+    return {"removed": {"device": device, "folder": folder}}
