@@ -4,12 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
 from cct_export.errors import InvalidRequest
 from cct_export.model.cct import CCT
 from cct_export.model.presets import CIFAR, CIFAR100, IMAGENET
+from cct_export.model.resize import positions, token_grid
 from cct_export.specs import ModelSpec
 
 NORMALIZATIONS = {"cifar10": CIFAR, "cifar100": CIFAR100, "imagenet": IMAGENET, "none": ((), ())}
@@ -68,6 +67,7 @@ def _take_over(model: CCT, twin: CCT) -> list[str]:
     """Gives ``twin`` the weights of ``model`` and says which could not stay as they were."""
     said = []
     weights = []
+    grids = token_grid(model.spec), token_grid(twin.spec)
     for old, new in zip(model.weights, twin.weights, strict=True):
         array = keras.ops.convert_to_numpy(old)
         if old.shape == new.shape:
@@ -76,7 +76,7 @@ def _take_over(model: CCT, twin: CCT) -> list[str]:
             fixed = keras.ops.convert_to_numpy(new)
             sine = twin.spec.positional == "sine"
             how = "computed anew" if sine else "interpolated bilinearly"
-            weights.append(fixed if sine else interpolated(array, len(fixed)))
+            weights.append(fixed if sine else positions(array, *grids))
             said.append(f"positions of {len(array)} tokens {how} for {len(fixed)}")
         else:
             weights.append(keras.ops.convert_to_numpy(new))
@@ -87,26 +87,3 @@ def _take_over(model: CCT, twin: CCT) -> list[str]:
         said.append("normalization replaced: the weights were trained with another")
     twin.set_weights(weights)
     return said
-
-
-def interpolated(table: NDArray[np.float32], tokens: int) -> NDArray[np.float32]:
-    """Returns position vectors of a square grid, resampled to another number of tokens.
-
-    Bilinear between the centres of the old grid's cells, without antialiasing, constant beyond
-    the outermost centres: the rule of the paper's code.
-
-    Args:
-        table: ``(old tokens, width)``, row by row of the grid.
-        tokens: how many there are to be, a square number.
-    """
-    old, new = int(np.sqrt(len(table))), int(np.sqrt(tokens))
-    centres = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
-    before = np.floor(centres).astype(int)
-    after = np.minimum(before + 1, old - 1)
-    part = centres - before
-    weights = np.zeros((new, old))
-    np.add.at(weights, (np.arange(new), before), 1 - part)
-    np.add.at(weights, (np.arange(new), after), part)
-    grid = table.reshape(old, old, -1).astype(np.float64)
-    resampled: np.ndarray = np.einsum("io,jp,opw->ijw", weights, weights, grid, optimize=True)
-    return resampled.reshape(new * new, -1).astype(np.float32)

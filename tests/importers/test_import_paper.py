@@ -11,9 +11,9 @@ from state_dicts import state_dict, write_safetensors
 import cct_export
 from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.importers import load_foreign, load_model
-from cct_export.model.adapting import interpolated
 from cct_export.model.layers import sine_table
 from cct_export.model.presets import PRESETS
+from cct_export.model.resize import positions
 from cct_export.specs import ImportSpec
 
 pytest.importorskip("safetensors", reason="safetensors is not installed")
@@ -97,8 +97,8 @@ def test_positions_are_interpolated_for_another_image_size(saved):
 def test_interpolation_reproduces_what_is_linear_and_does_nothing_at_the_same_size():
     rows, columns = np.mgrid[:6, :6].astype(np.float32)
     table = np.stack([rows, columns], -1).reshape(36, 2)
-    assert np.array_equal(interpolated(table, 36), table)
-    inner = interpolated(table, 144).reshape(12, 12, 2)[1:-1, 1:-1]
+    assert np.array_equal(positions(table, (6, 6), (6, 6)), table)
+    inner = positions(table, (6, 6), (12, 12)).reshape(12, 12, 2)[1:-1, 1:-1]
     expected = (np.arange(1, 11) + 0.5) / 2 - 0.5
     np.testing.assert_allclose(inner[:, 3, 0], expected, atol=1e-6)
     np.testing.assert_allclose(inner[3, :, 1], expected, atol=1e-6)

@@ -15,7 +15,7 @@ from linked import python_with
 
 import cct_export
 from cct_export.inference import open_any
-from cct_export.model.adapting import interpolated
+from cct_export.model.resize import positions
 from cct_export.runtimes.session import run
 
 pytestmark = pytest.mark.torch
@@ -89,7 +89,8 @@ def test_the_exported_file_gives_pytorchs_logits(imported, tmp_path, format):
 
 def test_positions_are_interpolated_as_pytorch_does_it(imported):
     _, _, told = imported
-    found = interpolated(told["positions"], len(told["resized"]))
+    sides = [round(len(told[name]) ** 0.5) for name in ("positions", "resized")]
+    found = positions(told["positions"], *((side, side) for side in sides))
     np.testing.assert_allclose(found, told["resized"], rtol=0, atol=1e-5)
 
 
