@@ -32,8 +32,8 @@ def _rescaling(spec: ModelSpec) -> tuple[Any, Any]:
 class CCT(keras.Model):
     """An image classifier from raw pixels (0–255, NHWC) to logits.
 
-    Rescaling, random crop and random flip are part of the model and do nothing random at
-    inference.
+    Rescaling is part of the model; what changes images at random while it learns is not, see
+    ``training.augmentation``.
 
     Args:
         spec: the architecture; a ``ModelSpec``, or its ``to_dict`` form as found in a file.
@@ -46,8 +46,6 @@ class CCT(keras.Model):
         size = spec.image_size
         image = layers.Input((size, size, spec.channels), name="image")
         x = layers.Rescaling(*_rescaling(spec), name="rescaling")(image)
-        x = layers.RandomCrop(size, size, name="random_crop")(x)
-        x = layers.RandomFlip("horizontal", name="random_flip")(x)
         x = ConvTokenizer(
             spec.filters, spec.kernel, spec.stride, spec.padding, spec.block, name="tokenizer"
         )(x)

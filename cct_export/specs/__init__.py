@@ -29,8 +29,8 @@ from cct_export.specs.models import (
     STOCHASTIC_DEPTHS,
     ImportSpec,
     ModelSpec,
-    TrainSpec,
 )
+from cct_export.specs.training import TrainSpec
 
 __all__ = [
     "AUTO",

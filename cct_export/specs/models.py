@@ -1,4 +1,4 @@
-"""What model: its architecture, where it is from, how it is trained."""
+"""What model: its architecture, and what an imported one shall be."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -151,39 +151,3 @@ class ImportSpec:
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-
-
-@dataclass(frozen=True)
-class TrainSpec:
-    """A training run; the defaults are the recipe of the keras.io example.
-
-    Attributes:
-        data: what ``--data`` says.
-        epochs: passes over the training images.
-        batch: images per step.
-        learning_rate: of AdamW, constant.
-        weight_decay: of AdamW, decoupled.
-        label_smoothing: 0 to 1.
-        validation: fraction of the training images held out to choose the best epoch.
-        seed: of initial weights, order, augmentation, dropout and the held-out images.
-        freeze: parts whose weights stay as they are, see ``training.transfer.PARTS``; ``blocks:N``
-            are the first N blocks.
-    """
-
-    data: str
-    epochs: int = 30
-    batch: int = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    label_smoothing: float = 0.1
-    validation: float = 0.1
-    seed: int = 0
-    freeze: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        # As of ModelSpec: JSON has no tuples.
-        object.__setattr__(self, "freeze", tuple(self.freeze))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as plain JSON types."""
-        return asdict(self) | {"freeze": list(self.freeze)}

@@ -48,11 +48,11 @@ class Batches(keras.utils.PyDataset):
         """Steps in an epoch."""
         return math.ceil(len(self.labels) / self.batch)
 
-    def __getitem__(self, step: int) -> tuple[Any, Any]:
-        """Returns images as float32 0–255 and one-hot targets of one step."""
+    def __getitem__(self, step: int) -> tuple[dict[str, Any]]:
+        """Returns images, uint8, and one-hot targets, float32, of one step."""
         rows = self.order[step * self.batch : (step + 1) * self.batch]
         targets = np.eye(self.classes, dtype=np.float32)[self.labels[rows]]
-        return self.pixels[rows].astype(np.float32), targets
+        return ({"image": self.pixels[rows], "target": targets},)
 
     def on_epoch_end(self) -> None:
         """Goes on to the order of the next epoch."""

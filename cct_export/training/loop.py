@@ -1,9 +1,10 @@
 """Training a CCT so that a killed run, resumed, ends where an unbroken one does."""
 
+import contextlib
 import logging
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,19 @@ import numpy as np
 
 from cct_export import data
 from cct_export.data.dataset import Dataset, Split
-from cct_export.errors import InvalidData, InvalidRequest
+from cct_export.errors import InvalidData
 from cct_export.machine import versions
 from cct_export.model import checkpoint
 from cct_export.model.cct import CCT
 from cct_export.specs import ModelSpec, TrainSpec
-from cct_export.training import card, curves, transfer
+from cct_export.training import card, transfer
 from cct_export.training.batches import Batches
+from cct_export.training.keeping import Guard, Keeper, Progress, Report, is_over
+from cct_export.training.learner import compiled
 from cct_export.training.run import History, RunDirectory
 from cct_export.training.transfer import Start
 
 log = logging.getLogger(__name__)
-
-# Called with the epoch (from 1), the step (from 1; 0 when the epoch is over), the steps of an
-# epoch, and the metrics so far.
-Progress = Callable[[int, int, int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -53,43 +52,6 @@ class Trained:
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain JSON types."""
         return asdict(self) | {"best": str(self.best)}
-
-
-class _Keeper(keras.callbacks.Callback):
-    """Keeps the best weights, and after every epoch the state to resume from."""
-
-    def __init__(self, run: RunDirectory, history: History, keeping: CCT) -> None:
-        super().__init__()
-        self.run = run
-        self.history = history
-        self.keeping = keeping
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        entry = {"epoch": epoch + 1} | {key: float(v) for key, v in (logs or {}).items()}
-        if entry["val_accuracy"] > max((e["val_accuracy"] for e in self.history), default=-1.0):
-            self.keeping.set_weights(self.model.get_weights())
-            checkpoint.save(self.keeping, self.run.best_file)
-        self.history.append(entry)
-        # The state last: killed before it, the epoch is simply done again.
-        self.run.write_metrics(self.history)
-        curves.plot(self.history, self.run.curves_file)
-        self.run.save_state(self.model, self.history)
-
-
-class _Report(keras.callbacks.Callback):
-    def __init__(self, progress: Progress) -> None:
-        super().__init__()
-        self.progress = progress
-        self.epoch = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.epoch = epoch + 1
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.progress(self.epoch, batch + 1, self.params["steps"], dict(logs or {}))
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.progress(self.epoch, 0, self.params["steps"], dict(logs or {}))
 
 
 def train(
@@ -120,9 +82,9 @@ def train(
         CCTExportError: the folder holds another run.
         OutputError: the folder cannot be written.
     """
-    _check(recipe)
     dataset = data.read(recipe.data, (spec.image_size, spec.image_size, spec.channels))
     spec = replace(spec, classes=len(dataset.classes), labels=dataset.classes)
+    spec = _while_training(spec, recipe)
     if spec.classes < 2:
         raise InvalidData(f"{recipe.data} has one class only: a classifier needs two or more")
     held_out, kept = _holdout(dataset.train, recipe)
@@ -130,20 +92,51 @@ def train(
     run = RunDirectory(folder)
     run.begin(spec, recipe, resume, None if start is None else start.to_dict())
 
-    model = _model(spec, recipe, start)
-    keeping = checkpoint.without_optimizer(model)
-    _compile(model, recipe)
-    history = run.load_state(model)
-    model.fit(
-        _batches(dataset.train, kept, spec, recipe, recipe.seed, len(history)),
-        validation_data=_batches(dataset.train, held_out, spec, recipe, None),
+    history = _learn(run, spec, recipe, start, (dataset.train, held_out, kept), progress)
+    return _conclude(run, spec, recipe, dataset, history)
+
+
+def _learn(
+    run: RunDirectory,
+    spec: ModelSpec,
+    recipe: TrainSpec,
+    start: Start | None,
+    images: tuple[Split, np.ndarray, np.ndarray],
+    progress: Progress,
+) -> History:
+    """Trains until the last epoch or until nothing gets better; returns the course."""
+    split, held_out, kept = images
+    with _precision(recipe.precision):
+        cct = _model(spec, recipe, start)
+        learner = compiled(cct, recipe, math.ceil(len(kept) / recipe.batch))
+    keeping = checkpoint.without_optimizer(cct)
+    history = run.load_state(learner)
+    if is_over(history, recipe.patience):
+        return history
+    callbacks = [Keeper(run, history, keeping, recipe.patience), Guard(run, history)]
+    if recipe.ema:
+        callbacks.append(keras.callbacks.SwapEMAWeights())
+    learner.fit(
+        _batches(split, kept, spec, recipe, recipe.seed, len(history)),
+        validation_data=_batches(split, held_out, spec, recipe, None),
         initial_epoch=len(history),
         epochs=recipe.epochs,
-        callbacks=[_Keeper(run, history, keeping), _Report(progress)],
+        callbacks=[*callbacks, Report(progress)],
         shuffle=False,
         verbose=0,
     )
-    return _conclude(run, spec, recipe, dataset, history)
+    return history
+
+
+@contextlib.contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    """Lets layers that are made meanwhile compute in ``policy``."""
+    usual = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(usual)
 
 
 def _model(spec: ModelSpec, recipe: TrainSpec, start: Start | None) -> CCT:
@@ -157,28 +150,13 @@ def _model(spec: ModelSpec, recipe: TrainSpec, start: Start | None) -> CCT:
     return model
 
 
-def _check(recipe: TrainSpec) -> None:
-    if recipe.epochs < 1 or recipe.batch < 1:
-        raise InvalidData(f"epochs ({recipe.epochs}) and batch ({recipe.batch}) must be at least 1")
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    if not (math.isfinite(rate) and rate > 0 and math.isfinite(decay) and decay >= 0):
-        raise InvalidRequest(
-            f"a learning rate of {rate} with a weight decay of {decay} trains nothing: the first "
-            "must be above 0, the second 0 or more"
-        )
-
-
-def _compile(model: CCT, recipe: TrainSpec) -> None:
-    model.compile(
-        optimizer=keras.optimizers.AdamW(recipe.learning_rate, weight_decay=recipe.weight_decay),
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=recipe.label_smoothing
-        ),
-        metrics=[
-            keras.metrics.CategoricalAccuracy(name="accuracy"),
-            keras.metrics.TopKCategoricalAccuracy(5, name="top5"),
-        ],
-    )
+def _while_training(spec: ModelSpec, recipe: TrainSpec) -> ModelSpec:
+    """Returns ``spec`` with the dropout and stochastic depth of the recipe."""
+    if recipe.dropout >= 0:
+        spec = replace(spec, dropout=recipe.dropout)
+    if recipe.stochastic_depth >= 0:
+        spec = replace(spec, stochastic_depth=recipe.stochastic_depth)
+    return spec
 
 
 def _holdout(split: Split, recipe: TrainSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -210,8 +188,7 @@ def _conclude(
     run: RunDirectory, spec: ModelSpec, recipe: TrainSpec, dataset: Dataset, history: History
 ) -> Trained:
     """Measures the best weights on the test split and writes record and card."""
-    best = checkpoint.load(run.best_file)
-    _compile(best, recipe)
+    best = compiled(checkpoint.load(run.best_file), recipe, 1)
     indices = np.arange(len(dataset.test.labels))
     measured = best.evaluate(
         _batches(dataset.test, indices, spec, recipe, None), verbose=0, return_dict=True

@@ -57,7 +57,8 @@ class RunDirectory:
 
         Raises:
             CCTExportError: a run is here and ``resume`` is false, none is here and it is true, or
-                the two ask for different things (more epochs are welcome).
+                the two ask for different things (more epochs are welcome where the learning rate
+                does not depend on them).
             OutputError: the folder cannot be written.
         """
         asked = {"model": model.to_dict(), "train": train.to_dict()}
@@ -84,7 +85,8 @@ class RunDirectory:
         for part, fields in asked.items():
             for key, value in fields.items():
                 earlier = before[part].get(key, usual[part][key])
-                if earlier != value and not (key == "epochs" and value >= earlier):
+                longer = key == "epochs" and value >= earlier and fields["schedule"] == "constant"
+                if earlier != value and not longer:
                     raise CCTExportError(
                         f"{self.path} was begun with {part} {key} {earlier!r}, "
                         f"not {value!r}: resume with the same options"

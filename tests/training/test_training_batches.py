@@ -14,7 +14,9 @@ def _batches(total=23, batch=5, seed=0, epoch=0, classes=3):
 
 
 def _order(batches):
-    return [int(image[0, 0, 0]) for step in range(len(batches)) for image in batches[step][0]]
+    return [
+        int(image[0, 0, 0]) for step in range(len(batches)) for image in batches[step][0]["image"]
+    ]
 
 
 @settings(deadline=None)
@@ -22,7 +24,7 @@ def _order(batches):
 def test_an_epoch_has_every_image_once(total, batch, seed):
     batches = _batches(total, batch, seed)
     assert sorted(_order(batches)) == list(range(total))
-    sizes = [len(batches[step][0]) for step in range(len(batches))]
+    sizes = [len(batches[step][0]["image"]) for step in range(len(batches))]
     assert all(size == batch for size in sizes[:-1])
     assert 0 < sizes[-1] <= batch
 
@@ -62,8 +64,9 @@ def test_the_order_does_not_depend_on_the_global_random_state():
 
 
 def test_images_are_raw_pixels_and_targets_are_one_hot():
-    images, targets = _batches(seed=3)[1]
-    assert images.dtype == targets.dtype == np.float32
+    (batch,) = _batches(seed=3)[1]
+    images, targets = batch["image"], batch["target"]
+    assert (images.dtype, targets.dtype) == (np.uint8, np.float32)
     assert targets.shape == (5, 3)
     numbers = images[:, 0, 0, 0].astype(int)
     assert np.array_equal(targets.argmax(axis=1), numbers % 3)

@@ -6,59 +6,49 @@ from typing import Any
 import click
 
 from cct_export.commands.options import common, start_keras
-from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTHS, TrainSpec
+from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTHS
+from cct_export.specs.training import knobs
+from cct_export.training import recipes
 
 
-def _recipe(function: Any) -> Any:
-    """Adds the options that make a ``TrainSpec``."""
-    for option in (
-        click.option(
-            "--freeze",
-            metavar="PARTS",
-            help="With --from, what stays as it is, with commas between: tokenizer, positions, "
-            "blocks (blocks:N are the first N), norm, pooling, head.",
-        ),
-        click.option(
-            "--seed",
-            type=click.IntRange(0, 2**32 - 1),
-            default=TrainSpec.seed,
-            help="Of weights, order, augmentation and the held-out images.",
-        ),
-        click.option(
-            "--weight-decay",
-            type=click.FloatRange(0),
-            default=TrainSpec.weight_decay,
-            help="Of AdamW, decoupled.",
-        ),
-        click.option(
-            "--learning-rate",
-            type=click.FloatRange(0, min_open=True),
-            default=TrainSpec.learning_rate,
-            help="Of AdamW, constant.",
-        ),
-        click.option(
-            "--batch", type=click.IntRange(1), default=TrainSpec.batch, help="Images per step."
-        ),
-        click.option(
-            "--epochs",
-            type=click.IntRange(1),
-            default=TrainSpec.epochs,
-            help="Passes over the training images.",
-        ),
-        click.option("--data", default="cifar10", help="cifar10, digits, a folder or an .npz."),
-    ):
-        function = option(function)
+def _knobs(function: Any) -> Any:
+    """Adds an option for every knob of a recipe; None where it is not given."""
+    for knob in reversed(knobs()):
+        flag, kind = f"--{knob.name.replace('_', '-')}", type(knob.default)
+        choices = knob.metadata["choices"]
+        if kind is bool:
+            flag = f"{flag}/--no-{flag[2:]}"
+        function = click.option(
+            flag,
+            knob.name,
+            default=None,
+            type=click.Choice(choices) if choices else kind,
+            help=knob.metadata["help"],
+        )(function)
     return function
 
 
 @click.command()
 @click.option("--model", help=f"Preset to train.  [default: {DEFAULT_MODEL}]")
+@click.option("--data", default="cifar10", help="cifar10, digits, a folder or an .npz.")
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE.toml",
+    help=f"{', '.join(recipes.RECIPES)}, or a TOML file with the names of the options below as its "
+    f"keys.  [default: {recipes.DEFAULT}; with --from finetune]",
+)
 @click.option(
     "--from",
     "start",
     metavar="MODEL",
     help="Fine-tune this CCT instead: for other classes it gets a new head, for another image size "
     "its learned positions are interpolated.",
+)
+@click.option(
+    "--freeze",
+    metavar="PARTS",
+    help="With --from, what stays as it is, with commas between: tokenizer, positions, blocks "
+    "(blocks:N are the first N), norm, pooling, head.",
 )
 @click.option(
     "--image-size",
@@ -73,39 +63,44 @@ def _recipe(function: Any) -> Any:
     "sample by itself, the same without scaling up what is kept, or for the whole batch, then not "
     "computed.",
 )
-@_recipe
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default="runs/cct", help="Run directory."
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in the directory.")
+@_knobs
 @common
 def command(
     model: str | None,
+    data: str,
+    recipe: str | None,
     start: str | None,
+    freeze: str | None,
     image_size: int | None,
     stochastic_depth_mode: str | None,
     output: Path,
     resume: bool,
-    **recipe: Any,
+    **said: Any,
 ) -> dict[str, Any]:
-    """Train a CCT by the recipe of the keras.io example, or fine-tune one.
+    """Train a CCT by a recipe, or fine-tune one.
 
-    AdamW, label smoothing 0.1; the best of all epochs by accuracy on 10 % of the training images is
-    kept. The run directory gets best.keras, metrics.csv, curves.png and a model card; it is a MODEL
-    for every other command.
+    The best of all epochs by accuracy on held-out training images is kept. The run directory gets
+    best.keras, metrics.csv, curves.png and a model card; it is a MODEL for every other command.
+    The options from --epochs on are the recipe's, where they are not given.
     """
     if model is not None and start is not None:
         raise click.UsageError("--from brings its architecture: leave --model out")
-    words = (recipe.pop("freeze") or "").split(",")
-    frozen = tuple(word.strip() for word in words if word.strip())
+    overrides = {key: value for key, value in said.items() if value is not None}
+    overrides["freeze"] = tuple(word.strip() for word in (freeze or "").split(",") if word.strip())
+    named = recipe or ("finetune" if start is not None else recipes.DEFAULT)
+    resolved = recipes.resolve(named, data, overrides)
     start_keras()
     from cct_export import api
     from cct_export.report.training import TrainingProgress
 
-    with TrainingProgress(recipe["epochs"]) as progress:
+    with TrainingProgress(resolved.epochs) as progress:
         trained = api.train(
             output,
-            TrainSpec(**recipe, freeze=frozen),
+            resolved,
             model=model,
             resume=resume,
             progress=progress,
