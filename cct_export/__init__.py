@@ -25,6 +25,7 @@ _API = (
     "load",
     "predict",
     "quantize_report",
+    "recipe",
     "remove_device",
     "setup_device",
     "time_together",

@@ -9,7 +9,7 @@ from cct_export.api.devices import remove_device, setup_device
 from cct_export.api.exports import export_onnx, export_tflite, quantize_report
 from cct_export.api.files import bundle, inspect, inspect_model, predict, verify
 from cct_export.api.measuring import bench, doctor, time_together
-from cct_export.api.models import import_model, load, train
+from cct_export.api.models import import_model, load, recipe, train
 
 __all__ = [
     "bench",
@@ -25,6 +25,7 @@ __all__ = [
     "load",
     "predict",
     "quantize_report",
+    "recipe",
     "remove_device",
     "setup_device",
     "time_together",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cct_export.errors import InvalidRequest
 from cct_export.specs import DEFAULT_MODEL, ImportSpec, ModelSpec, TrainSpec
@@ -138,6 +138,22 @@ def stem_of(source: str) -> str:
     return name
 
 
+def recipe(name: str = "keras-io", data: str = "cifar10", **knobs: Any) -> TrainSpec:
+    """Returns how to train, for ``train``.
+
+    Args:
+        name: ``keras-io``, ``paper``, ``short`` or ``finetune``, or a TOML file.
+        data: ``cifar10``, ``digits``, a folder or an ``.npz`` file.
+        **knobs: fields of ``TrainSpec`` that are to be other than the recipe has them.
+
+    Raises:
+        InvalidRequest: no such recipe or knob, or a value that cannot be.
+    """
+    from cct_export.training.recipes import resolve
+
+    return resolve(name, data, knobs)
+
+
 def train(
     folder: str | Path,
     recipe: TrainSpec,
@@ -147,12 +163,13 @@ def train(
     start: "Source | None" = None,
     image_size: int | None = None,
     stochastic_depth_mode: str | None = None,
+    logs: Sequence[str] = (),
 ) -> "Trained":
     """Trains a CCT into the run directory ``folder``.
 
     Args:
         folder: run directory, made if missing.
-        recipe: data, epochs, seed, hyperparameters, and what is frozen.
+        recipe: how, see ``cct_export.recipe``.
         model: name of a preset, by default ``cct_keras_io``, or an architecture.
         resume: go on with the run that is in ``folder``.
         progress: called with epoch, step (0 at the end of an epoch), steps of an epoch, metrics.
@@ -161,6 +178,7 @@ def train(
             interpolated.
         image_size: height and width of the images, by default the model's.
         stochastic_depth_mode: ``sample``, ``sample-unscaled`` or ``batch``, by default the model's.
+        logs: where else the course is logged: ``tensorboard``, ``wandb``.
 
     Returns:
         The best weights' file and accuracy.
@@ -182,7 +200,7 @@ def train(
     begun = None if start is None else _start(start)
     spec = _architecture(model or DEFAULT_MODEL) if begun is None else begun.model.spec
     spec = transfer.architecture(spec, image_size, stochastic_depth_mode)
-    trained = loop.train(spec, recipe, Path(folder), resume, progress, begun)
+    trained = loop.train(spec, recipe, Path(folder), resume, progress, begun, logs)
     loaded = load(str(folder))
     if loaded.calibration is not None:
         dataset = data.read(recipe.data, image_shape(loaded.model))

@@ -10,6 +10,8 @@ OPTIMIZERS = ("adamw", "muon", "sgd")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 JIT = ("auto", "on", "off")
+# Where the course of a run is logged, besides its own files.
+LOGS = ("tensorboard", "wandb")
 _BOUNDS = {"least": operator.ge, "most": operator.le, "below": operator.lt, "above": operator.gt}
 
 

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from cct_export.model import checkpoint
 from cct_export.model.cct import CCT
 from cct_export.specs import ModelSpec, TrainSpec
 from cct_export.training import card, transfer
-from cct_export.training.batches import Batches
+from cct_export.training.batches import Batches, resident
 from cct_export.training.keeping import Guard, Keeper, Progress, Report, is_over
 from cct_export.training.learner import compiled
+from cct_export.training.logs import callbacks as watchers
+from cct_export.training.logs import check as check_logs
 from cct_export.training.run import History, RunDirectory
 from cct_export.training.transfer import Start
 
@@ -61,6 +63,7 @@ def train(
     resume: bool,
     progress: Progress,
     start: Start | None = None,
+    logs: Sequence[str] = (),
 ) -> Trained:
     """Trains a CCT by ``recipe`` into the run directory ``folder``.
 
@@ -70,6 +73,7 @@ def train(
         folder: the run directory, made if missing.
         resume: go on from the last finished epoch of a run in ``folder``.
         progress: called after every step and at the end of every epoch, see ``Progress``.
+        logs: where else the course is logged, see ``training.logs``.
         start: the model whose weights to begin with; it differs from ``spec`` in image size,
             classes and what training alone knows. None for random weights.
 
@@ -82,6 +86,7 @@ def train(
         CCTExportError: the folder holds another run.
         OutputError: the folder cannot be written.
     """
+    check_logs(logs)
     dataset = data.read(recipe.data, (spec.image_size, spec.image_size, spec.channels))
     spec = replace(spec, classes=len(dataset.classes), labels=dataset.classes)
     spec = _while_training(spec, recipe)
@@ -92,7 +97,8 @@ def train(
     run = RunDirectory(folder)
     run.begin(spec, recipe, resume, None if start is None else start.to_dict())
 
-    history = _learn(run, spec, recipe, start, (dataset.train, held_out, kept), progress)
+    watching = [Report(progress), *watchers(logs, folder, run.record())]
+    history = _learn(run, spec, recipe, start, (dataset.train, held_out, kept), watching)
     return _conclude(run, spec, recipe, dataset, history)
 
 
@@ -102,10 +108,11 @@ def _learn(
     recipe: TrainSpec,
     start: Start | None,
     images: tuple[Split, np.ndarray, np.ndarray],
-    progress: Progress,
+    watching: list[keras.callbacks.Callback],
 ) -> History:
     """Trains until the last epoch or until nothing gets better; returns the course."""
     split, held_out, kept = images
+    split = resident(split, (spec.image_size, spec.image_size, spec.channels))
     with _precision(recipe.precision):
         cct = _model(spec, recipe, start)
         learner = compiled(cct, recipe, math.ceil(len(kept) / recipe.batch))
@@ -121,7 +128,7 @@ def _learn(
         validation_data=_batches(split, held_out, spec, recipe, None),
         initial_epoch=len(history),
         epochs=recipe.epochs,
-        callbacks=[*callbacks, Report(progress)],
+        callbacks=[*callbacks, *watching],
         shuffle=False,
         verbose=0,
     )
@@ -173,15 +180,13 @@ def _holdout(split: Split, recipe: TrainSpec) -> tuple[np.ndarray, np.ndarray]:
 
 def _batches(
     split: Split,
-    indices: np.ndarray,
+    rows: np.ndarray,
     spec: ModelSpec,
     recipe: TrainSpec,
     seed: int | None,
     epoch: int = 0,
 ) -> Batches:
-    return Batches(
-        split.images(indices), split.labels[indices], spec.classes, recipe.batch, seed, epoch
-    )
+    return Batches(split, rows, spec.classes, recipe.batch, seed, epoch)
 
 
 def _conclude(

@@ -82,7 +82,7 @@ def resolve(recipe: str, data: str, overrides: dict[str, Any] | None = None) -> 
         )
     try:
         return TrainSpec(data, **(said | {"recipe": name} | (overrides or {})))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise InvalidRequest(f"recipe {recipe}: {error}") from error
 
 

@@ -5,12 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cct_export.training.batches import Batches
+from cct_export.data.dataset import ArraySplit
+from cct_export.training import batches as room
+from cct_export.training.batches import Batches, resident
 
 
 def _batches(total=23, batch=5, seed=0, epoch=0, classes=3):
     pixels = np.arange(total, dtype=np.uint8)[:, None, None, None] * np.ones((2, 2, 1), np.uint8)
-    return Batches(pixels, np.arange(total) % classes, classes, batch, seed, epoch)
+    split = ArraySplit(pixels, np.arange(total) % classes)
+    return Batches(split, np.arange(total), classes, batch, seed, epoch)
 
 
 def _order(batches):
@@ -77,3 +80,33 @@ def test_images_are_raw_pixels_and_targets_are_one_hot():
 @pytest.mark.parametrize(("total", "batch", "steps"), [(10, 5, 2), (11, 5, 3), (1, 5, 1)])
 def test_the_last_batch_may_be_smaller(total, batch, steps):
     assert len(_batches(total, batch)) == steps
+
+
+class _Files:
+    """A split that counts what is read at once."""
+
+    def __init__(self, total):
+        self.labels = np.arange(total) % 3
+        self.most = 0
+
+    def images(self, indices):
+        self.most = max(self.most, len(indices))
+        return np.zeros((len(indices), 2, 2, 1), np.uint8) + np.uint8(indices)[:, None, None, None]
+
+
+def test_images_that_are_too_many_for_memory_are_read_a_batch_at_a_time(monkeypatch):
+    monkeypatch.setattr(room, "_RESIDENT", 23 * 4 - 1)
+    files = _Files(23)
+    assert resident(files, (2, 2, 1)) is files
+    batches = Batches(files, np.arange(3, 23), 3, 5, seed=0)
+    assert sorted(_order(batches)) == list(range(3, 23))
+    assert files.most == 5
+
+
+def test_few_images_are_read_once(monkeypatch):
+    monkeypatch.setattr(room, "_RESIDENT", 23 * 4)
+    files = _Files(23)
+    held = resident(files, (2, 2, 1))
+    assert isinstance(held, ArraySplit)
+    assert files.most == 23
+    assert np.array_equal(held.pixels[:, 0, 0, 0], np.arange(23))

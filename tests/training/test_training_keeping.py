@@ -61,7 +61,8 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_epoch(
     before = [file.read_bytes() for file in files]
     from cct_export.training import learner
 
-    monkeypatch.setattr(learner, "_rate", lambda *_: keras.optimizers.schedules.CosineDecay(1e30, 9))
+    huge = keras.optimizers.schedules.CosineDecay(1e30, 1, alpha=1.0)
+    monkeypatch.setattr(learner, "_rate", lambda *_: huge)
     with pytest.raises(Diverged, match=r"the loss became (nan|inf) in epoch 3, step \d+: .*"):
         _train(tmp_path / "run", data, resume=True, epochs=4, warmup=0.1)
     assert [file.read_bytes() for file in files] == before

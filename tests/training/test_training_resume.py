@@ -15,7 +15,11 @@ EPOCHS = 3
 
 
 def _arguments(folder, *more):
-    return ("train", "--data", "digits", "--epochs", EPOCHS, "--seed", 4, "-o", folder, *more)
+    return (
+        "train", "--data", "digits", "--model", "cct_2_3x2_32", "--recipe", "short",
+        "--cutmix", 0.2, "--mix-probability", 0.5, "--dropout", 0.1, "--epochs", EPOCHS,
+        "--seed", 4, "-o", folder, *more,
+    )  # fmt: skip
 
 
 def _start(cwd, *arguments):

@@ -7,7 +7,7 @@ import click
 
 from cct_export.commands.options import common, start_keras
 from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTHS
-from cct_export.specs.training import knobs
+from cct_export.specs.training import LOGS, knobs
 from cct_export.training import recipes
 
 
@@ -66,6 +66,13 @@ def _knobs(function: Any) -> Any:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default="runs/cct", help="Run directory."
 )
+@click.option(
+    "--log",
+    "logs",
+    multiple=True,
+    type=click.Choice(LOGS),
+    help="Log the course there too; may be repeated.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in the directory.")
 @_knobs
 @common
@@ -79,6 +86,7 @@ def command(
     stochastic_depth_mode: str | None,
     output: Path,
     resume: bool,
+    logs: tuple[str, ...],
     **said: Any,
 ) -> dict[str, Any]:
     """Train a CCT by a recipe, or fine-tune one.
@@ -107,6 +115,7 @@ def command(
             start=start,
             image_size=image_size,
             stochastic_depth_mode=stochastic_depth_mode,
+            logs=logs,
         )
     click.echo(
         f"{trained.best}: top-1 {trained.top1:.2%}, top-5 {trained.top5:.2%} "
