@@ -24,6 +24,7 @@ _API = (
     "inspect_model",
     "load",
     "predict",
+    "push",
     "quantize_report",
     "remove_device",
     "setup_device",

@@ -9,12 +9,15 @@ from cct_export.model.presets import PRESETS
 from cct_export.model.sizes import parameters
 from cct_export.specs import ModelSpec, TrainSpec
 from cct_export.training import diagram
-from cct_export.training.front_matter import front_matter, printable, training_data
+from cct_export.training.front_matter import (
+    REPOSITORY,
+    front_matter,
+    printable,
+    training_data,
+)
 from cct_export.training.run import History, RunDirectory
 
 DIAGRAM = "model.png"
-# Stands for the repository until the card is sent to one, see cct_export.publishing.
-REPOSITORY = "hf:OWNER/NAME"
 _ARCHITECTURE = (
     "block", "filters", "kernel", "stride", "padding", "layers", "heads", "head_dim", "mlp_units",
     "gelu", "positional", "dropout", "stochastic_depth", "stochastic_depth_mode",

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Stands for the repository until the card is sent to one, see cct_export.publishing.
+REPOSITORY = "hf:OWNER/NAME"
 # What --data, or the folder or file that it names, is called; how many classes; name and id there.
 _PUBLIC = {
     "cifar10": (10, "CIFAR-10", "uoft-cs/cifar10"),
