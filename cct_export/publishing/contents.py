@@ -32,7 +32,13 @@ def record_of(run: Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(path.read_text())
         name, data = record["model"]["name"], record["train"]["data"]
-        known = isinstance(name, str) and isinstance(data, str)
+        test = record.get("test", {"top1": 0.0, "samples": 0})
+        known = (
+            isinstance(name, str)
+            and isinstance(data, str)
+            and isinstance(test["top1"], float)
+            and isinstance(test["samples"], int)
+        )
     except FileNotFoundError:
         raise InvalidModel(f"{run} is not a run directory: no {RECORD} in it") from None
     except OSError as error:
@@ -111,7 +117,7 @@ def _golden(path: Path) -> str:
     found = sidecar.read(path)
     assert found is not None
     golden = found.golden
-    return f"{path.name}.json shows {len(golden.images)} images ({golden.origin})"
+    return f"{path.name}.json holds {len(golden.images)} images, of {golden.origin}"
 
 
 def _card(content: bytes, hub_id: str, license: str | None) -> bytes:

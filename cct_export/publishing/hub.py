@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 from cct_export.errors import CCTExportError, MissingDependency, OutputError
@@ -44,7 +43,7 @@ def check_id(hub_id: str) -> None:
         ) from error
 
 
-def _library() -> ModuleType:
+def _library() -> Any:
     try:
         import huggingface_hub
         import huggingface_hub.utils
@@ -97,7 +96,7 @@ def send(
         return Commit(repository, done.oid, done.commit_url)
 
 
-def _token(library: ModuleType) -> str:
+def _token(library: Any) -> str:
     token: str | None = library.get_token()
     if not token:
         raise OutputError(
@@ -110,7 +109,7 @@ def _token(library: ModuleType) -> str:
 
 
 @contextlib.contextmanager
-def _quietly(library: ModuleType) -> Iterator[None]:
+def _quietly(library: Any) -> Iterator[None]:
     """Keeps the library from drawing bars and from noting what is done on purpose here."""
     tools = library.utils
     bars, level = not tools.are_progress_bars_disabled(), tools.logging.get_verbosity()
@@ -125,7 +124,7 @@ def _quietly(library: ModuleType) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _one_attempt(library: ModuleType) -> Iterator[None]:
+def _one_attempt(library: Any) -> Iterator[None]:
     """Gives the library's HTTP client time-outs, and an end to what it would try again.
 
     It has none, and tries some requests six times. An error that is not the HTTP client's ends

@@ -2,6 +2,7 @@
 
 import functools
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from cct_export.files import write_text
@@ -195,7 +196,7 @@ def _value(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _table(rows: list[tuple[str, ...]], escape: bool = False) -> str:
+def _table(rows: Sequence[tuple[str, ...]], escape: bool = False) -> str:
     cells = ([_text(cell) if escape else cell for cell in row] for row in rows)
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 

@@ -197,7 +197,7 @@ def test_artifacts_go_along_with_their_sidecars(push, hub, tmp_path, finished):
     files = hub.repositories[ID].branches["main"]
     for one in (path, sidecar.path_of(path)):
         assert files[one.name] == one.read_bytes()
-    assert "tiny.tflite.json shows 2 images (a set)" in ended.stderr
+    assert "tiny.tflite.json holds 2 images, of a set" in ended.stderr
     record = json.loads(ended.stdout)["pushed"]
     assert record["url"] == f"{hub.url}/{ID}/commit/{record['commit']}"
     assert (record["repository"], record["revision"], record["private"]) == (ID, "main", False)
@@ -281,8 +281,10 @@ def test_a_token_that_may_not_write_is_said(refused, hub, where):
     assert "You don't have the rights" in line
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 503])
-@pytest.mark.parametrize("where", ["/api/repos/create", "/preupload/", "/commit/"])
+@pytest.mark.parametrize(
+    ("where", "status"),
+    [("/api/repos/create", 429), ("/preupload/", 408), ("/preupload/", 503), ("/commit/", 500)],
+)
 def test_a_hub_in_trouble_is_asked_once(refused, hub, where, status):
     hub.answers[where] = (status, b"<html>busy</html>")
     assert f"127.0.0.1 answered {status} (" in refused()
@@ -400,6 +402,7 @@ def _change(record, **entries):
         (lambda run: (run / "run.json").write_text("{"), "is not the record of a training run"),
         (lambda run: (run / "run.json").write_text("[1]"), "is not the record of a training run"),
         (lambda run: (run / "run.json").write_text('{"model": 1}'), "is not the record of"),
+        (lambda run: _change(run / "run.json", test={"top1": "x"}), "is not the record of"),
         (lambda run: (run / "best.keras").unlink(), r"has no best\.keras, without which"),
         (lambda run: (run / "README.md").unlink(), r"has no README\.md, without which"),
     ],
