@@ -24,6 +24,7 @@ _API = (
     "inspect_model",
     "load",
     "predict",
+    "push",
     "quantize_report",
     "recipe",
     "remove_device",

@@ -10,6 +10,7 @@ from cct_export.api.exports import export_onnx, export_tflite, quantize_report
 from cct_export.api.files import bundle, inspect, inspect_model, predict, verify
 from cct_export.api.measuring import bench, doctor, time_together
 from cct_export.api.models import import_model, load, recipe, train
+from cct_export.api.publishing import push
 
 __all__ = [
     "bench",
@@ -24,6 +25,7 @@ __all__ = [
     "inspect_model",
     "load",
     "predict",
+    "push",
     "quantize_report",
     "recipe",
     "remove_device",

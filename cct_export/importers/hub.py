@@ -9,6 +9,8 @@ TIMEOUT_S = 10
 _ID = re.compile(r"(?:hf:(\w[\w.-]*/\w[\w.-]*)|(keras-io/\w[\w.-]*))")
 # One of these is what is wanted; what else lies there (images, notes, Python code) stays there.
 _SAVED_MODEL = ("saved_model.pb", "variables/*")
+# What a run that was pushed there knows of its training images.
+CALIBRATION = "calibration.npz"
 _FILES = ("*.keras", "*.weights.h5", "*.safetensors", "*.pth", "*.pt", "*.bin")
 
 
@@ -38,7 +40,11 @@ def fetch(source: str) -> Path:
         raise MissingDependency.of("huggingface_hub", "hub") from error
     try:
         folder = Path(
-            snapshot_download(name, allow_patterns=[*_SAVED_MODEL, *_FILES], etag_timeout=TIMEOUT_S)
+            snapshot_download(
+                name,
+                allow_patterns=[*_SAVED_MODEL, *_FILES, CALIBRATION],
+                etag_timeout=TIMEOUT_S,
+            )
         )
     # The library raises its own errors, its HTTP client's and the system's.
     except Exception as error:

@@ -149,7 +149,8 @@ def _located(source: str) -> tuple[Path, str | None, Path | None]:
     if not source:
         raise InvalidModel("the name of the model is empty")
     if hub.is_id(source):
-        return hub.fetch(source), None, None
+        fetched = hub.fetch(source)
+        return fetched, None, fetched.with_name(hub.CALIBRATION) if fetched.is_file() else None
     if path.is_dir() and not (path / saved_model.FILE).is_file():
         run = RunDirectory(path)
         data = run.record()["train"]["data"]

@@ -11,16 +11,16 @@ from cct_export.specs import ModelSpec
 Grid = tuple[int, int]
 
 
-def token_grid(spec: ModelSpec) -> Grid:
-    """Returns the rows and columns of tokens that the tokenizer makes of an image.
+def stage_sides(spec: ModelSpec) -> list[int]:
+    """Returns the height, which is the width, of what each stage of the tokenizer makes.
 
     Raises:
         InvalidModel: the image is too small for a stage of it.
     """
-    side = spec.image_size
+    sides = [spec.image_size]
     for stage in range(len(spec.filters)):
-        framed = side + 2 * spec.padding
-        if side < 1 or framed < spec.kernel:
+        framed = sides[-1] + 2 * spec.padding
+        if sides[-1] < 1 or framed < spec.kernel:
             raise InvalidModel(
                 f"images of {spec.image_size}×{spec.image_size} are too small for {spec.name}: "
                 f"convolution {stage + 1} of {len(spec.filters)} looks at {spec.kernel} pixels "
@@ -28,7 +28,17 @@ def token_grid(spec: ModelSpec) -> Grid:
             )
         convolved = (framed - spec.kernel) // spec.stride + 1
         # The pool's window of 3 moves by 2 over one more pixel on each side; SAME rounds up.
-        side = (convolved + 3) // 2 if spec.block == "keras" else (convolved + 1) // 2
+        sides.append((convolved + 3) // 2 if spec.block == "keras" else (convolved + 1) // 2)
+    return sides[1:]
+
+
+def token_grid(spec: ModelSpec) -> Grid:
+    """Returns the rows and columns of tokens that the tokenizer makes of an image.
+
+    Raises:
+        InvalidModel: the image is too small for a stage of it.
+    """
+    side = stage_sides(spec)[-1]
     return side, side
 
 

@@ -6,20 +6,43 @@ from cct_export.model.resize import token_grid
 from cct_export.specs import ModelSpec
 
 
-def parameters(spec: ModelSpec) -> int:
-    """Returns the numbers in all weights, a fixed table of positions among them.
+def parts(spec: ModelSpec) -> dict[str, int]:
+    """Returns the numbers in the weights of each part, in the order of the computation.
+
+    Args:
+        spec: the architecture.
+
+    Returns:
+        ``convolution 1`` and so on, ``positions`` (a fixed table counts), then of one block
+        ``attention`` and ``mlp`` with a norm each, and ``norm``, ``pooling`` and ``logits``.
 
     Raises:
         InvalidModel: the image is too small for the tokenizer.
     """
     width, inner = spec.width, spec.heads * spec.head_dim
     rows, columns = token_grid(spec)
-    channels = (spec.channels, *spec.filters)
-    tokenizer = spec.kernel**2 * sum(into * out for into, out in pairwise(channels))
-    positions = rows * columns * width if spec.positional != "none" else 0
+    channels = pairwise((spec.channels, *spec.filters))
+    norm = 2 * width
     biases = 3 * inner if spec.block == "keras" else 0
-    attention = 4 * width * inner + biases + width
-    mlp = sum((into + 1) * out for into, out in pairwise((width, *spec.mlp_units)))
-    block = attention + mlp + 4 * width  # and two norms
-    head = 2 * width + (width + 1) + (width + 1) * spec.classes  # norm, pooling, classifier
-    return tokenizer + positions + spec.layers * block + head
+    return {
+        f"convolution {stage}": spec.kernel**2 * into * out
+        for stage, (into, out) in enumerate(channels, 1)
+    } | {
+        "positions": rows * columns * width if spec.positional != "none" else 0,
+        "attention": norm + 4 * width * inner + biases + width,
+        "mlp": norm + sum((into + 1) * out for into, out in pairwise((width, *spec.mlp_units))),
+        "norm": norm,
+        "pooling": width + 1,
+        "logits": (width + 1) * spec.classes,
+    }
+
+
+def parameters(spec: ModelSpec) -> int:
+    """Returns the numbers in all weights, a fixed table of positions among them.
+
+    Raises:
+        InvalidModel: the image is too small for the tokenizer.
+    """
+    found = parts(spec)
+    block = found["attention"] + found["mlp"]
+    return sum(found.values()) + (spec.layers - 1) * block

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cct_export.results import Imported, ParityReport, Prediction
+from cct_export.results import Imported, ParityReport, Prediction, Pushed
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,21 @@ def imported(found: Imported) -> None:
         f"all used; {height}×{width}×{channels} → {found.classes} classes, "
         f"{found.size_bytes:,} bytes"
     )
+
+
+def pushed(found: Pushed) -> None:
+    """Says what was sent and where it is, or lists what would be sent."""
+    for note in found.notes:
+        log.info("%s", note)
+    total = f"{len(found.files)} files, {sum(one.size_bytes for one in found.files):,} bytes"
+    if found.url is not None:
+        log.info("%s: %s on %s", found.repository, total, found.revision)
+        click.echo(found.url)
+        return
+    for one in found.files:
+        click.echo(f"{one.size_bytes:>13,}  {one.name}")
+    kind = "the private repository " if found.private else ""
+    click.echo(f"{total} would be sent to {kind}{found.repository}, {found.revision}")
 
 
 def parity(report: ParityReport) -> None:

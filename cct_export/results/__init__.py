@@ -14,6 +14,7 @@ from cct_export.results.measured import (
 )
 from cct_export.results.parity import ParityReport
 from cct_export.results.prediction import Prediction
+from cct_export.results.pushed import Pushed, SentFile
 from cct_export.results.quantization import QuantizationReport, StepError
 
 __all__ = [
@@ -33,7 +34,9 @@ __all__ = [
     "OperatorTime",
     "ParityReport",
     "Prediction",
+    "Pushed",
     "QuantizationReport",
+    "SentFile",
     "StepError",
     "Sustained",
     "Tensor",

@@ -27,8 +27,8 @@ class RunDirectory:
 
     ``run.json`` says what was asked and reached, ``best.keras`` has the best weights,
     ``state.npz`` all that is needed to go on, ``metrics.csv`` and ``curves.png`` the course,
-    ``calibration.npz`` what an export needs to know of the training images, and ``README.md`` is
-    the model card.
+    ``calibration.npz`` what an export needs to know of the training images, ``README.md`` is the
+    model card and ``model.png`` its diagram.
 
     Args:
         path: the folder.

@@ -34,7 +34,7 @@ def _command(name, words):
 def test_the_commands_are_those_that_are_documented():
     assert COMMANDS == [
         ("export", "bundle"), ("export", "doctor"), ("export", "import"), ("export", "inspect"),
-        ("export", "onnx"), ("export", "predict"),
+        ("export", "onnx"), ("export", "predict"), ("export", "push"),
         ("export", "quantize-report"), ("export", "tflite"), ("export", "train"),
         ("export", "verify"), ("bench", "check"), ("bench", "compare"),
         ("bench", "device remove"), ("bench", "device setup"),

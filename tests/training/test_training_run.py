@@ -103,7 +103,9 @@ def test_the_card_has_the_accuracy(finished):
 
 def test_the_command_in_the_card_asks_for_the_same_run(finished):
     run, _, data, _ = finished
-    (line,) = [li for li in run.card_file.read_text().splitlines() if li.startswith("cct-export")]
+    (line,) = [
+        li for li in run.card_file.read_text().splitlines() if li.startswith("cct-export train")
+    ]
     words = shlex.split(line)
     options = dict(zip(words[2::2], words[3::2], strict=True))
     assert words[:2] == ["cct-export", "train"]
@@ -122,7 +124,8 @@ def test_progress_is_called_for_every_step_and_the_end_of_an_epoch(finished):
 def test_nothing_else_is_left_in_the_folder(finished):
     names = {path.name for path in finished[0].path.iterdir()}
     assert names == {
-        "run.json", "best.keras", "state.npz", "metrics.csv", "curves.png", "README.md",
+        "run.json", "best.keras", "state.npz", "metrics.csv", "curves.png", "model.png",
+        "README.md",
     }  # fmt: skip
 
 

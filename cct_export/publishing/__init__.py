@@ -1,0 +1,46 @@
+"""A finished run on the Hugging Face Hub: which files, and one commit of them."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cct_export.publishing import contents, hub
+from cct_export.results import Pushed, SentFile
+
+MAIN = "main"
+
+
+def push(
+    hub_id: str,
+    run: Path,
+    artifacts: Sequence[Path],
+    license: str | None,
+    revision: str | None,
+    private: bool,
+    dry_run: bool,
+) -> Pushed:
+    """Sends a run, see ``cct_export.api.push``."""
+    hub.check_id(hub_id)
+    record = contents.record_of(run)
+    files, notes = contents.gather(run, artifacts, hub_id, license)
+    data = record["train"]["data"]
+    if Path(data).is_absolute():
+        notes.append(f"{contents.CARD} and {contents.RECORD} name the folder {data}")
+    sent = tuple(
+        SentFile(name, len(content), hashlib.sha256(content).hexdigest())
+        for name, content in files.items()
+    )
+    plan = Pushed(hub_id, revision or MAIN, private, sent, tuple(notes))
+    if dry_run:
+        return plan
+    done = hub.send(hub_id, files, _message(record), revision, private)
+    return Pushed(
+        done.repository, plan.revision, private, sent, plan.notes, done.checksum, done.url
+    )
+
+
+def _message(record: dict[str, Any]) -> str:
+    test = record["test"]
+    top1 = f"top-1 {test['top1']:.2%} on {test['samples']:,} test images"
+    return f"Add {record['model']['name']}, {top1}"
