@@ -131,13 +131,12 @@ def test_every_key_of_the_recipe_is_a_row_even_one_that_is_not_known_yet(written
 
 
 def test_the_command_asks_for_all_that_is_not_as_usual_even_what_is_not_known_yet(written):
-    new = {"recipe": "paper", "ema": True, "flip": False, "clip_norm": None, "epochs": 300}
+    new = {"ema": True, "flip": False, "clip_norm": None, "epochs": 300}
     words = _words(written(_record(train=new | {"freeze": ["head", "blocks:1"]})))
     assert "--weight-decay" not in words  # it is the usual one
     assert not any(word.endswith("clip-norm") for word in words)
     assert {"--ema", "--no-flip"} < set(words)
     for option, value in (
-        ("--recipe", "paper"),
         ("--epochs", "300"),
         ("--freeze", "head,blocks:1"),
     ):
@@ -188,3 +187,31 @@ def test_what_was_fine_tuned_is_said(written):
     rows = dict(_rows(_section(text, "Hyperparameters")))
     assert rows["fine-tuned from"] == "cct_keras_io (sha256 0123456789ab)"
     assert "--model" not in _words(text)
+
+
+@pytest.mark.parametrize("name", ["keras-io", "paper", "short", "finetune"])
+@pytest.mark.parametrize(
+    "knobs",
+    [{}, {"flip": False, "mixup": 0.3, "optimizer": "sgd", "epochs": 9, "ema": 0.0, "seed": 4}],
+)
+def test_the_command_is_understood_as_the_recipe_that_it_is_of(name, knobs):
+    from cct_export.commands.export.train import command
+    from cct_export.specs.training import knobs as known
+    from cct_export.training.recipes import resolve
+
+    recipe = resolve(name, "my data", knobs)
+    words = shlex.split(card.command(ModelSpec(name="tiny").to_dict(), recipe.to_dict()))
+    said = command.make_context("train", words[2:]).params
+    overrides = {knob.name: said[knob.name] for knob in known() if said[knob.name] is not None}
+    assert resolve(said["recipe"] or "keras-io", said["data"], overrides) == recipe
+
+
+def test_the_command_says_by_options_what_a_file_said(tmp_path):
+    from cct_export.training.recipes import resolve
+
+    (tmp_path / "mine.toml").write_text('recipe = "short"\nmixup = 0.25\n')
+    recipe = resolve(str(tmp_path / "mine.toml"), "digits")
+    line = card.command(ModelSpec(name="tiny").to_dict(), recipe.to_dict())
+    assert "mine.toml" not in line
+    assert "--mixup 0.25" in line
+    assert "--optimizer muon" in line
