@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cct_export import data
-from cct_export.data.sources.folder import decode
+from cct_export.data.decoding import decode
 from cct_export.errors import InvalidData
 
 RGB = (4, 4, 3)
@@ -245,7 +245,7 @@ def test_a_train_folder_alone_is_refused(tmp_path):
 
 
 def test_a_path_that_is_not_there_is_refused_with_what_data_takes(tmp_path):
-    with pytest.raises(InvalidData, match=r"no such data: .*nothing.*cifar10, digits"):
+    with pytest.raises(InvalidData, match=r"no such data: .*nothing.*cifar10, cifar100, digits"):
         data.read(str(tmp_path / "nothing"), RGB)
     assert not data.at_hand(str(tmp_path / "nothing"))
     assert data.at_hand(str(tmp_path))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cct_export import data
+from cct_export.data.downloaded import cache_file
 from cct_export.data.sources import cifar10
 from cct_export.errors import InvalidData
 
@@ -97,7 +98,7 @@ def test_cifar10_refuses_a_model_of_another_size(tmp_path, monkeypatch):
 def test_the_cache_is_in_the_home_folder_where_no_other_is_said(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cifar10.cache_file() == tmp_path / ".cache/cct-export/cifar10.npz"
+    assert cache_file("cifar10") == tmp_path / ".cache/cct-export/cifar10.npz"
 
 
 def _closed_port():
