@@ -30,7 +30,8 @@ def read(name: str, shape: ImageShape, on_corrupt: Literal["refuse", "skip"] = "
     Images in folders and shards are read when they are asked for.
 
     Args:
-        name: ``cifar10``, ``cifar100``, ``digits``, a folder or an ``.npz`` file.
+        name: ``cifar10``, ``cifar100``, ``digits``, a folder of class folders or TFRecord shards,
+            a shard, or an ``.npz`` file.
         shape: height, width and channels that the model takes.
         on_corrupt: what to do with an image that cannot be decoded. ``refuse``: raise when it is
             asked for. ``skip``: decode every image once now, log those that fail, and leave them

@@ -188,17 +188,17 @@ def without_corrupt(dataset: Dataset) -> Dataset:
     return replace(
         dataset,
         train=_checked(dataset.train, f"{dataset.name}: training", dataset.classes),
-        test=_checked(dataset.test, f"{dataset.name}: test", ()),
+        test=_checked(dataset.test, f"{dataset.name}: test", None),
     )
 
 
-def _checked(split: Split, name: str, needed: Sequence[str]) -> Split:
+def _checked(split: Split, name: str, classes: Sequence[str] | None) -> Split:
     """Returns ``split`` without what cannot be decoded.
 
     Args:
         split: of any kind.
         name: what a message calls it, before the word images.
-        needed: classes that must have an image.
+        classes: their names where none may lose all its images; None if any may.
     """
     if not isinstance(split, EncodedSplit):
         return split
@@ -213,10 +213,9 @@ def _checked(split: Split, name: str, needed: Sequence[str]) -> Split:
         return split
     log.warning("%s images: %d of %d left out, which cannot be read", name, len(faults), total)
     kept = split.only(np.setdiff1d(np.arange(total), list(faults)))
-    present = set(kept.labels.tolist())
-    lost = [class_name for label, class_name in enumerate(needed) if label not in present]
-    if lost:
-        raise InvalidData(f"{name} images: none of the class {lost[0]!r} can be read")
+    lost = np.setdiff1d(split.labels, kept.labels)
+    if classes is not None and len(lost):
+        raise InvalidData(f"{name} images: none of the class {classes[lost[0]]!r} can be read")
     return kept
 
 

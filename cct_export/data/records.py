@@ -87,13 +87,16 @@ def record(path: Path, number: int, place: Place) -> bytes:
     """
     try:
         with path.open("rb", buffering=0) as file:
-            file.seek(place.offset)
-            content = _exactly(file, place.length + CHECKSUM.size)
+            file.seek(place.offset - HEADER.size)
+            content = _exactly(file, HEADER.size + place.length + CHECKSUM.size)
     except OSError as error:
         raise InvalidData(f"{path} cannot be read: {error.strerror}") from error
-    if len(content) < place.length + CHECKSUM.size:
+    if len(content) < HEADER.size + place.length + CHECKSUM.size:
         raise _truncated(path, number, place.offset - HEADER.size)
-    content, (checksum,) = content[: place.length], CHECKSUM.unpack(content[place.length :])
+    if HEADER.unpack_from(content)[0] != place.length:
+        raise InvalidData(f"{path} changed since its records were counted: start again")
+    (checksum,) = CHECKSUM.unpack_from(content, HEADER.size + place.length)
+    content = content[HEADER.size : -CHECKSUM.size]
     compute = _library()
     if compute is not None and _masked(compute(content)) != checksum:
         raise InvalidData(
