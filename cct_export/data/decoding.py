@@ -53,7 +53,10 @@ def _decode(file: Path | BinaryIO, where: str, shape: ImageShape) -> tuple[Image
                 raise InvalidData(f"{where} has more than 8 bits per channel: save it with 8 bits")
             ImageOps.exif_transpose(image, in_place=True)
             size = (image.height, image.width)
-            converted = image.convert("L" if channels == 1 else "RGB")
+            mode = "L" if channels == 1 else "RGB"
+            # A copy less where nothing is to convert.
+            image.load()
+            converted = image if image.mode == mode else image.convert(mode)
     # Pillow raises ValueError and SyntaxError too for a broken PNG.
     except (
         UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError

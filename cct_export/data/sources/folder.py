@@ -43,9 +43,11 @@ class Files:
 
     def encoded(self, item: int) -> bytes:
         """Returns what is in the file."""
-        path = Path(self.where(item))
+        path = self.where(item)
         try:
-            return path.read_bytes()
+            # To make a Path takes a tenth of the time that a thumbnail does.
+            with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+                return file.readall()
         except FileNotFoundError:
             raise InvalidData(f"no such image: {path}") from None
         except OSError as error:
