@@ -32,17 +32,6 @@ class Source(Protocol):
         ...
 
 
-class Memory:
-    """Bytes in memory as a source."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-
-    def at(self, position: int, count: int) -> bytes:
-        """Returns up to ``count`` bytes from ``position`` on."""
-        return self.content[position : position + count]
-
-
 class Malformed(ValueError):
     """The bytes are no such message."""
 

@@ -7,8 +7,19 @@ from shards import example, imagenet, png, write
 
 from cct_export import data
 from cct_export.data import examples
-from cct_export.data.examples import Malformed, Memory, Span
+from cct_export.data.examples import Malformed, Span
 from cct_export.errors import InvalidData
+
+
+class Memory:
+    """Bytes in memory, as what is read is read from."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def at(self, position, count):
+        return self.content[position : position + count]
+
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 VALUES = (

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cct_export.data import examples, records
 from cct_export.data.dataset import Dataset, ImageShape, Labels, checked_labels, existing
 from cct_export.data.encoded import EncodedSplit, split_in_two
-from cct_export.data.examples import Feature, Malformed, Memory, Source, Span
+from cct_export.data.examples import Feature, Malformed, Source, Span
 from cct_export.errors import InvalidData
 
 # train-00000-of-00016, x.tfrecord, cifar10-train.tfrecord-00000-of-00001, x.tfrecords
@@ -29,6 +29,7 @@ NAMES = ("labels.txt", "classes.txt", "label.labels.txt")
 IMAGE = ("image/encoded", "image")
 LABEL = ("image/class/label", "label")
 TEXT = "image/class/text"
+WANTED = frozenset((*IMAGE, *LABEL, TEXT))
 MOST_NAME_BYTES = 200
 # So many shards take a while: some 40 s for the 1.3 million records of ImageNet.
 MANY = 64
@@ -42,21 +43,16 @@ class Shards:
     Args:
         paths: the files.
         ends: int64, for each file how many records it and those before it have.
-        offsets: int64 ``(N,)``, where a record's bytes begin in its file.
-        lengths: int64 ``(N,)``, in bytes.
+        places: int64 ``(N, 4)``, for each record where it begins in its file and its length, and
+            where in the record the picture begins and its length, in bytes.
     """
 
     def __init__(
-        self,
-        paths: Sequence[Path],
-        ends: NDArray[np.int64],
-        offsets: NDArray[np.int64],
-        lengths: NDArray[np.int64],
+        self, paths: Sequence[Path], ends: NDArray[np.int64], places: NDArray[np.int64]
     ) -> None:
         self.paths = paths
         self.ends = ends
-        self.offsets = offsets
-        self.lengths = lengths
+        self.places = places
 
     def _file(self, item: int) -> tuple[Path, int]:
         """Returns the file of a record, and its number there."""
@@ -69,21 +65,15 @@ class Shards:
         return f"{path} record {number}"
 
     def size_bytes(self, item: int) -> int:
-        """Returns how long the record is."""
-        return int(self.lengths[item])
+        """Returns how long the picture is."""
+        return int(self.places[item, 3])
 
     def encoded(self, item: int) -> bytes:
         """Returns the picture in the record."""
         path, number = self._file(item)
-        place = records.Place(int(self.offsets[item]), int(self.lengths[item]))
-        content = records.record(path, number, place)
-        source = Memory(content)
-        try:
-            found = examples.features(source, Span(0, len(content)), IMAGE)
-            (picture,) = examples.texts(source, _first(found, IMAGE))
-        except ValueError as error:
-            raise InvalidData(f"{self.where(item)} holds no image: {error}") from error
-        return content[picture.start : picture.end]
+        offset, length, begin, size = self.places[item].tolist()
+        content = records.record(path, number, records.Place(offset, length))
+        return content[begin : begin + size]
 
 
 class Indexed(NamedTuple):
@@ -179,7 +169,7 @@ def _index(files: Sequence[Path]) -> Indexed:
     """Reads of every record its place, label and class name; not its picture."""
     if len(files) >= MANY:
         log.info("reading where the records of %d shards are", len(files))
-    offsets, lengths, labels, ends = array("q"), array("q"), array("q"), array("q")
+    places, labels, ends = array("q"), array("q"), array("q")
     texts: dict[int, str] = {}
     for path in files:
         try:
@@ -187,35 +177,40 @@ def _index(files: Sequence[Path]) -> Indexed:
                 window = records.Window(file)
                 for place in records.places(path, window, path.stat().st_size):
                     try:
-                        label = _label(window, place, texts)
+                        label, picture = _looked_into(window, place, texts)
                     except ValueError as error:
-                        number = len(offsets) - (ends[-1] if ends else 0)
+                        number = len(labels) - (ends[-1] if ends else 0)
                         raise InvalidData(f"{path} record {number}: {error}") from error
-                    offsets.append(place.offset)
-                    lengths.append(place.length)
+                    begin, end = picture
+                    places.extend((*place, begin - place.offset, end - begin))
                     labels.append(label)
         except OSError as error:
             raise InvalidData(f"{path} cannot be read: {error.strerror}") from error
-        ends.append(len(offsets))
-    if not offsets:
+        ends.append(len(labels))
+    if not labels:
         raise InvalidData(f"{files[0].parent}: there is no image in {_listed(files)}")
-    columns = (np.frombuffer(column, np.int64) for column in (ends, offsets, lengths, labels))
-    ends_of, offsets_of, lengths_of, labels_of = columns
-    return Indexed(Shards(files, ends_of, offsets_of, lengths_of), labels_of, texts)
+    shards = Shards(files, np.array(ends), np.frombuffer(places, np.int64).reshape(-1, 4))
+    return Indexed(shards, np.frombuffer(labels, np.int64), texts)
 
 
-def _label(source: Source, place: records.Place, texts: dict[int, str]) -> int:
-    """Returns the label of a record, and notes the class name if it has one."""
+def _looked_into(source: Source, place: records.Place, texts: dict[int, str]) -> tuple[int, Span]:
+    """Returns label and place of the picture of a record, and notes the class name if there is one.
+
+    Raises:
+        Malformed: it is no Example, or lacks one of them.
+    """
     message = Span(place.offset, place.offset + place.length)
-    found = examples.features(source, message, (*LABEL, TEXT))
-    values = examples.integers(source, _first(found, LABEL))
-    if len(values) != 1:
-        raise Malformed(f"{len(values)} labels: one is needed")
-    if TEXT in found and values[0] not in texts:
+    found = examples.features(source, message, WANTED)
+    labels = examples.integers(source, _first(found, LABEL))
+    pictures = examples.texts(source, _first(found, IMAGE))
+    if len(labels) != 1 or len(pictures) != 1:
+        raise Malformed(f"{len(labels)} labels and {len(pictures)} images: one each is needed")
+    label = labels[0]
+    if TEXT in found and label not in texts:
         for span in examples.texts(source, found[TEXT])[:1]:
             content = source.at(span.start, min(span.end - span.start, MOST_NAME_BYTES))
-            texts[values[0]] = content.decode("utf-8", "replace")
-    return values[0]
+            texts[label] = content.decode("utf-8", "replace")
+    return label, pictures[0]
 
 
 def _first(found: dict[str, Feature], keys: Sequence[str]) -> Feature:
