@@ -31,7 +31,7 @@ LABEL = ("image/class/label", "label")
 TEXT = "image/class/text"
 WANTED = frozenset((*IMAGE, *LABEL, TEXT))
 MOST_NAME_BYTES = 200
-# So many shards take a while: some 40 s for the 1.3 million records of ImageNet.
+# So many shards take a while: some 50 s for the 1.3 million records of ImageNet.
 MANY = 64
 
 log = logging.getLogger(__name__)
