@@ -261,7 +261,7 @@ def open_dataset(loaded: LoadedModel, data_name: str | None) -> Dataset | None:
     if data_name is not None:
         dataset = data.read(data_name, shape)
     elif loaded.data is not None and data.at_hand(loaded.data):
-        dataset = data.read(loaded.data, shape)
+        dataset = data.read(loaded.data, shape, loaded.on_corrupt)
     else:
         return None
     check_classes(dataset, labels(loaded.model))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cct_export.data.sources.folder import decode
+from cct_export.data.decoding import decode
 from cct_export.errors import InvalidModel
 from cct_export.results import Prediction
 from cct_export.runtimes import engine_of

@@ -203,7 +203,7 @@ def train(
     trained = loop.train(spec, recipe, Path(folder), resume, progress, begun, logs)
     loaded = load(str(folder))
     if loaded.calibration is not None:
-        dataset = data.read(recipe.data, image_shape(loaded.model))
+        dataset = data.read(recipe.data, image_shape(loaded.model), recipe.on_corrupt)
         draft.record(loaded, dataset, CALIBRATION_SAMPLES, loaded.calibration)
     return trained
 

@@ -121,7 +121,10 @@ profile = click.option(
     "repeats that must agree within 5 %, p90.",
 )
 accuracy = click.option("--accuracy", is_flag=True, help="Measure accuracy too, on --data.")
-labelled = click.option("--data", help="Labelled images: cifar10, digits, a folder or an .npz.")
+labelled = click.option(
+    "--data",
+    help="Labelled images: cifar10, cifar100, digits, a folder, TFRecord shards or an .npz.",
+)
 benchmark_binary = click.option(
     "--benchmark-binary",
     metavar="PATH",

@@ -105,8 +105,8 @@ def images(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--data",
             help="Images for calibration (training split) and parity (test split): cifar10, "
-            "digits, a folder or an .npz. Without it those of the run directory, else the "
-            "model's calibration record, and crops of photographs.",
+            "cifar100, digits, a folder, TFRecord shards or an .npz. Without it those of the run "
+            "directory, else the model's calibration record, and crops of photographs.",
         ),
     ):
         function = option(function)

@@ -130,6 +130,7 @@ def existing(path: str | Path) -> Path:
     found = Path(path).expanduser()
     if not str(path) or not (found.is_file() or found.is_dir()):
         raise InvalidData(
-            f"no such data: {str(path)!r}: give cifar10, digits, a folder or an .npz file"
+            f"no such data: {str(path)!r}: give cifar10, cifar100, digits, a folder, "
+            "TFRecord shards or an .npz file"
         )
     return found

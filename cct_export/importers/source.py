@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -29,6 +30,7 @@ class LoadedModel:
         sha256: checksum of the file that holds the weights.
         data: what the run directory was trained on; None for other sources.
         calibration: where its calibration record would be; None for sources without.
+        on_corrupt: what the run did with images that cannot be decoded, see ``data.read``.
     """
 
     model: keras.Model
@@ -36,6 +38,7 @@ class LoadedModel:
     sha256: str
     data: str | None = None
     calibration: Path | None = None
+    on_corrupt: Literal["refuse", "skip"] = "refuse"
 
 
 def in_memory(model: keras.Model) -> LoadedModel:
@@ -137,7 +140,11 @@ def load_model(source: str) -> LoadedModel:
     """
     path, data, calibration = _located(source)
     found, checksum = _read(path, source, ImportSpec())
-    return LoadedModel(found.model, source, checksum, data, calibration)
+    on_corrupt: Literal["refuse", "skip"] = "refuse"
+    if data is not None:
+        asked = RunDirectory(Path(source).expanduser()).record()["train"]
+        on_corrupt = "skip" if asked.get("skip_corrupt") else "refuse"
+    return LoadedModel(found.model, source, checksum, data, calibration, on_corrupt)
 
 
 def _located(source: str) -> tuple[Path, str | None, Path | None]:

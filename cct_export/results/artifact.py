@@ -59,7 +59,7 @@ class Artifact:
             "range": [-128, 127] if self.io == "int8" else [0, 255],
             "preprocessing": "pixel - 128" if self.io == "int8" else "raw pixels",
             "channels": "RGB" if channels == 3 else "grey",
-            # As cct_export.data.sources.folder.decode does it.
+            # As cct_export.data.decoding.decode does it.
             "resize": "bilinear, with antialiasing, not keeping the aspect ratio",
         }
         fields["output"] = {"name": "logits", "dtype": "float32", "classes": self.classes}

@@ -4,7 +4,7 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 OPTIMIZERS = ("adamw", "muon", "sgd")
 SCHEDULES = ("constant", "cosine")
@@ -104,6 +104,7 @@ class TrainSpec:
         0.1, "Fraction of the training images held out to choose the best epoch.",
         above=0, below=1,
     )  # fmt: skip
+    skip_corrupt: bool = _knob(False, "Leave out images that cannot be decoded, each named.")
     seed: int = _knob(
         0, "Of weights, order, augmentation and the held-out images.", least=0, most=2**32 - 1
     )
@@ -115,6 +116,11 @@ class TrainSpec:
         for one in fields(self):
             if "choices" in one.metadata:
                 object.__setattr__(self, one.name, _checked(one, getattr(self, one.name)))
+
+    @property
+    def on_corrupt(self) -> Literal["refuse", "skip"]:
+        """What to do with an image that cannot be decoded, see ``data.read``."""
+        return "skip" if self.skip_corrupt else "refuse"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain JSON types."""

@@ -87,18 +87,21 @@ def train(
         OutputError: the folder cannot be written.
     """
     check_logs(logs)
-    dataset = data.read(recipe.data, (spec.image_size, spec.image_size, spec.channels))
+    dataset = data.read(
+        recipe.data, (spec.image_size, spec.image_size, spec.channels), recipe.on_corrupt
+    )
     spec = replace(spec, classes=len(dataset.classes), labels=dataset.classes)
     spec = _while_training(spec, recipe)
     if spec.classes < 2:
         raise InvalidData(f"{recipe.data} has one class only: a classifier needs two or more")
     held_out, kept = _holdout(dataset.train, recipe)
+    split = resident(dataset.train, (spec.image_size, spec.image_size, spec.channels))
     transfer.check_frozen(recipe.freeze, spec, start)
     run = RunDirectory(folder)
     run.begin(spec, recipe, resume, None if start is None else start.to_dict())
 
     watching = [Report(progress), *watchers(logs, folder, run.record())]
-    history = _learn(run, spec, recipe, start, (dataset.train, held_out, kept), watching)
+    history = _learn(run, spec, recipe, start, (split, held_out, kept), watching)
     return _conclude(run, spec, recipe, dataset, history)
 
 
@@ -112,7 +115,6 @@ def _learn(
 ) -> History:
     """Trains until the last epoch or until nothing gets better; returns the course."""
     split, held_out, kept = images
-    split = resident(split, (spec.image_size, spec.image_size, spec.channels))
     with _precision(recipe.precision):
         cct = _model(spec, recipe, start)
         learner = compiled(cct, recipe, math.ceil(len(kept) / recipe.batch))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cct_export import data
-from cct_export.data.sources.folder import decode
+from cct_export.data.decoding import decode
 from cct_export.errors import InvalidData
 
 RGB = (4, 4, 3)
@@ -117,6 +117,36 @@ def test_resizing_is_said_once_with_both_sizes(tmp_path, caplog):
     assert "a.png" in note
 
 
+def test_mixed_sizes_are_said_once_with_their_number(tmp_path, caplog):
+    for index, size in enumerate([4, 6, 8, 6]):
+        for part in ("train", "test"):
+            _put(tmp_path / part / "x" / f"{index}.png", _one_colour(index, size))
+    train = data.read(str(tmp_path), RGB).train
+    with caplog.at_level("INFO", logger="cct_export"):
+        assert train.images([0, 1, 2, 3])[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+        train.images([3])
+    (note,) = caplog.messages
+    assert "1.png is 6×6, the first 4 images have 3 sizes: images are resized to 4×4" in note
+
+
+def test_files_that_are_no_images_are_left_out_and_counted(tmp_path, caplog):
+    _class_folders(tmp_path, 3)
+    for name in ("a.webp", "notes.txt", "b.bmp"):
+        (tmp_path / "dog" / name).write_text("something")
+    with caplog.at_level("INFO", logger="cct_export"):
+        dataset = data.read(str(tmp_path), RGB)
+    assert len(dataset.train.labels) + len(dataset.test.labels) == 6
+    (note,) = caplog.messages
+    assert "3 files are no .png or .jpg and left out: dog/a.webp …" in note
+
+
+def test_one_class_alone_is_read_and_left_to_who_needs_more(tmp_path):
+    _class_folders(tmp_path, 4, ("cat",))
+    dataset = data.read(str(tmp_path), RGB)
+    assert dataset.classes == ("cat",)
+    assert set(dataset.train.labels.tolist()) == {0}
+
+
 def test_a_grey_file_gives_three_equal_channels_to_a_colour_model(tmp_path):
     _put(tmp_path / "g.png", np.arange(16).reshape(4, 4))
     pixels, _ = decode(tmp_path / "g.png", RGB)
@@ -136,6 +166,19 @@ def test_transparency_and_palettes_are_flattened_to_colour(tmp_path):
     Image.fromarray(_one_colour(77)).convert("P").save(tmp_path / "p.png")
     assert decode(tmp_path / "a.png", RGB)[0][0, 0].tolist() == [10, 20, 30]
     assert decode(tmp_path / "p.png", RGB)[0].shape == RGB
+
+
+def test_a_jpeg_of_four_inks_becomes_colour(tmp_path):
+    Image.new("RGB", (4, 4), (200, 40, 40)).convert("CMYK").save(tmp_path / "inks.jpg")
+    pixels, _ = decode(tmp_path / "inks.jpg", RGB)
+    assert np.abs(pixels.astype(int) - (200, 40, 40)).max() <= 12
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_every_kind_of_png_of_eight_bits_or_fewer_is_read(tmp_path, mode):
+    Image.new("RGB", (4, 4), "white").convert(mode).save(tmp_path / "a.png")
+    for shape in (RGB, GREY):
+        assert decode(tmp_path / "a.png", shape)[0].tolist() == np.full(shape, 255).tolist()
 
 
 def test_an_image_of_sixteen_bits_is_refused_and_not_turned_white(tmp_path):
@@ -225,6 +268,16 @@ def test_a_folder_without_images_says_what_it_needs(tmp_path):
         data.read(str(tmp_path), RGB)
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_an_empty_train_or_test_folder_is_named(tmp_path, part):
+    for one in ("train", "test"):
+        _class_folders(tmp_path / one, 1)
+    shutil.rmtree(tmp_path / part)
+    (tmp_path / part).mkdir()
+    with pytest.raises(InvalidData, match=f"{part}: no images in it"):
+        data.read(str(tmp_path), RGB)
+
+
 def test_a_single_image_cannot_be_split(tmp_path):
     _class_folders(tmp_path, 1, ("cat",))
     with pytest.raises(InvalidData, match="one image"):
@@ -245,7 +298,7 @@ def test_a_train_folder_alone_is_refused(tmp_path):
 
 
 def test_a_path_that_is_not_there_is_refused_with_what_data_takes(tmp_path):
-    with pytest.raises(InvalidData, match=r"no such data: .*nothing.*cifar10, digits"):
+    with pytest.raises(InvalidData, match=r"no such data: .*nothing.*cifar10, cifar100, digits"):
         data.read(str(tmp_path / "nothing"), RGB)
     assert not data.at_hand(str(tmp_path / "nothing"))
     assert data.at_hand(str(tmp_path))

@@ -1,4 +1,4 @@
-"""``--data digits`` and ``--data cifar10``; no test reaches out of this machine."""
+"""``--data digits``, ``cifar10`` and ``cifar100``; no test reaches out of this machine."""
 
 import os
 import socket
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cct_export import data
-from cct_export.data.sources import cifar10
+from cct_export.data.downloaded import cache_file
+from cct_export.data.sources import cifar10, cifar100
 from cct_export.errors import InvalidData
 
 SHAPE = (32, 32, 3)
@@ -65,39 +66,51 @@ def test_digits_refuse_another_size(shape):
         data.read("digits", shape)
 
 
-def _cached(folder, images=4):
+def _cached(folder, name, images=4):
     pixels = np.random.default_rng(0).integers(0, 256, (images, *SHAPE), np.uint8)
     labels = np.arange(images).reshape(-1, 1).astype(np.uint8)
-    path = folder / "cct-export/cifar10.npz"
+    path = folder / f"cct-export/{name}.npz"
     path.parent.mkdir(parents=True)
     np.savez(path, x_train=pixels, y_train=labels, x_test=pixels[:2], y_test=labels[:2])
     return pixels
 
 
-def test_cifar10_is_read_from_the_cache(tmp_path, monkeypatch):
+@pytest.mark.parametrize("source", [cifar10, cifar100])
+def test_cifar_is_read_from_the_cache(tmp_path, monkeypatch, source):
+    name = source.__name__.rpartition(".")[2]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert not data.at_hand("cifar10")
-    pixels = _cached(tmp_path)
-    assert data.at_hand("cifar10")
-    dataset = data.read("cifar10", SHAPE)
-    assert dataset.name == "cifar10"
-    assert dataset.classes == cifar10.CLASSES
-    assert len(cifar10.CLASSES) == 10
+    assert not data.at_hand(name)
+    pixels = _cached(tmp_path, name)
+    assert data.at_hand(name)
+    dataset = data.read(name, SHAPE)
+    assert dataset.name == name
+    assert dataset.classes == source.CLASSES
     assert np.array_equal(_all(dataset.train), pixels)
     assert dataset.test.labels.tolist() == [0, 1]
 
 
-def test_cifar10_refuses_a_model_of_another_size(tmp_path, monkeypatch):
+def test_cifar_has_ten_and_a_hundred_classes():
+    assert len(set(cifar10.CLASSES)) == 10
+    assert len(set(cifar100.CLASSES)) == 100
+    # Labels of CIFAR-100 are numbered by the alphabet; as in the meta file of its archive.
+    assert list(cifar100.CLASSES) == sorted(cifar100.CLASSES)
+    assert [cifar100.CLASSES[label] for label in (19, 29, 0, 11, 1)] == [
+        "cattle", "dinosaur", "apple", "boy", "aquarium_fish",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_refuses_a_model_of_another_size(tmp_path, monkeypatch, name):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    _cached(tmp_path)
+    _cached(tmp_path, name)
     with pytest.raises(InvalidData, match="the model takes"):
-        data.read("cifar10", (64, 64, 3))
+        data.read(name, (64, 64, 3))
 
 
 def test_the_cache_is_in_the_home_folder_where_no_other_is_said(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cifar10.cache_file() == tmp_path / ".cache/cct-export/cifar10.npz"
+    assert cache_file("cifar10") == tmp_path / ".cache/cct-export/cifar10.npz"
 
 
 def _closed_port():
@@ -106,26 +119,29 @@ def _closed_port():
         return probe.getsockname()[1]
 
 
-def test_without_a_network_cifar10_says_so_within_seconds_and_leaves_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_without_a_network_cifar_says_so_within_seconds_and_leaves_nothing(
+    tmp_path, monkeypatch, name
+):
     nowhere = f"http://127.0.0.1:{_closed_port()}"
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, nowhere)
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.setenv(variable, nowhere)
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     begin = time.monotonic()
     with pytest.raises(InvalidData) as refused:
-        data.read("cifar10", SHAPE)
+        data.read(name, SHAPE)
     # Most of it is the start of Keras; the limit is far above, and far below a hang.
     assert time.monotonic() - begin < 120
     message = str(refused.value)
-    assert "could not be downloaded" in message
+    assert f"{name} is not on this machine and could not be downloaded" in message
     assert "give --data a folder" in message
     assert "\n" not in message
     assert list((tmp_path / "cache").rglob("*.npz")) == []
     assert list((tmp_path / "cache/cct-export").rglob("*")) == []
-    assert not data.at_hand("cifar10")
+    assert not data.at_hand(name)
 
 
 def test_reading_data_loads_neither_keras_nor_a_backend():

@@ -242,3 +242,30 @@ def test_the_state_comes_back_bit_by_bit(finished):
                 assert np.array_equal(np.asarray(variable), state[f"{prefix}_{index}"])
     assert [entry["epoch"] for entry in history] == [1, 2]
     assert any("seed" in variable.path for variable in model.variables)
+
+
+def test_corrupt_images_are_left_out_when_asked_by_the_run_and_by_what_is_made_of_it(
+    tmp_path, in_process
+):
+    for split, count in (("train", 24), ("test", 6)):
+        for name, shade in (("dark", 0), ("light", 200)):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (32, 32), (shade + index,) * 3).save(folder / f"{index:02}.png")
+    broken = tmp_path / "photos/train/dark/07.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    arguments = (
+        "export", "train", "--data", tmp_path / "photos", "--epochs", 1, "--batch", 16,
+        "-o", tmp_path / "run",
+    )  # fmt: skip
+    ended = in_process(*arguments)
+    assert ended.code == 1
+    assert "07.png is no readable image" in ended.err
+    assert "--skip-corrupt" in ended.err
+    ended = in_process(*arguments, "--skip-corrupt")
+    assert ended.code == 0, ended.err
+    assert "07.png" in ended.err
+    path = tmp_path / "m.tflite"
+    ended = in_process("export", "tflite", tmp_path / "run", "--quantize", "int8", "-o", path)
+    assert "calibrated on 47 training images" in ended.err

@@ -33,7 +33,9 @@ from cct_export.specs import DEFAULT_MODEL, METHODS, ROUNDINGS, CalibrationSpec
 )
 @click.option("--rounding", type=click.Choice(ROUNDINGS), default=ROUNDINGS[0], help="Of weights.")
 @click.option("--samples", type=click.IntRange(1), default=100, help="Test images to compare on.")
-@click.option("--data", help="Images: cifar10, digits, a folder or an .npz.")
+@click.option(
+    "--data", help="Images: cifar10, cifar100, digits, a folder, TFRecord shards or an .npz."
+)
 @options.common
 def command(
     model: str,

@@ -30,7 +30,11 @@ def _knobs(function: Any) -> Any:
 
 @click.command()
 @click.option("--model", help=f"Preset to train.  [default: {DEFAULT_MODEL}]")
-@click.option("--data", default="cifar10", help="cifar10, digits, a folder or an .npz.")
+@click.option(
+    "--data",
+    default="cifar10",
+    help="cifar10, cifar100, digits, a folder, TFRecord shards or an .npz.",
+)
 @click.option(
     "--recipe",
     metavar="NAME|FILE.toml",

@@ -12,7 +12,10 @@ from cct_export.commands import options
 @click.option(
     "--against", metavar="MODEL", help="Compare with this model, not the one recorded in the file."
 )
-@click.option("--data", help="Images to compare on: cifar10, digits, a folder or an .npz.")
+@click.option(
+    "--data",
+    help="Images to compare on: cifar10, cifar100, digits, a folder, TFRecord shards or an .npz.",
+)
 @options.samples
 @options.common
 def command(artifact: str, against: str | None, data: str | None, samples: int) -> dict[str, Any]:
