@@ -1,8 +1,7 @@
 """State dicts of the paper's authors' PyTorch code, and of vit-pytorch's ``cct.py``.
 
 Both have the same names, shapes and formulas. What shapes do not tell follows from the paper's
-rules: heads are 64 channels wide, a convolution of kernel k has stride max(1, k/2 − 1) and
-padding max(1, k/2), both rounded down.
+rules: heads are 64 channels wide, a convolution's stride and padding follow from its size.
 """
 
 import math
@@ -24,7 +23,7 @@ from cct_export.importers.foreign import (
 from cct_export.model.adapting import NORMALIZATIONS
 from cct_export.model.cct import CCT
 from cct_export.model.layers import sine_table
-from cct_export.model.presets import PRESETS
+from cct_export.model.presets import PRESETS, stride_and_padding
 from cct_export.specs import ImportSpec, ModelSpec
 
 HEAD_DIM = 64
@@ -73,13 +72,14 @@ def _spec(arrays: Arrays, options: ImportSpec, path: Path) -> tuple[ModelSpec, t
             if not options.heads
             else f"{path}: {width} channels cannot be shared by {heads} heads"
         )
+    stride, padding = stride_and_padding(kernel)
     spec = ModelSpec(
         channels=kernels[0].shape[1],
         classes=arrays["classifier.fc.weight"].shape[0],
         filters=tuple(one.shape[0] for one in kernels),
         kernel=kernel,
-        stride=max(1, kernel // 2 - 1),
-        padding=max(1, kernel // 2),
+        stride=stride,
+        padding=padding,
         block="paper",
         layers=layers,
         heads=heads,
