@@ -159,6 +159,10 @@ class PositionEmbedding(layers.Layer):
         """Returns ``tokens`` plus the table."""
         return tokens + self.embeddings
 
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Returns ``input_shape``."""
+        return tuple(input_shape)
+
     def get_config(self) -> dict[str, Any]:
         """Returns every constructor argument."""
         return {**super().get_config(), "kind": self.kind}

@@ -92,7 +92,15 @@ def shipped_checkpoint(name: str) -> Path:
         InvalidModel: the preset is unknown or ships without weights.
     """
     preset(name)
-    path = Path(str(resources.files("cct_export") / "model" / "weights" / f"{name}.keras"))
-    if not path.is_file():
+    if not ships(name):
         raise InvalidModel(f"preset {name} ships no weights: train it with `cct-export train`")
-    return path
+    return _weights(name)
+
+
+def ships(name: str) -> bool:
+    """Tells whether trained weights of preset ``name`` are in the package."""
+    return _weights(name).is_file()
+
+
+def _weights(name: str) -> Path:
+    return Path(str(resources.files("cct_export") / "model" / "weights" / f"{name}.keras"))
