@@ -96,8 +96,7 @@ def command(
     """
     if model is not None and start is not None:
         raise click.UsageError("--from brings its architecture: leave --model out")
-    words = (recipe.pop("freeze") or "").split(",")
-    frozen = tuple(word.strip() for word in words if word.strip())
+    frozen = _parts(recipe.pop("freeze"))
     start_keras()
     from cct_export import api
     from cct_export.report.training import TrainingProgress
@@ -119,3 +118,10 @@ def command(
         err=True,
     )
     return trained.to_dict()
+
+
+def _parts(text: str | None) -> tuple[str, ...]:
+    """Returns the words between the commas; where there are none, the text, which is no part."""
+    if text is None:
+        return ()
+    return tuple(word.strip() for word in text.split(",") if word.strip()) or (text,)
