@@ -43,7 +43,7 @@ def load(path: Path, options: ImportSpec | None = None) -> Foreign:
     ordered = in_model_order(arrays)
     gelu = options.gelu or "tanh"
     spec = replace(preset("cct_keras_io"), gelu=gelu)
-    if ordered and ordered[-1].ndim == 1:
+    if ordered and ordered[-1].ndim == 1 and ordered[-1].size:
         spec = replace(spec, name="cct_keras_io_import", classes=len(ordered[-1]))
     check_declared(4 * parameters(spec), path)
     model = CCT(spec)

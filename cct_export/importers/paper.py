@@ -101,8 +101,9 @@ def _spec(arrays: Arrays, options: ImportSpec, path: Path) -> tuple[ModelSpec, t
         normalize = "none"
     spec = replace(_named(spec), mean=mean, std=std)
     heads_from = "as said" if options.heads else f"{spec.head_dim} channels each"
+    kind = "no" if spec.positional == "none" else spec.positional
     return spec, (
-        f"{spec.heads} heads ({heads_from}), {spec.positional} positions, "
+        f"{spec.heads} heads ({heads_from}), {kind} positions, "
         f"images of {spec.image_size} pixels, normalization {normalize}"
         f"{' (as said)' if options.normalize else ''}",
     )

@@ -125,7 +125,8 @@ def _left(content: Any, keys: list[str], taken: int) -> tuple[str, ...]:
         content = content[key]
     if not left:
         return ()
-    return (f"weights of {'.'.join(keys)} ({taken} tensors), not of {', '.join(left)} beside it",)
+    path = ".".join(keys)
+    return (f"weights of {path!r} ({taken} tensors), not of {', '.join(left)} beside it",)
 
 
 def _is_tensor(value: Any) -> bool:

@@ -93,4 +93,5 @@ def _declared(config: Any) -> int:
         model = keras.saving.deserialize_keras_object(
             config | {"compile_config": None}, safe_mode=True
         )
-        return 4 * sum(math.prod(variable.shape) for variable in model.variables)
+        numbers: int = sum(math.prod(variable.shape) for variable in model.variables)
+    return 4 * numbers

@@ -110,12 +110,12 @@ def pickles(python, tmp_path_factory):
         ("bfloat16", ["2 of 2 tensors converted from bfloat16 to float32"]),
         (
             "averaged",
-            ["weights of model (2 tensors), not of 'model_ema' (2 tensors), 'ema' (1 tensors) "
+            ["weights of 'model' (2 tensors), not of 'model_ema' (2 tensors), 'ema' (1 tensors) "
              "beside it"],
         ),
         (
             "nested",
-            ["weights of model.state_dict (2 tensors), not of 'model_ema' (2 tensors), "
+            ["weights of 'model.state_dict' (2 tensors), not of 'model_ema' (2 tensors), "
              "'state_dict_ema' (2 tensors) beside it"],
         ),
     ],
