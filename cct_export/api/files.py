@@ -81,12 +81,17 @@ def inspect_model(model: "Source") -> "Architecture":
     """
     from cct_export.inspection import model as models
     from cct_export.model.cct import CCT
-    from cct_export.model.presets import PRESETS
+    from cct_export.model.presets import PRESETS, preset
 
-    if isinstance(model, str) and model in PRESETS:
-        return models.inspect(CCT(PRESETS[model]), model)
+    if isinstance(model, str) and (model in PRESETS or _is_name(model)):
+        return models.inspect(CCT(preset(model)), model)
     loaded = load(model)
     return models.inspect(loaded.model, loaded.source)
+
+
+def _is_name(model: str) -> bool:
+    """Tells whether a word stands for a preset, if for anything: it is no path, or of nothing."""
+    return model == Path(model).stem and not Path(model).exists()
 
 
 def predict(source: str | Path, images: Sequence[str | Path], top: int = 5) -> "list[Prediction]":

@@ -73,14 +73,14 @@ def import_model(
         normalize: ``cifar10``, ``cifar100``, ``imagenet`` or ``none``; by default what the paper's
             code does for such a model.
         gelu: ``tanh`` or ``exact``, where the file of a Keras model does not tell.
-        labels: names of the classes.
+        labels: names of the classes, no two alike.
 
     Returns:
         What was imported: every tensor of the source was used, none is missing.
 
     Raises:
-        InvalidModel: not readable, unsafe, or of another architecture.
-        InvalidRequest: the options do not fit together or not to the model.
+        InvalidModel: not readable, unsafe, of another architecture, or its logits are not finite.
+        InvalidRequest: the options do not fit together or not to the model, or one does nothing.
         MissingDependency: a library that reads the source is not installed.
         OutputError: the file cannot be written.
     """
@@ -134,7 +134,8 @@ def stem_of(source: str) -> str:
     if name in ("", ".."):  # of the working directory, or the one above it
         name = Path(source).resolve().name
     for suffix in (".weights.h5", ".keras", ".safetensors", ".pth", ".pt", ".bin", ".ckpt"):
-        name = name.removesuffix(suffix)
+        if name.lower().endswith(suffix):
+            name = name[: -len(suffix)]
     return name
 
 

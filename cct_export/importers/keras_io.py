@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from cct_export.errors import InvalidModel
-from cct_export.importers.foreign import Foreign, check_finite, of_arrays
+from cct_export.importers.foreign import Foreign, check_finite, check_options, of_arrays
 from cct_export.model.cct import CCT
 from cct_export.model.presets import preset
 from cct_export.model.sizes import parameters
@@ -33,14 +33,17 @@ def load(path: Path, options: ImportSpec | None = None) -> Foreign:
 
     Raises:
         InvalidModel: missing, not HDF5, variables of another architecture or not finite.
+        InvalidRequest: an option that does nothing here.
     """
     if not path.is_file():
         raise InvalidModel(f"no such model file: {path}")
+    options = options or ImportSpec()
+    check_options(path, options, heads="the shapes of its weights tell the heads")
     arrays = read_arrays(path, path)
     ordered = in_model_order(arrays)
-    gelu = (options or ImportSpec()).gelu or "tanh"
+    gelu = options.gelu or "tanh"
     spec = replace(preset("cct_keras_io"), gelu=gelu)
-    if ordered and ordered[-1].ndim == 1:
+    if ordered and ordered[-1].ndim == 1 and ordered[-1].size:
         spec = replace(spec, name="cct_keras_io_import", classes=len(ordered[-1]))
     check_declared(4 * parameters(spec), path)
     model = CCT(spec)

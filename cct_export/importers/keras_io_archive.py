@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cct_export.errors import InvalidModel
-from cct_export.importers.foreign import Foreign, check_finite, of_arrays
+from cct_export.importers.foreign import Foreign, check_finite, check_options, of_arrays
 from cct_export.importers.keras_io import check_all_used, in_model_order, read_arrays
 from cct_export.importers.lookalike import spec_of
 from cct_export.model.cct import CCT
@@ -66,7 +66,9 @@ def load(path: Path, options: ImportSpec) -> Foreign:
 
     Raises:
         InvalidModel: damaged, or no model that the example's code builds.
+        InvalidRequest: an option that does nothing here.
     """
+    check_options(path, options, heads="the shapes of its weights tell the heads")
     check_archive(path)
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,8 +1,7 @@
 """State dicts of the paper's authors' PyTorch code, and of vit-pytorch's ``cct.py``.
 
 Both have the same names, shapes and formulas. What shapes do not tell follows from the paper's
-rules: heads are 64 channels wide, a convolution of kernel k has stride max(1, k/2 − 1) and
-padding max(1, k/2), both rounded down.
+rules: heads are 64 channels wide, a convolution's stride and padding follow from its size.
 """
 
 import math
@@ -18,13 +17,15 @@ from cct_export.importers.foreign import (
     Arrays,
     Foreign,
     check_finite,
+    check_floats,
+    check_options,
     check_same_names,
     of_arrays,
 )
 from cct_export.model.adapting import NORMALIZATIONS
 from cct_export.model.cct import CCT
 from cct_export.model.layers import sine_table
-from cct_export.model.presets import PRESETS
+from cct_export.model.presets import PRESETS, stride_and_padding
 from cct_export.specs import ImportSpec, ModelSpec
 
 HEAD_DIM = 64
@@ -48,17 +49,20 @@ def load(path: Path, options: ImportSpec) -> Foreign:
 
     Raises:
         InvalidModel: another architecture, a tensor missing or left over, a number not finite.
+        InvalidRequest: an option that does nothing here.
         MissingDependency: PyTorch or safetensors is not installed.
     """
-    arrays = state_dict.read(path)
+    check_options(path, options, gelu="the GELU of the paper's block is the exact one")
+    arrays, said = state_dict.read(path)
     spec, notes = _spec(arrays, options, path)
     wanted = _shapes(spec)
     # Before there is a model: few numbers can have shapes of which a model would fill the memory.
     check_same_names(arrays, wanted, path)
+    check_floats(arrays, path)
     check_finite(arrays, path)
     model = CCT(spec)
     model.set_weights([_keras_array(arrays[name]) for name in wanted])
-    return of_arrays(model, "state dict of the paper's PyTorch code", arrays, notes)
+    return of_arrays(model, "state dict of the paper's PyTorch code", arrays, (*said, *notes))
 
 
 def _spec(arrays: Arrays, options: ImportSpec, path: Path) -> tuple[ModelSpec, tuple[str, ...]]:
@@ -73,13 +77,14 @@ def _spec(arrays: Arrays, options: ImportSpec, path: Path) -> tuple[ModelSpec, t
             if not options.heads
             else f"{path}: {width} channels cannot be shared by {heads} heads"
         )
+    stride, padding = stride_and_padding(kernel)
     spec = ModelSpec(
         channels=kernels[0].shape[1],
         classes=arrays["classifier.fc.weight"].shape[0],
         filters=tuple(one.shape[0] for one in kernels),
         kernel=kernel,
-        stride=max(1, kernel // 2 - 1),
-        padding=max(1, kernel // 2),
+        stride=stride,
+        padding=padding,
         block="paper",
         layers=layers,
         heads=heads,
@@ -96,9 +101,11 @@ def _spec(arrays: Arrays, options: ImportSpec, path: Path) -> tuple[ModelSpec, t
         normalize = "none"
     spec = replace(_named(spec), mean=mean, std=std)
     heads_from = "as said" if options.heads else f"{spec.head_dim} channels each"
+    kind = "no" if spec.positional == "none" else spec.positional
     return spec, (
-        f"{spec.heads} heads ({heads_from}), {spec.positional} positions, "
-        f"images of {spec.image_size} pixels, normalization {normalize}",
+        f"{spec.heads} heads ({heads_from}), {kind} positions, "
+        f"images of {spec.image_size} pixels, normalization {normalize}"
+        f"{' (as said)' if options.normalize else ''}",
     )
 
 
@@ -152,7 +159,7 @@ def _side(size: int, spec: ModelSpec) -> int:
 
 def _image_size(table: np.ndarray | None, spec: ModelSpec, options: ImportSpec, path: Path) -> int:
     """Returns the image size that the tokens are from: the likeliest where several have as many."""
-    likely = 32 if spec.kernel < 7 else 224
+    likely = 32 if _is_of_small_images(spec) else 224
     if table is None:
         return options.image_size or likely
     tokens = table.shape[1] if table.ndim == 3 else 0
@@ -168,8 +175,14 @@ def _image_size(table: np.ndarray | None, spec: ModelSpec, options: ImportSpec, 
     return max(sizes, key=lambda size: (size % 32 == 0, size % 2 == 0, size))
 
 
+def _is_of_small_images(spec: ModelSpec) -> bool:
+    """Tells by the tokenizer: the paper has kernels of 3 for 32 pixels, of 7 for large images."""
+    return spec.kernel < 7
+
+
 def _normalization(spec: ModelSpec) -> str:
-    if spec.image_size > 32:
+    """Returns that of the presets with the nearest tokenizer, whatever size is asked for."""
+    if not _is_of_small_images(spec):
         return "imagenet"
     return "cifar100" if spec.classes == 100 else "cifar10"
 

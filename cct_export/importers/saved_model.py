@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from cct_export.errors import InvalidModel, MissingDependency
-from cct_export.importers.foreign import Arrays, Foreign, check_finite, of_arrays
+from cct_export.importers.foreign import (
+    Arrays,
+    Foreign,
+    check_finite,
+    check_options,
+    of_arrays,
+)
 from cct_export.importers.lookalike import agrees, logits, probes, spec_of
 from cct_export.model.cct import CCT
 from cct_export.model.untrusted import check_declared
@@ -40,16 +46,24 @@ Sum Tanh Tile Transpose Unpack VarHandleOp VarIsInitializedOp Where While ZerosL
 """
 
 
-def load(folder: Path, _: ImportSpec) -> Foreign:
+def load(folder: Path, options: ImportSpec) -> Foreign:
     """Returns the CCT in ``folder``, compared with the SavedModel itself.
 
     Args:
         folder: has ``saved_model.pb`` and ``variables/``.
+        options: nothing of them is left open by such a folder.
 
     Raises:
         InvalidModel: damaged, no CCT of the example's kind, or it computes something else.
+        InvalidRequest: an option that does nothing here.
         MissingDependency: TensorFlow is not installed.
     """
+    check_options(
+        folder,
+        options,
+        heads="the shapes of its weights tell the heads",
+        gelu="its own logits tell the GELU",
+    )
     if find_spec("tensorflow") is None:
         raise MissingDependency.of("tensorflow", "tensorflow")
     graph = _graph(folder)

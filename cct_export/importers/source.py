@@ -12,7 +12,7 @@ import numpy as np
 from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.files import sha256
 from cct_export.importers import hub, keras_io, keras_io_archive, paper, saved_model, state_dict
-from cct_export.importers.foreign import Foreign
+from cct_export.importers.foreign import Foreign, check_answers, check_options
 from cct_export.model import checkpoint, presets
 from cct_export.model.adapting import adapted
 from cct_export.model.cct import CCT
@@ -58,12 +58,14 @@ def _keras_file(path: Path, options: ImportSpec) -> Foreign:
     """Reads a ``.keras`` file of this package, of Keras' own layers, or of the keras.io example."""
     if keras_io_archive.is_example(path):
         return keras_io_archive.load(path, options)
+    reason = "its configuration tells"
+    check_options(path, options, heads=reason, gelu=reason)
     model = checkpoint.load(path)
     return Foreign(model, ".keras file", len(model.weights), model.count_params())
 
 
 def _of_suffix(*suffixes: str) -> Callable[[Path], bool]:
-    return lambda path: path.name.endswith(suffixes) and not path.is_dir()
+    return lambda path: path.name.lower().endswith(suffixes) and not path.is_dir()
 
 
 # What a path may be, and what reads it; the first that accepts it does.
@@ -86,13 +88,23 @@ def load_foreign(source: str, options: ImportSpec) -> tuple[Foreign, str]:
         The model with an account of it, and the checksum of the file that holds the weights.
 
     Raises:
-        InvalidModel: nothing there, not readable, unsafe, or another architecture.
-        InvalidRequest: the model cannot be changed as the options say.
+        InvalidModel: nothing there, not readable, unsafe, another architecture, or its logits are
+            not finite.
+        InvalidRequest: the model cannot be changed as the options say, or one of them does nothing.
         MissingDependency: a library that reads such a file is not installed.
     """
     path, _, _ = _located(source)
     found, checksum = _read(path, source, options)
-    return _finished(found, options, source), checksum
+    found = _finished(found, options, source)
+    said = check_answers(found.model, source)
+    return replace(found, notes=(*found.notes, *said)), checksum
+
+
+# What MODEL may be, for who wrote something else.
+_MODELS = (
+    "a .keras or .weights.h5 file, a run directory, a preset ({presets} has weights), a PyTorch "
+    "state dict (.pth, .safetensors), a folder with a SavedModel, or hf:OWNER/NAME"
+)
 
 
 def _read(path: Path, source: str, options: ImportSpec) -> tuple[Foreign, str]:
@@ -100,11 +112,17 @@ def _read(path: Path, source: str, options: ImportSpec) -> tuple[Foreign, str]:
         if accepts(path):
             return load(path, options), _checksum(path)
     if path.exists():
-        raise InvalidModel(
-            f"{source} is no model this tool reads: it takes .keras, .weights.h5, a run directory, "
-            "the name of a preset, a PyTorch state dict (.pth, .safetensors) or a SavedModel"
-        )
-    raise InvalidModel(f"no such model file: {source}")
+        raise InvalidModel(f"{source} is no model this tool reads: it takes {_models()}")
+    if path.suffix:
+        raise InvalidModel(f"no such model file: {source}")
+    raise InvalidModel(
+        f"there is no file, run directory or preset called {source}: MODEL is {_models()}"
+    )
+
+
+def _models() -> str:
+    shipped = (name for name in presets.PRESETS if presets.ships(name))
+    return _MODELS.format(presets=", ".join(shipped))
 
 
 def _finished(found: Foreign, options: ImportSpec, source: str) -> Foreign:
@@ -165,6 +183,4 @@ def _located(source: str) -> tuple[Path, str | None, Path | None]:
             name = run.best_file.name
             raise InvalidModel(f"{source} holds no finished epoch yet: no {name} in it")
         return run.best_file, data, run.calibration_file
-    if not path.suffix and not path.exists() and path.name == source:
-        path = presets.shipped_checkpoint(source)
     return path, None, None

@@ -10,6 +10,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,17 @@ from cct_export.model.untrusted import check_archive, check_declared
 
 SAFETENSORS = (".safetensors",)
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
-# What training scripts put around the weights, and before every name.
+# What training scripts put around the weights, the first that is there counts; and before every
+# name.
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
-    """Returns the tensors of a state dict, float32, in the order of the file.
+def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Returns the tensors of a state dict in the order of the file, and what was done in words.
 
-    A wrapper (``{"state_dict": …}``) and a prefix of all names (``module.``) are taken off.
+    A wrapper (``{"state_dict": …}``) and prefixes of all names (``module.``) are taken off.
+    Floating-point numbers become float32; whole ones stay as they are.
 
     Raises:
         InvalidModel: missing, truncated, no state dict, or it holds Python code.
@@ -37,17 +40,41 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """
     if not path.is_file():
         raise InvalidModel(f"no such model file: {path}")
-    if path.suffix in SAFETENSORS:
-        named: Mapping[str, Any] = _safetensors(path)
+    notes: tuple[str, ...] = ()
+    if path.suffix.lower() in SAFETENSORS:
+        typed = _safetensors(path)
     else:
-        named = {name: _array(tensor, name, path) for name, tensor in _tensors(path).items()}
-    for prefix in _PREFIXES:
-        if named and all(name.startswith(prefix) for name in named):
-            named = {name.removeprefix(prefix): array for name, array in named.items()}
-    return {name: np.asarray(array, np.float32) for name, array in named.items()}
+        tensors, notes = _tensors(path)
+        typed = {name: _array(tensor, name, path) for name, tensor in tensors.items()}
+    kinds = Counter(kind for kind, _ in typed.values() if _is_float(kind) and kind != "float32")
+    notes += tuple(
+        f"{count} of {len(typed)} tensors converted from {kind} to float32"
+        for kind, count in kinds.items()
+    )
+    arrays = [
+        np.asarray(array, np.float32) if _is_float(kind) else array
+        for kind, array in typed.values()
+    ]
+    return dict(zip(_without_prefixes(list(typed)), arrays, strict=True)), notes
 
 
-def _safetensors(path: Path) -> dict[str, np.ndarray]:
+def _is_float(kind: str) -> bool:
+    """Tells it by the name: numpy has bfloat16 from a library, and does not call it floating."""
+    return "float" in kind
+
+
+def _without_prefixes(names: list[str]) -> list[str]:
+    """Returns ``names`` without what training scripts put before all of them, however often."""
+    while names:
+        shared = [one for one in _PREFIXES if all(name.startswith(one) for name in names)]
+        if not shared:
+            break
+        names = [name.removeprefix(shared[0]) for name in names]
+    return names
+
+
+def _safetensors(path: Path) -> dict[str, tuple[str, np.ndarray]]:
+    """Returns the type and the values of every tensor."""
     try:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
@@ -57,31 +84,55 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidModel(f"{path} is not a readable .safetensors file: {error}") from error
-    return arrays
+    return {name: (array.dtype.name, array) for name, array in arrays.items()}
 
 
-def _tensors(path: Path) -> dict[str, Any]:
-    """Returns the state dict in a pickle, its tensors still PyTorch's."""
-    content = _unpickled(path)
-    for _ in range(2):
-        inner = [key for key in _WRAPPERS if isinstance(_entry(content, key), Mapping)]
-        if not inner:
-            break
-        content = content[inner[0]]
+def _tensors(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Returns the state dict in a pickle, its tensors still PyTorch's, and which one that is."""
+    whole = _unpickled(path)
+    keys, content = _unwrapped(whole)
     if not isinstance(content, Mapping) or not content:
         raise InvalidModel(f"{path} holds no state dict but a {type(content).__name__}")
-    import torch
-
-    others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    others = [str(name) for name, value in content.items() if not _is_tensor(value)]
     if others:
         raise InvalidModel(f"{path} holds no state dict: {', '.join(others[:3])} is no tensor")
     declared = sum(tensor.numel() * tensor.element_size() for tensor in content.values())
     check_declared(declared, path)
-    return {str(name): tensor for name, tensor in content.items()}
+    found = {str(name): tensor for name, tensor in content.items()}
+    return found, _left(whole, keys, len(found))
 
 
-def _entry(content: Any, key: str) -> Any:
-    return content.get(key) if isinstance(content, Mapping) else None
+def _unwrapped(content: Any) -> tuple[list[str], Any]:
+    """Returns what lies in one or two wrappers, and the keys of these."""
+    keys: list[str] = []
+    while len(keys) < 2 and isinstance(content, Mapping):
+        inner = [key for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
+        if not inner:
+            break
+        keys.append(inner[0])
+        content = content[inner[0]]
+    return keys, content
+
+
+def _left(content: Any, keys: list[str], taken: int) -> tuple[str, ...]:
+    """Returns a line on the state dicts that lie beside the one below ``keys``, if there are."""
+    left = []
+    for key in keys:
+        for name, value in content.items():
+            inner = _unwrapped(value)[1] if name != key else None
+            if isinstance(inner, Mapping) and inner and all(map(_is_tensor, inner.values())):
+                left.append(f"{name!r} ({len(inner)} tensors)")
+        content = content[key]
+    if not left:
+        return ()
+    path = ".".join(keys)
+    return (f"weights of {path!r} ({taken} tensors), not of {', '.join(left)} beside it",)
+
+
+def _is_tensor(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
 
 
 def _unpickled(path: Path) -> Any:
@@ -117,11 +168,15 @@ def _reason(error: Exception) -> str:
     return f"it is no whole PyTorch file{detail}"
 
 
-def _array(tensor: Any, name: str, path: Path) -> np.ndarray:
+def _array(tensor: Any, name: str, path: Path) -> tuple[str, np.ndarray]:
+    """Returns the type and the values of a tensor."""
     import torch
 
     plain = tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_complex())
     if not plain or tensor.device.type != "cpu":
         raise InvalidModel(f"{path} cannot be used: {name} is no plain tensor of numbers")
-    array: np.ndarray = tensor.detach().to(torch.float32).contiguous().numpy()
-    return array
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if tensor.is_floating_point():  # numpy does not have all of these types
+        tensor = tensor.to(torch.float32)
+    array: np.ndarray = tensor.detach().contiguous().numpy()
+    return kind, array

@@ -1,7 +1,11 @@
 """Reading and writing ``.keras`` files."""
 
 import json
+import shutil
+import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ from cct_export.errors import InvalidModel
 from cct_export.files import replacing
 from cct_export.model.cct import CCT
 from cct_export.model.sizes import parameters
-from cct_export.model.untrusted import check_archive, check_declared
+from cct_export.model.untrusted import check_archive, check_config, check_declared
 from cct_export.specs import ModelSpec
 
 
@@ -30,9 +34,7 @@ def without_optimizer(model: CCT) -> CCT:
 
 
 def load(path: Path) -> keras.Model:
-    """Reads a ``.keras`` file in Keras' safe mode: Python code in it is not run.
-
-    Only ``keras.config.enable_unsafe_deserialization()``, called before, overrides that.
+    """Reads a ``.keras`` file in Keras' safe mode: Python code in it is never run.
 
     Raises:
         InvalidModel: missing, truncated, not a Keras file, unsafe, or no image classifier.
@@ -42,9 +44,12 @@ def load(path: Path) -> keras.Model:
     if not zipfile.is_zipfile(path):
         raise InvalidModel(f"{path} is not a .keras file, or it is truncated: save the model again")
     check_archive(path)
-    _check_architecture(path)
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        _check_architecture(path)
+        with _as_keras_wants_it(path) as file:
+            model = keras.saving.load_model(file, compile=False, safe_mode=True)
+    except InvalidModel:
+        raise
     # Keras raises whatever its layers raise: every kind means that this file cannot be used.
     except Exception as error:
         raise InvalidModel(f"{path} cannot be loaded: {_reason(error)}") from error
@@ -53,28 +58,29 @@ def load(path: Path) -> keras.Model:
 
 
 def _check_architecture(path: Path) -> None:
-    """Refuses a CCT of far more weights than the file can hold: Keras makes them before it reads.
+    """Refuses far more weights than the file can hold: Keras makes them before it reads.
 
     Raises:
         InvalidModel: it has; the message has both sizes.
+        Exception: whatever Keras raises where the file is broken.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-        spec = ModelSpec(**config["config"]["spec"])
-        declared = 4 * parameters(spec)
-    # Another model, or a broken file: Keras says what is wrong with it.
-    except (
-        zipfile.BadZipFile,
-        OSError,
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-        ArithmeticError,
-    ):
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    # By what Keras goes by; of a CCT a million layers are counted faster than built.
+    if config.get("registered_name") == keras.saving.get_registered_name(CCT):
+        check_declared(4 * parameters(ModelSpec(**config["config"]["spec"])), path)
+    else:
+        check_config(config, path)
+
+
+@contextmanager
+def _as_keras_wants_it(path: Path) -> Iterator[Path]:
+    """Gives ``path``, or a copy with the suffix in small letters, the only one Keras reads."""
+    if path.suffix == ".keras":
+        yield path
         return
-    check_declared(declared, path)
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(shutil.copyfile(path, Path(folder) / "model.keras"))
 
 
 def _reason(error: Exception) -> str:

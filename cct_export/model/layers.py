@@ -159,6 +159,10 @@ class PositionEmbedding(layers.Layer):
         """Returns ``tokens`` plus the table."""
         return tokens + self.embeddings
 
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Returns ``input_shape``."""
+        return tuple(input_shape)
+
     def get_config(self) -> dict[str, Any]:
         """Returns every constructor argument."""
         return {**super().get_config(), "kind": self.kind}
@@ -230,8 +234,54 @@ class StochasticDepth(layers.Layer):
         return {**super().get_config(), "rate": self.rate, "mode": self.mode}
 
 
+class EncoderBlock(layers.Layer):
+    """What the blocks of the keras.io example and of the paper are told, and say of themselves.
+
+    Args:
+        heads: attention heads.
+        head_dim: width of one head's query, key and value.
+        mlp_units: widths of the dense layers; the last must equal the width of the tokens.
+        dropout: dropout rate.
+        stochastic_depth: rate at which each residual branch is dropped while training.
+        stochastic_depth_mode: what is dropped at once, see ``StochasticDepth``.
+        **kwargs: passed to ``keras.layers.Layer``.
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        head_dim: int,
+        mlp_units: Sequence[int],
+        dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        stochastic_depth_mode: str = "sample",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.heads, self.head_dim, self.mlp_units = heads, head_dim, tuple(mlp_units)
+        self.dropout = dropout
+        self.stochastic_depth = stochastic_depth
+        self.stochastic_depth_mode = stochastic_depth_mode
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Returns ``input_shape``."""
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns every constructor argument."""
+        return {
+            **super().get_config(),
+            "heads": self.heads,
+            "head_dim": self.head_dim,
+            "mlp_units": list(self.mlp_units),
+            "dropout": self.dropout,
+            "stochastic_depth": self.stochastic_depth,
+            "stochastic_depth_mode": self.stochastic_depth_mode,
+        }
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
-class TransformerBlock(layers.Layer):
+class TransformerBlock(EncoderBlock):
     """A pre-norm encoder block: attention and an MLP, each on a residual branch.
 
     The MLP applies GELU after every dense layer, the last included, as the keras.io example does.
@@ -258,14 +308,10 @@ class TransformerBlock(layers.Layer):
         gelu: str = "tanh",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            heads, head_dim, mlp_units, dropout, stochastic_depth, stochastic_depth_mode, **kwargs
+        )
         self.gelu = gelu
-        self.heads = heads
-        self.head_dim = head_dim
-        self.mlp_units = tuple(mlp_units)
-        self.dropout = dropout
-        self.stochastic_depth = stochastic_depth
-        self.stochastic_depth_mode = stochastic_depth_mode
         self.attention_norm = layers.LayerNormalization(epsilon=NORM_EPSILON, name="attention_norm")
         self.attention = layers.MultiHeadAttention(
             heads, head_dim, dropout=dropout, name="attention"
@@ -306,22 +352,9 @@ class TransformerBlock(layers.Layer):
         tokens = self.attention_depth.residual(tokens, attended, training)
         return self.mlp_depth.residual(tokens, transformed, training)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Returns ``input_shape``."""
-        return tuple(input_shape)
-
     def get_config(self) -> dict[str, Any]:
         """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "heads": self.heads,
-            "head_dim": self.head_dim,
-            "mlp_units": list(self.mlp_units),
-            "dropout": self.dropout,
-            "stochastic_depth": self.stochastic_depth,
-            "stochastic_depth_mode": self.stochastic_depth_mode,
-            "gelu": self.gelu,
-        }
+        return {**super().get_config(), "gelu": self.gelu}
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -12,11 +12,18 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from cct_export.model.layers import NORM_EPSILON, PACKAGE, Shape, StochasticDepth, gelu_exact
+from cct_export.model.layers import (
+    NORM_EPSILON,
+    PACKAGE,
+    EncoderBlock,
+    Shape,
+    StochasticDepth,
+    gelu_exact,
+)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class PaperBlock(layers.Layer):
+class PaperBlock(EncoderBlock):
     """An encoder block: ``x + attention(norm(x))``, a norm of the sum, and an MLP on top of that.
 
     Args:
@@ -39,11 +46,9 @@ class PaperBlock(layers.Layer):
         stochastic_depth_mode: str = "sample",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.heads, self.head_dim, self.mlp_units = heads, head_dim, tuple(mlp_units)
-        self.dropout = dropout
-        self.stochastic_depth = stochastic_depth
-        self.stochastic_depth_mode = stochastic_depth_mode
+        super().__init__(
+            heads, head_dim, mlp_units, dropout, stochastic_depth, stochastic_depth_mode, **kwargs
+        )
         width = heads * head_dim
         # As the authors begin: a normal distribution cut off at two deviations.
         normal = keras.initializers.TruncatedNormal(stddev=0.02)
@@ -101,19 +106,3 @@ class PaperBlock(layers.Layer):
         weights = self.attention_dropout(ops.softmax(scores), training=training)
         sums = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
         return self.projection(ops.reshape(sums, (-1, count, width)))
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Returns ``input_shape``."""
-        return tuple(input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every constructor argument."""
-        return {
-            **super().get_config(),
-            "heads": self.heads,
-            "head_dim": self.head_dim,
-            "mlp_units": list(self.mlp_units),
-            "dropout": self.dropout,
-            "stochastic_depth": self.stochastic_depth,
-            "stochastic_depth_mode": self.stochastic_depth_mode,
-        }

@@ -15,9 +15,15 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _SIZES = {2: (128, 2, 1), 4: (128, 2, 1), 6: (256, 4, 2), 7: (256, 4, 2), 14: (384, 6, 3)}
 
 
+def stride_and_padding(kernel: int) -> tuple[int, int]:
+    """Returns how far the paper's convolutions of this size move, and the zeros on each side."""
+    return max(1, kernel // 2 - 1), max(1, kernel // 2)
+
+
 def _paper(layers: int, kernel: int, convolutions: int, size: int, classes: int) -> ModelSpec:
     """Returns a model of the paper, CCT-layers/kernel×convolutions, with learnable positions."""
     width, heads, ratio = _SIZES[layers]
+    stride, padding = stride_and_padding(kernel)
     mean, std = IMAGENET if size > 32 else CIFAR
     return ModelSpec(
         name=f"cct_{layers}_{kernel}x{convolutions}_{size}",
@@ -25,8 +31,8 @@ def _paper(layers: int, kernel: int, convolutions: int, size: int, classes: int)
         classes=classes,
         filters=(*(64,) * (convolutions - 1), width),
         kernel=kernel,
-        stride=max(1, kernel // 2 - 1),
-        padding=max(1, kernel // 2),
+        stride=stride,
+        padding=padding,
         block="paper",
         layers=layers,
         heads=heads,
@@ -86,7 +92,15 @@ def shipped_checkpoint(name: str) -> Path:
         InvalidModel: the preset is unknown or ships without weights.
     """
     preset(name)
-    path = Path(str(resources.files("cct_export") / "model" / "weights" / f"{name}.keras"))
-    if not path.is_file():
+    if not ships(name):
         raise InvalidModel(f"preset {name} ships no weights: train it with `cct-export train`")
-    return path
+    return _weights(name)
+
+
+def ships(name: str) -> bool:
+    """Tells whether trained weights of preset ``name`` are in the package."""
+    return _weights(name).is_file()
+
+
+def _weights(name: str) -> Path:
+    return Path(str(resources.files("cct_export") / "model" / "weights" / f"{name}.keras"))

@@ -1,6 +1,7 @@
 """What model: its architecture, and what an imported one shall be."""
 
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
 
 # The preset that commands use where no MODEL is given.
@@ -10,6 +11,7 @@ GELUS = ("tanh", "exact")
 # What the paper's code normalizes with, by the images that a model was trained on.
 NORMALIZATIONS = ("cifar10", "cifar100", "imagenet", "none")
 POSITIONALS = ("learnable", "sine", "none")
+_SIZES = ("image_size", "channels", "classes", "kernel", "stride", "heads", "head_dim")
 # Each sample by itself with the kept ones scaled up, the same without scaling, or the whole batch.
 STOCHASTIC_DEPTHS = ("sample", "sample-unscaled", "batch")
 
@@ -77,6 +79,7 @@ class ModelSpec:
             object.__setattr__(self, field, tuple(getattr(self, field)))
         if not (self.filters and self.mlp_units):
             raise ValueError("filters and mlp_units must name one width at least")
+        self._check_sizes()
         if not 0 <= self.dropout <= 1:
             raise ValueError(f"dropout must be 0 to 1, not {self.dropout}")
         if not 0 <= self.stochastic_depth < 1:
@@ -107,6 +110,17 @@ class ModelSpec:
                 f"the last of mlp_units ({self.mlp_units[-1]}) must equal the width ({self.width})"
             )
 
+    def _check_sizes(self) -> None:
+        """Refuses what is no size: a file may say anything, and its weights are counted by this."""
+        sizes = [(name, getattr(self, name), 1) for name in _SIZES]
+        sizes += [(name, getattr(self, name), 0) for name in ("padding", "layers")]
+        sizes += [
+            (f"each of {n}", one, 1) for n in ("filters", "mlp_units") for one in getattr(self, n)
+        ]
+        for name, size, least in sizes:
+            if not isinstance(size, Integral) or size < least:
+                raise ValueError(f"{name} must be a whole number of {least} or more, not {size!r}")
+
     @property
     def width(self) -> int:
         """Channels of every token."""
@@ -130,7 +144,7 @@ class ImportSpec:
         normalize: one of ``NORMALIZATIONS``; None for what the paper's code does for such a model.
         gelu: one of ``GELUS``, where the file of a Keras model does not tell; None for the
             approximation that the keras.io example has.
-        labels: names of the classes, in the order of the logits; empty if not known.
+        labels: names of the classes, in the order of the logits, no two alike; empty if not known.
     """
 
     image_size: int | None = None
@@ -145,6 +159,11 @@ class ImportSpec:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} is {least} or more, not {value}")
+        for label in self.labels:
+            if not label.isprintable() or not label.strip():
+                raise ValueError(f"label {label!r} cannot be shown: give each class a plain name")
+            if self.labels.count(label) > 1:
+                raise ValueError(f"label {label!r} is there twice: each class has its own name")
         if (self.image_size or 0) > 4096:
             raise ValueError(f"image_size is 4096 at most, not {self.image_size}")
         for name, known in (("normalize", NORMALIZATIONS), ("gelu", GELUS)):

@@ -40,6 +40,14 @@ def write_good(folder):
     wrapped = {"state_dict": {f"module.{key}": value for key, value in STATE.items()}}
     torch.save(wrapped | {"epoch": 3, "args": argparse.Namespace(lr=1)}, folder / "wrapped.pth")
     torch.save({"model": {k: v.half() for k, v in STATE.items()}}, folder / "half.pth")
+    brain = {k: v.bfloat16() for k, v in STATE.items()}
+    torch.save({f"_orig_mod.module.{k}": v for k, v in brain.items()}, folder / "bfloat16.pth")
+    average = {k: v + 1 for k, v in STATE.items()}
+    more = {"optimizer": {"state": {0: {"step": torch.ones(1)}}}, "ema": {"x": torch.ones(1)}}
+    torch.save({"model_ema": average, "model": STATE} | more, folder / "averaged.pth")
+    inner = {"state_dict": STATE, "state_dict_ema": average}
+    torch.save({"model": inner, "model_ema": {"state_dict": average}}, folder / "nested.pth")
+    torch.save(STATE | {"a.count": torch.ones(2, dtype=torch.int64)}, folder / "whole.pth")
 
 
 def write_bad(folder):
@@ -80,11 +88,12 @@ def write_bad(folder):
 
 def outcome(path):
     try:
-        arrays = state_dict.read(path)
+        arrays, notes = state_dict.read(path)
     except CCTExportError as error:
         return {"refused": str(error)}
     same = all((STATE[name].numpy() == arrays[name]).all() for name in arrays if name in STATE)
-    return {"names": list(arrays), "same": same}
+    found = {"names": list(arrays), "same": same, "notes": list(notes)}
+    return found | {"types": sorted({array.dtype.name for array in arrays.values()})}
 
 
 if __name__ == "__main__":

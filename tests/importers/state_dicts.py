@@ -47,13 +47,23 @@ def state_dict(
     return found
 
 
+TYPES = {
+    "float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16", "int64": "I64",
+    "complex64": "C64", "bool": "BOOL",
+}  # fmt: skip
+
+
 def write_safetensors(path, arrays):
-    """Writes float32 arrays in the format of https://github.com/huggingface/safetensors."""
+    """Writes arrays in the format of https://github.com/huggingface/safetensors."""
     header, start = {}, 0
     for name, array in arrays.items():
         end = start + array.nbytes
         shape = list(array.shape)
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+        header[name] = {
+            "dtype": TYPES[array.dtype.name],
+            "shape": shape,
+            "data_offsets": [start, end],
+        }
         start = end
     text = json.dumps(header).encode()
     content = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())

@@ -195,6 +195,25 @@ def test_weights_that_do_not_fit_are_refused(changed, edit, reason):
         load_model(str(path))
 
 
+def _no_classes(file):
+    # By its shape: Keras counts the dense layers of a process.
+    name = next(
+        name for name in file if "vars/1" in file[name] and file[name]["vars/1"].shape == (10,)
+    )
+    del file[name]["vars/1"]
+    file[name]["vars"].create_dataset("1", (0,), np.float32)
+
+
+def test_weights_for_no_classes_are_refused(changed, tmp_path):
+    path = changed(weights=_no_classes)
+    with pytest.raises(InvalidModel, match="does not hold the example's weights"):
+        load_model(str(path))
+    with zipfile.ZipFile(path) as archive:
+        (tmp_path / "m.weights.h5").write_bytes(archive.read("model.weights.h5"))
+    with pytest.raises(InvalidModel, match=r"does not hold the keras\.io example's weights"):
+        load_model(str(tmp_path / "m.weights.h5"))
+
+
 @pytest.mark.parametrize("edit", [_add, _nan, _huge, _elsewhere])
 def test_the_same_goes_for_a_file_of_weights_alone(changed, tmp_path, edit):
     with zipfile.ZipFile(changed(weights=edit)) as archive:

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from state_dicts import state_dict, write_safetensors
+from state_dicts import state_dict
 
 import cct_export
 from cct_export.errors import InvalidModel, InvalidRequest
@@ -19,12 +19,6 @@ from cct_export.specs import ImportSpec
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 3)).astype(np.float32)
-
-
-@pytest.fixture
-def saved(tmp_path):
-    """Writes a state dict and returns the path."""
-    return lambda arrays: write_safetensors(tmp_path / "m.safetensors", arrays)
 
 
 def _load(path, **options):
@@ -243,24 +237,6 @@ REFUSED = {
         r"linear1\.bias \(\) instead of \(64,\)",
     ),
 }  # fmt: skip
-
-
-@pytest.fixture
-def refused(in_process, tmp_path, monkeypatch):
-    """Runs an import that must end in one line and write nothing; returns the line."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments, code=1):
-        before = sorted(tmp_path.rglob("*"))
-        ended = in_process("export", "import", *arguments)
-        assert ended.code == code, ended.err
-        (line,) = ended.err.splitlines()
-        assert line.startswith("error: ")
-        assert "not foreseen" not in line
-        assert sorted(tmp_path.rglob("*")) == before
-        return line
-
-    return run
 
 
 @pytest.mark.parametrize("kind", REFUSED)

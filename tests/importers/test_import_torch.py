@@ -100,9 +100,33 @@ def pickles(python, tmp_path_factory):
     return json.loads(_run(python, HERE / "malformed_pickles.py", tmp_path_factory.mktemp("pth")))
 
 
-@pytest.mark.parametrize("kind", ["plain", "before-1.6", "wrapped", "half"])
-def test_state_dicts_are_read_with_wrappers_and_prefixes_taken_off(pickles, kind):
-    assert pickles[kind] == {"names": ["a.weight", "a.bias"], "same": True}
+@pytest.mark.parametrize(
+    ("kind", "notes"),
+    [
+        ("plain", []),
+        ("before-1.6", []),
+        ("wrapped", []),
+        ("half", ["2 of 2 tensors converted from float16 to float32"]),
+        ("bfloat16", ["2 of 2 tensors converted from bfloat16 to float32"]),
+        (
+            "averaged",
+            ["weights of 'model' (2 tensors), not of 'model_ema' (2 tensors), 'ema' (1 tensors) "
+             "beside it"],
+        ),
+        (
+            "nested",
+            ["weights of 'model.state_dict' (2 tensors), not of 'model_ema' (2 tensors), "
+             "'state_dict_ema' (2 tensors) beside it"],
+        ),
+    ],
+)  # fmt: skip
+def test_state_dicts_are_read_with_wrappers_and_prefixes_taken_off(pickles, kind, notes):
+    wanted = {"names": ["a.weight", "a.bias"], "same": True, "types": ["float32"]}
+    assert pickles[kind] == wanted | {"notes": notes}
+
+
+def test_whole_numbers_stay_what_they_are_until_somebody_refuses_them(pickles):
+    assert pickles["whole"]["types"] == ["float32", "int64"]
 
 
 @pytest.mark.parametrize(

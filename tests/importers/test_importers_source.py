@@ -46,11 +46,17 @@ def test_a_preset_gives_trained_weights():
     assert all(np.abs(bias).max() > 0 for bias in biases if "key" not in bias.path)
 
 
-def test_an_unknown_preset_lists_those_there_are():
-    with pytest.raises(
-        InvalidModel, match=r"'cct_nonsense': there is cct_keras_io, cct_2_.*, cct_14_"
-    ):
-        load_model("cct_nonsense")
+@pytest.mark.parametrize("name", ["cct_nonsense", "NOSUCHDIR", "NOSUCHDIR/", "no/such/run"])
+def test_a_name_of_nothing_is_told_what_there_could_be(name, tmp_path, in_process, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = in_process("export", "tflite", name)
+    assert ended.code == 1
+    (line,) = ended.err.splitlines()
+    assert line == (
+        f"error: there is no file, run directory or preset called {name}: MODEL is a .keras or "
+        ".weights.h5 file, a run directory, a preset (cct_keras_io has weights), a PyTorch state "
+        "dict (.pth, .safetensors), a folder with a SavedModel, or hf:OWNER/NAME"
+    )
 
 
 def test_a_run_without_a_finished_epoch_is_refused(digits_run, tmp_path):
@@ -85,7 +91,9 @@ def test_a_run_json_without_data_is_refused(tmp_path, digits_run):
 @pytest.mark.parametrize("name", ["m.onnx", "m.h5", "model"])
 def test_a_file_of_another_kind_is_refused_with_what_is_taken(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(InvalidModel, match=r"takes \.keras, \.weights\.h5, a run directory"):
+    with pytest.raises(
+        InvalidModel, match=r"takes a \.keras or \.weights\.h5 file, a run directory"
+    ):
         load_model(str(tmp_path / name))
 
 

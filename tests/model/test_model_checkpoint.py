@@ -123,6 +123,117 @@ def test_an_architecture_that_the_file_cannot_hold_is_refused_before_it_is_built
         checkpoint.load(file)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        # Fewer than none would hide the billion from who adds them up.
+        ({"classes": -(10**12), "mlp_units": [10**9, 4]}, "classes must be a whole number of 1 or"),
+        ({"classes": float("nan"), "mlp_units": [10**9, 4]}, "not nan"),
+        ({"heads": "2", "head_dim": 10**9}, "heads must be a whole number of 1 or more, not '2'"),
+        ({"mlp_units": [0, 4]}, "each of mlp_units must be a whole number of 1 or more, not 0"),
+        ({"layers": -1}, "layers must be a whole number of 0 or more, not -1"),
+    ],
+)
+def test_an_architecture_of_sizes_that_are_none_is_refused(file, changes, reason):
+    def change(name, content):
+        if name != "config.json":
+            return content
+        config = json.loads(content)
+        config["config"]["spec"] |= {"labels": []} | changes
+        return json.dumps(config).encode()
+
+    _rewrite(file, change)
+    with pytest.raises(InvalidModel, match=reason):
+        checkpoint.load(file)
+
+
+def _set(**values):
+    """Returns an edit: every layer that has such a value in its configuration gets this one."""
+
+    def edit(config):
+        if isinstance(config, dict):
+            config |= {name: value for name, value in values.items() if name in config}
+            config = list(config.values())
+        for inner in config if isinstance(config, list) else []:
+            edit(inner)
+
+    return edit
+
+
+def _unbuilt(**values):
+    """Returns an edit after which the layers' order tells with which shapes they are built."""
+
+    def edit(config):
+        for layer in config["config"]["layers"]:
+            layer.pop("build_config", None)
+        _set(**values)(config)
+
+    return edit
+
+
+def _built_otherwise(config):
+    """Lies about what the last layer reads; no width of any layer is large."""
+    config["config"]["layers"][-1]["build_config"] = {"input_shape": [None, 10**7]}
+    _set(units=10**4)(config)
+
+
+def _giant_before_code(config):
+    """Puts a layer that is refused behind one that would fill the memory."""
+    _set(units=10**9)(config)
+    code = {"class_name": "Lambda", "config": {}, "module": "keras.layers"}
+    config["config"]["layers"].append(code)
+
+
+GIANTS = {
+    "units": _set(units=10**9),
+    "filters": _set(filters=10**9),
+    "pixels": _unbuilt(batch_shape=[None, 10**5, 10**5, 3]),
+    "wide after wide": _unbuilt(units=10**5),
+    "built otherwise": _built_otherwise,
+    "before what is refused": _giant_before_code,
+}
+
+
+@pytest.mark.parametrize("functional", [True, False])
+@pytest.mark.parametrize("kind", GIANTS)
+def test_another_model_that_the_file_cannot_hold_is_refused_before_it_is_built(
+    tmp_path, kind, functional
+):
+    path = tmp_path / "m.keras"
+    stack = [
+        layers.Input((8, 8, 3)), layers.RandomFlip(), layers.Conv2D(4, 3), layers.Flatten(),
+        layers.Normalization(), layers.Dense(6), layers.Dense(2),
+    ]  # fmt: skip
+    model = keras.Sequential(stack)
+    if functional:
+        model = keras.Model(model.inputs, model.outputs)
+    model.save(path)
+    assert checkpoint.load(path).count_params() == model.count_params()
+
+    def change(name, content):
+        if name != "config.json":
+            return content
+        config = json.loads(content)
+        GIANTS[kind](config)
+        return json.dumps(config).encode()
+
+    _rewrite(path, change)
+    with pytest.raises(InvalidModel, match=r"claims to hold|axis -1 .* to have value 10000000"):
+        checkpoint.load(path)
+
+
+def test_counting_the_weights_of_a_file_changes_nothing_in_keras(tmp_path):
+    path = _classifier_file(tmp_path)
+    checkpoint.load(path)
+    before = keras.Sequential([layers.Dense(1)]).name
+    checkpoint.load(path)
+    with keras.StatelessScope():
+        pass
+    after = keras.Sequential([layers.Dense(1)]).name
+    number = [int(name.partition("_")[2] or 0) for name in (before, after)]
+    assert number[1] - number[0] == 1
+
+
 def test_a_lambda_layer_is_refused_and_never_run(tmp_path):
     marker = tmp_path / "was run"
     path = tmp_path / "m.keras"

@@ -139,6 +139,8 @@ def refused(tune):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (("--freeze", ","), "no part is called ',': there is tokenizer, positions, "),
+        (("--freeze", ""), "no part is called '': there is tokenizer, positions, "),
         (("--freeze", "magic"), "no part is called 'magic': there is tokenizer, positions, "),
         (("--freeze", "blocks:9"), "'blocks:9' of 2 blocks"),
         (("--freeze", "head"), "the head cannot be frozen: it is new"),

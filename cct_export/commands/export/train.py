@@ -102,7 +102,7 @@ def command(
     if model is not None and start is not None:
         raise click.UsageError("--from brings its architecture: leave --model out")
     overrides = {key: value for key, value in said.items() if value is not None}
-    overrides["freeze"] = tuple(word.strip() for word in (freeze or "").split(",") if word.strip())
+    overrides["freeze"] = _parts(freeze)
     named = recipe or ("finetune" if start is not None else recipes.DEFAULT)
     resolved = recipes.resolve(named, data, overrides)
     start_keras()
@@ -127,3 +127,10 @@ def command(
         err=True,
     )
     return trained.to_dict()
+
+
+def _parts(text: str | None) -> tuple[str, ...]:
+    """Returns the words between the commas; where there are none, the text, which is no part."""
+    if text is None:
+        return ()
+    return tuple(word.strip() for word in text.split(",") if word.strip()) or (text,)
