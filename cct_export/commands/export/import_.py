@@ -31,8 +31,9 @@ from cct_export.specs import GELUS, NORMALIZATIONS
 @click.option(
     "--normalize",
     type=click.Choice(NORMALIZATIONS),
-    help="What images are normalized with inside of the model; by default as in the paper's models "
-    "with such a tokenizer: with kernels below 7 cifar10 (cifar100 with 100 classes), else imagenet.",
+    help="What images are normalized with inside of the model; by default as the paper's "
+    "models with such a tokenizer: with kernels below 7 cifar10 (cifar100 with 100 classes), else "
+    "imagenet.",
 )
 @click.option(
     "--gelu",
