@@ -25,7 +25,7 @@ class Diverged(CCTExportError):
 class Keeper(keras.callbacks.Callback):
     """Keeps the best weights, and after every epoch the state to resume from.
 
-    It stands before ``SwapEMAWeights`` in the list of callbacks: when a validation ends, the
+    It stands before ``Averages`` in the list of callbacks: when a validation ends, the
     averaged weights are still in the model.
 
     Args:
@@ -68,6 +68,14 @@ def is_over(history: History, patience: int) -> bool:
         return False
     best = int(np.argmax([entry["val_accuracy"] for entry in history]))
     return len(history) - 1 - best >= patience
+
+
+class Averages(keras.callbacks.SwapEMAWeights):
+    """Has the averaged weights in the model while it is validated."""
+
+    def _tf_swap_variables(self, optimizer: Any) -> None:
+        # Keras swaps on TensorFlow by adding and subtracting, which rounds the weights.
+        self._backend_swap_variables(optimizer)
 
 
 class Guard(keras.callbacks.Callback):

@@ -21,7 +21,7 @@ from cct_export.model.cct import CCT
 from cct_export.specs import ModelSpec, TrainSpec
 from cct_export.training import card, transfer
 from cct_export.training.batches import Batches, resident
-from cct_export.training.keeping import Guard, Keeper, Progress, Report, is_over
+from cct_export.training.keeping import Averages, Guard, Keeper, Progress, Report, is_over
 from cct_export.training.learner import compiled
 from cct_export.training.logs import callbacks as watchers
 from cct_export.training.logs import check as check_logs
@@ -124,7 +124,7 @@ def _learn(
         return history
     callbacks = [Keeper(run, history, keeping, recipe.patience), Guard(run, history)]
     if recipe.ema:
-        callbacks.append(keras.callbacks.SwapEMAWeights())
+        callbacks.append(Averages())
     learner.fit(
         _batches(split, kept, spec, recipe, recipe.seed, len(history)),
         validation_data=_batches(split, held_out, spec, recipe, None),

@@ -99,8 +99,8 @@ def test_patience_counts_from_the_best_epoch():
 
 
 def test_averaged_weights_are_what_is_validated_and_kept(tmp_path, data):
-    plain = _train(tmp_path / "plain", data, epochs=3)
-    averaged = _train(tmp_path / "averaged", data, epochs=3, ema=0.9)
+    plain = _train(tmp_path / "plain", data)
+    averaged = _train(tmp_path / "averaged", data, ema=0.9)
     columns = [[row["loss"] for row in _rows(run)] for run in (plain, averaged)]
     assert columns[0] == columns[1], "averaging changes nothing of what is learned"
     for run in (plain, averaged):
@@ -110,22 +110,6 @@ def test_averaged_weights_are_what_is_validated_and_kept(tmp_path, data):
     assert not all(map(np.array_equal, one, other))
 
 
-def test_an_average_is_that_of_the_weights_after_each_step(tmp_path, data):
-    runs = [
-        _train(tmp_path / f"{steps}", data, epochs=1, ema=ema, batch=44)
-        for steps, ema in (("plain", 0.0), ("averaged", 0.5))
-    ]
-    # Two steps in the epoch, and the average begins with the weights after the first.
-    with np.load(runs[1].state_file) as state:
-        last = [state[name] for name in sorted(state) if name.startswith("model_")]
-    kept = checkpoint.load(runs[1].best_file).get_weights()
-    final = checkpoint.load(runs[0].best_file).get_weights()
-    assert len(last) >= len(final)
-    for average, end in zip(kept, final, strict=True):
-        assert average.shape == end.shape
-    assert any(not np.array_equal(a, b) for a, b in zip(kept, final, strict=True))
-
-
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 def test_every_optimizer_learns_and_is_resumed_bit_by_bit(tmp_path, data, optimizer):
     knobs = {
@@ -133,9 +117,9 @@ def test_every_optimizer_learns_and_is_resumed_bit_by_bit(tmp_path, data, optimi
         "mixup": 0.2, "cutmix": 0.2, "mix_probability": 0.5, "dropout": 0.1,
         "learning_rate": 0.01, "decay_all": False, "warmup": 0.5, "flip": True,
     }  # fmt: skip
-    whole = _train(tmp_path / "whole", data, epochs=4, **knobs)
-    broken = _train(tmp_path / "broken", data, epochs=2, **knobs)
-    broken = _train(tmp_path / "broken", data, epochs=4, resume=True, **knobs)
+    whole = _train(tmp_path / "whole", data, epochs=3, **knobs)
+    broken = _train(tmp_path / "broken", data, epochs=1, **knobs)
+    broken = _train(tmp_path / "broken", data, epochs=3, resume=True, **knobs)
     assert broken.metrics_file.read_text() == whole.metrics_file.read_text()
     with np.load(broken.state_file) as one, np.load(whole.state_file) as other:
         assert sorted(one) == sorted(other)
