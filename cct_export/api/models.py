@@ -165,6 +165,7 @@ def train(
     image_size: int | None = None,
     stochastic_depth_mode: str | None = None,
     logs: Sequence[str] = (),
+    distribute: str | None = None,
 ) -> "Trained":
     """Trains a CCT into the run directory ``folder``.
 
@@ -180,6 +181,9 @@ def train(
         image_size: height and width of the images, by default the model's.
         stochastic_depth_mode: ``sample``, ``sample-unscaled`` or ``batch``, by default the model's.
         logs: where else the course is logged: ``tensorboard``, ``wandb``.
+        distribute: share each batch by all devices of this machine (``local``), or of all machines
+            that the environment names (``workers``); each of those calls this function, before it
+            computes anything, and worker 0 alone writes ``folder``.
 
     Returns:
         The best weights' file and accuracy.
@@ -188,25 +192,33 @@ def train(
         InvalidModel: unknown preset; ``start`` is no CCT; too small an image.
         InvalidData: the data cannot be used.
         InvalidRequest: the recipe cannot be followed, or ``model`` and ``start`` are both given.
-        CCTExportError: the folder holds another run.
+        CCTExportError: the folder holds another run, or another worker was lost.
         OutputError: the folder cannot be written.
     """
-    from cct_export import data, draft
-    from cct_export.model.checkpoint import image_shape
-    from cct_export.training import loop, transfer
+    from cct_export.training import distribution, loop, transfer
 
     if model is not None and start is not None:
         raise InvalidRequest("a checkpoint brings its architecture: give either a model or a start")
     transfer.check_parts(recipe.freeze)
-    begun = None if start is None else _start(start)
-    spec = _architecture(model or DEFAULT_MODEL) if begun is None else begun.model.spec
-    spec = transfer.architecture(spec, image_size, stochastic_depth_mode)
-    trained = loop.train(spec, recipe, Path(folder), resume, progress, begun, logs)
-    loaded = load(str(folder))
+    with distribution.begun(distribute) as together:
+        begun = None if start is None else _start(start)
+        spec = _architecture(model or DEFAULT_MODEL) if begun is None else begun.model.spec
+        spec = transfer.architecture(spec, image_size, stochastic_depth_mode)
+        trained = loop.train(spec, recipe, Path(folder), resume, progress, begun, together, logs)
+    if not trained.worker:
+        _keep_statistics(str(folder), recipe)
+    return trained
+
+
+def _keep_statistics(folder: str, recipe: TrainSpec) -> None:
+    """Writes what an export needs to know of the training images into a run directory."""
+    from cct_export import data, draft
+    from cct_export.model.checkpoint import image_shape
+
+    loaded = load(folder)
     if loaded.calibration is not None:
         dataset = data.read(recipe.data, image_shape(loaded.model), recipe.on_corrupt)
         draft.record(loaded, dataset, CALIBRATION_SAMPLES, loaded.calibration)
-    return trained
 
 
 def _architecture(model: str | ModelSpec) -> ModelSpec:

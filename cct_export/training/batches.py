@@ -1,6 +1,7 @@
 """Batches whose order depends on seed and epoch alone, so that a resumed run repeats them."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -70,7 +71,9 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, step: int) -> tuple[dict[str, Any]]:
         """Returns images, uint8, and one-hot targets, float32, of one step."""
-        rows = self.order[step * self.batch : (step + 1) * self.batch]
+        return self._taken(self.order[step * self.batch : (step + 1) * self.batch])
+
+    def _taken(self, rows: np.ndarray) -> tuple[dict[str, Any]]:
         targets = np.eye(self.classes, dtype=np.float32)[self.split.labels[rows]]
         return ({"image": self.split.images(rows), "target": targets},)
 
@@ -78,3 +81,48 @@ class Batches(keras.utils.PyDataset):
         """Goes on to the order of the next epoch."""
         self.epoch += 1
         self._shuffle()
+
+
+class SharedBatches(Batches):
+    """The same batches, of which this process takes its part only.
+
+    A batch is cut into as many equal parts as there are replicas. Where that does not come out
+    even, as in the last batch of an epoch, images of the batch are repeated and weigh nothing, so
+    that loss and metrics are those of the batch itself.
+
+    Args:
+        parts: into how many the batches are cut.
+        mine: which of them this process takes.
+        *arguments: as of ``Batches``.
+    """
+
+    def __init__(self, parts: int, mine: range, *arguments: Any) -> None:
+        self.parts = parts
+        self.mine = mine
+        super().__init__(*arguments)
+
+    def part(self, step: int, part: int) -> dict[str, Any]:
+        """Returns one part of a step: images, targets and ``weight``, float32.
+
+        The weights of a whole step sum up to the images that it then has, repeated ones included.
+        """
+        rows = self.order[step * self.batch : (step + 1) * self.batch]
+        each = math.ceil(len(rows) / self.parts)
+        places = np.arange(part * each, (part + 1) * each)
+        weight = np.where(places < len(rows), each * self.parts / len(rows), 0)
+        (taken,) = self._taken(rows[places % len(rows)])
+        return taken | {"weight": weight.astype(np.float32)}
+
+    def __getitem__(self, step: int) -> tuple[dict[str, Any]]:
+        """Returns the parts of this process, one after the other."""
+        parts = [self.part(step, part) for part in self.mine]
+        return ({key: np.concatenate([part[key] for part in parts]) for key in parts[0]},)
+
+    def endless(self) -> Iterator[dict[str, Any]]:
+        """Yields the parts of this process, each by itself, of one epoch after another."""
+        while True:
+            # At the beginning, since `fit` does so too with batches that it takes itself.
+            self.on_epoch_end()
+            for step in range(len(self)):
+                for part in self.mine:
+                    yield self.part(step, part)

@@ -1,5 +1,6 @@
 """What happens while a model learns: what is kept, when it stops, what is told."""
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from cct_export.errors import CCTExportError
 from cct_export.model import checkpoint
 from cct_export.model.cct import CCT
 from cct_export.training import curves
+from cct_export.training.distribution import Alone
 from cct_export.training.run import History, RunDirectory
 
 # Called with the epoch (from 1), the step (from 1; 0 when the epoch is over), the steps of an
@@ -33,10 +35,19 @@ class Keeper(keras.callbacks.Callback):
         history: of the epochs so far, in which every epoch is entered.
         keeping: a model of the same architecture without an optimizer.
         patience: epochs without a better validation after which to stop; 0 for never.
+        together: who trains; the chief alone keeps, and the others wait for it.
     """
 
-    def __init__(self, run: RunDirectory, history: History, keeping: CCT, patience: int) -> None:
+    def __init__(
+        self,
+        run: RunDirectory,
+        history: History,
+        keeping: CCT,
+        patience: int,
+        together: Alone | None = None,
+    ) -> None:
         super().__init__()
+        self.together = together or Alone()
         self.run = run
         self.history = history
         self.keeping = keeping
@@ -51,15 +62,21 @@ class Keeper(keras.callbacks.Callback):
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         entry = {"epoch": epoch + 1} | {key: float(v) for key, v in (logs or {}).items()}
         entry["learning_rate"] = rate
-        if entry["val_accuracy"] > max((e["val_accuracy"] for e in self.history), default=-1.0):
-            checkpoint.save(self.keeping, self.run.best_file)
+        entry = json.loads(self.together.once(lambda: self._kept(entry)))
         self.history.append(entry)
-        # The state last: killed before it, the epoch is simply done again.
-        self.run.write_metrics(self.history)
-        curves.plot(self.history, self.run.curves_file)
-        self.run.save_state(self.model, self.history)
         if is_over(self.history, self.patience):
             self.model.stop_training = True
+
+    def _kept(self, entry: dict[str, float]) -> bytes:
+        """Writes the files of an epoch; returns its entry."""
+        history = [*self.history, entry]
+        if entry["val_accuracy"] > max((e["val_accuracy"] for e in self.history), default=-1.0):
+            checkpoint.save(self.keeping, self.run.best_file)
+        # The state last: killed before it, the epoch is simply done again.
+        self.run.write_metrics(history)
+        curves.plot(history, self.run.curves_file)
+        self.run.save_state(self.model, history)
+        return json.dumps(entry).encode()
 
 
 def is_over(history: History, patience: int) -> bool:

@@ -69,15 +69,16 @@ class Learner(keras.Model):
         return found
 
 
-def compiled(cct: CCT, recipe: TrainSpec, steps: int) -> Learner:
+def compiled(cct: CCT, recipe: TrainSpec, steps: int, kind: type[Learner] = Learner) -> Learner:
     """Returns the model ready to learn.
 
     Args:
         cct: the model.
         recipe: how.
         steps: of one epoch.
+        kind: what learns, see ``replicas`` for batches that are shared.
     """
-    learner = Learner(cct, recipe)
+    learner = kind(cct, recipe)
     size, channels = cct.spec.image_size, cct.spec.channels
     learner.build({"image": (None, size, size, channels), "target": (None, cct.spec.classes)})
     jit: Any = {"auto": "auto", "on": True, "off": False}[recipe.jit]

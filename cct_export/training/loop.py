@@ -1,9 +1,11 @@
 """Training a CCT so that a killed run, resumed, ends where an unbroken one does."""
 
 import contextlib
+import json
 import logging
 import math
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from cct_export.model.cct import CCT
 from cct_export.specs import ModelSpec, TrainSpec
 from cct_export.training import card, transfer
 from cct_export.training.batches import Batches, resident
+from cct_export.training.distribution import Alone, check_batch
 from cct_export.training.keeping import Averages, Guard, Keeper, Progress, Report, is_over
 from cct_export.training.learner import compiled
 from cct_export.training.logs import callbacks as watchers
@@ -42,6 +45,7 @@ class Trained:
         top1: on the test split, 0 to 1.
         top5: on the test split, 0 to 1.
         samples: test images.
+        worker: which of the workers this is; the run directory is with worker 0.
     """
 
     best: Path
@@ -50,6 +54,12 @@ class Trained:
     top1: float
     top5: float
     samples: int
+    worker: int = 0
+
+    @classmethod
+    def of(cls, fields: dict[str, Any], worker: int) -> "Trained":
+        """Returns what ``to_dict`` was made of, for one of the workers."""
+        return cls(**(fields | {"best": Path(fields["best"]), "worker": worker}))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain JSON types."""
@@ -63,6 +73,7 @@ def train(
     resume: bool,
     progress: Progress,
     start: Start | None = None,
+    together: Alone | None = None,
     logs: Sequence[str] = (),
 ) -> Trained:
     """Trains a CCT by ``recipe`` into the run directory ``folder``.
@@ -76,6 +87,7 @@ def train(
         logs: where else the course is logged, see ``training.logs``.
         start: the model whose weights to begin with; it differs from ``spec`` in image size,
             classes and what training alone knows. None for random weights.
+        together: the devices and workers that share the batches, by default one device.
 
     Returns:
         Where the best weights are and their accuracy on the test split.
@@ -87,6 +99,8 @@ def train(
         OutputError: the folder cannot be written.
     """
     check_logs(logs)
+    together = together or Alone()
+    check_batch(recipe.batch, together.replicas)
     dataset = data.read(
         recipe.data, (spec.image_size, spec.image_size, spec.channels), recipe.on_corrupt
     )
@@ -98,11 +112,40 @@ def train(
     split = resident(dataset.train, (spec.image_size, spec.image_size, spec.channels))
     transfer.check_frozen(recipe.freeze, spec, start)
     run = RunDirectory(folder)
-    run.begin(spec, recipe, resume, None if start is None else start.to_dict())
+    origin = None if start is None else start.to_dict()
+    if together.workers > 1:
+        together.check_same(_fingerprint(dataset, spec, recipe, origin))
+    state = together.once(lambda: _begin(run, spec, recipe, resume, origin))
 
-    watching = [Report(progress), *watchers(logs, folder, run.record())]
-    history = _learn(run, spec, recipe, start, (split, held_out, kept), watching)
-    return _conclude(run, spec, recipe, dataset, history)
+    watching = []
+    if together.chief:
+        watching = [Report(progress), *watchers(logs, folder, run.record())]
+    images = (split, held_out, kept)
+    history = _learn(run, spec, recipe, start, images, watching, together, state)
+    trained = together.once(lambda: _conclude(run, spec, recipe, dataset, history))
+    return Trained.of(json.loads(trained), together.worker)
+
+
+def _fingerprint(
+    dataset: Dataset, spec: ModelSpec, recipe: TrainSpec, origin: dict[str, Any] | None
+) -> bytes:
+    """Returns what must be equal on all workers; where data and start lie may differ."""
+    sums = [zlib.crc32(dataset.train.labels.tobytes()), len(dataset.train.labels)]
+    asked = recipe.to_dict() | {"data": sums}
+    begun = None if origin is None else origin["sha256"]
+    return json.dumps([spec.to_dict(), asked, begun], sort_keys=True).encode()
+
+
+def _begin(
+    run: RunDirectory,
+    spec: ModelSpec,
+    recipe: TrainSpec,
+    resume: bool,
+    origin: dict[str, Any] | None,
+) -> bytes:
+    """Begins the run directory; returns the state to go on from."""
+    run.begin(spec, recipe, resume, origin)
+    return run.read_state()
 
 
 def _learn(
@@ -112,28 +155,33 @@ def _learn(
     start: Start | None,
     images: tuple[Split, np.ndarray, np.ndarray],
     watching: list[keras.callbacks.Callback],
+    together: Alone,
+    state: bytes,
 ) -> History:
     """Trains until the last epoch or until nothing gets better; returns the course."""
     split, held_out, kept = images
-    with _precision(recipe.precision):
-        cct = _model(spec, recipe, start)
-        learner = compiled(cct, recipe, math.ceil(len(kept) / recipe.batch))
-    keeping = checkpoint.without_optimizer(cct)
-    history = run.load_state(learner)
-    if is_over(history, recipe.patience):
-        return history
-    callbacks = [Keeper(run, history, keeping, recipe.patience), Guard(run, history)]
-    if recipe.ema:
-        callbacks.append(Averages())
-    learner.fit(
-        _batches(split, kept, spec, recipe, recipe.seed, len(history)),
-        validation_data=_batches(split, held_out, spec, recipe, None),
-        initial_epoch=len(history),
-        epochs=recipe.epochs,
-        callbacks=[*callbacks, *watching],
-        shuffle=False,
-        verbose=0,
-    )
+    with together.scope():
+        with _precision(recipe.precision):
+            cct = _model(spec, recipe, start)
+            steps = math.ceil(len(kept) / recipe.batch)
+            learner = compiled(cct, recipe, steps, together.learner)
+        keeping = checkpoint.without_optimizer(cct)
+        history = run.load_state(learner, state)
+        if is_over(history, recipe.patience):
+            return history
+        callbacks = [Keeper(run, history, keeping, recipe.patience, together), Guard(run, history)]
+        if recipe.ema:
+            callbacks.append(Averages())
+        together.fit(
+            learner,
+            together.batches(*_images(split, kept, spec, recipe), recipe.seed, len(history)),
+            together.batches(*_images(split, held_out, spec, recipe), None),
+            initial_epoch=len(history),
+            epochs=recipe.epochs,
+            callbacks=[*callbacks, *watching],
+            shuffle=False,
+            verbose=0,
+        )
     return history
 
 
@@ -180,25 +228,21 @@ def _holdout(split: Split, recipe: TrainSpec) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[:cut]), np.sort(order[cut:])
 
 
-def _batches(
-    split: Split,
-    rows: np.ndarray,
-    spec: ModelSpec,
-    recipe: TrainSpec,
-    seed: int | None,
-    epoch: int = 0,
-) -> Batches:
-    return Batches(split, rows, spec.classes, recipe.batch, seed, epoch)
+def _images(
+    split: Split, rows: np.ndarray, spec: ModelSpec, recipe: TrainSpec
+) -> tuple[Split, np.ndarray, int, int]:
+    """Returns the first arguments of ``Batches``."""
+    return split, rows, spec.classes, recipe.batch
 
 
 def _conclude(
     run: RunDirectory, spec: ModelSpec, recipe: TrainSpec, dataset: Dataset, history: History
-) -> Trained:
-    """Measures the best weights on the test split and writes record and card."""
+) -> bytes:
+    """Measures the best weights on the test split, writes record and card; returns ``Trained``."""
     best = compiled(checkpoint.load(run.best_file), recipe, 1)
     indices = np.arange(len(dataset.test.labels))
     measured = best.evaluate(
-        _batches(dataset.test, indices, spec, recipe, None), verbose=0, return_dict=True
+        Batches(*_images(dataset.test, indices, spec, recipe), None), verbose=0, return_dict=True
     )
     trained = Trained(
         best=run.best_file,
@@ -215,4 +259,4 @@ def _conclude(
         | versions("keras", "tensorflow", "jax", "numpy"),
     )
     card.write(run, history)
-    return trained
+    return json.dumps(trained.to_dict()).encode()

@@ -123,17 +123,26 @@ class RunDirectory:
         with replacing(self.state_file) as temporary:
             np.savez(temporary, **arrays, history=np.asarray(json.dumps(history)))  # type: ignore[arg-type]
 
-    def load_state(self, model: keras.Model) -> History:
-        """Puts the saved state into ``model`` and returns the history so far (empty if none).
+    def read_state(self) -> bytes:
+        """Returns the content of the saved state, nothing if there is none."""
+        return self.state_file.read_bytes() if self.state_file.exists() else b""
+
+    def load_state(self, model: keras.Model, content: bytes | None = None) -> History:
+        """Puts a saved state into ``model`` and returns the history so far (empty if none).
+
+        Args:
+            model: what was saved.
+            content: as ``read_state`` returned it, maybe elsewhere; by default what is here.
 
         Raises:
             InvalidModel: the state is damaged.
         """
-        if not self.state_file.exists():
-            return []
+        content = self.read_state() if content is None else content
         model.optimizer.build(model.trainable_variables)
+        if not content:
+            return []
         try:
-            with np.load(self.state_file, allow_pickle=False) as state:
+            with np.load(io.BytesIO(content), allow_pickle=False) as state:
                 for prefix, owner in (("model", model), ("optimizer", model.optimizer)):
                     for index, variable in enumerate(owner.variables):
                         variable.assign(state[f"{prefix}_{index}"])

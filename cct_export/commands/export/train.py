@@ -78,6 +78,13 @@ def _knobs(function: Any) -> Any:
     help="Log the course there too; may be repeated.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in the directory.")
+@click.option(
+    "--distribute",
+    metavar="local|workers",
+    help="Share each batch by all devices of this machine, or by all machines that the environment "
+    "names: TF_CONFIG, or on JAX KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID. "
+    "Worker 0 alone writes.",
+)
 @_knobs
 @common
 def command(
@@ -91,6 +98,7 @@ def command(
     output: Path,
     resume: bool,
     logs: tuple[str, ...],
+    distribute: str | None,
     **said: Any,
 ) -> dict[str, Any]:
     """Train a CCT by a recipe, or fine-tune one.
@@ -120,7 +128,11 @@ def command(
             image_size=image_size,
             stochastic_depth_mode=stochastic_depth_mode,
             logs=logs,
+            distribute=distribute,
         )
+    if trained.worker:
+        click.echo(f"worker {trained.worker}: done, the run is with worker 0", err=True)
+        return trained.to_dict()
     click.echo(
         f"{trained.best}: top-1 {trained.top1:.2%}, top-5 {trained.top5:.2%} "
         f"on {trained.samples:,} test images, best of {trained.epochs} epochs",
