@@ -22,6 +22,14 @@ from cct_export.model.layers import (
 )
 
 
+def _normal() -> keras.initializers.Initializer:
+    """Returns what the authors begin with: a normal distribution cut off at two deviations.
+
+    One for each matrix: an initializer of Keras gives the same values whenever it is asked.
+    """
+    return keras.initializers.TruncatedNormal(stddev=0.02)
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class PaperBlock(EncoderBlock):
     """An encoder block: ``x + attention(norm(x))``, a norm of the sum, and an MLP on top of that.
@@ -50,19 +58,17 @@ class PaperBlock(EncoderBlock):
             heads, head_dim, mlp_units, dropout, stochastic_depth, stochastic_depth_mode, **kwargs
         )
         width = heads * head_dim
-        # As the authors begin: a normal distribution cut off at two deviations.
-        normal = keras.initializers.TruncatedNormal(stddev=0.02)
         self.attention_norm = layers.LayerNormalization(epsilon=NORM_EPSILON, name="attention_norm")
-        self.qkv = layers.Dense(3 * width, use_bias=False, kernel_initializer=normal, name="qkv")
+        self.qkv = layers.Dense(3 * width, use_bias=False, kernel_initializer=_normal(), name="qkv")
         self.attention_dropout = layers.Dropout(dropout)
-        self.projection = layers.Dense(width, kernel_initializer=normal, name="projection")
+        self.projection = layers.Dense(width, kernel_initializer=_normal(), name="projection")
         self.mlp_norm = layers.LayerNormalization(epsilon=NORM_EPSILON, name="mlp_norm")
         last = len(self.mlp_units) - 1
         self.mlp = [
             layers.Dense(
                 units,
                 activation=None if index == last else gelu_exact,
-                kernel_initializer=normal,
+                kernel_initializer=_normal(),
                 name=f"mlp_{index}",
             )
             for index, units in enumerate(self.mlp_units)

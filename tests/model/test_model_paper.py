@@ -1,5 +1,6 @@
 """The paper's block, tokenizer and positions against formulas written down here in numpy."""
 
+import itertools
 import json
 import math
 
@@ -10,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cct_export.model import layers
+from cct_export.model.cct import CCT
 from cct_export.model.paper import PaperBlock, gelu_exact
+from cct_export.model.presets import preset
 from cct_export.specs import ModelSpec
 
 erf = np.vectorize(math.erf)
@@ -199,3 +202,12 @@ def test_the_pools_of_example_and_paper_have_different_borders():
 def test_what_does_not_fit_together_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         ModelSpec(**fields)
+
+
+def test_no_two_matrices_begin_alike():
+    block = CCT(preset("cct_2_3x2_32")).get_layer("block_0")
+    square = [layer.get_weights()[0] for layer in (block.projection, *block.mlp)]
+    assert [matrix.shape for matrix in square] == [(128, 128)] * 3
+    for one, other in itertools.combinations(square, 2):
+        assert not np.array_equal(one, other)
+    assert not np.array_equal(block.qkv.get_weights()[0][:, :128], square[0])
