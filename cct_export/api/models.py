@@ -140,12 +140,15 @@ def stem_of(source: str) -> str:
 
 
 def recipe(name: str = "keras-io", data: str = "cifar10", **knobs: Any) -> TrainSpec:
-    """Returns how to train, for ``train``.
+    """Fills in how to train.
 
     Args:
         name: ``keras-io``, ``paper``, ``short`` or ``finetune``, or a TOML file.
-        data: ``cifar10``, ``digits``, a folder or an ``.npz`` file.
+        data: ``cifar10``, ``cifar100``, ``digits``, a folder, TFRecord shards or an ``.npz`` file.
         **knobs: fields of ``TrainSpec`` that are to be other than the recipe has them.
+
+    Returns:
+        The recipe, for ``train``.
 
     Raises:
         InvalidRequest: no such recipe or knob, or a value that cannot be.

@@ -33,8 +33,9 @@ def parities(tmp_path_factory, digit_images):
 def tune(in_process, digits_run, parities, tmp_path):
     """Runs ``cct-export train --from`` into ``tmp_path/NAME``; returns how it ended and the run."""
 
-    def run(name, *more, size=32, epochs=1, start=digits_run):
+    def run(name, *more, size=32, epochs=1, start=digits_run, recipe="keras-io"):
         begun = () if start is None else ("--from", start)
+        begun += () if recipe is None else ("--recipe", recipe)
         ended = in_process(
             "export", "train", *begun, "--data", parities / f"{size}.npz", "--epochs", epochs,
             "--batch", 64, "-o", tmp_path / name, *more,
@@ -77,8 +78,9 @@ def test_frozen_parts_stay_the_rest_learns_and_the_artifacts_have_the_new_labels
 
 
 def test_a_checkpoint_is_tuned_at_another_resolution(tune, in_process, digits_model, tmp_path):
-    ended, run = tune("large", "--image-size", 40, size=40)
+    ended, run = tune("large", "--image-size", 40, size=40, recipe=None)
     assert ended.code == 0, ended.err
+    assert run.record()["train"]["recipe"] == "finetune"
     assert "positions of 8×8 tokens interpolated to 10×10" in ended.err
     model = checkpoint.load(run.best_file)
     assert checkpoint.image_shape(model) == (40, 40, 3)
