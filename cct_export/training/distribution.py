@@ -96,9 +96,16 @@ class Alone:
                 "with the same"
             )
 
-    def lost(self, error: Exception) -> bool:
+    def lost(self, error: BaseException) -> bool:
         """Tells whether an error is how a framework says that another worker is gone."""
         return False
+
+    def end(self, code: int) -> None:
+        """Takes leave of the other workers.
+
+        Args:
+            code: what the process ends with because of an error; 0 where all is done.
+        """
 
 
 def _said(told: bytes) -> bytes:
@@ -125,13 +132,29 @@ def begun(word: str | None) -> Iterator[Alone]:
     together = _together(word)
     try:
         yield together
-    except Exception as error:
+    except BaseException as error:
+        together.end(_exit_code(error))
         if together.lost(error):
-            raise WorkerLost(
-                f"a worker was lost while worker {together.worker} waited for it: start all "
-                f"{together.workers} again with --resume"
-            ) from error
+            raise WorkerLost(loss_of(together.worker, together.workers)) from error
         raise
+    together.end(0)
+
+
+def loss_of(worker: int, workers: int) -> str:
+    """Returns what is said where another worker is gone."""
+    return (
+        f"a worker was lost while worker {worker} waited for it: start all {workers} again "
+        "with --resume"
+    )
+
+
+def _exit_code(error: BaseException) -> int:
+    """Returns what a command ends with because of an error."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return error.exit_code if isinstance(error, CCTExportError) else 1
 
 
 def _together(word: str | None) -> Alone:

@@ -1,18 +1,26 @@
 """Several devices and workers by ``keras.distribution`` on JAX."""
 
+import atexit
 import contextlib
+import ctypes
 import os
+import signal
+import sys
+import time
 from typing import Any
 
 import keras
 import numpy as np
 
 from cct_export.errors import InvalidRequest
-from cct_export.training.distribution import Alone
+from cct_export.training.distribution import Alone, loss_of
 from cct_export.training.replicas import SharedLearner
 
 _PREFIX = "KERAS_DISTRIBUTION_"
 _LOST_AFTER_S = 30
+_LAST_WORDS_S = 5
+# Of messages about a worker that does not answer, by Gloo, NCCL and JAX's coordination.
+_SIGNS = ("gloo", "nccl", "connection", "coordination", "heartbeat", "barrier", "unavailable")
 
 
 def together(word: str) -> Alone:
@@ -35,6 +43,7 @@ def together(word: str) -> Alone:
             )
         except RuntimeError as error:
             raise InvalidRequest(f"workers cannot begin: {error}") from error
+        _speak_when_aborted(index, workers)
     return Parallel(jax.process_index(), jax.process_count(), jax.device_count())
 
 
@@ -54,6 +63,36 @@ def _task() -> tuple[str, int, int]:
             f"not {index!r} of {workers!r}"
         )
     return first, int(workers), int(index)
+
+
+def _speak_when_aborted(worker: int, workers: int) -> None:
+    """Has a line said where JAX would abort the process without one.
+
+    JAX does so from a thread of its own as soon as worker 0 or the heartbeat of another worker is
+    missed, often before the step that waits for that worker fails.
+    """
+
+    def speak(number: int) -> None:
+        if not _leaving:
+            print(f"error: {loss_of(worker, workers)}", file=sys.stderr, flush=True)
+            os._exit(1)
+        time.sleep(_LAST_WORDS_S)  # The main thread is about to say it.
+        os._exit(_leaving[0])
+
+    _kept.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(speak))
+    ctypes.CDLL(None).signal(signal.SIGABRT, _kept[0])
+
+
+# What C calls must not be collected; with what exit code this process leaves the others.
+_kept: list[Any] = []
+_leaving: list[int] = []
+
+
+def _leave_at_once() -> None:
+    """Ends the process without JAX's farewell, which would wait for the others and then abort."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_leaving[0])
 
 
 class Parallel(Alone):
@@ -90,8 +129,22 @@ class Parallel(Alone):
             told[:] = np.frombuffer(content, np.uint8)
         return np.asarray(broadcast_one_to_all(told)).tobytes()
 
-    def lost(self, error: Exception) -> bool:
+    def lost(self, error: BaseException) -> bool:
         """Tells whether an error is how JAX says that another worker is gone."""
         import jax
 
-        return self.workers > 1 and isinstance(error, jax.errors.JaxRuntimeError)
+        if self.workers == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
+            return False
+        return any(sign in str(error).lower() for sign in _SIGNS)
+
+    def end(self, code: int) -> None:
+        """Takes leave of the others, who do so now too; after an error without waiting."""
+        import jax
+
+        if self.workers == 1:
+            return
+        if not code:
+            jax.distributed.shutdown()
+            return
+        _leaving.append(code)
+        atexit.register(_leave_at_once)

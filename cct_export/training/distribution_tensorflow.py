@@ -163,7 +163,7 @@ class Strategy(Alone):
         total: np.ndarray = self.strategy.reduce("SUM", each, axis=None).numpy()
         return total
 
-    def lost(self, error: Exception) -> bool:
+    def lost(self, error: BaseException) -> bool:
         """Tells whether an error is how TensorFlow says that another worker is gone."""
         import tensorflow as tf
 

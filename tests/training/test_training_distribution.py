@@ -23,12 +23,15 @@ from cct_export.training.batches import Batches, SharedBatches
 EPOCHS = 3
 # The last batch of an epoch is odd, and so is the one of the validation.
 IMAGES, BATCH = 106, 12
-# Clipping and averaging are of the whole batch; chance is left out.
+# Clipping and averaging are of the whole batch.
 RECIPE = (
-    "--epochs", EPOCHS, "--batch", BATCH, "--seed", 4, "--clip-norm", 0.2, "--ema", 0.9,
-    "--weight-decay", 0.05, "--learning-rate", 3e-3, "--no-flip", "--schedule", "constant",
-    "--warmup", 0, "--crop", 0, "--dropout", 0, "--stochastic-depth", 0,
+    "--batch", BATCH, "--seed", 4, "--clip-norm", 0.2, "--ema", 0.9, "--weight-decay", 0.05,
+    "--learning-rate", 3e-3, "--schedule", "constant", "--warmup", 0,
 )  # fmt: skip
+CHANCE = ("--flip", "--crop", 0.2, "--mixup", 0.3, "--dropout", 0.1, "--stochastic-depth", 0.1)
+NO_CHANCE = ("--no-flip", "--crop", 0, "--dropout", 0, "--stochastic-depth", 0)
+# JAX draws for the whole batch wherever its parts are, TensorFlow for each replica by itself.
+OF_BACKEND = {"tensorflow": NO_CHANCE, "jax": CHANCE}
 RUN = "from cct_export.commands.program import export_main; export_main()"
 TWO_DEVICES = """
 import tensorflow
@@ -72,12 +75,13 @@ def folder(tmp_path_factory):
     return path
 
 
-def _start(folder, output, *more, code="", **environment):
+def _start(folder, output, *more, backend="tensorflow", code="", **environment):
     arguments = ("train", "--from", "tiny.keras", "--data", "grey.npz", *RECIPE, "-o", output)
+    more = ("--epochs", EPOCHS, *OF_BACKEND[backend], *more)
     return subprocess.Popen(
         [sys.executable, "-c", code + RUN, *map(str, (*arguments, *more))],
         cwd=folder,
-        env=os.environ | environment,
+        env=os.environ | environment | {"KERAS_BACKEND": backend},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -108,7 +112,7 @@ def _assert_same_course(run, reference):
 def alone(request, folder):
     """A run of one process on one device; also the backend."""
     run = folder / f"alone-{request.param}"
-    code, said = _end(_start(folder, run, KERAS_BACKEND=request.param))
+    code, said = _end(_start(folder, run, backend=request.param))
     assert code == 0, said
     losses = [epoch["loss"] for epoch in _course(run)]
     assert losses[-1] < losses[0] - 0.01, "nothing was learned that could be compared"
@@ -126,14 +130,13 @@ def _ports():
 def _environment(backend, ports, worker):
     if backend == "jax":
         return {
-            "KERAS_BACKEND": "jax",
             "KERAS_DISTRIBUTION_JOB_ADDRESSES": f"localhost:{ports[0]}",
             "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
             "KERAS_DISTRIBUTION_PROCESS_ID": str(worker),
         }
     workers = [f"localhost:{port}" for port in ports]
     task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": worker}}
-    return {"KERAS_BACKEND": "tensorflow", "TF_CONFIG": json.dumps(task)}
+    return {"TF_CONFIG": json.dumps(task)}
 
 
 def _two_workers(folder, backend, run, *more, codes=("", "")):
@@ -142,7 +145,7 @@ def _two_workers(folder, backend, run, *more, codes=("", "")):
     return [
         _start(
             folder, output, "--distribute", "workers", *more,
-            code=codes[worker], **_environment(backend, ports, worker),
+            backend=backend, code=codes[worker], **_environment(backend, ports, worker),
         )
         for worker, output in enumerate((run, folder / "elsewhere"))
     ]  # fmt: skip
@@ -161,6 +164,18 @@ def test_two_devices_learn_what_one_does(folder, alone):
 
 
 @pytest.mark.slow
+def test_what_replicas_draw_apart_is_drawn_again_after_a_resume(folder):
+    for run, *more in (
+        ("whole", "--epochs", 2), ("parts", "--epochs", 1), ("parts", "--epochs", 2, "--resume")
+    ):  # fmt: skip
+        code, said = _end(
+            _start(folder, folder / run, *CHANCE, *more, "--distribute", "local", code=TWO_DEVICES)
+        )
+        assert code == 0, said
+    assert _course(folder / "parts") == _course(folder / "whole")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [1, 0], ids=["second", "chief"])
 def test_two_workers_learn_what_one_does_though_one_is_killed(folder, alone, lost):
     backend, reference = alone
@@ -172,9 +187,11 @@ def test_two_workers_learn_what_one_does_though_one_is_killed(folder, alone, los
     assert ended[lost][0] == -signal.SIGKILL, ended[lost][1]
     code, said = ended[1 - lost]
     assert code == 1
-    told = said.strip().splitlines()[-1]
-    assert told.startswith("error: a worker was lost")
-    assert told.endswith("with --resume")
+    (told,) = [line for line in said.splitlines() if line.startswith("error")]
+    assert told == (
+        f"error: a worker was lost while worker {1 - lost} waited for it: "
+        "start all 2 again with --resume"
+    )
     assert "Traceback" not in said
     assert len(_course(run)) == 1
 
