@@ -33,9 +33,21 @@ def tflite(model: Any, path: Path, scheme: str, images: np.ndarray) -> None:
 
 
 def keras_onnx(model: Any, path: Path) -> None:
-    """Exports with Keras' own ``model.export(format="onnx")``."""
+    """Exports with Keras' own ``model.export(format="onnx")``, as the example is published."""
+    model = with_augmentation(model)
     model.predict_on_batch(np.zeros((1, *model.input_shape[1:]), np.float32))
     model.export(path, format="onnx", verbose=False)
+
+
+def with_augmentation(model: Any) -> Any:
+    """Returns the model with the example's random layers inside, which do nothing at inference."""
+    import keras
+    from keras import layers
+
+    height, width, channels = model.input_shape[1:]
+    image = keras.Input((height, width, channels))
+    x = layers.RandomFlip("horizontal")(layers.RandomCrop(height, width)(image))
+    return keras.Model(image, model(x))
 
 
 def without_augmentation(model: Any) -> Any:
