@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from cct_export import data
-from cct_export.data.dataset import Dataset, Split
+from cct_export.data.dataset import Dataset, Images, Labels, Split
 from cct_export.errors import InvalidData
 from cct_export.machine import versions
 from cct_export.model import checkpoint
@@ -219,7 +219,9 @@ def _holdout(split: Split, recipe: TrainSpec) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[:cut]), np.sort(order[cut:])
 
 
-def _images(split: Split, indices: np.ndarray, spec: ModelSpec, recipe: TrainSpec) -> Any:
+def _images(
+    split: Split, indices: np.ndarray, spec: ModelSpec, recipe: TrainSpec
+) -> tuple[Images, Labels, int, int]:
     """Returns the first arguments of ``Batches``."""
     return split.images(indices), split.labels[indices], spec.classes, recipe.batch
 
