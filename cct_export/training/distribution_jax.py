@@ -44,7 +44,11 @@ def together(word: str) -> Alone:
         except RuntimeError as error:
             raise InvalidRequest(f"workers cannot begin: {error}") from error
         _speak_when_aborted(index, workers)
-    return Parallel(jax.process_index(), jax.process_count(), jax.device_count())
+    parallel = Parallel(jax.process_index(), jax.process_count(), jax.device_count())
+    # Gloo gives workers 30 s to find each other, from the first message on; later ones may take
+    # as long as they do. Here all have just come.
+    parallel.share(b"")
+    return parallel
 
 
 def _task() -> tuple[str, int, int]:
@@ -131,9 +135,8 @@ class Parallel(Alone):
 
     def lost(self, error: BaseException) -> bool:
         """Tells whether an error is how JAX says that another worker is gone."""
-        import jax
-
-        if self.workers == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
+        # A failed step is a JaxRuntimeError, which is a RuntimeError, or a ValueError.
+        if self.workers == 1 or not isinstance(error, RuntimeError | ValueError):
             return False
         return any(sign in str(error).lower() for sign in _SIGNS)
 
@@ -145,6 +148,7 @@ class Parallel(Alone):
             return
         if not code:
             jax.distributed.shutdown()
+            signal.signal(signal.SIGABRT, signal.SIG_DFL)
             return
         _leaving.append(code)
         atexit.register(_leave_at_once)

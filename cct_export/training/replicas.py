@@ -67,6 +67,9 @@ class StrategyLearner(SharedLearner):
         recipe: how.
     """
 
+    train_function: Any
+    test_function: Any
+
     def __init__(self, cct: CCT, recipe: TrainSpec) -> None:
         super().__init__(cct, recipe)
         self.clip_norm = recipe.clip_norm

@@ -30,8 +30,9 @@ RECIPE = (
 )  # fmt: skip
 CHANCE = ("--flip", "--crop", 0.2, "--mixup", 0.3, "--dropout", 0.1, "--stochastic-depth", 0.1)
 NO_CHANCE = ("--no-flip", "--crop", 0, "--dropout", 0, "--stochastic-depth", 0)
-# JAX draws for the whole batch wherever its parts are, TensorFlow for each replica by itself.
-OF_BACKEND = {"tensorflow": NO_CHANCE, "jax": CHANCE}
+# 96 images to learn from, in eight equal batches.
+EVEN = ("--validation", 10 / IMAGES)
+TWO_DEVICES_OF_JAX = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
 RUN = "from cct_export.commands.program import export_main; export_main()"
 TWO_DEVICES = """
 import tensorflow
@@ -77,7 +78,7 @@ def folder(tmp_path_factory):
 
 def _start(folder, output, *more, backend="tensorflow", code="", **environment):
     arguments = ("train", "--from", "tiny.keras", "--data", "grey.npz", *RECIPE, "-o", output)
-    more = ("--epochs", EPOCHS, *OF_BACKEND[backend], *more)
+    more = ("--epochs", EPOCHS, *NO_CHANCE, *more)
     return subprocess.Popen(
         [sys.executable, "-c", code + RUN, *map(str, (*arguments, *more))],
         cwd=folder,
@@ -155,9 +156,9 @@ def _two_workers(folder, backend, run, *more, codes=("", "")):
 def test_two_devices_learn_what_one_does(folder, alone):
     backend, reference = alone
     run = folder / f"local-{backend}"
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"} if backend == "jax" else {}
+    flags = TWO_DEVICES_OF_JAX if backend == "jax" else {}
     two = TWO_DEVICES if backend == "tensorflow" else ""
-    process = _start(folder, run, "--distribute", "local", code=two, KERAS_BACKEND=backend, **flags)
+    process = _start(folder, run, "--distribute", "local", code=two, backend=backend, **flags)
     code, said = _end(process)
     assert code == 0, said
     _assert_same_course(run, reference)
@@ -173,6 +174,18 @@ def test_what_replicas_draw_apart_is_drawn_again_after_a_resume(folder):
         )
         assert code == 0, said
     assert _course(folder / "parts") == _course(folder / "whole")
+
+
+@pytest.mark.slow
+def test_on_jax_two_devices_draw_what_one_does(folder):
+    for run, *more, flags in (
+        ("drawn", {}), ("drawn-by-two", "--distribute", "local", TWO_DEVICES_OF_JAX)
+    ):  # fmt: skip
+        code, said = _end(
+            _start(folder, folder / run, *CHANCE, *EVEN, *more, backend="jax", **flags)
+        )
+        assert code == 0, said
+    _assert_same_course(folder / "drawn-by-two", folder / "drawn")
 
 
 @pytest.mark.slow
