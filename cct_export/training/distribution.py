@@ -14,6 +14,7 @@ import keras
 
 from cct_export import errors
 from cct_export.errors import CCTExportError, InvalidRequest
+from cct_export.specs import TrainSpec
 from cct_export.training.batches import Batches, SharedBatches
 from cct_export.training.learner import Learner
 
@@ -43,6 +44,14 @@ class Alone:
     def chief(self) -> bool:
         """Whether this process reads and writes the run directory."""
         return self.worker == 0
+
+    def check(self, recipe: TrainSpec) -> None:
+        """Looks whether a recipe can be followed together.
+
+        Raises:
+            InvalidRequest: it cannot.
+        """
+        check_batch(recipe.batch, self.replicas)
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Returns a context in which variables are made and trained."""

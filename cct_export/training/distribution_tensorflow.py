@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cct_export.errors import InvalidRequest
+from cct_export.specs import TrainSpec
 from cct_export.training.batches import Batches, SharedBatches
 from cct_export.training.distribution import Alone
 from cct_export.training.learner import Learner
@@ -90,6 +91,19 @@ class Strategy(Alone):
         self.worker = worker
         self.workers = workers
         self.replicas = strategy.num_replicas_in_sync
+
+    def check(self, recipe: TrainSpec) -> None:
+        """Looks whether a recipe can be followed together.
+
+        Raises:
+            InvalidRequest: it cannot.
+        """
+        super().check(recipe)
+        if recipe.jit == "on":
+            raise InvalidRequest(
+                "steps that replicas of TensorFlow share are not compiled with XLA: leave jit at "
+                "auto, or train on JAX"
+            )
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Returns the scope of the strategy."""

@@ -23,7 +23,7 @@ from cct_export.model.cct import CCT
 from cct_export.specs import ModelSpec, TrainSpec
 from cct_export.training import card, transfer
 from cct_export.training.batches import Batches, resident
-from cct_export.training.distribution import Alone, check_batch
+from cct_export.training.distribution import Alone
 from cct_export.training.keeping import Averages, Guard, Keeper, Progress, Report, is_over
 from cct_export.training.learner import compiled
 from cct_export.training.logs import callbacks as watchers
@@ -100,7 +100,7 @@ def train(
     """
     check_logs(logs)
     together = together or Alone()
-    check_batch(recipe.batch, together.replicas)
+    together.check(recipe)
     dataset = data.read(
         recipe.data, (spec.image_size, spec.image_size, spec.channels), recipe.on_corrupt
     )

@@ -124,8 +124,17 @@ class RunDirectory:
             np.savez(temporary, **arrays, history=np.asarray(json.dumps(history)))  # type: ignore[arg-type]
 
     def read_state(self) -> bytes:
-        """Returns the content of the saved state, nothing if there is none."""
-        return self.state_file.read_bytes() if self.state_file.exists() else b""
+        """Returns the content of the saved state, nothing if there is none.
+
+        Raises:
+            InvalidModel: there is one with nothing in it.
+        """
+        if not self.state_file.exists():
+            return b""
+        content = self.state_file.read_bytes()
+        if not content:
+            raise InvalidModel(f"{self.state_file} is damaged (empty): train into another folder")
+        return content
 
     def load_state(self, model: keras.Model, content: bytes | None = None) -> History:
         """Puts a saved state into ``model`` and returns the history so far (empty if none).

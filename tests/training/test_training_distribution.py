@@ -16,7 +16,7 @@ from cct_export.data.dataset import ArraySplit
 from cct_export.errors import CCTExportError, InvalidModel, InvalidRequest
 from cct_export.model import checkpoint
 from cct_export.model.cct import CCT
-from cct_export.specs import ModelSpec
+from cct_export.specs import ModelSpec, TrainSpec
 from cct_export.training import distribution, distribution_jax, distribution_tensorflow
 from cct_export.training.batches import Batches, SharedBatches
 
@@ -251,6 +251,15 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused():
         distribution.check_batch(10, 4)
     with pytest.raises(InvalidRequest, match=r"batch of 2 .* by 4 devices: take 4"):
         distribution.check_batch(2, 4)
+
+
+def test_what_replicas_of_tensorflow_cannot_compile_is_refused():
+    import tensorflow as tf
+
+    one = distribution_tensorflow.Strategy(tf.distribute.get_strategy(), 0, 1)
+    one.check(TrainSpec("digits"))
+    with pytest.raises(InvalidRequest, match="not compiled with XLA"):
+        one.check(TrainSpec("digits", jit="on"))
 
 
 def test_an_unknown_word_and_a_single_device_are_refused(in_process, folder):
