@@ -101,7 +101,9 @@ def test_a_model_that_cannot_be_used_is_refused(refused, models, format, model, 
 )
 def test_an_unknown_preset_is_refused_with_those_there_are(refused, name, arguments):
     line = refused(1, name, *arguments)
-    assert "no preset is called 'vit_huge'" in line
+    assert "preset" in line
+    assert "called" in line
+    assert "vit_huge" in line
     assert "cct_keras_io" in line
 
 
@@ -231,7 +233,6 @@ def test_cifar_images_are_refused_by_a_model_of_another_size(
         ("export", ("tflite", "a.keras", "b.keras"), "unexpected extra argument"),
         ("export", ("predict", "a.tflite"), "Missing argument"),
         ("export", ("verify",), "Missing argument"),
-        ("export", ("train", "--epochs", "0"), "0 is not in the range"),
         ("export", ("train", "--epochs", "many"), "not a valid integer"),
         ("bench", ("tflite", "--min-runs", "0"), "0 is not in the range"),
         ("bench", ("keras", "--batch", "0"), "is not a list of whole numbers"),
@@ -239,6 +240,11 @@ def test_cifar_images_are_refused_by_a_model_of_another_size(
 )
 def test_wrong_use_is_a_usage_error(misused, name, arguments, reason):
     assert reason in misused(name, *arguments)
+
+
+def test_a_knob_out_of_its_bounds_is_refused(refused):
+    line = refused(2, "export", "train", "--epochs", "0")
+    assert "epochs must be at least 1, not 0" in line
 
 
 def test_verbose_shows_where_an_error_came_from(in_process, tmp_path):
