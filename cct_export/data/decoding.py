@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cct_export.data.dataset import Images, ImageShape
 from cct_export.errors import InvalidData
@@ -45,6 +44,9 @@ def decode_bytes(content: bytes, where: str, shape: ImageShape) -> tuple[Images,
 
 
 def _decode(file: Path | BinaryIO, where: str, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
+    # Here, since a device that is sent arrays has no Pillow.
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     height, width, channels = shape
     try:
         # No other format: some hand the file to a program, as EPS does to Ghostscript.
@@ -61,14 +63,12 @@ def _decode(file: Path | BinaryIO, where: str, shape: ImageShape) -> tuple[Image
     except (
         UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError
     ) as error:  # fmt: skip
+        # Where Pillow knows nothing it says where the bytes are in memory.
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "neither PNG nor JPEG" if unknown else str(error)
         raise InvalidData(
-            f"{where} is no readable image: {_reason(error)}: remove or replace it"
+            f"{where} is no readable image: {reason}: remove or replace it"
         ) from error
     if size != (height, width):
         converted = converted.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(converted, np.uint8).reshape(shape), size
-
-
-def _reason(error: Exception) -> str:
-    """Returns what is wrong; where Pillow knows nothing it says where the bytes are in memory."""
-    return "neither PNG nor JPEG" if isinstance(error, UnidentifiedImageError) else str(error)

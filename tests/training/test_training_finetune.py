@@ -167,8 +167,8 @@ def test_freezing_what_was_never_trained_is_refused(refused):
 
 
 def test_a_preset_without_weights_is_no_start(refused):
-    line = refused(start="cct_2_3x2_32")
-    assert line.startswith("error: preset cct_2_3x2_32 ships no weights")
+    line = refused(start="cct_4_3x2_32")
+    assert line.startswith("error: preset cct_4_3x2_32 ships no weights")
 
 
 def test_a_model_that_is_no_cct_is_no_start(refused, tmp_path):
