@@ -83,7 +83,7 @@ class TrainSpec:
     mixup: float = _knob(0.0, "Alpha of MixUp (arXiv:1710.09412); 0 for none.", least=0)
     cutmix: float = _knob(
         0.0, "Alpha of CutMix (arXiv:1905.04899); 0 for none. With MixUp, each batch gets one.",
-        least=0,
+        least=0, most=1,
     )  # fmt: skip
     mix_probability: float = _knob(1.0, "Of mixing a batch at all.", least=0, most=1)
     erasing: float = _knob(

@@ -35,7 +35,7 @@ class Augmentation(keras.layers.Layer):
         self.changes = _changes(recipe)
         seed = recipe.seed
         self.mixup = layers.MixUp(recipe.mixup, seed=seed) if recipe.mixup else None
-        self.cutmix = layers.CutMix(_alpha(recipe.cutmix), seed=seed) if recipe.cutmix else None
+        self.cutmix = layers.CutMix(_always(recipe.cutmix), seed=seed) if recipe.cutmix else None
 
     def call(self, images: Any, targets: Any) -> tuple[Any, Any]:
         """Returns images and targets, changed at random.
@@ -61,9 +61,9 @@ class Augmentation(keras.layers.Layer):
         )
 
 
-def _alpha(alpha: float) -> tuple[float, float]:
-    """Returns the range of which CutMix of Keras draws its alpha, so that it is ``alpha``."""
-    return (alpha, alpha)
+def _always(value: float) -> tuple[float, float]:
+    """Returns a range of one value: where Keras is given a number, it draws from 0 to that."""
+    return (value, value)
 
 
 def _changes(recipe: TrainSpec) -> list[Any]:
@@ -82,7 +82,11 @@ def _changes(recipe: TrainSpec) -> list[Any]:
     if recipe.erasing:
         found.append(
             layers.RandomErasing(
-                recipe.erasing, scale=(0.02, 0.33), seed=seed, value_range=_PIXELS, dtype="float32"
+                _always(recipe.erasing),
+                scale=(0.02, 0.33),
+                seed=seed,
+                value_range=_PIXELS,
+                dtype="float32",
             )
         )
     return found
@@ -92,11 +96,12 @@ def _rand_augment(recipe: TrainSpec) -> Any:
     """Returns RandAugment whose changes of shape and of bits are as strong as published."""
     share, seed = recipe.magnitude / 10, recipe.seed
     augment = layers.RandAugment(_PIXELS, recipe.rand_augment, share, seed=seed, dtype="float32")
-    augment.random_rotation = layers.RandomRotation(share * _DEGREES / 360, seed=seed)
-    augment.random_shear = layers.RandomShear(share * _SHEAR, share * _SHEAR, seed=seed)
+    exact: dict[str, Any] = {"seed": seed, "dtype": "float32"}
+    augment.random_rotation = layers.RandomRotation(share * _DEGREES / 360, **exact)
+    augment.random_shear = layers.RandomShear(share * _SHEAR, share * _SHEAR, **exact)
     augment.random_translation = layers.RandomTranslation(
-        share * _SHIFT, share * _SHIFT, "constant", seed=seed
+        share * _SHIFT, share * _SHIFT, "constant", **exact
     )
     bits = round(8 - share * (8 - _FEWEST_BITS))
-    augment.random_posterization = layers.RandomPosterization(bits, _PIXELS, seed=seed)
+    augment.random_posterization = layers.RandomPosterization(bits, _PIXELS, **exact)
     return augment

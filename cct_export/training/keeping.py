@@ -98,6 +98,9 @@ class Averages(keras.callbacks.SwapEMAWeights):
 class Guard(keras.callbacks.Callback):
     """Ends a run whose loss is no number any more, with the last good epoch on disk.
 
+    It stands before ``Keeper`` in the list of callbacks: the last step of an epoch shows in the
+    validation alone, and what it ruined is not to be kept.
+
     Args:
         run: for the message.
         history: of the epochs so far.
@@ -119,7 +122,18 @@ class Guard(keras.callbacks.Callback):
         Raises:
             Diverged: it is not finite.
         """
-        loss = float((logs or {}).get("loss", 0.0))
+        self._check("loss", logs, f"epoch {self.epoch}, step {batch + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Looks at the loss of the validation.
+
+        Raises:
+            Diverged: it is not finite.
+        """
+        self._check("val_loss", logs, f"the validation of epoch {self.epoch}")
+
+    def _check(self, name: str, logs: dict[str, float] | None, when: str) -> None:
+        loss = float((logs or {}).get(name, 0.0))
         if math.isfinite(loss):
             return
         kept = (
@@ -128,7 +142,7 @@ class Guard(keras.callbacks.Callback):
             else "nothing was kept"
         )
         raise Diverged(
-            f"the loss became {loss} in epoch {self.epoch}, step {batch + 1}: {kept}; begin again "
+            f"the loss became {loss} in {when}: {kept}; begin again "
             "with a lower learning rate, longer warm-up or a clip norm"
         )
 

@@ -169,7 +169,7 @@ def _learn(
         history = run.load_state(learner, state)
         if is_over(history, recipe.patience):
             return history
-        callbacks = [Keeper(run, history, keeping, recipe.patience, together), Guard(run, history)]
+        callbacks = [Guard(run, history), Keeper(run, history, keeping, recipe.patience, together)]
         if recipe.ema:
             callbacks.append(Averages())
         together.fit(

@@ -42,7 +42,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "clip_norm": 1.0,
         "ema": 0.998,
         "crop": 0.125,
-        "erasing": 0.25,
+        "erasing": 0.125,
         "dropout": 0.0,
         "stochastic_depth": 0.0,
     },

@@ -56,13 +56,14 @@ class RunDirectory:
             start: ``source`` and ``sha256`` of the weights to begin with, None for random ones.
 
         Raises:
-            CCTExportError: a run is here and ``resume`` is false, none is here and it is true, or
-                the two ask for different things (more epochs are welcome where the learning rate
-                does not depend on them).
+            CCTExportError: a run with an epoch is here and ``resume`` is false, none is here and
+                it is true, or the two ask for different things (more epochs are welcome where the
+                learning rate does not depend on them).
             OutputError: the folder cannot be written.
         """
-        asked = {"model": model.to_dict(), "train": train.to_dict()}
-        if self.record_file.exists() and not resume:
+        # The recipe first: what it says of the model is no word of the user's.
+        asked = {"train": train.to_dict(), "model": model.to_dict()}
+        if self.record_file.exists() and not resume and self._has_weights():
             raise CCTExportError(
                 f"{self.path} already holds a run: add --resume to go on, or choose another folder"
             )
@@ -70,6 +71,9 @@ class RunDirectory:
             self._check_same(asked, start)
         record = asked | ({} if start is None else {"start": start})
         write_text(self.record_file, json.dumps(record, indent=2) + "\n")
+
+    def _has_weights(self) -> bool:
+        return self.best_file.exists() or self.state_file.exists()
 
     def _check_same(self, asked: dict[str, dict[str, Any]], start: dict[str, Any] | None) -> None:
         """Raises ``CCTExportError`` if the run that is here asked for something else."""

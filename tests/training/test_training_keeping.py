@@ -79,6 +79,15 @@ def test_a_loss_that_is_no_number_from_the_start_says_that_nothing_was_kept(in_p
     assert not (tmp_path / "run" / "best.keras").exists()
 
 
+def test_what_the_last_step_of_an_epoch_ruins_is_not_kept(tmp_path, data):
+    run = tmp_path / "run"
+    with pytest.raises(Diverged, match="in the validation of epoch 1: nothing was kept; begin"):
+        _train(run, data, batch=96, epochs=1, learning_rate=1e30)
+    assert {path.name for path in run.iterdir()} == {"run.json"}
+    # And it can be begun again there, as it was told.
+    assert _train(run, data, epochs=1).best_file.exists()
+
+
 def test_a_run_stops_when_nothing_gets_better_and_stays_stopped(tmp_path, data):
     run = _train(tmp_path / "run", data, epochs=40, patience=2, learning_rate=1e-6)
     rows = _rows(run)

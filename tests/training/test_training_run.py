@@ -3,6 +3,7 @@
 import csv
 import json
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,8 +159,13 @@ def test_resuming_with_other_data_is_refused_naming_what_differs(finished, tmp_p
     run = finished[0]
     with pytest.raises(CCTExportError, match=r"train data .*my data\.npz.* not .*b\.npz"):
         _train(run.path, _data(tmp_path / "b.npz"), resume=True, seed=5)
-    with pytest.raises(CCTExportError, match="begun with model classes 3, not 2"):
-        _train(run.path, _data(tmp_path / "c.npz", classes=2), resume=True, seed=5)
+
+
+def test_resuming_with_another_model_is_refused_naming_what_differs(finished):
+    run, _, data, _ = finished
+    recipe = TrainSpec(data, epochs=2, batch=8, learning_rate=3e-3, seed=5)
+    with pytest.raises(CCTExportError, match="was begun with model layers 1, not 2"):
+        train(replace(TINY, layers=2), recipe, run.path, True, lambda *_: None)
 
 
 def test_resuming_where_no_run_is_says_so_and_makes_nothing(tmp_path):
