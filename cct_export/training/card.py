@@ -120,8 +120,8 @@ def _result(record: dict[str, Any], history: History) -> str:
     data = training_data(train["data"], record["model"]["classes"])
     return (
         f"## Result\n\nOn {_text(data.name)}:\n\n{_table(rows)}\n\n"
-        f"The best of {len(history)} epochs was chosen by validation top-1; the test split was "
-        "used once, at the end."
+        f"The best of {len(history)} epochs was chosen by validation top-1; the test split "
+        "chose nothing."
     )
 
 

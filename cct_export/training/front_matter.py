@@ -11,7 +11,8 @@ from typing import Any
 
 # Stands for the repository until the card is sent to one, see cct_export.publishing.
 REPOSITORY = "hf:OWNER/NAME"
-# What --data, or the folder or file that it names, is called; how many classes; name and id there.
+# What --data says, how many classes; name and id there. A folder or file of that name may hold
+# other images, or the same ones compressed: what is true of them is not true of the Hub's.
 _PUBLIC = {
     "cifar10": (10, "CIFAR-10", "uoft-cs/cifar10"),
     "cifar100": (100, "CIFAR-100", "uoft-cs/cifar100"),
@@ -41,7 +42,7 @@ def training_data(data: str, classes: int) -> TrainingData:
         classes: that the model has.
     """
     stem = Path(data).name.removesuffix(".npz") or "data"
-    found = _PUBLIC.get(re.sub(r"[-_ ]", "", stem.lower()))
+    found = _PUBLIC.get(data)
     if found is not None and found[0] == classes:
         return TrainingData(found[1], found[2], public=True)
     word = re.sub(r"[^A-Za-z0-9._]+", "-", stem).strip("-.") or "data"

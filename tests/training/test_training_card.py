@@ -102,8 +102,9 @@ def test_any_name_is_one_string_of_the_front_matter(written, name):
     ("data", "classes", "identifier", "public"),
     [
         ("cifar10", 10, "uoft-cs/cifar10", True),
-        ("./data/CIFAR-10", 10, "uoft-cs/cifar10", True),
-        ("pictures/cifar100.npz", 100, "uoft-cs/cifar100", True),
+        ("cifar100", 100, "uoft-cs/cifar100", True),
+        ("./cifar10", 10, "cifar10", False),
+        ("pictures/cifar100.npz", 100, "cifar100", False),
         ("cifar10", 3, "cifar10", False),
         ("my data/old cats & dogs", 2, "old-cats-dogs", False),
         ("../..", 2, "data", False),
@@ -116,7 +117,7 @@ def test_only_data_that_the_hub_has_is_called_by_its_name_there(data, classes, i
 
 def test_a_public_data_set_is_named_in_the_front_matter(written):
     ten = [str(number) for number in range(10)]
-    data = _on_the_hub(written(_record({"classes": 10, "labels": ten}, {"data": "./cifar10"})))
+    data = _on_the_hub(written(_record({"classes": 10, "labels": ten}, {"data": "cifar10"})))
     assert data.datasets == ["uoft-cs/cifar10"]
     assert data.eval_results[0].dataset_name == "CIFAR-10"
 
