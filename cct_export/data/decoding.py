@@ -59,10 +59,10 @@ def _decode(file: Path | BinaryIO, where: str, shape: ImageShape) -> tuple[Image
             # A copy less where nothing is to convert.
             image.load()
             converted = image if image.mode == mode else image.convert(mode)
-    # Pillow raises ValueError and SyntaxError too for a broken PNG.
-    except (
-        UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError
-    ) as error:  # fmt: skip
+    except (InvalidData, MemoryError):
+        raise
+    # Whatever Pillow stumbles over: SyntaxError in a PNG, TypeError or struct.error in EXIF data.
+    except Exception as error:
         # Where Pillow knows nothing it says where the bytes are in memory.
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "neither PNG nor JPEG" if unknown else str(error)

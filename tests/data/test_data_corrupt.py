@@ -1,14 +1,19 @@
 """Images that cannot be decoded among those that can: refused, or left out."""
 
+import io
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 from shards import encoded, example, png, write
 
 from cct_export import data
 from cct_export.data import encoded as encoded_images
+from cct_export.data.decoding import decode_bytes
 from cct_export.errors import InvalidData, InvalidRequest
 
 RGB = (4, 4, 3)
@@ -186,3 +191,35 @@ def test_of_two_corrupt_images_the_first_asked_for_is_named_whichever_thread_is_
         for _ in range(5):
             with pytest.raises(InvalidData, match=first):
                 train.images(list(order))
+
+
+def _photo():
+    """Returns a JPEG that says which way up it was taken, when and by what."""
+    exif = Image.Exif()
+    for tag, value in ((0x0112, 6), (0x011A, 72.5), (0x010F, "maker"), (0x0132, "2026:01:01")):
+        exif[tag] = value
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6), (90, 10, 200)).save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
+PHOTO = _photo()
+
+
+def test_a_photo_is_turned_upright():
+    pixels, size = decode_bytes(PHOTO, "photo", (8, 6, 3))
+    assert (pixels.shape, size) == ((8, 6, 3), (8, 6))
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(st.integers(0, 220), st.integers(0, 255), min_size=1, max_size=6))
+def test_whatever_is_damaged_in_a_photo_it_is_read_or_refused_by_name(damage):
+    content = bytearray(PHOTO)
+    for place, value in damage.items():
+        content[place % len(content)] = value
+    try:
+        pixels, _ = decode_bytes(bytes(content), "photo", (6, 8, 3))
+    except InvalidData as error:
+        assert str(error).startswith("photo ")
+    else:
+        assert pixels.shape == (6, 8, 3)

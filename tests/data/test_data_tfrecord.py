@@ -162,10 +162,12 @@ def test_shards_that_say_no_split_are_split_ninety_to_ten(tmp_path, given):
     assert dataset.train.labels.tolist() == [value % 2 for value in train]
 
 
-def test_a_missing_shard_is_named(tmp_path):
-    _imagenet(tmp_path)
-    (tmp_path / "train-00000-of-00002").unlink()
-    with pytest.raises(InvalidData, match=r"1 of 2 shards .* train-00000-of-00002 is missing"):
+@pytest.mark.parametrize("suffix", ["", ".tfrecord", ".tfrecords"])
+def test_a_missing_shard_is_named(tmp_path, suffix):
+    _imagenet(tmp_path, f"train-{{:05}}-of-00002{suffix}")
+    missing = f"train-00000-of-00002{suffix}"
+    (tmp_path / missing).unlink()
+    with pytest.raises(InvalidData, match=rf"1 of 2 shards .* {re.escape(missing)} is missing"):
         data.read(str(tmp_path), RGB)
 
 

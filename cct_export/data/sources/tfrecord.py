@@ -19,7 +19,7 @@ from cct_export.errors import InvalidData
 
 # train-00000-of-00016, x.tfrecord, cifar10-train.tfrecord-00000-of-00001, x.tfrecords
 SHARD = re.compile(r"\.tfrecords?(?:$|-)|-\d+-of-\d+$")
-NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)$")
+NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)(\.tfrecords?)?$")
 SPLIT = re.compile(r"(?:^|[-_.])(train|training|validation|valid|val|test)(?=[-_.]|$)")
 PARTS = {
     "train": "train", "training": "train", "test": "test",
@@ -151,17 +151,17 @@ def _entries(folder: Path) -> list[Path]:
 
 def _check_complete(files: Iterable[Path]) -> None:
     """Raises ``InvalidData`` if a shard between those that are there is missing."""
-    seen: dict[tuple[Path, str, int], set[int]] = {}
+    seen: dict[tuple[Path, str, int, str], set[int]] = {}
     for file in files:
         if numbered := NUMBERED.match(file.name):
-            series = (file.parent, numbered[1], int(numbered[3]))
+            series = (file.parent, numbered[1], int(numbered[3]), numbered[4] or "")
             seen.setdefault(series, set()).add(int(numbered[2]))
-    for (folder, stem, total), numbers in seen.items():
+    for (folder, stem, total, suffix), numbers in seen.items():
         missing = next((number for number in range(total) if number not in numbers), None)
         if missing is not None:
             raise InvalidData(
                 f"{folder}: {len(numbers)} of {total} shards {stem}-* are there, "
-                f"{stem}-{missing:05}-of-{total:05} is missing: fetch it"
+                f"{stem}-{missing:05}-of-{total:05}{suffix} is missing: fetch it"
             )
 
 
