@@ -101,6 +101,8 @@ def train(
     check_logs(logs)
     together = together or Alone()
     together.check(recipe)
+    run = RunDirectory(folder)
+    together.once(lambda: run.check(resume))
     dataset = data.read(
         recipe.data, (spec.image_size, spec.image_size, spec.channels), recipe.on_corrupt
     )
@@ -111,7 +113,6 @@ def train(
     held_out, kept = _holdout(dataset.train, recipe)
     split = resident(dataset.train, (spec.image_size, spec.image_size, spec.channels))
     transfer.check_frozen(recipe.freeze, spec, start)
-    run = RunDirectory(folder)
     origin = None if start is None else start.to_dict()
     if together.workers > 1:
         together.check_same(_fingerprint(dataset, spec, recipe, origin))

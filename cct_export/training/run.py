@@ -63,17 +63,28 @@ class RunDirectory:
         """
         # The recipe first: what it says of the model is no word of the user's.
         asked = {"train": train.to_dict(), "model": model.to_dict()}
-        if self.record_file.exists() and not resume and self._has_weights():
-            raise CCTExportError(
-                f"{self.path} already holds a run: add --resume to go on, or choose another folder"
-            )
+        self.check(resume)
         if resume:
             self._check_same(asked, start)
         record = asked | ({} if start is None else {"start": start})
         write_text(self.record_file, json.dumps(record, indent=2) + "\n")
 
-    def _has_weights(self) -> bool:
-        return self.best_file.exists() or self.state_file.exists()
+    def check(self, resume: bool) -> bytes:
+        """Looks, before any work, whether a run can be begun here, or gone on with.
+
+        Returns:
+            Nothing.
+
+        Raises:
+            CCTExportError: as of ``begin``.
+        """
+        if resume:
+            self.record()
+        elif self.record_file.exists() and (self.best_file.exists() or self.state_file.exists()):
+            raise CCTExportError(
+                f"{self.path} already holds a run: add --resume to go on, or choose another folder"
+            )
+        return b""
 
     def _check_same(self, asked: dict[str, dict[str, Any]], start: dict[str, Any] | None) -> None:
         """Raises ``CCTExportError`` if the run that is here asked for something else."""

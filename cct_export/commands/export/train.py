@@ -6,9 +6,12 @@ from typing import Any
 import click
 
 from cct_export.commands.options import common, start_keras
-from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTHS
+from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTHS, TrainSpec
 from cct_export.specs.training import LOGS, knobs
 from cct_export.training import recipes
+from cct_export.training.resuming import fill_in
+
+_ARCHITECTURE = ("model", "start", "image_size", "stochastic_depth_mode")
 
 
 def _knobs(function: Any) -> Any:
@@ -32,8 +35,7 @@ def _knobs(function: Any) -> Any:
 @click.option("--model", help=f"Preset to train.  [default: {DEFAULT_MODEL}]")
 @click.option(
     "--data",
-    default="cifar10",
-    help="cifar10, cifar100, digits, a folder, TFRecord shards or an .npz.",
+    help="cifar10, cifar100, digits, a folder, TFRecord shards or an .npz.  [default: cifar10]",
 )
 @click.option(
     "--recipe",
@@ -77,7 +79,9 @@ def _knobs(function: Any) -> Any:
     type=click.Choice(LOGS),
     help="Log the course there too; may be repeated.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in the directory.")
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run in the directory, with its options."
+)
 @click.option(
     "--distribute",
     metavar="local|workers",
@@ -88,13 +92,6 @@ def _knobs(function: Any) -> Any:
 @_knobs
 @common
 def command(
-    model: str | None,
-    data: str,
-    recipe: str | None,
-    start: str | None,
-    freeze: str | None,
-    image_size: int | None,
-    stochastic_depth_mode: str | None,
     output: Path,
     resume: bool,
     logs: tuple[str, ...],
@@ -105,14 +102,15 @@ def command(
 
     The best of all epochs by accuracy on held-out training images is kept. The run directory gets
     best.keras, metrics.csv, curves.png and a model card; it is a MODEL for every other command.
-    The options from --epochs on are the recipe's, where they are not given.
+    The options from --epochs on are the recipe's, where they are not given; with --resume all
+    options are the run's.
     """
-    if model is not None and start is not None:
+    if said["model"] is not None and said["start"] is not None:
         raise click.UsageError("--from brings its architecture: leave --model out")
-    overrides = {key: value for key, value in said.items() if value is not None}
-    overrides["freeze"] = _parts(freeze)
-    named = recipe or ("finetune" if start is not None else recipes.DEFAULT)
-    resolved = recipes.resolve(named, data, overrides)
+    if resume:
+        said = fill_in(output, said)
+    architecture = {name: said.pop(name) for name in _ARCHITECTURE}
+    resolved = _resolved(architecture["start"] is not None, **said)
     start_keras()
     from cct_export import api
     from cct_export.report.training import TrainingProgress
@@ -121,14 +119,11 @@ def command(
         trained = api.train(
             output,
             resolved,
-            model=model,
             resume=resume,
             progress=progress,
-            start=start,
-            image_size=image_size,
-            stochastic_depth_mode=stochastic_depth_mode,
             logs=logs,
             distribute=distribute,
+            **architecture,
         )
     if trained.worker:
         click.echo(f"worker {trained.worker}: done, the run is with worker 0", err=True)
@@ -139,6 +134,22 @@ def command(
         err=True,
     )
     return trained.to_dict()
+
+
+def _resolved(
+    tuning: bool,
+    recipe: str | None,
+    data: str | None,
+    freeze: str | None,
+    recorded: str | None = None,
+    **said: Any,
+) -> TrainSpec:
+    """Returns the recipe with the knobs that were said, by the name that a run recorded for it."""
+    overrides = {name: value for name, value in said.items() if value is not None}
+    overrides |= {} if recorded is None else {"recipe": recorded}
+    overrides["freeze"] = _parts(freeze)
+    named = recipe or ("finetune" if tuning else recipes.DEFAULT)
+    return recipes.resolve(named, data or "cifar10", overrides)
 
 
 def _parts(text: str | None) -> tuple[str, ...]:
