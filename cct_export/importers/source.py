@@ -102,7 +102,7 @@ def load_foreign(source: str, options: ImportSpec) -> tuple[Foreign, str]:
 
 # What MODEL may be, for who wrote something else.
 _MODELS = (
-    "a .keras or .weights.h5 file, a run directory, a preset ({presets} has weights), a PyTorch "
+    "a .keras or .weights.h5 file, a run directory, a preset with weights ({presets}), a PyTorch "
     "state dict (.pth, .safetensors), a folder with a SavedModel, or hf:OWNER/NAME"
 )
 

@@ -54,8 +54,8 @@ def test_a_name_of_nothing_is_told_what_there_could_be(name, tmp_path, in_proces
     (line,) = ended.err.splitlines()
     assert line == (
         f"error: there is no file, run directory or preset called {name}: MODEL is a .keras or "
-        ".weights.h5 file, a run directory, a preset (cct_keras_io has weights), a PyTorch state "
-        "dict (.pth, .safetensors), a folder with a SavedModel, or hf:OWNER/NAME"
+        ".weights.h5 file, a run directory, a preset with weights (cct_keras_io, cct_2_3x2_32), a "
+        "PyTorch state dict (.pth, .safetensors), a folder with a SavedModel, or hf:OWNER/NAME"
     )
 
 

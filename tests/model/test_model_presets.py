@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cct_export.errors import InvalidModel
+from cct_export.model import checkpoint
 from cct_export.model.cct import CCT
 from cct_export.model.presets import (
     CIFAR,
@@ -93,4 +94,7 @@ def test_a_normalized_model_takes_raw_pixels():
 def test_a_preset_that_ships_no_weights_says_so():
     with pytest.raises(InvalidModel, match="preset cct_7_3x1_32 ships no weights: train it"):
         shipped_checkpoint("cct_7_3x1_32")
-    assert shipped_checkpoint("cct_keras_io").is_file()
+    for name in ("cct_keras_io", "cct_2_3x2_32"):
+        model = checkpoint.load(shipped_checkpoint(name))
+        assert (model.spec.name, model.count_params()) == (name, COUNTS[name])
+        assert len(model.spec.labels) == 10
