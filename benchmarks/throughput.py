@@ -113,7 +113,7 @@ def _example(data: Path) -> Contender:
     model = example.build()
 
     def epoch(number: int, step: Callable[[], None]) -> None:
-        told = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: step())
+        told = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: step())
         model.fit(
             pixels, targets, batch_size=BATCH, validation_split=0.1, callbacks=[told],
             initial_epoch=number - 1, epochs=number, verbose=0,

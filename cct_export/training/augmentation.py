@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from cct_export.specs import TrainSpec
@@ -14,6 +15,9 @@ _DEGREES = 30.0
 _SHEAR = 0.3
 _SHIFT = 0.45
 _FEWEST_BITS = 4
+# Keras adds to pixels where the published change multiplies them by 0.1 to 1.9: as much of a middle
+# gray.
+_BRIGHTNESS = 0.45
 
 
 class Augmentation(keras.layers.Layer):
@@ -31,11 +35,11 @@ class Augmentation(keras.layers.Layer):
         # Pixels are 0 to 255: bfloat16 has 8 bits for them.
         super().__init__(dtype="float32", **kwargs)
         self.mix_probability = recipe.mix_probability
-        self.seed_generator = keras.random.SeedGenerator(recipe.seed)
-        self.changes = _changes(recipe)
-        seed = recipe.seed
-        self.mixup = layers.MixUp(recipe.mixup, seed=seed) if recipe.mixup else None
-        self.cutmix = layers.CutMix(_always(recipe.cutmix), seed=seed) if recipe.cutmix else None
+        drawing = _Drawing(recipe.seed)
+        self.seed_generator = keras.random.SeedGenerator(drawing.seed())
+        self.changes = _changes(recipe, drawing)
+        self.mixup = layers.MixUp(recipe.mixup, **drawing()) if recipe.mixup else None
+        self.cutmix = layers.CutMix(_always(recipe.cutmix), **drawing()) if recipe.cutmix else None
 
     def call(self, images: Any, targets: Any) -> tuple[Any, Any]:
         """Returns images and targets, changed at random.
@@ -61,47 +65,62 @@ class Augmentation(keras.layers.Layer):
         )
 
 
+class _Drawing:
+    """What each layer that draws is given: float32, and a seed of its own.
+
+    Layers of one seed draw the same numbers: images would be mirrored where they are shifted left.
+
+    Args:
+        seed: of the recipe.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.sequence = np.random.SeedSequence(seed)
+
+    def seed(self) -> int:
+        """Returns the next seed, 0 to 2^32 - 1."""
+        return int(self.sequence.spawn(1)[0].generate_state(1)[0])
+
+    def __call__(self) -> dict[str, Any]:
+        """Returns the arguments of the next layer."""
+        return {"seed": self.seed(), "dtype": "float32"}
+
+
 def _always(value: float) -> tuple[float, float]:
     """Returns a range of one value: where Keras is given a number, it draws from 0 to that."""
     return (value, value)
 
 
-def _changes(recipe: TrainSpec) -> list[Any]:
+def _changes(recipe: TrainSpec, drawing: _Drawing) -> list[Any]:
     """Returns the layers that change images alone, in their order."""
-    seed, found = recipe.seed, []
+    found: list[Any] = []
     if recipe.crop:
-        found.append(
-            layers.RandomTranslation(
-                recipe.crop, recipe.crop, "constant", "nearest", seed=seed, dtype="float32"
-            )
-        )
+        shift = (recipe.crop, recipe.crop)
+        found.append(layers.RandomTranslation(*shift, "constant", "nearest", **drawing()))
     if recipe.flip:
-        found.append(layers.RandomFlip("horizontal", seed=seed, dtype="float32"))
+        found.append(layers.RandomFlip("horizontal", **drawing()))
     if recipe.rand_augment:
-        found.append(_rand_augment(recipe))
+        found.append(_rand_augment(recipe, drawing))
     if recipe.erasing:
+        often = _always(recipe.erasing)
         found.append(
-            layers.RandomErasing(
-                _always(recipe.erasing),
-                scale=(0.02, 0.33),
-                seed=seed,
-                value_range=_PIXELS,
-                dtype="float32",
-            )
+            layers.RandomErasing(often, scale=(0.02, 0.33), value_range=_PIXELS, **drawing())
         )
     return found
 
 
-def _rand_augment(recipe: TrainSpec) -> Any:
+def _rand_augment(recipe: TrainSpec, drawing: _Drawing) -> Any:
     """Returns RandAugment whose changes of shape and of bits are as strong as published."""
-    share, seed = recipe.magnitude / 10, recipe.seed
-    augment = layers.RandAugment(_PIXELS, recipe.rand_augment, share, seed=seed, dtype="float32")
-    exact: dict[str, Any] = {"seed": seed, "dtype": "float32"}
-    augment.random_rotation = layers.RandomRotation(share * _DEGREES / 360, **exact)
-    augment.random_shear = layers.RandomShear(share * _SHEAR, share * _SHEAR, **exact)
+    share = recipe.magnitude / 10
+    augment = layers.RandAugment(_PIXELS, recipe.rand_augment, share, **drawing())
+    augment.random_rotation = layers.RandomRotation(share * _DEGREES / 360, **drawing())
+    augment.random_shear = layers.RandomShear(share * _SHEAR, share * _SHEAR, **drawing())
     augment.random_translation = layers.RandomTranslation(
-        share * _SHIFT, share * _SHIFT, "constant", **exact
+        share * _SHIFT, share * _SHIFT, "constant", **drawing()
     )
+    augment.random_brightness = layers.RandomBrightness(share * _BRIGHTNESS, _PIXELS, **drawing())
+    # Keras would add to the pixels first, up to white.
+    augment.solarization = layers.Solarization(0.0, share, _PIXELS, **drawing())
     bits = round(8 - share * (8 - _FEWEST_BITS))
-    augment.random_posterization = layers.RandomPosterization(bits, _PIXELS, **exact)
+    augment.random_posterization = layers.RandomPosterization((bits, bits), _PIXELS, **drawing())
     return augment

@@ -135,3 +135,46 @@ def test_the_seed_alone_decides_what_is_drawn():
     first, again, other = (_changed(images, targets, seed=seed, **knobs)[0] for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_one_change_says_nothing_of_another():
+    images, targets = _batch(count=600, size=9)
+    images[:] = np.arange(1, 10)[:, None] + 10 * np.arange(9)[:, None, None]  # all pixels differ
+    after, _ = _changed(images, targets, flip=True, crop=0.25)
+    pixels = after[..., 0]
+    mirrored = pixels[:, 4, 5] < pixels[:, 4, 4]
+    upright = np.where(mirrored[:, None, None], pixels[:, :, ::-1], pixels)
+    left, down = upright[:, 4, 0] == 0, upright[:, 0, 4] == 0
+    draws = np.corrcoef(np.stack([mirrored, left, down]))
+    # Of 600 independent draws, a correlation has a deviation of 0.04.
+    assert np.abs(draws - np.eye(3)).max() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("knob", "amount"),
+    [("mixup", 1), ("cutmix", 1), ("erasing", 1), ("crop", 0.3), ("rand_augment", 2)],
+)
+def test_pixels_are_changed_in_float32_whatever_the_model_computes_in(knob, amount):
+    images, targets = _batch()
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        exact, mixed = _changed(images, targets, **{knob: amount})
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    rough, targets_too = _changed(images, targets, **{knob: amount})
+    assert np.array_equal(exact, rough)
+    assert np.array_equal(mixed, targets_too)
+
+
+def test_rand_augment_changes_brightness_less_than_to_black_or_white():
+    gray = np.full((200, 8, 8, 3), 128, np.float32)
+    layer = Augmentation(TrainSpec("x", flip=False, rand_augment=1, magnitude=9.0))
+    augment = layer.changes[0]
+    changed = np.asarray(augment.random_brightness(gray, training=True))
+    assert 20 < np.abs(changed - gray).max() <= 0.9 * 0.45 * 255 + 1e-3
+    solarized = np.asarray(augment.solarization(gray, training=True))
+    assert set(np.unique(solarized)) <= {127.0, 128.0}
+    turned = augment.random_rotation.factor
+    assert max(map(abs, np.ravel(turned))) == pytest.approx(0.9 * 30 / 360)
+    assert max(map(abs, np.ravel(augment.random_translation.width_factor))) <= 0.9 * 0.45 + 1e-9
+    assert augment.random_posterization.factor == (4, 4)
