@@ -136,3 +136,33 @@ def test_a_spec_read_back_from_json_equals_the_one_that_was_written(filters, hid
     )
     assert ModelSpec(**json.loads(json.dumps(spec.to_dict()))) == spec
     assert hash(spec) == hash(ModelSpec(**spec.to_dict()))
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_attention_learns_what_that_of_keras_does(heads):
+    tf = pytest.importorskip("tensorflow")
+    random = np.random.default_rng(0)
+    tokens = tf.constant(random.normal(size=(4, 5, 8)), tf.float32)
+    wanted = tf.constant(random.normal(size=(4, 5, 8)), tf.float32)
+    both = layers.SelfAttention(heads, 6), keras.layers.MultiHeadAttention(heads, 6)
+    found = []
+    for attention in both:
+        attention.build(tokens.shape, tokens.shape)
+        attention.set_weights(
+            [_weight(index, weight) for index, weight in enumerate(attention.get_weights())]
+        )
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum((attention(tokens, tokens, training=True) - wanted) ** 2)
+        found.append((float(loss), tape.gradient(loss, attention.trainable_weights)))
+    (loss, gradients), (loss_of_keras, gradients_of_keras) = found
+    assert loss == pytest.approx(loss_of_keras, rel=1e-5)
+    assert len(gradients) == 8
+    for ours, theirs in zip(gradients, gradients_of_keras, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    rest = [np.asarray(one(tokens, tokens, training=False)) for one in both]
+    assert np.array_equal(*rest)
+
+
+def _weight(index, weight):
+    """Returns other weights of that shape, the same for both."""
+    return np.random.default_rng(index).normal(0, 0.3, weight.shape).astype(np.float32)
