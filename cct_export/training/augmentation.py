@@ -40,6 +40,8 @@ class Augmentation(keras.layers.Layer):
         self.changes = _changes(recipe, drawing)
         self.mixup = layers.MixUp(recipe.mixup, **drawing()) if recipe.mixup else None
         self.cutmix = layers.CutMix(_always(recipe.cutmix), **drawing()) if recipe.cutmix else None
+        if keras.backend.backend() == "jax":
+            _let_compile(self.changes)
 
     def call(self, images: Any, targets: Any) -> tuple[Any, Any]:
         """Returns images and targets, changed at random.
@@ -89,6 +91,16 @@ class _Drawing:
 def _always(value: float) -> tuple[float, float]:
     """Returns a range of one value: where Keras is given a number, it draws from 0 to that."""
     return (value, value)
+
+
+def _let_compile(changes: list[Any]) -> None:
+    """Lets JAX compile changes that Keras declares impossible to compile, and with them the step.
+
+    Keras does so for all backends, since TensorFlow's XLA has no such operator.
+    """
+    for change in changes:
+        for layer in change._flatten_layers():
+            layer.supports_jit = True
 
 
 def _changes(recipe: TrainSpec, drawing: _Drawing) -> list[Any]:

@@ -1,13 +1,17 @@
 """A CCT with what it needs to learn: changes of its images, loss, metrics and optimizer."""
 
+import logging
 from typing import Any
 
 import keras
 from keras import ops
 
+from cct_export.errors import InvalidRequest
 from cct_export.model.cct import CCT
 from cct_export.specs import TrainSpec
 from cct_export.training.augmentation import Augmentation
+
+log = logging.getLogger(__name__)
 
 # Of variables: what is no matrix or filter, and what Muon leaves to AdamW.
 _SMALL = ("bias", "gamma", "beta", "embeddings")
@@ -67,6 +71,25 @@ class Learner(keras.Model):
             measure.update_state(y_pred["target"], y_pred["logits"])
         found: dict[str, Any] = self.get_metrics_result()
         return found
+
+
+def check(recipe: TrainSpec) -> None:
+    """Looks whether a recipe can be followed.
+
+    Raises:
+        InvalidRequest: the step is to be compiled and cannot be.
+    """
+    if recipe.warmup >= recipe.epochs:
+        log.warning(
+            "the learning rate rises for %g epochs and the run has %d: it never reaches %g",
+            recipe.warmup, recipe.epochs, recipe.learning_rate,
+        )  # fmt: skip
+    changes = Augmentation(recipe)._flatten_layers()
+    if recipe.jit == "on" and not all(change.supports_jit for change in changes):
+        raise InvalidRequest(
+            "jit on: TensorFlow cannot compile the changes of crop and rand_augment: "
+            "leave jit at auto, set both to 0, or train on JAX"
+        )
 
 
 def compiled(cct: CCT, recipe: TrainSpec, steps: int, kind: type[Learner] = Learner) -> Learner:

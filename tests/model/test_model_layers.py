@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cct_export.model import layers
+from cct_export.model.attention import SelfAttention
 from cct_export.specs import ModelSpec
 
 MADE = [
@@ -144,7 +145,7 @@ def test_attention_learns_what_that_of_keras_does(heads):
     random = np.random.default_rng(0)
     tokens = tf.constant(random.normal(size=(4, 5, 8)), tf.float32)
     wanted = tf.constant(random.normal(size=(4, 5, 8)), tf.float32)
-    both = layers.SelfAttention(heads, 6), keras.layers.MultiHeadAttention(heads, 6)
+    both = SelfAttention(heads, 6), keras.layers.MultiHeadAttention(heads, 6)
     found = []
     for attention in both:
         attention.build(tokens.shape, tokens.shape)
