@@ -116,6 +116,12 @@ class TrainSpec:
         for one in fields(self):
             if "choices" in one.metadata:
                 object.__setattr__(self, one.name, _checked(one, getattr(self, one.name)))
+        for name in ("dropout", "stochastic_depth"):
+            if -1 != getattr(self, name) < 0:
+                raise ValueError(
+                    f"{name} must be 0 or more, or -1 as the model has it, "
+                    f"not {getattr(self, name)}"
+                )
 
     @property
     def on_corrupt(self) -> Literal["refuse", "skip"]:

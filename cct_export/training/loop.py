@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import sys
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from cct_export import data
 from cct_export.data.dataset import Dataset, Split
+from cct_export.data.fingerprint import fingerprint
 from cct_export.errors import InvalidData
 from cct_export.machine import versions
 from cct_export.model import checkpoint
@@ -25,11 +25,15 @@ from cct_export.training import card, transfer
 from cct_export.training.batches import Batches, resident
 from cct_export.training.distribution import Alone
 from cct_export.training.keeping import Averages, Guard, Keeper, Progress, Report, is_over
-from cct_export.training.learner import compiled
+from cct_export.training.learner import Learner, compiled
+from cct_export.training.learner import check as check_recipe
 from cct_export.training.logs import callbacks as watchers
 from cct_export.training.logs import check as check_logs
 from cct_export.training.run import History, RunDirectory
 from cct_export.training.transfer import Start
+
+# A split, the rows of it for validation, and those for training.
+Material = tuple[Split, np.ndarray, np.ndarray]
 
 log = logging.getLogger(__name__)
 
@@ -99,54 +103,56 @@ def train(
         OutputError: the folder cannot be written.
     """
     check_logs(logs)
+    check_recipe(recipe)
     together = together or Alone()
     together.check(recipe)
     run = RunDirectory(folder)
     together.once(lambda: run.check(resume))
-    dataset = data.read(
-        recipe.data, (spec.image_size, spec.image_size, spec.channels), recipe.on_corrupt
-    )
-    spec = replace(spec, classes=len(dataset.classes), labels=dataset.classes)
-    spec = _while_training(spec, recipe)
-    if spec.classes < 2:
-        raise InvalidData(f"{recipe.data} has one class only: a classifier needs two or more")
-    held_out, kept = _holdout(dataset.train, recipe)
-    split = resident(dataset.train, (spec.image_size, spec.image_size, spec.channels))
+    spec, dataset, images = _read(spec, recipe)
     transfer.check_frozen(recipe.freeze, spec, start)
     origin = None if start is None else start.to_dict()
+    marks = fingerprint(dataset)
     if together.workers > 1:
-        together.check_same(_fingerprint(dataset, spec, recipe, origin))
-    state = together.once(lambda: _begin(run, spec, recipe, resume, origin))
+        together.check_same(_asked(spec, recipe, origin, marks))
 
-    watching = []
-    if together.chief:
-        watching = [Report(progress), *watchers(logs, folder, run.record())]
-    images = (split, held_out, kept)
-    history = _learn(run, spec, recipe, start, images, watching, together, state)
-    trained = together.once(lambda: _conclude(run, spec, recipe, dataset, history))
+    with contextlib.ExitStack() as holding:
+
+        def begin() -> bytes:
+            holding.enter_context(run.held())
+            run.begin(spec, recipe, resume, origin, marks)
+            return run.read_state()
+
+        state = together.once(begin)
+        watching = []
+        if together.chief:
+            watching = [Report(progress), *watchers(logs, folder, run.record())]
+        history = _learn(run, spec, recipe, start, images, watching, together, state)
+        trained = together.once(lambda: _conclude(run, spec, recipe, dataset, history))
     return Trained.of(json.loads(trained), together.worker)
 
 
-def _fingerprint(
-    dataset: Dataset, spec: ModelSpec, recipe: TrainSpec, origin: dict[str, Any] | None
+def _read(spec: ModelSpec, recipe: TrainSpec) -> tuple[ModelSpec, Dataset, Material]:
+    """Returns the model for the data, the data, and what is learned from.
+
+    Raises:
+        InvalidData: the data cannot be used.
+    """
+    shape = (spec.image_size, spec.image_size, spec.channels)
+    dataset = data.read(recipe.data, shape, recipe.on_corrupt)
+    if len(dataset.classes) < 2:
+        raise InvalidData(f"{recipe.data} has one class only: a classifier needs two or more")
+    held_out, kept = _holdout(dataset.train, recipe)
+    spec = replace(spec, classes=len(dataset.classes), labels=dataset.classes)
+    return _while_training(spec, recipe), dataset, (resident(dataset.train, shape), held_out, kept)
+
+
+def _asked(
+    spec: ModelSpec, recipe: TrainSpec, origin: dict[str, Any] | None, marks: dict[str, int]
 ) -> bytes:
     """Returns what must be equal on all workers; where data and start lie may differ."""
-    sums = [zlib.crc32(dataset.train.labels.tobytes()), len(dataset.train.labels)]
-    asked = recipe.to_dict() | {"data": sums}
+    asked = recipe.to_dict() | {"data": marks}
     begun = None if origin is None else origin["sha256"]
     return json.dumps([spec.to_dict(), asked, begun], sort_keys=True).encode()
-
-
-def _begin(
-    run: RunDirectory,
-    spec: ModelSpec,
-    recipe: TrainSpec,
-    resume: bool,
-    origin: dict[str, Any] | None,
-) -> bytes:
-    """Begins the run directory; returns the state to go on from."""
-    run.begin(spec, recipe, resume, origin)
-    return run.read_state()
 
 
 def _learn(
@@ -154,7 +160,7 @@ def _learn(
     spec: ModelSpec,
     recipe: TrainSpec,
     start: Start | None,
-    images: tuple[Split, np.ndarray, np.ndarray],
+    images: Material,
     watching: list[keras.callbacks.Callback],
     together: Alone,
     state: bytes,
@@ -173,17 +179,29 @@ def _learn(
         callbacks = [Guard(run, history), Keeper(run, history, keeping, recipe.patience, together)]
         if recipe.ema:
             callbacks.append(Averages())
-        together.fit(
+        _fit(
+            together,
             learner,
             together.batches(*_images(split, kept, spec, recipe), recipe.seed, len(history)),
             together.batches(*_images(split, held_out, spec, recipe), None),
             initial_epoch=len(history),
             epochs=recipe.epochs,
             callbacks=[*callbacks, *watching],
-            shuffle=False,
-            verbose=0,
         )
     return history
+
+
+def _fit(
+    together: Alone, learner: Learner, batches: Batches, validation: Batches, **arguments: Any
+) -> None:
+    """Fits; images that cannot be read are told of as such."""
+    try:
+        together.fit(learner, batches, validation, shuffle=False, verbose=0, **arguments)
+    except Exception:
+        for failure in (batches.failure, validation.failure):
+            if failure is not None:
+                raise failure from None
+        raise
 
 
 @contextlib.contextmanager

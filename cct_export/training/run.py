@@ -1,17 +1,21 @@
 """The run directory: what was asked, how it went, and all that is needed to go on."""
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
+import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from cct_export.errors import CCTExportError, InvalidModel
-from cct_export.files import replacing, write_text
+from cct_export.errors import CCTExportError, InvalidModel, OutputError
+from cct_export.files import check_writable, replacing, write_text
 from cct_export.specs import ModelSpec, TrainSpec
 
 History = list[dict[str, float]]
@@ -44,8 +48,39 @@ class RunDirectory:
         self.calibration_file = path / "calibration.npz"
         self.card_file = path / "README.md"
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from training into the folder meanwhile, which is made if missing.
+
+        Raises:
+            CCTExportError: another process does.
+            OutputError: the folder cannot be made.
+        """
+        check_writable(self.record_file)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in self.path.glob(".tmp-*"):  # of a process that was killed while it wrote
+                left.unlink()
+            yield
+        except BlockingIOError:
+            raise CCTExportError(
+                f"another process trains into {self.path}: wait for it, or choose another folder"
+            ) from None
+        finally:
+            os.close(handle)
+
     def begin(
-        self, model: ModelSpec, train: TrainSpec, resume: bool, start: dict[str, Any] | None = None
+        self,
+        model: ModelSpec,
+        train: TrainSpec,
+        resume: bool,
+        start: dict[str, Any] | None = None,
+        data: dict[str, int] | None = None,
     ) -> None:
         """Writes what is asked, or checks that it is what an earlier run here asked.
 
@@ -54,6 +89,7 @@ class RunDirectory:
             train: the recipe.
             resume: go on with the run that is here.
             start: ``source`` and ``sha256`` of the weights to begin with, None for random ones.
+            data: by what its data is known again, see ``data.fingerprint``.
 
         Raises:
             CCTExportError: a run with an epoch is here and ``resume`` is false, none is here and
@@ -63,10 +99,12 @@ class RunDirectory:
         """
         # The recipe first: what it says of the model is no word of the user's.
         asked = {"train": train.to_dict(), "model": model.to_dict()}
+        where = {"backend": keras.backend.backend()} | ({} if data is None else {"data": data})
         self.check(resume)
         if resume:
             self._check_same(asked, start)
-        record = asked | ({} if start is None else {"start": start})
+            self._check_place(train, where)
+        record = asked | ({} if start is None else {"start": start}) | where
         write_text(self.record_file, json.dumps(record, indent=2) + "\n")
 
     def check(self, resume: bool) -> bytes:
@@ -106,6 +144,25 @@ class RunDirectory:
                         f"{self.path} was begun with {part} {key} {earlier!r}, "
                         f"not {value!r}: resume with the same options"
                     )
+
+    def _check_place(self, train: TrainSpec, where: dict[str, Any]) -> None:
+        """Raises ``CCTExportError`` if the run that is here had other data or another backend.
+
+        A record from before these were entered is taken as it is.
+        """
+        before = where | {key: value for key, value in self.record().items() if key in where}
+        if before["backend"] != where["backend"]:
+            raise CCTExportError(
+                f"{self.path} was begun on {before['backend']}, whose state {where['backend']} "
+                f"cannot go on with: resume with KERAS_BACKEND={before['backend']}"
+            )
+        known = before.get("data", {})
+        other = [key for key, value in where.get("data", {}).items() if known.get(key) != value]
+        if other:
+            raise CCTExportError(
+                f"{train.data} is not what {self.path} was begun with: other {', '.join(other)}: "
+                "resume with the data of then"
+            )
 
     def record(self) -> dict[str, Any]:
         """Returns the content of ``run.json``.

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cct_export.errors import CCTExportError, InvalidData, InvalidModel, OutputError
+from cct_export.errors import (
+    CCTExportError,
+    InvalidData,
+    InvalidModel,
+    InvalidRequest,
+    OutputError,
+)
 from cct_export.model import checkpoint
 from cct_export.specs import ModelSpec, TrainSpec
 from cct_export.training.loop import train
@@ -275,3 +281,73 @@ def test_corrupt_images_are_left_out_when_asked_by_the_run_and_by_what_is_made_o
     path = tmp_path / "m.tflite"
     ended = in_process("export", "tflite", tmp_path / "run", "--quantize", "int8", "-o", path)
     assert "calibrated on 47 training images" in ended.err
+
+
+def test_other_data_under_the_same_name_is_noticed_on_resume(tmp_path):
+    data = _data(tmp_path / "d.npz")
+    _train(tmp_path / "run", data, epochs=1)
+    before = (tmp_path / "run/state.npz").read_bytes()
+    for change, said in (
+        ({"seed": 1}, "other training pixels, test pixels"),
+        ({"count": 63}, "other training images, training labels, training pixels"),
+    ):
+        _data(tmp_path / "d.npz", **change)
+        with pytest.raises(CCTExportError, match=f"d.npz is not what .*run was begun with: {said}"):
+            _train(tmp_path / "run", data, epochs=2, resume=True)
+    assert (tmp_path / "run/state.npz").read_bytes() == before
+    _data(tmp_path / "d.npz")
+    assert _train(tmp_path / "run", data, epochs=2, resume=True).epochs == 2
+
+
+def test_a_run_of_another_backend_is_refused_and_told_how_to_go_on(tmp_path):
+    data = _data(tmp_path / "d.npz")
+    _train(tmp_path / "run", data, epochs=1)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["backend"] == "tensorflow"
+    (tmp_path / "run/run.json").write_text(json.dumps(record | {"backend": "jax"}))
+    with pytest.raises(CCTExportError, match=r"was begun on jax.*resume with KERAS_BACKEND=jax"):
+        _train(tmp_path / "run", data, epochs=2, resume=True)
+
+
+def test_the_record_of_an_older_version_is_gone_on_with(tmp_path):
+    data = _data(tmp_path / "d.npz")
+    _train(tmp_path / "run", data, epochs=1)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    for entry in ("data", "backend"):
+        del record[entry]
+    (tmp_path / "run/run.json").write_text(json.dumps(record))
+    assert _train(tmp_path / "run", data, epochs=2, resume=True).epochs == 2
+
+
+def test_a_folder_that_another_process_trains_into_is_refused(tmp_path):
+    data = _data(tmp_path / "d.npz")
+
+    def second(epoch, step, steps, metrics):
+        with pytest.raises(CCTExportError, match=r"another process trains into .*run: wait"):
+            _train(tmp_path / "run", data, resume=True)
+        refused.append(epoch)
+
+    refused = []
+    _train(tmp_path / "run", data, epochs=1, progress=second)
+    assert refused
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    data = _data(tmp_path / "d.npz")
+    _train(tmp_path / "run", data, epochs=1)
+    left = tmp_path / "run/.tmp-abc.npz"
+    left.write_bytes(b"half")
+    _train(tmp_path / "run", data, epochs=2, resume=True)
+    assert not left.exists()
+
+
+def test_steps_that_cannot_be_compiled_are_refused_before_any_data_is_read(tmp_path):
+    with pytest.raises(InvalidRequest, match=r"jit on: TensorFlow cannot compile .*crop"):
+        _train(tmp_path / "run", "nowhere", jit="on", crop=0.1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_warm_up_longer_than_the_run_is_told_of(tmp_path, caplog):
+    data = _data(tmp_path / "d.npz")
+    _train(tmp_path / "run", data, epochs=1, warmup=2.0)
+    assert "rises for 2 epochs and the run has 1: it never reaches 0.003" in caplog.text
