@@ -6,8 +6,8 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet --cons
 
 # The main job: the shipped model as a quantized TFLite file, proven and measured.
 demo: .venv/demo
-	.venv/bin/cct-export tflite --quantize int8 --output demo/cct_keras_io-int8.tflite
-	.venv/bin/cct-bench tflite demo/cct_keras_io-int8.tflite
+	.venv/bin/cct-export tflite --quantize int8 --output demo/cct_2_3x2_32-int8.tflite
+	.venv/bin/cct-bench tflite demo/cct_2_3x2_32-int8.tflite
 
 test: .venv/test
 	.venv/bin/python -m pytest

@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from cct_export.errors import CCTExportError, InvalidArtifact
+from cct_export.specs import DEFAULT_MODEL
 
 log = logging.getLogger("benchmarks")
 ACCURACY = ("top1", "top5", "samples", "top1_interval", "top5_interval", "calibration_error")
@@ -28,8 +29,8 @@ LIBRARIES = (
 
 @click.command()
 @click.option("--data", required=True, help="Images: cifar10, digits, a folder or an .npz.")
-@click.option("--model", default="cct_keras_io", help="A preset, .keras, .weights.h5 or run.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder; by default results/MACHINE.")
+@click.option("--model", default=DEFAULT_MODEL, help="A preset, .keras, .weights.h5 or run.")
+@click.option("--out", type=click.Path(path_type=Path), help="By default results/MACHINE/MODEL.")
 @click.option("--threads", default="1,2", help="Thread counts to time with.")
 @click.option("--rounds", type=click.IntRange(1), default=60, help="Turns of 20 runs each.")
 @click.option("--images", type=click.IntRange(1), default=1000, help="Images that parity takes.")
@@ -48,7 +49,8 @@ def main(
         raise SystemExit(error.exit_code) from None
     import report
 
-    folder = out or Path(__file__).parent / "results" / slug(record["machine"]["cpu"])
+    place = Path(__file__).parent / "results" / slug(record["machine"]["cpu"])
+    folder = out or place / record["model"]
     report.write(record, folder)
     click.echo(f"wrote {folder}")
 

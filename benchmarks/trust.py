@@ -128,7 +128,7 @@ def verdict(good: bool) -> str:
 
 
 def files(folder: Path) -> list[Path]:
-    """Exports the shipped model: both formats, float32 and int8."""
+    """Exports the example's model: both formats, float32 and int8."""
     made = []
     for format, export in (
         ("tflite", cct_export.export_tflite),

@@ -175,7 +175,7 @@ def train(
     Args:
         folder: run directory, made if missing.
         recipe: how, see ``cct_export.recipe``.
-        model: name of a preset, by default ``cct_keras_io``, or an architecture.
+        model: name of a preset, by default ``cct_2_3x2_32``, or an architecture.
         resume: go on with the run that is in ``folder``.
         progress: called with epoch, step (0 at the end of an epoch), steps of an epoch, metrics.
         start: fine-tune this CCT in place of training ``model`` from random weights, see ``load``.

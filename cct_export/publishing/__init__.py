@@ -24,9 +24,12 @@ def push(
     hub.check_id(hub_id)
     record = contents.record_of(run)
     files, notes = contents.gather(run, artifacts, hub_id, license)
-    data = record["train"]["data"]
-    if Path(data).is_absolute():
-        notes.append(f"{contents.CARD} and {contents.RECORD} name the folder {data}")
+    named = (record["train"]["data"], (record.get("start") or {}).get("source", ""))
+    notes += [
+        f"{contents.CARD} and {contents.RECORD} name {path}, where it lies here"
+        for path in named
+        if Path(path).is_absolute()
+    ]
     sent = tuple(
         SentFile(name, len(content), hashlib.sha256(content).hexdigest())
         for name, content in files.items()

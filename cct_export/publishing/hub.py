@@ -37,6 +37,8 @@ def check_id(hub_id: str) -> None:
     library = _library()
     try:
         library.utils.validate_repo_id(hub_id)
+        if "/" not in hub_id:
+            raise ValueError("the card names it, for others to load")
     except ValueError as error:
         raise OutputError(
             f"{hub_id!r} cannot be a repository of the Hub, write OWNER/NAME: {_line(error)}"
@@ -58,7 +60,7 @@ def send(
     """Makes the repository if there is none, and one commit with all files.
 
     Args:
-        hub_id: ``OWNER/NAME``, or the name of a repository of the user's.
+        hub_id: ``OWNER/NAME``.
         files: content by name.
         message: of the commit.
         revision: branch, made if there is none; None for ``main``.

@@ -5,7 +5,7 @@ from numbers import Integral
 from typing import Any
 
 # The preset that commands use where no MODEL is given.
-DEFAULT_MODEL = "cct_keras_io"
+DEFAULT_MODEL = "cct_2_3x2_32"
 BLOCKS = ("keras", "paper")
 GELUS = ("tanh", "exact")
 # What the paper's code normalizes with, by the images that a model was trained on.

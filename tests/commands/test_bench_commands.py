@@ -146,7 +146,7 @@ def test_the_shipped_model_is_measured_without_an_argument(in_process):
     ended = in_process("bench", "tflite", "--json", "-", *QUICK)
     assert ended.code == 0, ended.err
     (result,) = ended.record["results"]
-    assert result["artifact"]["path"].endswith("cct_keras_io.tflite")
+    assert result["artifact"]["path"].endswith("cct_2_3x2_32.tflite")
 
 
 def test_more_images_than_the_file_takes_are_refused_with_what_to_do(exports, in_process):

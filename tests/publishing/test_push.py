@@ -376,7 +376,9 @@ def test_the_librarys_client_is_afterwards_what_it_was(here, hub, finished, fail
     assert library.utils.are_progress_bars_disabled() == bars
 
 
-@pytest.mark.parametrize("hub_id", ["a b/c", "datasets/a/b", "a--b", "-x", "a/b.git", "", "../b"])
+@pytest.mark.parametrize(
+    "hub_id", ["a b/c", "datasets/a/b", "a--b", "-x", "a/b.git", "", "../b", "alone"]
+)
 def test_a_name_that_no_repository_can_have_is_refused(in_process, finished, hub_id):
     ended = in_process("export", "push", "--run", finished, "--", hub_id)
     assert ended.code == 1, ended.err
@@ -433,9 +435,13 @@ def test_files_that_an_older_run_did_not_write_are_named_and_left_out(run):
 
 def test_a_path_of_this_machine_in_the_record_is_said(run):
     record = json.loads((run / "run.json").read_text())
-    _change(run / "run.json", train=record["train"] | {"data": "/home/me/faces"})
+    start = {"source": "/home/me/secret.keras", "sha256": "0" * 64}
+    _change(run / "run.json", train=record["train"] | {"data": "/home/me/faces"}, start=start)
     found = api.push(ID, run, dry_run=True)
-    assert found.notes == ("README.md and run.json name the folder /home/me/faces",)
+    assert found.notes == tuple(
+        f"README.md and run.json name /home/me/{name}, where it lies here"
+        for name in ("faces", "secret.keras")
+    )
 
 
 def test_only_artifacts_of_the_run_are_sent(run, tmp_path):
