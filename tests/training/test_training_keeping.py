@@ -150,16 +150,21 @@ def test_the_rate_rises_falls_along_a_cosine_and_does_not_let_epochs_be_added(tm
         _train(tmp_path / "run", data, epochs=5, resume=True, **knobs)
 
 
-def test_a_run_in_half_precision_keeps_float32_weights(tmp_path, data):
-    run = _train(tmp_path / "run", data, precision="mixed_bfloat16")
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_run_in_half_precision_keeps_float32_weights(tmp_path, data, precision):
+    run = _train(tmp_path / "run", data, precision=precision, ema=0.8)
     assert {weight.dtype for weight in checkpoint.load(run.best_file).get_weights()} == {
         np.dtype(np.float32)
     }
     assert keras.config.dtype_policy().name == "float32"
-    exact = _train(tmp_path / "exact", data)
+    exact = _train(tmp_path / "exact", data, ema=0.8)
     losses = [float(_rows(one)[-1]["loss"]) for one in (run, exact)]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    # float16 scales its loss: the scale is part of what a run resumes from.
+    broken = _train(tmp_path / "broken", data, precision=precision, ema=0.8, epochs=1)
+    broken = _train(tmp_path / "broken", data, precision=precision, ema=0.8, resume=True)
+    assert broken.metrics_file.read_text() == run.metrics_file.read_text()
 
 
 def test_what_is_small_is_not_decayed_unless_all_is(tmp_path, data):
