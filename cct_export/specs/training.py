@@ -111,8 +111,10 @@ class TrainSpec:
     freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # As of ModelSpec: JSON has no tuples.
-        object.__setattr__(self, "freeze", tuple(self.freeze))
+        # As of ModelSpec: JSON has no tuples. A string is what the command line takes.
+        freeze: Any = self.freeze
+        parts = freeze.split(",") if isinstance(freeze, str) else freeze
+        object.__setattr__(self, "freeze", tuple(parts))
         for one in fields(self):
             if "choices" in one.metadata:
                 object.__setattr__(self, one.name, _checked(one, getattr(self, one.name)))

@@ -80,8 +80,10 @@ def resolve(recipe: str, data: str, overrides: dict[str, Any] | None = None) -> 
         raise InvalidRequest(
             f"no recipe is called {recipe!r}: there is {', '.join(RECIPES)}, or name a .toml file"
         )
+    overrides = overrides or {}
+    _check_keys(overrides, f"recipe {recipe}", also=("freeze", "recipe"))
     try:
-        return TrainSpec(data, **(said | {"recipe": name} | (overrides or {})))
+        return TrainSpec(data, **(said | {"recipe": name} | overrides))
     except (TypeError, ValueError) as error:
         raise InvalidRequest(f"recipe {recipe}: {error}") from error
 
@@ -95,10 +97,15 @@ def _of_file(path: Path) -> dict[str, Any]:
     begun = said.pop("recipe", DEFAULT)
     if not isinstance(begun, str) or begun not in RECIPES:
         raise InvalidRequest(f"{path}: recipe is {', '.join(RECIPES)}, not {begun!r}")
+    _check_keys(said, str(path))
+    return RECIPES[begun] | said
+
+
+def _check_keys(said: dict[str, Any], where: str, also: tuple[str, ...] = ()) -> None:
+    """Refuses what is no knob, and names the one that may be meant."""
     known = [knob.name for knob in knobs()]
     for key in said:
-        if key not in known:
+        if key not in (*known, *also):
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"
-            raise InvalidRequest(f"{path}: no recipe has a key {key!r}: {hint}")
-    return RECIPES[begun] | said
+            raise InvalidRequest(f"{where}: no recipe has a key {key!r}: {hint}")

@@ -114,3 +114,21 @@ def test_an_option_is_what_the_run_is_recorded_with(in_process, tmp_path):
     assert ended.code == 2
     assert "ema must be below 1, not 1.0" in ended.err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_knob_that_is_none_is_refused_from_python_too():
+    with pytest.raises(InvalidRequest, match=r"recipe short: .* key 'epoch': did you mean epochs"):
+        resolve("short", "digits", {"epoch": 3})
+
+
+def test_one_part_to_freeze_may_be_a_string():
+    assert resolve("finetune", "x", {"freeze": "tokenizer"}).freeze == ("tokenizer",)
+    assert TrainSpec("x", freeze="tokenizer,blocks:1").freeze == ("tokenizer", "blocks:1")
+
+
+@pytest.mark.parametrize("knob", ["dropout", "stochastic_depth"])
+@pytest.mark.parametrize("value", [-0.1, -2])
+def test_a_rate_below_zero_is_no_word_for_as_the_model_has_it(knob, value):
+    with pytest.raises(InvalidRequest, match=f"{knob} must be 0 or more, or -1 as the model has"):
+        resolve("short", "digits", {knob: value})
+    assert getattr(resolve("short", "digits", {knob: -1}), knob) == -1
