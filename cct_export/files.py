@@ -9,6 +9,9 @@ from pathlib import Path
 
 from cct_export.errors import OutputError
 
+# How the names of files begin that are not whole yet.
+TEMPORARY = ".tmp-"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -28,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
     check_writable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=".tmp-", dir=path.parent)
+        handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=TEMPORARY, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary

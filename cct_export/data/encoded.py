@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol, TypeVar
@@ -22,6 +22,7 @@ MOST_THREADS = 16
 BLOCK = 4
 CHECKED_AT_ONCE = 4096
 TEST_FRACTION = 0.1
+_WAY_OUT = "; training leaves such images out with --skip-corrupt"
 SPLIT_SEED = 0
 
 Result = TypeVar("Result")
@@ -85,9 +86,7 @@ class EncodedSplit:
             try:
                 result[row], size = self._decoded(int(items[row]))
             except InvalidData as error:
-                raise InvalidData(
-                    f"{error}; training leaves such images out with --skip-corrupt"
-                ) from error
+                raise InvalidData(f"{error}{_WAY_OUT}") from error
             return size
 
         sizes = self._each(put, items)
@@ -111,6 +110,11 @@ class EncodedSplit:
             messages = enumerate(self._each(fault, items), start)
             found |= {index: message for index, message in messages if message}
         return found
+
+    def encoded(self, indices: NDArray[np.int64]) -> Iterator[bytes]:
+        """Yields the PNG or JPEG of each of the images at ``indices``."""
+        for item in self.items[indices]:
+            yield self.store.encoded(int(item))
 
     def only(self, indices: NDArray[np.int64]) -> "EncodedSplit":
         """Returns the split of the images at ``indices`` alone."""
@@ -176,6 +180,17 @@ def split_in_two(
         EncodedSplit(store, train, labels[train], shape),
         EncodedSplit(store, test, labels[test], shape),
     )
+
+
+def check_readable(split: Split) -> None:
+    """Decodes every image once; arrays have none that cannot be.
+
+    Raises:
+        InvalidData: an image cannot be read; the message names the first.
+    """
+    if isinstance(split, EncodedSplit):
+        for fault in split.faults().values():
+            raise InvalidData(f"{fault}{_WAY_OUT}")
 
 
 def without_corrupt(dataset: Dataset) -> Dataset:

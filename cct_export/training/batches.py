@@ -1,5 +1,6 @@
 """Batches whose order depends on seed and epoch alone, so that a resumed run repeats them."""
 
+import contextlib
 import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +15,8 @@ from cct_export.errors import CCTExportError
 
 # Bytes of images that are read once and kept; more are read again in every epoch.
 _RESIDENT = 2 * 2**30
-# How many batches of those are read while the step before is computed, and by how many threads.
+# How many batches of those are read ahead at least (a framework may ask for some before it takes
+# them), and by how many threads.
 _AHEAD = 4
 _READERS = 2
 
@@ -89,18 +91,29 @@ class Batches(keras.utils.PyDataset):
         for near in range(step, min(step + 1 + _AHEAD, len(self))):
             if near not in self._read:
                 self._read[near] = self._readers.submit(self._batch, near)
-        return (self._read.pop(step).result(),)
+        with self._noting():
+            return (self._read.pop(step).result(),)
 
     def _batch(self, step: int) -> Batch:
         return self._taken(self.order[step * self.batch : (step + 1) * self.batch])
 
     def _taken(self, rows: np.ndarray) -> Batch:
         targets = np.eye(self.classes, dtype=np.float32)[self.split.labels[rows]]
+        return {"image": self.split.images(rows), "target": targets}
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Notes why what is asked for now cannot be read."""
         try:
-            return {"image": self.split.images(rows), "target": targets}
+            yield
         except CCTExportError as error:
             self.failure = error
             raise
+
+    def close(self) -> None:
+        """Reads nothing ahead any more."""
+        if self._readers is not None:
+            self._readers.shutdown(wait=False, cancel_futures=True)
 
     def on_epoch_end(self) -> None:
         """Goes on to the order of the next epoch."""
@@ -150,4 +163,6 @@ class SharedBatches(Batches):
             self.on_epoch_end()
             for step in range(len(self)):
                 for part in self.mine:
-                    yield self.part(step, part)
+                    with self._noting():
+                        made = self.part(step, part)
+                    yield made

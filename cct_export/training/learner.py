@@ -84,11 +84,12 @@ def check(recipe: TrainSpec) -> None:
             "the learning rate rises for %g epochs and the run has %d: it never reaches %g",
             recipe.warmup, recipe.epochs, recipe.learning_rate,
         )  # fmt: skip
-    changes = Augmentation(recipe)._flatten_layers()
-    if recipe.jit == "on" and not all(change.supports_jit for change in changes):
+    knobs = ("crop", "rand_augment", "mixup", "cutmix")
+    used = [name for name in knobs if getattr(recipe, name)]
+    if recipe.jit == "on" and keras.backend.backend() == "tensorflow" and used:
         raise InvalidRequest(
-            "jit on: TensorFlow cannot compile the changes of crop and rand_augment: "
-            "leave jit at auto, set both to 0, or train on JAX"
+            f"jit on: TensorFlow's XLA cannot compile what {' and '.join(used)} would do to "
+            "images: leave jit at auto, set them to 0, or train on JAX"
         )
 
 

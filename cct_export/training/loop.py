@@ -15,8 +15,9 @@ import numpy as np
 
 from cct_export import data
 from cct_export.data.dataset import Dataset, Split
+from cct_export.data.encoded import check_readable
 from cct_export.data.fingerprint import fingerprint
-from cct_export.errors import InvalidData
+from cct_export.errors import CCTExportError, InvalidData
 from cct_export.machine import versions
 from cct_export.model import checkpoint
 from cct_export.model.cct import CCT
@@ -25,8 +26,8 @@ from cct_export.training import card, transfer
 from cct_export.training.batches import Batches, resident
 from cct_export.training.distribution import Alone
 from cct_export.training.keeping import Averages, Guard, Keeper, Progress, Report, is_over
-from cct_export.training.learner import Learner, compiled
 from cct_export.training.learner import check as check_recipe
+from cct_export.training.learner import compiled
 from cct_export.training.logs import callbacks as watchers
 from cct_export.training.logs import check as check_logs
 from cct_export.training.run import History, RunDirectory
@@ -119,8 +120,9 @@ def train(
 
         def begin() -> bytes:
             holding.enter_context(run.held())
+            kept = run.read_state() if resume else b""
             run.begin(spec, recipe, resume, origin, marks)
-            return run.read_state()
+            return kept
 
         state = together.once(begin)
         watching = []
@@ -139,6 +141,8 @@ def _read(spec: ModelSpec, recipe: TrainSpec) -> tuple[ModelSpec, Dataset, Mater
     """
     shape = (spec.image_size, spec.image_size, spec.channels)
     dataset = data.read(recipe.data, shape, recipe.on_corrupt)
+    if recipe.on_corrupt == "refuse":
+        check_readable(dataset.test)  # after the last epoch would be too late
     if len(dataset.classes) < 2:
         raise InvalidData(f"{recipe.data} has one class only: a classifier needs two or more")
     held_out, kept = _holdout(dataset.train, recipe)
@@ -179,29 +183,37 @@ def _learn(
         callbacks = [Guard(run, history), Keeper(run, history, keeping, recipe.patience, together)]
         if recipe.ema:
             callbacks.append(Averages())
-        _fit(
-            together,
-            learner,
-            together.batches(*_images(split, kept, spec, recipe), recipe.seed, len(history)),
-            together.batches(*_images(split, held_out, spec, recipe), None),
-            initial_epoch=len(history),
-            epochs=recipe.epochs,
-            callbacks=[*callbacks, *watching],
-        )
+        batches = together.batches(*_images(split, kept, spec, recipe), recipe.seed, len(history))
+        validation = together.batches(*_images(split, held_out, spec, recipe), None)
+        with _reading(batches, validation):
+            together.fit(
+                learner,
+                batches,
+                validation,
+                initial_epoch=len(history),
+                epochs=recipe.epochs,
+                callbacks=[*callbacks, *watching],
+                shuffle=False,
+                verbose=0,
+            )
     return history
 
 
-def _fit(
-    together: Alone, learner: Learner, batches: Batches, validation: Batches, **arguments: Any
-) -> None:
-    """Fits; images that cannot be read are told of as such."""
+@contextlib.contextmanager
+def _reading(*batches: Batches) -> Iterator[None]:
+    """Ends with what made images unreadable, where a framework says so in its own words."""
     try:
-        together.fit(learner, batches, validation, shuffle=False, verbose=0, **arguments)
-    except Exception:
-        for failure in (batches.failure, validation.failure):
-            if failure is not None:
-                raise failure from None
+        yield
+    except CCTExportError:
         raise
+    except Exception as error:
+        for failure in (one.failure for one in batches):
+            if failure is not None:
+                raise failure from error
+        raise
+    finally:
+        for one in batches:
+            one.close()
 
 
 @contextlib.contextmanager
@@ -260,9 +272,9 @@ def _conclude(
     """Measures the best weights on the test split, writes record and card; returns ``Trained``."""
     best = compiled(checkpoint.load(run.best_file), recipe, 1)
     indices = np.arange(len(dataset.test.labels))
-    measured = best.evaluate(
-        Batches(*_images(dataset.test, indices, spec, recipe), None), verbose=0, return_dict=True
-    )
+    batches = Batches(*_images(dataset.test, indices, spec, recipe), None)
+    with _reading(batches):
+        measured = best.evaluate(batches, verbose=0, return_dict=True)
     trained = Trained(
         best=run.best_file,
         epochs=len(history),

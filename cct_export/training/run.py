@@ -2,21 +2,22 @@
 
 import contextlib
 import csv
-import fcntl
 import io
 import json
-import os
+import logging
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import keras
 import numpy as np
 
 from cct_export.errors import CCTExportError, InvalidModel, OutputError
-from cct_export.files import check_writable, replacing, write_text
+from cct_export.files import TEMPORARY, check_writable, replacing, write_text
 from cct_export.specs import ModelSpec, TrainSpec
+
+log = logging.getLogger(__name__)
 
 History = list[dict[str, float]]
 
@@ -47,32 +48,49 @@ class RunDirectory:
         self.curves_file = path / "curves.png"
         self.calibration_file = path / "calibration.npz"
         self.card_file = path / "README.md"
+        self.lock_file = path / ".lock"
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Keeps other processes from training into the folder meanwhile, which is made if missing.
 
+        What a process that was killed left half written is removed.
+
         Raises:
             CCTExportError: another process does.
-            OutputError: the folder cannot be made.
+            OutputError: the folder cannot be written.
         """
         check_writable(self.record_file)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_RDONLY)
+            lock = self.lock_file.open("a")
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for left in self.path.glob(".tmp-*"):  # of a process that was killed while it wrote
-                left.unlink()
+        with lock:
+            self._lock(lock)
+            if self.record_file.exists():
+                for name in (self.state_file, self.best_file):
+                    for left in self.path.glob(f"{TEMPORARY}*{name.suffix}"):
+                        with contextlib.suppress(OSError):
+                            left.unlink()
             yield
+
+    def _lock(self, file: IO[str]) -> None:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise CCTExportError(
                 f"another process trains into {self.path}: wait for it, or choose another folder"
             ) from None
-        finally:
-            os.close(handle)
+        except OSError as error:  # a file system without locks
+            log.warning(
+                "%s cannot be locked (%s): let no other process train into it",
+                self.path, error.strerror,
+            )  # fmt: skip
 
     def begin(
         self,
@@ -118,7 +136,7 @@ class RunDirectory:
         """
         if resume:
             self.record()
-        elif self.record_file.exists() and (self.best_file.exists() or self.state_file.exists()):
+        elif self.best_file.exists() or self.state_file.exists():
             raise CCTExportError(
                 f"{self.path} already holds a run: add --resume to go on, or choose another folder"
             )
@@ -153,8 +171,8 @@ class RunDirectory:
         before = where | {key: value for key, value in self.record().items() if key in where}
         if before["backend"] != where["backend"]:
             raise CCTExportError(
-                f"{self.path} was begun on {before['backend']}, whose state {where['backend']} "
-                f"cannot go on with: resume with KERAS_BACKEND={before['backend']}"
+                f"{self.path} was begun on {before['backend']}, {where['backend']} would learn "
+                f"something else: resume with KERAS_BACKEND={before['backend']}"
             )
         known = before.get("data", {})
         other = [key for key, value in where.get("data", {}).items() if known.get(key) != value]
@@ -225,6 +243,12 @@ class RunDirectory:
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as state:
                 for prefix, owner in (("model", model), ("optimizer", model.optimizer)):
+                    kept = sum(name.startswith(prefix) for name in state)
+                    if kept and kept != len(owner.variables):
+                        raise InvalidModel(
+                            f"{self.state_file} is another version's ({prefix}: {kept} variables, "
+                            f"not {len(owner.variables)}): train into another folder"
+                        )
                     for index, variable in enumerate(owner.variables):
                         variable.assign(state[f"{prefix}_{index}"])
                 history: History = json.loads(str(state["history"]))

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cct_export.data.dataset import ArraySplit
+from cct_export.errors import InvalidData
 from cct_export.training import batches as room
 from cct_export.training.batches import Batches, resident
 
@@ -110,3 +111,30 @@ def test_few_images_are_read_once(monkeypatch):
     assert isinstance(held, ArraySplit)
     assert files.most == 23
     assert np.array_equal(held.pixels[:, 0, 0, 0], np.arange(23))
+
+
+class _Broken(_Files):
+    """A split of which one image cannot be read."""
+
+    def images(self, indices):
+        if 22 in indices:
+            raise InvalidData("22.png is no image")
+        return super().images(indices)
+
+
+def test_what_is_only_read_ahead_is_no_failure_yet():
+    batches = Batches(_Broken(23), np.arange(23), 3, 5, seed=None)
+    for step in range(4):
+        assert len(batches[step][0]["image"]) == 5
+        assert batches.failure is None
+    with pytest.raises(InvalidData, match=r"22\.png"):
+        batches[4]
+    assert "22.png" in str(batches.failure)
+
+
+def test_nothing_is_read_by_threads_after_the_end():
+    batches = Batches(_Files(23), np.arange(23), 3, 5, seed=None)
+    assert len(batches[0][0]["image"]) == 5
+    batches.close()
+    with pytest.raises(RuntimeError):
+        [batches[step] for step in range(5)]

@@ -132,7 +132,7 @@ def test_nothing_else_is_left_in_the_folder(finished):
     names = {path.name for path in finished[0].path.iterdir()}
     assert names == {
         "run.json", "best.keras", "state.npz", "metrics.csv", "curves.png", "model.png",
-        "README.md",
+        "README.md", ".lock",
     }  # fmt: skip
 
 
@@ -288,8 +288,8 @@ def test_other_data_under_the_same_name_is_noticed_on_resume(tmp_path):
     _train(tmp_path / "run", data, epochs=1)
     before = (tmp_path / "run/state.npz").read_bytes()
     for change, said in (
-        ({"seed": 1}, "other training pixels, test pixels"),
-        ({"count": 63}, "other training images, training labels, training pixels"),
+        ({"seed": 1}, "other training content, test content"),
+        ({"count": 63}, "other training images, training labels, training content"),
     ):
         _data(tmp_path / "d.npz", **change)
         with pytest.raises(CCTExportError, match=f"d.npz is not what .*run was begun with: {said}"):
@@ -341,9 +341,76 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     assert not left.exists()
 
 
-def test_steps_that_cannot_be_compiled_are_refused_before_any_data_is_read(tmp_path):
-    with pytest.raises(InvalidRequest, match=r"jit on: TensorFlow cannot compile .*crop"):
-        _train(tmp_path / "run", "nowhere", jit="on", crop=0.1)
+@pytest.mark.parametrize("knobs", [{"crop": 0.1}, {"mixup": 0.2}, {"rand_augment": 1}])
+def test_steps_that_cannot_be_compiled_are_refused_before_any_data_is_read(tmp_path, knobs):
+    (name,) = knobs
+    with pytest.raises(InvalidRequest, match=f"jit on: .* cannot compile what {name} would do"):
+        _train(tmp_path / "run", "nowhere", jit="on", **knobs)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_others_have_in_the_folder_stays_there(tmp_path):
+    data = _data(tmp_path / "d.npz")
+    (tmp_path / "run/.tmp-mine.npz").mkdir(parents=True)
+    (tmp_path / "run/.tmp-letter.txt").write_text("mine")
+    _train(tmp_path / "run", data, epochs=1)
+    _train(tmp_path / "run", data, epochs=2, resume=True)
+    assert (tmp_path / "run/.tmp-mine.npz").is_dir()
+    assert (tmp_path / "run/.tmp-letter.txt").read_text() == "mine"
+
+
+def test_where_nothing_can_be_locked_a_run_goes_on_and_says_so(tmp_path, monkeypatch, caplog):
+    import errno
+    import fcntl
+
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    _train(tmp_path / "run", _data(tmp_path / "d.npz"), epochs=1)
+    assert "run cannot be locked (No locks available)" in caplog.text
+
+
+def test_what_goes_wrong_meanwhile_is_not_taken_for_another_process(tmp_path):
+    def progress(*_):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with pytest.raises(BlockingIOError):
+        _train(tmp_path / "run", _data(tmp_path / "d.npz"), progress=progress)
+
+
+def test_a_state_without_its_record_is_neither_begun_over_nor_gone_on_with(tmp_path):
+    data = _data(tmp_path / "d.npz")
+    _train(tmp_path / "run", data, epochs=1)
+    (tmp_path / "run/run.json").unlink()
+    with pytest.raises(CCTExportError, match="already holds a run"):
+        _train(tmp_path / "run", data, epochs=2, seed=9)
+    with pytest.raises(InvalidModel, match=r"no run\.json in it"):
+        _train(tmp_path / "run", data, epochs=2, resume=True)
+
+
+def test_the_state_of_another_version_is_told_as_such(tmp_path):
+    data = _data(tmp_path / "d.npz")
+    _train(tmp_path / "run", data, epochs=1)
+    state = tmp_path / "run/state.npz"
+    with np.load(state) as kept:
+        fewer = {name: kept[name] for name in kept if name != "model_3"}
+    np.savez(state, **fewer)
+    with pytest.raises(InvalidModel, match=r"state\.npz is another version's \(model: \d+ variab"):
+        _train(tmp_path / "run", data, epochs=2, resume=True)
+
+
+def test_a_corrupt_test_image_is_refused_before_the_first_epoch(tmp_path):
+    for split, count in (("train", 20), ("test", 40)):
+        for name, shade in (("dark", 0), ("light", 200)):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.new("L", (8, 8), shade + index).save(folder / f"{index:02}.png")
+    broken = tmp_path / "photos/test/light/31.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(InvalidData, match=r"light/31\.png is no readable image.*--skip-corrupt"):
+        _train(tmp_path / "run", str(tmp_path / "photos"), epochs=1)
     assert not (tmp_path / "run").exists()
 
 
