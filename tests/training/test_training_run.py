@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_run import TINY, grey_images, train_tiny
 
 from cct_export.errors import (
     CCTExportError,
@@ -17,38 +18,18 @@ from cct_export.errors import (
     OutputError,
 )
 from cct_export.model import checkpoint
-from cct_export.specs import ModelSpec, TrainSpec
+from cct_export.specs import TrainSpec
 from cct_export.training.loop import train
 from cct_export.training.run import RunDirectory
-
-TINY = ModelSpec(
-    name="tiny", image_size=8, channels=1, filters=(4, 8), layers=1, heads=1, head_dim=4,
-    mlp_units=(8, 8),
-)  # fmt: skip
-
-
-def _data(path, count=60, classes=3, seed=0):
-    """Saves grey images whose class is their brightness."""
-    labels = np.arange(count) % classes
-    noise = np.random.default_rng(seed).integers(0, 80, (count, 8, 8, 1))
-    pixels = (noise + labels[:, None, None, None] * 80).astype(np.uint8)
-    path.parent.mkdir(exist_ok=True)
-    np.savez(path, x_train=pixels, y_train=labels, x_test=pixels[:30], y_test=labels[:30])
-    return str(path)
-
-
-def _train(folder, data, resume=False, progress=lambda *_: None, **recipe):
-    recipe = {"epochs": 2, "batch": 8, "learning_rate": 3e-3} | recipe
-    return train(TINY, TrainSpec(data=data, **recipe), folder, resume, progress)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished run of two epochs; do not change it."""
     folder = tmp_path_factory.mktemp("finished")
-    data = _data(folder / "my data.npz")
+    data = grey_images(folder / "my data.npz")
     seen = []
-    trained = _train(folder / "run", data, progress=lambda *step: seen.append(step), seed=5)
+    trained = train_tiny(folder / "run", data, progress=lambda *step: seen.append(step), seed=5)
     return RunDirectory(folder / "run"), trained, data, seen
 
 
@@ -140,7 +121,7 @@ def test_a_run_is_not_begun_over_another(finished):
     run, _, data, _ = finished
     before = run.state_file.read_bytes()
     with pytest.raises(CCTExportError, match=r"already holds a run: add --resume"):
-        _train(run.path, data, seed=5)
+        train_tiny(run.path, data, seed=5)
     assert run.state_file.read_bytes() == before
 
 
@@ -157,14 +138,14 @@ def test_resuming_with_other_options_is_refused_naming_what_differs(finished, ch
     run, _, data, _ = finished
     before = run.record_file.read_bytes()
     with pytest.raises(CCTExportError, match=f"was begun with {message}"):
-        _train(run.path, data, resume=True, **{"seed": 5} | changed)
+        train_tiny(run.path, data, resume=True, **{"seed": 5} | changed)
     assert run.record_file.read_bytes() == before
 
 
 def test_resuming_with_other_data_is_refused_naming_what_differs(finished, tmp_path):
     run = finished[0]
     with pytest.raises(CCTExportError, match=r"train data .*my data\.npz.* not .*b\.npz"):
-        _train(run.path, _data(tmp_path / "b.npz"), resume=True, seed=5)
+        train_tiny(run.path, grey_images(tmp_path / "b.npz"), resume=True, seed=5)
 
 
 def test_resuming_with_another_model_is_refused_naming_what_differs(finished):
@@ -175,9 +156,9 @@ def test_resuming_with_another_model_is_refused_naming_what_differs(finished):
 
 
 def test_resuming_where_no_run_is_says_so_and_makes_nothing(tmp_path):
-    data = _data(tmp_path / "d.npz")
+    data = grey_images(tmp_path / "d.npz")
     with pytest.raises(InvalidModel, match=r"none is not a run directory: no run\.json"):
-        _train(tmp_path / "none", data, resume=True)
+        train_tiny(tmp_path / "none", data, resume=True)
     assert not (tmp_path / "none").exists()
 
 
@@ -188,21 +169,21 @@ def test_a_damaged_state_is_refused_in_one_line(finished, tmp_path, content):
     state = run.state_file.read_bytes()
     (tmp_path / "state.npz").write_bytes(state[: len(state) // 2] if content == "half" else content)
     with pytest.raises(InvalidModel, match=r"state\.npz is damaged") as refused:
-        _train(tmp_path, data, resume=True, epochs=3, seed=5)
+        train_tiny(tmp_path, data, resume=True, epochs=3, seed=5)
     assert "\n" not in str(refused.value)
 
 
 def test_data_of_one_class_is_refused_and_nothing_is_made(tmp_path):
-    data = _data(tmp_path / "d.npz", classes=1)
+    data = grey_images(tmp_path / "d.npz", classes=1)
     with pytest.raises(InvalidData, match=r"d\.npz has one class only"):
-        _train(tmp_path / "run", data)
+        train_tiny(tmp_path / "run", data)
     assert not (tmp_path / "run").exists()
 
 
 def test_too_few_images_are_refused_and_nothing_is_made(tmp_path):
-    data = _data(tmp_path / "d.npz", count=4)
+    data = grey_images(tmp_path / "d.npz", count=4)
     with pytest.raises(InvalidData, match="4 training images are too few to hold out 10%"):
-        _train(tmp_path / "run", data)
+        train_tiny(tmp_path / "run", data)
     assert not (tmp_path / "run").exists()
 
 
@@ -213,15 +194,15 @@ def test_a_record_of_before_something_could_be_asked_for_is_resumed(finished, tm
     (tmp_path / "run.json").write_text(json.dumps(record))
     for file in (run.state_file, run.best_file):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    assert _train(tmp_path, data, resume=True, seed=5, epochs=3).epochs == 3
+    assert train_tiny(tmp_path, data, resume=True, seed=5, epochs=3).epochs == 3
 
 
 def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    data = _data(tmp_path / "d.npz")
+    data = grey_images(tmp_path / "d.npz")
     for folder in ("file", "file/run"):
         with pytest.raises(OutputError, match="cannot write"):
-            _train(tmp_path / folder, data)
+            train_tiny(tmp_path / folder, data)
     assert (tmp_path / "file").read_text() == "in the way"
 
 
@@ -283,121 +264,12 @@ def test_corrupt_images_are_left_out_when_asked_by_the_run_and_by_what_is_made_o
     assert "calibrated on 47 training images" in ended.err
 
 
-def test_other_data_under_the_same_name_is_noticed_on_resume(tmp_path):
-    data = _data(tmp_path / "d.npz")
-    _train(tmp_path / "run", data, epochs=1)
-    before = (tmp_path / "run/state.npz").read_bytes()
-    for change, said in (
-        ({"seed": 1}, "other training content, test content"),
-        ({"count": 63}, "other training images, training labels, training content"),
-    ):
-        _data(tmp_path / "d.npz", **change)
-        with pytest.raises(CCTExportError, match=f"d.npz is not what .*run was begun with: {said}"):
-            _train(tmp_path / "run", data, epochs=2, resume=True)
-    assert (tmp_path / "run/state.npz").read_bytes() == before
-    _data(tmp_path / "d.npz")
-    assert _train(tmp_path / "run", data, epochs=2, resume=True).epochs == 2
-
-
-def test_a_run_of_another_backend_is_refused_and_told_how_to_go_on(tmp_path):
-    data = _data(tmp_path / "d.npz")
-    _train(tmp_path / "run", data, epochs=1)
-    record = json.loads((tmp_path / "run/run.json").read_text())
-    assert record["backend"] == "tensorflow"
-    (tmp_path / "run/run.json").write_text(json.dumps(record | {"backend": "jax"}))
-    with pytest.raises(CCTExportError, match=r"was begun on jax.*resume with KERAS_BACKEND=jax"):
-        _train(tmp_path / "run", data, epochs=2, resume=True)
-
-
-def test_the_record_of_an_older_version_is_gone_on_with(tmp_path):
-    data = _data(tmp_path / "d.npz")
-    _train(tmp_path / "run", data, epochs=1)
-    record = json.loads((tmp_path / "run/run.json").read_text())
-    for entry in ("data", "backend"):
-        del record[entry]
-    (tmp_path / "run/run.json").write_text(json.dumps(record))
-    assert _train(tmp_path / "run", data, epochs=2, resume=True).epochs == 2
-
-
-def test_a_folder_that_another_process_trains_into_is_refused(tmp_path):
-    data = _data(tmp_path / "d.npz")
-
-    def second(epoch, step, steps, metrics):
-        with pytest.raises(CCTExportError, match=r"another process trains into .*run: wait"):
-            _train(tmp_path / "run", data, resume=True)
-        refused.append(epoch)
-
-    refused = []
-    _train(tmp_path / "run", data, epochs=1, progress=second)
-    assert refused
-
-
-def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
-    data = _data(tmp_path / "d.npz")
-    _train(tmp_path / "run", data, epochs=1)
-    left = tmp_path / "run/.tmp-abc.npz"
-    left.write_bytes(b"half")
-    _train(tmp_path / "run", data, epochs=2, resume=True)
-    assert not left.exists()
-
-
 @pytest.mark.parametrize("knobs", [{"crop": 0.1}, {"mixup": 0.2}, {"rand_augment": 1}])
 def test_steps_that_cannot_be_compiled_are_refused_before_any_data_is_read(tmp_path, knobs):
     (name,) = knobs
     with pytest.raises(InvalidRequest, match=f"jit on: .* cannot compile what {name} would do"):
-        _train(tmp_path / "run", "nowhere", jit="on", **knobs)
+        train_tiny(tmp_path / "run", "nowhere", jit="on", **knobs)
     assert not (tmp_path / "run").exists()
-
-
-def test_what_others_have_in_the_folder_stays_there(tmp_path):
-    data = _data(tmp_path / "d.npz")
-    (tmp_path / "run/.tmp-mine.npz").mkdir(parents=True)
-    (tmp_path / "run/.tmp-letter.txt").write_text("mine")
-    _train(tmp_path / "run", data, epochs=1)
-    _train(tmp_path / "run", data, epochs=2, resume=True)
-    assert (tmp_path / "run/.tmp-mine.npz").is_dir()
-    assert (tmp_path / "run/.tmp-letter.txt").read_text() == "mine"
-
-
-def test_where_nothing_can_be_locked_a_run_goes_on_and_says_so(tmp_path, monkeypatch, caplog):
-    import errno
-    import fcntl
-
-    def flock(file, how):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    _train(tmp_path / "run", _data(tmp_path / "d.npz"), epochs=1)
-    assert "run cannot be locked (No locks available)" in caplog.text
-
-
-def test_what_goes_wrong_meanwhile_is_not_taken_for_another_process(tmp_path):
-    def progress(*_):
-        raise BlockingIOError(11, "Resource temporarily unavailable")
-
-    with pytest.raises(BlockingIOError):
-        _train(tmp_path / "run", _data(tmp_path / "d.npz"), progress=progress)
-
-
-def test_a_state_without_its_record_is_neither_begun_over_nor_gone_on_with(tmp_path):
-    data = _data(tmp_path / "d.npz")
-    _train(tmp_path / "run", data, epochs=1)
-    (tmp_path / "run/run.json").unlink()
-    with pytest.raises(CCTExportError, match="already holds a run"):
-        _train(tmp_path / "run", data, epochs=2, seed=9)
-    with pytest.raises(InvalidModel, match=r"no run\.json in it"):
-        _train(tmp_path / "run", data, epochs=2, resume=True)
-
-
-def test_the_state_of_another_version_is_told_as_such(tmp_path):
-    data = _data(tmp_path / "d.npz")
-    _train(tmp_path / "run", data, epochs=1)
-    state = tmp_path / "run/state.npz"
-    with np.load(state) as kept:
-        fewer = {name: kept[name] for name in kept if name != "model_3"}
-    np.savez(state, **fewer)
-    with pytest.raises(InvalidModel, match=r"state\.npz is another version's \(model: \d+ variab"):
-        _train(tmp_path / "run", data, epochs=2, resume=True)
 
 
 def test_a_corrupt_test_image_is_refused_before_the_first_epoch(tmp_path):
@@ -410,11 +282,11 @@ def test_a_corrupt_test_image_is_refused_before_the_first_epoch(tmp_path):
     broken = tmp_path / "photos/test/light/31.png"
     broken.write_bytes(broken.read_bytes()[:40])
     with pytest.raises(InvalidData, match=r"light/31\.png is no readable image.*--skip-corrupt"):
-        _train(tmp_path / "run", str(tmp_path / "photos"), epochs=1)
+        train_tiny(tmp_path / "run", str(tmp_path / "photos"), epochs=1)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_warm_up_longer_than_the_run_is_told_of(tmp_path, caplog):
-    data = _data(tmp_path / "d.npz")
-    _train(tmp_path / "run", data, epochs=1, warmup=2.0)
+    data = grey_images(tmp_path / "d.npz")
+    train_tiny(tmp_path / "run", data, epochs=1, warmup=2.0)
     assert "rises for 2 epochs and the run has 1: it never reaches 0.003" in caplog.text

@@ -1,0 +1,26 @@
+"""A training run of seconds: a tiny model on grey images."""
+
+import numpy as np
+
+from cct_export.specs import ModelSpec, TrainSpec
+from cct_export.training.loop import train
+
+TINY = ModelSpec(
+    name="tiny", image_size=8, channels=1, filters=(4, 8), layers=1, heads=1, head_dim=4,
+    mlp_units=(8, 8),
+)  # fmt: skip
+
+
+def grey_images(path, count=60, classes=3, seed=0):
+    """Saves grey images whose class is their brightness."""
+    labels = np.arange(count) % classes
+    noise = np.random.default_rng(seed).integers(0, 80, (count, 8, 8, 1))
+    pixels = (noise + labels[:, None, None, None] * 80).astype(np.uint8)
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, x_train=pixels, y_train=labels, x_test=pixels[:30], y_test=labels[:30])
+    return str(path)
+
+
+def train_tiny(folder, data, resume=False, progress=lambda *_: None, **recipe):
+    recipe = {"epochs": 2, "batch": 8, "learning_rate": 3e-3} | recipe
+    return train(TINY, TrainSpec(data=data, **recipe), folder, resume, progress)
