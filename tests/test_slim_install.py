@@ -82,8 +82,9 @@ def test_the_wheel_measures_and_bundles_a_tflite_file_without_any_converter(slim
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_shipped_model_and_no_tests(wheel):
+def test_the_wheel_holds_the_shipped_models_and_no_tests(wheel):
     files = zipfile.ZipFile(wheel).namelist()
+    assert "cct_export/model/weights/cct_2_3x2_32.keras" in files
     assert "cct_export/model/weights/cct_keras_io.keras" in files
     assert "cct_export/model/weights/cct_keras_io.md" in files
     assert "cct_export/bundles/texts/raspberry_pi/classify.py" in files

@@ -148,8 +148,8 @@ def test_pooling_bias_is_gone():
     assert of_kind(after, SequencePool)[0].bias is None
 
 
-def test_the_shipped_model_loses_a_third_of_its_parameters_and_a_fifth_of_its_products():
-    plan = lower(cct_export.load().model)
+def test_the_example_loses_a_third_of_its_parameters_and_a_fifth_of_its_products():
+    plan = lower(cct_export.load("cct_keras_io").model)
     folded = fold(plan)
     assert (plan.parameters, plan.total_macs) == (416_333, 41_189_376)
     assert (folded.parameters, folded.total_macs) == (282_954, 32_800_768)

@@ -26,8 +26,8 @@ def test_a_plan_gives_the_logits_of_keras_for_any_architecture(spec, seed):
     assert_same(interpret(plan, images), wanted, 1e-4)
 
 
-def test_the_plan_of_the_shipped_model_has_its_parameters_and_nothing_of_training():
-    model = cct_export.load().model
+def test_the_plan_of_the_example_has_its_parameters_and_nothing_of_training():
+    model = cct_export.load("cct_keras_io").model
     plan = lower(model)
     scale_and_shift = 2
     assert plan.parameters == model.count_params() + scale_and_shift
