@@ -83,7 +83,7 @@ def test_what_the_last_step_of_an_epoch_ruins_is_not_kept(tmp_path, data):
     run = tmp_path / "run"
     with pytest.raises(Diverged, match="in the validation of epoch 1: nothing was kept; begin"):
         _train(run, data, batch=96, epochs=1, learning_rate=1e30)
-    assert {path.name for path in run.iterdir()} == {"run.json"}
+    assert {path.name for path in run.iterdir()} == {"run.json", ".lock"}
     # And it can be begun again there, as it was told.
     assert _train(run, data, epochs=1).best_file.exists()
 
