@@ -12,17 +12,17 @@ import click
 import numpy as np
 
 from cct_export import api, data
-from cct_export.data import picks
-from cct_export.draft import Draft, draft
+from cct_export.data import sampling
+from cct_export.evaluation.parity import logits_sqnr_db
+from cct_export.export.draft import Draft, draft
+from cct_export.export.sensitivity import logits, only
 from cct_export.graph import steps
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan, tensors
 from cct_export.model.checkpoint import image_shape
-from cct_export.parity import logits_sqnr_db
 from cct_export.quantize.schemes import SCHEMES
 from cct_export.quantize.statistics import gather
 from cct_export.specs import METHODS, CalibrationSpec, ExportSpec
-from cct_export.tuning.error import logits, only
 
 NEAREST = CalibrationSpec(rounding="nearest")
 
@@ -36,7 +36,7 @@ def main(source: str, model: str, images: int) -> None:
     loaded = api.load(model)
     shape = image_shape(loaded.model)
     dataset = data.read(source, shape)
-    judges = picks.parity(dataset, shape, images).images
+    judges = sampling.parity(dataset, shape, images).images
     print("| scheme | what | SQNR dB | top-1 agreement |\n|---|---|---|---|")
     for name in ("int8", "int8-full"):
         spec = ExportSpec("tflite", name)
@@ -45,7 +45,7 @@ def main(source: str, model: str, images: int) -> None:
         wanted = logits(QuantizedPlan(started.plan), judges)
         crops = draft(loaded, spec, SCHEMES[name], None, 200)
         without = draft(replace(loaded, calibration=None), spec, SCHEMES[name], None, 200)
-        calibration = picks.calibration(dataset, shape, 200).images
+        calibration = sampling.calibration(dataset, shape, 200).images
         for what, make in _ways(started, crops, without, calibration):
             found = logits(make(), judges)
             agreement = (wanted.argmax(1) == found.argmax(1)).mean()

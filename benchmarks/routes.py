@@ -121,10 +121,10 @@ def _ours(model: str, data: str) -> Iterator[Route]:
 
 def _calibration(model: Any, data: str) -> np.ndarray:
     """Returns the 200 training images that our own calibrated schemes take."""
-    from cct_export.data import picks, read
+    from cct_export.data import read, sampling
 
     shape = tuple(model.input_shape[1:])
-    images: np.ndarray = picks.calibration(read(data, shape), shape, 200).images
+    images: np.ndarray = sampling.calibration(read(data, shape), shape, 200).images
     return images
 
 

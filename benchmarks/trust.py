@@ -21,7 +21,7 @@ import numpy as np
 
 import cct_export
 from cct_export import machine
-from cct_export.measurement import latency, record, regression
+from cct_export.bench import latency, record, regression
 
 ROOT = Path(__file__).parent
 OVERHEAD_LIMIT_NS = 5000
@@ -309,7 +309,7 @@ def checked(baseline: Path, source: Path, folder: Path) -> dict[str, Any]:
 
 def repeats_ms(result: Any) -> tuple[float, ...]:
     """Returns the median of every repeat."""
-    from cct_export.measurement.statistics import repeat_headlines_ms
+    from cct_export.bench.statistics import repeat_headlines_ms
 
     return repeat_headlines_ms(result)
 

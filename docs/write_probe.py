@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 
 import cct_export
-from cct_export.devices.doctor import PROBES
+from cct_export.bench.doctor import PROBES
 from cct_export.model.cct import CCT
 from cct_export.specs import ModelSpec
 

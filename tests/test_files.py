@@ -174,7 +174,7 @@ def test_a_process_killed_while_it_writes_leaves_old_or_new(tmp_path):
 
 
 def test_an_export_killed_while_it_writes_leaves_old_or_new(tmp_path, digits_model):
-    from cct_export import sidecar
+    from cct_export.records import sidecar
     from cct_export.runtimes import litert
 
     path = tmp_path / "m.tflite"

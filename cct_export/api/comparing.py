@@ -10,8 +10,8 @@ from cct_export.errors import InvalidRequest
 from cct_export.specs import BenchJob, BenchPasses, BenchSpec, Delegation
 
 if TYPE_CHECKING:
-    from cct_export.measurement.regression import Verdict
-    from cct_export.results import BenchResult
+    from cct_export.bench.regression import Verdict
+    from cct_export.records import BenchResult
 
 # A gate needs to know how much one process differs from the next.
 CHECK_REPEATS = 5
@@ -55,7 +55,7 @@ def compare(
         CCTExportError: none of the artifacts can be measured.
     """
     from cct_export.api.measuring import OPERATOR_RUNS
-    from cct_export.measurement import record
+    from cct_export.bench import record
 
     if not sources:
         raise InvalidRequest("nothing to compare: name artifacts, models or saved results")
@@ -88,7 +88,7 @@ def _is_record(source: str | Path) -> bool:
 def _elsewhere(rows: "list[BenchResult]") -> "list[BenchResult]":
     """Returns saved results, with a warning on those of another machine."""
     from cct_export import machine
-    from cct_export.measurement.regression import differences
+    from cct_export.bench.regression import differences
 
     here = machine.describe()
     return [
@@ -100,11 +100,11 @@ def _elsewhere(rows: "list[BenchResult]") -> "list[BenchResult]":
 
 
 def _job(source: str | Path, threads: int, batch: int) -> BenchJob:
-    from cct_export.runtimes import ENGINES
+    from cct_export.runtimes import ENGINE_NAMES
 
     path = Path(source)
     format = path.suffix[1:] if path.suffix in (".tflite", ".onnx") else "keras"
-    return BenchJob(path, BenchSpec(ENGINES[format], threads, batch))
+    return BenchJob(path, BenchSpec(ENGINE_NAMES[format], threads, batch))
 
 
 def check(
@@ -141,7 +141,7 @@ def check(
         InvalidData: a record cannot be read.
     """
     from cct_export import machine
-    from cct_export.measurement import record, regression
+    from cct_export.bench import record, regression
 
     limits = regression.Limits(max_regression, max_drop)
     then = record.read(Path(baseline))
@@ -168,7 +168,7 @@ def check(
 
 def _check_setting(then: "BenchResult", now: "BenchResult") -> None:
     """Refuses to compare what was measured otherwise."""
-    from cct_export.measurement import regression
+    from cct_export.bench import regression
 
     if regression.setting(then) != regression.setting(now):
         raise InvalidRequest(
@@ -179,7 +179,7 @@ def _check_setting(then: "BenchResult", now: "BenchResult") -> None:
 
 def _check_machine(then: "BenchResult", machine: dict[str, Any], any_machine: bool) -> None:
     """Refuses to compare with another machine unless told to."""
-    from cct_export.measurement import regression
+    from cct_export.bench import regression
 
     differing = regression.differences(then.machine, machine)
     if differing and not any_machine:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from cct_export.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from cct_export.devices.setup import Ready
-    from cct_export.devices.ssh import SSHHost
+    from cct_export.bench.hosts.ssh import SSHHost
+    from cct_export.bench.hosts.ssh_setup import Ready
 
 
 def _silent(message: str) -> None:
@@ -40,11 +40,11 @@ def setup_device(
         NotAvailable: the machine cannot be reached, or has no such Python.
         OutputError: the environment cannot be made; one that was there before stays.
     """
-    from cct_export.devices import setup
+    from cct_export.bench.hosts import ssh_setup
 
     host = _ssh(device)
     try:
-        return setup.set_up(host, engines, offline, python, progress)
+        return ssh_setup.set_up(host, engines, offline, python, progress)
     finally:
         host.close()
 
@@ -61,17 +61,17 @@ def remove_device(device: str) -> str:
     Raises:
         NotAvailable: the machine cannot be reached.
     """
-    from cct_export.devices import setup
+    from cct_export.bench.hosts import ssh_setup
 
     host = _ssh(device)
     try:
-        return setup.remove(host)
+        return ssh_setup.remove(host)
     finally:
         host.close()
 
 
 def _ssh(device: str) -> "SSHHost":
-    from cct_export.devices import ssh
+    from cct_export.bench.hosts import ssh
 
     word, _, which = device.partition(":")
     if word != "ssh":

@@ -21,8 +21,8 @@ from cct_export.specs import (
 
 if TYPE_CHECKING:
     from cct_export.api.models import Source
-    from cct_export.export import Exported
-    from cct_export.results import QuantizationReport
+    from cct_export.export.pipeline import Exported
+    from cct_export.records import QuantizationReport
 
 
 def export_tflite(
@@ -160,8 +160,8 @@ def quantize_report(
         InvalidRequest: the model is no CCT, or the scheme has no integers.
         CCTExportError: any reason that an export has.
     """
+    from cct_export.export.report import report
     from cct_export.quantize.schemes import scheme as known
-    from cct_export.tuning.report import report
 
     if format not in ("tflite", "onnx"):
         raise InvalidRequest(f"no format {format!r}: choose tflite or onnx")
@@ -204,9 +204,9 @@ def _export(
     wishes: TuningSpec,
     parity_samples: int,
 ) -> "Exported":
+    from cct_export.export.tuned import export_tuned
     from cct_export.graph.fold import check_names
     from cct_export.quantize.schemes import scheme
-    from cct_export.tuning.export import export_tuned
 
     _check_wishes(wishes)
     # Refuse unknown names before anything is loaded.

@@ -9,7 +9,7 @@ from cct_export.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from cct_export.api.models import Source
-    from cct_export.results import Architecture, Inspection, ParityReport, Prediction
+    from cct_export.records import Architecture, Inspection, ParityReport, Prediction
 
 
 def verify(
@@ -39,9 +39,9 @@ def verify(
         InvalidModel: the model is gone, or not the one that the file was made of.
         InvalidData: the data cannot be used.
     """
-    from cct_export import verification
+    from cct_export.evaluation.verify import verify as compare
 
-    return verification.verify(
+    return compare(
         Path(artifact), None if against is None else load(against), data, samples, scheme
     )
 
@@ -108,14 +108,14 @@ def predict(source: str | Path, images: Sequence[str | Path], top: int = 5) -> "
     Raises:
         CCTExportError: the source or an image cannot be used.
     """
-    from cct_export import inference
+    from cct_export.evaluation.predict import classify, open_any
 
     if isinstance(images, str | Path):
         images = [images]
     if not images:
         raise InvalidRequest("no image to predict: name one or more files")
-    session = inference.open_any(Path(source))
-    return inference.predict(session, [Path(image) for image in images], top)
+    session = open_any(Path(source))
+    return classify(session, [Path(image) for image in images], top)
 
 
 def bundle(artifact: str | Path, target: str, output: str | Path | None = None) -> Path:

@@ -21,7 +21,7 @@ from cct_export.specs import (
 )
 
 if TYPE_CHECKING:
-    from cct_export.results import BenchResult, Diagnosis
+    from cct_export.records import BenchResult, Diagnosis
 
 OPERATOR_RUNS = 50
 
@@ -81,10 +81,10 @@ def bench(
     Raises:
         CCTExportError: none of the artifacts can be measured.
     """
-    from cct_export.runtimes import ENGINES
+    from cct_export.runtimes import ENGINE_NAMES
 
-    if format not in ENGINES:
-        raise InvalidRequest(f"no engine for {format!r}: choose from {', '.join(ENGINES)}")
+    if format not in ENGINE_NAMES:
+        raise InvalidRequest(f"no engine for {format!r}: choose from {', '.join(ENGINE_NAMES)}")
     if isinstance(sources, str | Path):
         sources = [sources]
     if accuracy and data is None:
@@ -104,7 +104,7 @@ def bench(
             path = _ready(Path(source), format, scheme, Path(folder), data, max(batches))
             for count in threads:
                 for batch in batches:
-                    spec = BenchSpec(ENGINES[format], count, batch, delegation)
+                    spec = BenchSpec(ENGINE_NAMES[format], count, batch, delegation)
                     jobs.append(BenchJob(path, spec))
         return measured(jobs, timing_of(profile, **timing), passes, progress, devices)
 
@@ -150,9 +150,9 @@ def measured(
         CCTExportError: none of them can be measured: the reason of the first.
     """
     from cct_export import errors
-    from cct_export.devices import together
+    from cct_export.bench import run
 
-    results = together.measure(devices, jobs, timing, passes, progress)
+    results = run.measure(devices, jobs, timing, passes, progress)
     if all(result.failure and not result.timed for result in results):
         kind: type[CCTExportError] = getattr(errors, results[0].failure_kind)
         raise kind(results[0].failure)
@@ -185,7 +185,7 @@ def time_together(
         InvalidRequest: nothing to time, or a file of another kind.
         InvalidArtifact: a file cannot be run.
     """
-    from cct_export.measurement.latency import time_files
+    from cct_export.evaluation.latency import time_files
 
     paths = [Path(artifact) for artifact in artifacts]
     for path in paths:
@@ -237,7 +237,7 @@ def doctor(progress: Callable[[str], None] = _silent) -> "list[Diagnosis]":
     Raises:
         OSError: no process can be started.
     """
-    from cct_export.devices.channel import start_worker
-    from cct_export.devices.doctor import examine
+    from cct_export.bench.doctor import examine
+    from cct_export.bench.hosts.channel import start_worker
 
     return examine(start_worker, progress)

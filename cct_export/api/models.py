@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import keras
 
     from cct_export.importers import LoadedModel
-    from cct_export.results import Imported
+    from cct_export.records import Imported
     from cct_export.training.loop import Trained
     from cct_export.training.transfer import Start
 
@@ -87,7 +87,7 @@ def import_model(
     from cct_export.files import check_writable, sha256
     from cct_export.importers import load_foreign
     from cct_export.model import checkpoint
-    from cct_export.results import Imported
+    from cct_export.records import Imported
 
     path = Path(output or f"{stem_of(str(source))}.keras")
     if path.suffix != ".keras":
@@ -215,7 +215,8 @@ def train(
 
 def _keep_statistics(folder: str, recipe: TrainSpec) -> None:
     """Writes what an export needs to know of the training images into a run directory."""
-    from cct_export import data, draft
+    from cct_export import data
+    from cct_export.export import draft
     from cct_export.model.checkpoint import image_shape
 
     loaded = load(folder)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 DEFAULT_RUN = "runs/cct"
 
 if TYPE_CHECKING:
-    from cct_export.results import Pushed
+    from cct_export.records import Pushed
 
 
 def push(
@@ -43,9 +43,9 @@ def push(
         MissingDependency: huggingface_hub is not installed.
         OutputError: no token, no connection, or the Hub refused; nothing was committed.
     """
-    from cct_export import publishing
+    from cct_export.training import hub
 
     if isinstance(artifacts, str | Path):
         artifacts = [artifacts]
     paths = [Path(artifact) for artifact in artifacts]
-    return publishing.push(hub_id, Path(run), paths, license, revision, private, dry_run)
+    return hub.push(hub_id, Path(run), paths, license, revision, private, dry_run)

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from cct_export import parity, sidecar
 from cct_export.errors import InvalidArtifact, InvalidRequest
+from cct_export.evaluation import parity
+from cct_export.records import sidecar
+from cct_export.records.sidecar import Golden, Sidecar
 from cct_export.runtimes import engine_of
 from cct_export.runtimes.session import Session, dequantized, prepare
-from cct_export.sidecar import Golden, Sidecar
 
 Files = dict[str, bytes]
 

@@ -6,11 +6,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from cct_export import registry
 from cct_export.bundles.contents import Files, gather
+from cct_export.bundles.targets import android, linux_cpp, raspberry_pi
 from cct_export.errors import InvalidRequest, OutputError
 
-TARGETS = "cct_export.bundles.targets"
+TARGETS = {
+    "android": android.files,
+    "linux-cpp": linux_cpp.files,
+    "raspberry-pi": raspberry_pi.files,
+}
 SUMS = "SHA256SUMS"
 
 
@@ -19,7 +23,7 @@ def make(artifact: Path, target: str, folder: Path) -> Path:
 
     Args:
         artifact: a ``.tflite`` or ``.onnx`` file with its sidecar.
-        target: one of ``registry.names(TARGETS)``.
+        target: a key of ``TARGETS``.
         folder: the bundle; must not exist, or be empty.
 
     Returns:
@@ -30,11 +34,10 @@ def make(artifact: Path, target: str, folder: Path) -> Path:
         InvalidArtifact: see ``contents.gather``.
         OutputError: the folder is not empty, or cannot be written; nothing is left of it.
     """
-    targets = registry.names(TARGETS)
-    if target not in targets:
-        raise InvalidRequest(f"no target {target!r}: choose from {', '.join(targets)}")
+    if target not in TARGETS:
+        raise InvalidRequest(f"no target {target!r}: choose from {', '.join(TARGETS)}")
     _check_free(folder)
-    files: Files = registry.load(TARGETS, target).files(gather(artifact, folder.name))
+    files = TARGETS[target](gather(artifact, folder.name))
     files[SUMS] = sums(files)
     _write(files, folder)
     return folder

@@ -12,7 +12,7 @@ from cct_export.commands import options
 from cct_export.specs import PROFILES
 
 if TYPE_CHECKING:
-    from cct_export.results import BenchResult
+    from cct_export.records import BenchResult
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -144,7 +144,7 @@ def outcome(results: "Sequence[BenchResult]", profile: str) -> int:
 
     Repeats of a strict one must agree: it is not told by a warning alone that they do not.
     """
-    from cct_export.measurement.statistics import spread
+    from cct_export.bench.statistics import spread
 
     for result in results:
         if result.failure:

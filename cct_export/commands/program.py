@@ -1,16 +1,31 @@
-"""The two programs: groups whose commands are modules, loaded by name."""
+"""The two programs, ``cct-export`` and ``cct-bench``."""
 
 import logging
 import os
 import signal
 import sys
 import traceback
-from types import ModuleType
 from typing import Any, NoReturn
 
 import click
 
-from cct_export import __version__, registry
+from cct_export import __version__
+from cct_export.commands.bench import check, compare, device, keras
+from cct_export.commands.bench import onnx as bench_onnx
+from cct_export.commands.bench import tflite as bench_tflite
+from cct_export.commands.export import (
+    bundle,
+    doctor,
+    import_,
+    inspect,
+    onnx,
+    predict,
+    push,
+    quantize_report,
+    tflite,
+    train,
+    verify,
+)
 from cct_export.commands.plain import plain
 from cct_export.errors import CCTExportError
 
@@ -27,28 +42,7 @@ CONTEXT = {
 
 
 class Program(click.Group):
-    """A group whose commands are the modules of a package, each with a ``command``.
-
-    Args:
-        room: dotted name of the package.
-        **attributes: passed to ``click.Group``.
-    """
-
-    def __init__(self, room: str, **attributes: Any) -> None:
-        super().__init__(context_settings=CONTEXT, **attributes)
-        self.room = room
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Returns the names of the modules."""
-        return registry.names(self.room)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports the module ``cmd_name`` and returns its command."""
-        if cmd_name not in registry.names(self.room):
-            return None
-        module: ModuleType = registry.load(self.room, cmd_name)
-        command: click.Command = module.command
-        return command
+    """A group that turns any error of its commands into one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; any error becomes one line and an exit code."""
@@ -89,19 +83,38 @@ def _short(text: str) -> str:
     return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]} ... (-v shows all)"
 
 
-def _program(room: str, about: str) -> Program:
-    program = Program(room, help=about)
+def _program(about: str, commands: dict[str, click.Command]) -> Program:
+    program = Program(context_settings=CONTEXT, help=about, commands=commands)
     return click.version_option(__version__)(program)  # type: ignore[return-value]
 
 
 export = _program(
-    "cct_export.commands.export",
     "Train a Compact Convolutional Transformer, export it to TFLite or ONNX, and prove that the "
     "file still is the same model.",
+    {
+        "bundle": bundle.command,
+        "doctor": doctor.command,
+        "import": import_.command,
+        "inspect": inspect.command,
+        "onnx": onnx.command,
+        "predict": predict.command,
+        "push": push.command,
+        "quantize-report": quantize_report.command,
+        "tflite": tflite.command,
+        "train": train.command,
+        "verify": verify.command,
+    },
 )
 bench = _program(
-    "cct_export.commands.bench",
     "Measure latency, memory and accuracy of an exported file or of the Keras model.",
+    {
+        "check": check.command,
+        "compare": compare.command,
+        "device": device.command,
+        "keras": keras.command,
+        "onnx": bench_onnx.command,
+        "tflite": bench_tflite.command,
+    },
 )
 
 

@@ -5,22 +5,34 @@ folders, a folder of TFRecord shards, or an ``.npz`` file.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
-from cct_export import registry
 from cct_export.data.dataset import Dataset, ImageShape
 from cct_export.data.dataset import existing as _existing
+from cct_export.data.sources import cifar10, cifar100, digits, folder, npz, tfrecord
 from cct_export.errors import InvalidRequest
 
-_SOURCES = "cct_export.data.sources"
-_BY_PATH = ("folder", "npz", "tfrecord")
+
+class NamedSource(Protocol):
+    """What the module of a data set with a name provides."""
+
+    def at_hand(self) -> bool:
+        """Tells whether its images are on this machine."""
+        ...
+
+    def read(self, name: str, shape: ImageShape) -> Dataset:
+        """Returns the data set with images of ``shape``."""
+        ...
+
+
+# Data sets that are known by their names; everything else is a path.
+NAMED: dict[str, NamedSource] = {"cifar10": cifar10, "cifar100": cifar100, "digits": digits}
 
 
 def at_hand(name: str) -> bool:
     """Tells whether ``read(name)`` finds its images on this machine."""
-    if _named(name):
-        here: bool = registry.load(_SOURCES, name).at_hand()
-        return here
+    if name in NAMED:
+        return NAMED[name].at_hand()
     return Path(name).expanduser().exists()
 
 
@@ -43,8 +55,7 @@ def read(name: str, shape: ImageShape, on_corrupt: Literal["refuse", "skip"] = "
     """
     if on_corrupt not in ("refuse", "skip"):
         raise InvalidRequest(f"on_corrupt={on_corrupt!r}: it is 'refuse' or 'skip'")
-    kind = name if _named(name) else _kind(name)
-    dataset: Dataset = registry.load(_SOURCES, kind).read(name, shape)
+    dataset = NAMED[name].read(name, shape) if name in NAMED else _read_path(name, shape)
     if on_corrupt == "skip":
         from cct_export.data.encoded import without_corrupt
 
@@ -52,13 +63,8 @@ def read(name: str, shape: ImageShape, on_corrupt: Literal["refuse", "skip"] = "
     return dataset
 
 
-def _named(name: str) -> bool:
-    return name in registry.names(_SOURCES) and name not in _BY_PATH
-
-
-def _kind(name: str) -> str:
-    """Returns which source reads the path ``name``."""
+def _read_path(name: str, shape: ImageShape) -> Dataset:
     path = _existing(name)
-    if registry.load(_SOURCES, "tfrecord").shards_in(path):
-        return "tfrecord"
-    return "folder" if path.is_dir() else "npz"
+    if tfrecord.shards_in(path):
+        return tfrecord.read(name, shape)
+    return folder.read(name, shape) if path.is_dir() else npz.read(name, shape)

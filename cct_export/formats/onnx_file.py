@@ -5,7 +5,7 @@ from typing import Any
 
 from cct_export.errors import ConversionError
 from cct_export.graph.plan import Plan
-from cct_export.results import CONTRACT_KEY
+from cct_export.records import CONTRACT_KEY
 
 
 def finish(content: bytes, io: str, contract: dict[str, Any]) -> bytes:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cct_export.results import CONTRACT_KEY
+from cct_export.records import CONTRACT_KEY
 
 # A raw pixel p arrives as p (uint8) or p - 128 (int8): scale 1, and this zero point.
 _ZERO_POINT = {"uint8": 0, "int8": -128}

@@ -9,6 +9,8 @@ from typing import Literal
 import keras
 import numpy as np
 
+from cct_export import data
+from cct_export.data.dataset import Dataset, check_classes
 from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.files import sha256
 from cct_export.importers import hub, keras_io, keras_io_archive, paper, saved_model, state_dict
@@ -184,3 +186,27 @@ def _located(source: str) -> tuple[Path, str | None, Path | None]:
             raise InvalidModel(f"{source} holds no finished epoch yet: no {name} in it")
         return run.best_file, data, run.calibration_file
     return path, None, None
+
+
+def open_dataset(loaded: LoadedModel, data_name: str | None) -> Dataset | None:
+    """Returns the data to calibrate on and compare with.
+
+    Args:
+        loaded: the model; a run directory names the data it was trained on.
+        data_name: what ``--data`` says, None if nothing.
+
+    Returns:
+        The dataset; None when none was named, and the run's is not at hand.
+
+    Raises:
+        InvalidData: the data was named and cannot be used.
+    """
+    shape = checkpoint.image_shape(loaded.model)
+    if data_name is not None:
+        dataset = data.read(data_name, shape)
+    elif loaded.data is not None and data.at_hand(loaded.data):
+        dataset = data.read(loaded.data, shape, loaded.on_corrupt)
+    else:
+        return None
+    check_classes(dataset, checkpoint.labels(loaded.model))
+    return dataset

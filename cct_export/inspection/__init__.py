@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from cct_export import registry
 from cct_export.errors import InvalidArtifact, InvalidRequest
-from cct_export.results import Inspection
+from cct_export.inspection import onnx, tflite
+from cct_export.records import Inspection
+
+INSPECTORS = {".tflite": tflite.inspect, ".onnx": onnx.inspect}
 
 
 def inspect(path: Path) -> Inspection:
@@ -15,9 +17,8 @@ def inspect(path: Path) -> Inspection:
         InvalidArtifact: missing or broken.
         MissingDependency: what reads or runs the format is not installed.
     """
-    if path.suffix not in (".tflite", ".onnx"):
+    if path.suffix not in INSPECTORS:
         raise InvalidRequest(f"{path} is neither a .tflite nor an .onnx file")
     if not path.is_file():
         raise InvalidArtifact(f"{path} is not a file" if path.exists() else f"no such file: {path}")
-    found: Inspection = registry.load(__name__, path.suffix[1:]).inspect(path)
-    return found
+    return INSPECTORS[path.suffix](path)

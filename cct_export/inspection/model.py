@@ -11,7 +11,7 @@ from cct_export.graph.fold import fold
 from cct_export.graph.lower import can_lower, lower
 from cct_export.model.cct import CCT
 from cct_export.model.checkpoint import image_shape, labels
-from cct_export.results import Architecture, Cost, Layer
+from cct_export.records import Architecture, Cost, Layer
 
 # Where a weight is in Keras, and the step of the plan that it is part of.
 _STEPS = (

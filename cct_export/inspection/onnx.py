@@ -5,10 +5,10 @@ from typing import Any
 
 from cct_export.errors import InvalidArtifact, MissingDependency
 from cct_export.inspection.onnx_graph import Graph, Value, annotated, steps, stored
-from cct_export.results import CONTRACT_KEY, Inspection, Tensor
+from cct_export.records import CONTRACT_KEY, Inspection, Tensor
+from cct_export.records.sidecar import parse_contract
 from cct_export.runtimes import onnxruntime as engine
 from cct_export.runtimes.onnxruntime_providers import CPU
-from cct_export.sidecar import parse_contract
 
 # What ONNX Runtime calls other than numpy does.
 _ENGINE_TYPES = {"float": "float32", "double": "float64"}

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from cct_export.results import Operator, Tensor
+from cct_export.records import Operator, Tensor
 
 _Shape = tuple[int | None, ...]
 

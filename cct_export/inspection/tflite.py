@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cct_export.errors import InvalidArtifact
-from cct_export.results import Inspection, Operator, Tensor
+from cct_export.records import Inspection, Operator, Tensor
 from cct_export.runtimes import litert, litert_file
 
 # LiteRT verifies the flatbuffer when it opens it. What it can open but not prepare, such as a file

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cct_export.data import picks
+from cct_export.data import sampling
 from cct_export.data.dataset import Images
 from cct_export.errors import InvalidData
 from cct_export.files import replacing
@@ -170,7 +170,7 @@ def probe(plan: Plan) -> dict[str, tuple[float, float]]:
     def note(name: str, x: Array) -> None:
         found[name] = (float(x.mean()), float((x**2).mean()))
 
-    tensors(plan, picks.timing_images(plan.image_shape, 1), note)  # type: ignore[arg-type]
+    tensors(plan, sampling.timing_images(plan.image_shape, 1), note)  # type: ignore[arg-type]
     return found
 
 

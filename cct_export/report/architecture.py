@@ -4,9 +4,9 @@ import logging
 
 from rich.table import Table
 
+from cct_export.records import Architecture
 from cct_export.report import terminal
 from cct_export.report.terminal import text
-from cct_export.results import Architecture
 
 log = logging.getLogger(__name__)
 

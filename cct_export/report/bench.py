@@ -7,12 +7,12 @@ from typing import Any
 
 from rich.table import Table
 
-from cct_export.measurement import record as written
-from cct_export.measurement import statistics
-from cct_export.measurement.regression import Verdict
+from cct_export.bench import record as written
+from cct_export.bench import statistics
+from cct_export.bench.regression import Verdict
+from cct_export.records import Accuracy, BenchResult, Sustained
 from cct_export.report import operators, rows, terminal
 from cct_export.report.terminal import text
-from cct_export.results import Accuracy, BenchResult, Sustained
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cct_export.measurement.statistics import Interval
+from cct_export.bench.statistics import Interval
 from cct_export.report.rows import Row
 
 NONE = "–"

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cct_export.results import Imported, ParityReport, Prediction, Pushed
+from cct_export.records import Imported, ParityReport, Prediction, Pushed
 
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from cct_export.export import Exported
+    from cct_export.export.pipeline import Exported
 
 
 def _number(value: float | None, pattern: str) -> str:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from cct_export.records import BenchResult
 from cct_export.report import markup
 from cct_export.report.columns import milliseconds, share
 from cct_export.report.rows import Row
-from cct_export.results import BenchResult
 
 
 class _Tile(NamedTuple):

@@ -5,9 +5,9 @@ from typing import Any
 
 from rich.table import Table
 
+from cct_export.records import Diagnosis
 from cct_export.report import terminal
 from cct_export.report.terminal import text
-from cct_export.results import Diagnosis
 
 _SIGNS = {True: "works", False: "no", None: "not tried"}
 

@@ -7,9 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cct_export.records import Inspection, Tensor
 from cct_export.report import terminal
 from cct_export.report.terminal import printable, text
-from cct_export.results import Inspection, Tensor
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rich.table import Table
 
+from cct_export.records import OperatorProfile, OperatorTime
 from cct_export.report import terminal
 from cct_export.report.bars import draw
 from cct_export.report.terminal import text
-from cct_export.results import OperatorProfile, OperatorTime
 
 _NONE = "–"
 # A picture stays readable; what is below is a sliver anyway.

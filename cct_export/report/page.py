@@ -10,6 +10,7 @@ from string import Template
 from typing import Any
 
 from cct_export.errors import MissingDependency
+from cct_export.records import BenchResult
 from cct_export.report import markup
 from cct_export.report.charts.chart import Chart
 from cct_export.report.charts.confusion import confusion
@@ -19,7 +20,6 @@ from cct_export.report.charts.resources import memory, operators
 from cct_export.report.columns import columns
 from cct_export.report.details import best, details
 from cct_export.report.rows import Row, labels, rows
-from cct_export.results import BenchResult
 
 
 def page(machine: Mapping[str, Any], results: Sequence[BenchResult]) -> str:

@@ -5,9 +5,9 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from cct_export.records import QuantizationReport, StepError
 from cct_export.report import terminal
 from cct_export.report.bars import draw
-from cct_export.results import QuantizationReport, StepError
 
 _NONE = "–"
 

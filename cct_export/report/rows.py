@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cct_export.measurement import statistics
-from cct_export.measurement.statistics import Interval
-from cct_export.results import BenchResult
+from cct_export.bench import statistics
+from cct_export.bench.statistics import Interval
+from cct_export.records import BenchResult
 
 REFUSED = "refused: parity failed"
 # What tells results of one file apart, in the order in which a label says it.

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from cct_export.records import BenchResult
 from cct_export.report.columns import columns
 from cct_export.report.rows import Row, rows
 from cct_export.report.words import printable
-from cct_export.results import BenchResult
 
 # A spreadsheet takes a cell that starts so for a formula, and runs it.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from cct_export.errors import InvalidArtifact
-from cct_export.results import CONTRACT_KEY
+from cct_export.records import CONTRACT_KEY
+from cct_export.records.sidecar import parse_contract
 from cct_export.runtimes.session import Quantization
-from cct_export.sidecar import parse_contract
 
 PROBE_LIMIT_S = 120
 _TYPES = ("float32", "uint8", "int8")

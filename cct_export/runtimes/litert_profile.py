@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from cct_export.data.picks import timing_images
+from cct_export.data.sampling import timing_images
 from cct_export.errors import InvalidArtifact, InvalidRequest
-from cct_export.results import OperatorProfile, OperatorTime
+from cct_export.records import OperatorProfile, OperatorTime
 from cct_export.runtimes import litert
 from cct_export.runtimes.litert_file import partitions
 from cct_export.runtimes.session import prepare
 from cct_export.runtimes.tflite_prefixes import Prefix, prefixes
-from cct_export.runtimes.turns import Clock, Runs, time_in_turn
+from cct_export.runtimes.timing import Clock, Runs, time_in_turn
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
 # Short turns: what slows the machine down for a while then meets every prefix.

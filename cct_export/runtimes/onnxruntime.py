@@ -7,10 +7,10 @@ import numpy as np
 
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, MissingDependency
-from cct_export.results import CONTRACT_KEY
+from cct_export.records import CONTRACT_KEY
+from cct_export.records.sidecar import parse_contract
 from cct_export.runtimes import onnxruntime_providers as providers
 from cct_export.runtimes.session import Logits, Quantization
-from cct_export.sidecar import parse_contract
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
 DELEGATES = providers.ABOUT

@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cct_export.data.picks import timing_images
+from cct_export.data.sampling import timing_images
 from cct_export.errors import EngineFailed
-from cct_export.results import OperatorProfile, OperatorTime
+from cct_export.records import OperatorProfile, OperatorTime
 from cct_export.runtimes.onnxruntime import open_session
 from cct_export.runtimes.session import prepare
 from cct_export.specs import DEFAULT_DELEGATION, Delegation

@@ -1,6 +1,15 @@
 """What is asked for: frozen records, standard library only."""
 
-from cct_export.specs.exports import (
+from cct_export.specs.bench import (
+    DEFAULT_DELEGATION,
+    PROFILES,
+    BenchJob,
+    BenchPasses,
+    BenchSpec,
+    Delegation,
+    Timing,
+)
+from cct_export.specs.export import (
     AUTO,
     BEST,
     METHODS,
@@ -11,16 +20,7 @@ from cct_export.specs.exports import (
     QuantScheme,
     TuningSpec,
 )
-from cct_export.specs.measuring import (
-    DEFAULT_DELEGATION,
-    PROFILES,
-    BenchJob,
-    BenchPasses,
-    BenchSpec,
-    Delegation,
-    Timing,
-)
-from cct_export.specs.models import (
+from cct_export.specs.model import (
     BLOCKS,
     DEFAULT_MODEL,
     GELUS,
@@ -30,7 +30,7 @@ from cct_export.specs.models import (
     ImportSpec,
     ModelSpec,
 )
-from cct_export.specs.training import TrainSpec
+from cct_export.specs.train import TrainSpec
 
 __all__ = [
     "AUTO",

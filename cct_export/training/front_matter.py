@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Stands for the repository until the card is sent to one, see cct_export.publishing.
+# Stands for the repository until the card is sent to one, see cct_export.training.hub.
 REPOSITORY = "hf:OWNER/NAME"
 # What --data says, how many classes; name and id there. A folder or file of that name may hold
 # other images, or the same ones compressed: what is true of them is not true of the Hub's.

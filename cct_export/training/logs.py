@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from cct_export.errors import InvalidRequest, MissingDependency
-from cct_export.specs.training import LOGS
+from cct_export.specs.train import LOGS
 
 
 def check(names: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from cct_export.errors import InvalidRequest
 from cct_export.specs import TrainSpec
-from cct_export.specs.training import knobs
+from cct_export.specs.train import knobs
 
 DEFAULT = "keras-io"
 RECIPES: dict[str, dict[str, Any]] = {

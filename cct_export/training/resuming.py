@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cct_export.specs.training import knobs
+from cct_export.specs.train import knobs
 
 # Options of a run that are no knobs, and where the record has them.
 _DATA = ("data", "freeze")

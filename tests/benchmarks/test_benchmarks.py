@@ -190,7 +190,7 @@ def test_neighbours_end_whatever_happens():
 def test_a_measurement_is_cut_to_its_first_process_and_slowed():
     import trust
 
-    from cct_export.results import BenchResult
+    from cct_export.records import BenchResult
 
     one = BenchResult({"path": "m"}, {}, 1, (10, 20, 30), ((1, 1), (1,)))
     assert trust.first_repeat(one).times_ns == (10, 20)

@@ -10,10 +10,12 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from cct_export import api, parity, sidecar
+from cct_export import api
 from cct_export.bundles.contents import gather
 from cct_export.bundles.targets import android
 from cct_export.errors import InvalidArtifact, InvalidRequest
+from cct_export.evaluation import parity
+from cct_export.records import sidecar
 
 NASTY = ['a "quoted" one', "$HOME ${x}", "back\\slash\\n", "grün 日本", "</string>", "'; DROP"]
 

@@ -198,7 +198,7 @@ def _judged(bundle_of, change, keras=None, bounds=None):
 
 @every_kind
 def test_the_self_test_judges_as_parity_does(bundle_of, run, kind):
-    from cct_export import parity
+    from cct_export.evaluation import parity
 
     folder = bundle_of(kind)
     found = json.loads(run(folder / "selftest.py", "--json").stdout)["parity"]

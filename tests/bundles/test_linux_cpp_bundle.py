@@ -5,8 +5,10 @@ import struct
 import numpy as np
 import pytest
 
-from cct_export import api, parity, sidecar
+from cct_export import api
 from cct_export.errors import InvalidRequest
+from cct_export.evaluation import parity
+from cct_export.records import sidecar
 
 HEADER = struct.Struct("<8s6I3d")
 

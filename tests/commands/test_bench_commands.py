@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from cct_export import sidecar
+from cct_export.records import sidecar
 
 QUICK = ("--min-runs", 5, "--min-seconds", 0, "--warmup-seconds", 0)
 
@@ -252,9 +252,7 @@ def test_measuring_a_file_imports_no_converter_in_any_process(
     )
     assert done.returncode == 0, done.stderr
     processes = [json.loads(line) for line in log.read_text().splitlines()]
-    workers = [
-        set(modules) for _, modules in processes if "cct_export.measurement.worker" in modules
-    ]
+    workers = [set(modules) for _, modules in processes if "cct_export.bench.worker" in modules]
     parents = [set(modules) for argv, modules in processes if "-c" in argv and code in argv]
     assert (len(workers), len(parents)) == (3, 1)
     for modules in workers:

@@ -264,7 +264,7 @@ def test_a_file_is_measured_again_as_its_baseline_was(tmp_path, exports, in_proc
 
 
 def test_a_file_that_became_wrong_ends_with_3(tmp_path, exports, in_process):
-    from cct_export import sidecar
+    from cct_export.records import sidecar
 
     original, path = exports("tflite").path, tmp_path / "m.tflite"
     path.write_bytes(original.read_bytes())

@@ -7,7 +7,6 @@ import sys
 import click
 import pytest
 
-from cct_export import registry
 from cct_export.commands import program
 
 HEAVY = {
@@ -19,7 +18,7 @@ GROUPS = {"device": ("remove", "setup")}
 COMMANDS = [
     (name, f"{command} {inner}".strip())
     for name in ("export", "bench")
-    for command in registry.names(f"cct_export.commands.{name}")
+    for command in sorted(getattr(program, name).commands)
     for inner in GROUPS.get(command, ("",))
 ]
 

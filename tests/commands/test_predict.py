@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cct_export.inference import probabilities
+from cct_export.evaluation.predict import probabilities
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cct_export.data import picks
+from cct_export.data import sampling
 from cct_export.data.dataset import ArraySplit, Dataset, pick
 from cct_export.errors import InvalidData
 
@@ -27,7 +27,7 @@ def _colours(images):
 
 
 def test_calibration_takes_training_images_only():
-    chosen = picks.calibration(DATASET, SHAPE, 50)
+    chosen = sampling.calibration(DATASET, SHAPE, 50)
     colours = _colours(chosen.images)
     assert len(set(colours)) == 50
     assert max(colours) < 100
@@ -35,7 +35,7 @@ def test_calibration_takes_training_images_only():
 
 
 def test_parity_takes_test_images_only():
-    chosen = picks.parity(DATASET, SHAPE, 50)
+    chosen = sampling.parity(DATASET, SHAPE, 50)
     colours = _colours(chosen.images)
     assert len(set(colours)) == 50
     assert min(colours) >= 100
@@ -43,12 +43,12 @@ def test_parity_takes_test_images_only():
 
 
 def test_more_than_there_are_is_all_there_are():
-    assert _colours(picks.parity(DATASET, SHAPE, 1000).images) == list(range(100, 160))
-    assert picks.calibration(DATASET, SHAPE, 1000).origin == "100 training images of these"
+    assert _colours(sampling.parity(DATASET, SHAPE, 1000).images) == list(range(100, 160))
+    assert sampling.calibration(DATASET, SHAPE, 1000).origin == "100 training images of these"
 
 
 def test_a_pick_is_the_same_every_time():
-    for choose in (picks.calibration, picks.parity):
+    for choose in (sampling.calibration, sampling.parity):
         first, second = (choose(DATASET, SHAPE, 10).images for _ in range(2))
         assert np.array_equal(first, second)
 
@@ -69,7 +69,7 @@ def test_another_seed_picks_others():
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (8, 12, 1)])
 def test_photo_crops_are_the_same_every_time_and_differ_from_each_other(shape):
-    first, second = (picks.photo_crops(shape, 12, seed=7) for _ in range(2))
+    first, second = (sampling.photo_crops(shape, 12, seed=7) for _ in range(2))
     assert first.shape == (12, *shape)
     assert first.dtype == np.uint8
     assert np.array_equal(first, second)
@@ -78,8 +78,8 @@ def test_photo_crops_are_the_same_every_time_and_differ_from_each_other(shape):
 
 
 def test_photo_crops_for_calibration_and_parity_have_none_in_common():
-    calibration = picks.calibration(None, (16, 16, 3), 40)
-    parity = picks.parity(None, (16, 16, 3), 40)
+    calibration = sampling.calibration(None, (16, 16, 3), 40)
+    parity = sampling.parity(None, (16, 16, 3), 40)
     assert calibration.origin == parity.origin == "40 photo crops"
     common = {crop.tobytes() for crop in calibration.images}
     assert not common & {crop.tobytes() for crop in parity.images}
@@ -87,24 +87,24 @@ def test_photo_crops_for_calibration_and_parity_have_none_in_common():
 
 def test_calibrating_without_data_is_said(caplog):
     with caplog.at_level("INFO", logger="cct_export"):
-        picks.calibration(None, (8, 8, 3), 8)
+        sampling.calibration(None, (8, 8, 3), 8)
     assert any("photo crops" in line and "--data" in line for line in caplog.messages)
 
 
 def test_calibration_images_of_one_colour_are_refused():
     black = Dataset("night", ("a",), _split([0] * 20), _split([1] * 20))
     with pytest.raises(InvalidData, match=r"20 training images of night.*one colour"):
-        picks.calibration(black, SHAPE, 20)
+        sampling.calibration(black, SHAPE, 20)
 
 
 @pytest.mark.parametrize(("count", "warned"), [(7, True), (8, False)])
 def test_fewer_than_eight_calibration_images_are_warned_of(caplog, count, warned):
     with caplog.at_level("WARNING", logger="cct_export"):
-        picks.calibration(DATASET, SHAPE, count)
+        sampling.calibration(DATASET, SHAPE, count)
     assert any(f"only {count} calibration" in line for line in caplog.messages) == warned
 
 
-@pytest.mark.parametrize("choose", [picks.calibration, picks.parity])
+@pytest.mark.parametrize("choose", [sampling.calibration, sampling.parity])
 @pytest.mark.parametrize("count", [0, -3])
 def test_no_images_at_all_are_refused(choose, count):
     with pytest.raises(InvalidData, match=f"{count} .*at least 1"):
@@ -112,8 +112,8 @@ def test_no_images_at_all_are_refused(choose, count):
 
 
 def test_images_for_timing_are_random_and_always_the_same():
-    images = picks.timing_images(SHAPE, 5)
+    images = sampling.timing_images(SHAPE, 5)
     assert images.shape == (5, *SHAPE)
     assert images.dtype == np.uint8
-    assert np.array_equal(images, picks.timing_images(SHAPE, 5))
+    assert np.array_equal(images, sampling.timing_images(SHAPE, 5))
     assert np.ptp(images) > 200

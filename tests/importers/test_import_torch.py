@@ -14,7 +14,7 @@ import pytest
 from linked import python_with
 
 import cct_export
-from cct_export.inference import open_any
+from cct_export.evaluation.predict import open_any
 from cct_export.model.resize import positions
 from cct_export.runtimes.session import run
 

@@ -13,9 +13,9 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from ai_edge_litert.tools import flatbuffer_utils
 from plans import random_images
 
-from cct_export import registry
-from cct_export.data.picks import photo_crops
-from cct_export.formats.conversion import plan_of
+from cct_export.data.sampling import photo_crops
+from cct_export.export.conversion import plan_of
+from cct_export.formats import FORMATS
 from cct_export.graph import steps
 from cct_export.graph.interpret import interpret
 from cct_export.graph.plan import Plan
@@ -94,7 +94,7 @@ def quantized(name, format, scheme, **fields):
 
 
 def emit(plan, format, scheme, io="float32"):
-    return registry.load("cct_export.formats", format).emit(plan, ExportSpec(format, scheme, io))
+    return FORMATS[format].emit(plan, ExportSpec(format, scheme, io))
 
 
 def run_tflite(content, images):

@@ -30,6 +30,6 @@ def test_an_unknown_scheme_is_refused_with_those_there_are(format):
 
 
 def test_every_scheme_has_a_policy_for_parity():
-    from cct_export.parity import POLICIES
+    from cct_export.evaluation.parity import POLICIES
 
     assert {name for schemes in BY_FORMAT.values() for name in schemes} == set(POLICIES)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cct_export.results import (
+from cct_export.records import (
     Accuracy,
     BenchResult,
     OperatorProfile,

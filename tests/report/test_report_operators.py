@@ -3,8 +3,8 @@
 import pytest
 
 from cct_export.errors import OutputError
+from cct_export.records import OperatorProfile, OperatorTime
 from cct_export.report import operators
-from cct_export.results import OperatorProfile, OperatorTime
 
 NOTE = "Figures [with] care."
 

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cct_export.errors import MissingDependency
+from cct_export.records import OperatorProfile
 from cct_export.report.charts.chart import literal
 from cct_export.report.charts.confusion import confusion
 from cct_export.report.charts.latency import bins, histogram
 from cct_export.report.charts.pareto import front, scatters
 from cct_export.report.page import page
 from cct_export.report.rows import labels, rows
-from cct_export.results import OperatorProfile
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=alert(1)>\"'&\x00\u202e"
 

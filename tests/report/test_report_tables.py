@@ -10,7 +10,7 @@ from bench_results import parity, result, several
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cct_export.measurement import statistics
+from cct_export.bench import statistics
 from cct_export.report.columns import columns
 from cct_export.report.rows import REFUSED, labels, rows
 from cct_export.report.tables import csv, markdown

@@ -10,7 +10,7 @@ from cct_export.inspection import inspect
 from cct_export.runtimes import litert, litert_profile, onnxruntime, onnxruntime_profile, session
 from cct_export.runtimes.litert_profile import BURST, affordable_rounds, operator_ms
 from cct_export.runtimes.tflite_prefixes import prefixes
-from cct_export.runtimes.turns import time_in_turn
+from cct_export.runtimes.timing import time_in_turn
 
 MS = 1_000_000
 SCHEMES = [("none", "float32"), ("fp16", "float32"), ("int8", "float32"), ("int8-full", "int8")]

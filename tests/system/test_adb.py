@@ -18,8 +18,8 @@ import pytest
 from adb_device import Device
 
 import cct_export
-from cct_export.devices.adb import client, with_litert
-from cct_export.measurement import record
+from cct_export.bench import record
+from cct_export.bench.hosts.adb import client, with_litert
 
 pytestmark = pytest.mark.adb
 

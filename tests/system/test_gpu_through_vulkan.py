@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cct_export import parity
+from cct_export.evaluation import parity
 
 pytestmark = [
     pytest.mark.vulkan,

@@ -16,9 +16,9 @@ import loopback
 import psutil
 import pytest
 
-from cct_export.devices.channel import Channel
-from cct_export.devices.connection import CHUNK_BYTES, Connection, digest_of
-from cct_export.devices.ssh import SSHHost
+from cct_export.bench.hosts.channel import Channel
+from cct_export.bench.hosts.ssh import SSHHost
+from cct_export.bench.hosts.ssh_connection import CHUNK_BYTES, Connection, digest_of
 from cct_export.errors import ConnectionLost, EngineFailed, NotAvailable, OutputError
 
 pytestmark = pytest.mark.ssh
@@ -309,9 +309,9 @@ def test_a_connection_that_breaks_is_taken_up_again(ready, server, model, in_pro
 
 
 def test_a_device_that_vanishes_for_good_is_told(ready, server, model, in_process, monkeypatch):
-    from cct_export.devices import tally
+    from cct_export.bench import measurement
 
-    monkeypatch.setattr(tally, "RECONNECT_AFTER_S", (0.1, 0.1))
+    monkeypatch.setattr(measurement, "RECONNECT_AFTER_S", (0.1, 0.1))
 
     def vanish():
         limit = time.monotonic() + 60

@@ -197,7 +197,7 @@ def test_what_was_fine_tuned_is_said(written):
 )
 def test_the_command_is_understood_as_the_recipe_that_it_is_of(name, knobs):
     from cct_export.commands.export.train import command
-    from cct_export.specs.training import knobs as known
+    from cct_export.specs.train import knobs as known
     from cct_export.training.recipes import resolve
 
     recipe = resolve(name, "my data", knobs)

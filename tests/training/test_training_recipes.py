@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cct_export.errors import InvalidRequest
 from cct_export.specs import TrainSpec
-from cct_export.specs.training import knobs
+from cct_export.specs.train import knobs
 from cct_export.training.recipes import RECIPES, resolve
 
 

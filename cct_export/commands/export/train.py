@@ -7,7 +7,7 @@ import click
 
 from cct_export.commands.options import common, start_keras
 from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTHS, TrainSpec
-from cct_export.specs.training import LOGS, knobs
+from cct_export.specs.train import LOGS, knobs
 from cct_export.training import recipes
 from cct_export.training.resuming import fill_in
 

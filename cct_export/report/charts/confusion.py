@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from cct_export.records import Accuracy
 from cct_export.report.charts.chart import INK, Chart, axis, figure, literal
 from cct_export.report.columns import number
-from cct_export.results import Accuracy
 
 _MOST_NUMBERS = 12
 _MOST_LABELS = {"x": 16, "y": 25}

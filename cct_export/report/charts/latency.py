@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cct_export.measurement import statistics
+from cct_export.bench import statistics
+from cct_export.records import BenchResult, Sustained
 from cct_export.report.charts.chart import INK, MUTED, SERIES, Chart, axis, figure
 from cct_export.report.columns import milliseconds, number
-from cct_export.results import BenchResult, Sustained
 
 _MOST_BINS = 80
 _HEIGHT = 220

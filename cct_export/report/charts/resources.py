@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from cct_export.records import OperatorProfile
 from cct_export.report.charts.bars import Bar, bars
 from cct_export.report.charts.chart import Chart
 from cct_export.report.columns import milliseconds, number
 from cct_export.report.rows import Row
-from cct_export.results import OperatorProfile
 
 # More bars than these nobody reads; the table below them has all operators.
 _MOST_BARS = 12

@@ -1,0 +1,175 @@
+"""A machine behind ssh that runs workers, such as a Raspberry Pi."""
+
+import gzip
+import io
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cct_export import data as sources
+from cct_export.bench import schedule
+from cct_export.bench.hosts.channel import WORKER, Channel, package_root
+from cct_export.bench.hosts.host import Say
+from cct_export.bench.hosts.ssh_connection import Connection, digest_of
+from cct_export.data.dataset import ImageShape
+from cct_export.errors import InvalidArtifact, InvalidRequest, NotAvailable
+from cct_export.files import sha256
+from cct_export.records import BenchResult, sidecar
+from cct_export.specs import BenchJob, BenchPasses, Timing
+
+# Everything there is below this folder; a login shell may print a greeting before it.
+_ROOT = """
+root="${XDG_CACHE_HOME:-$HOME/.cache}/cct-export"
+mkdir -p "$root" || exit 1
+if [ -x "$root/venv/bin/python" ]; then ready=yes; else ready=no; fi
+printf '\\ncct-export:%s:%s\\n' "$ready" "$root"
+"""
+_UNPACK = """
+cd "$1" || exit 1
+[ -d "$2" ] && exit 0
+# Of several commands at a time each unpacks for itself, and the first names the folder.
+new=$(mktemp -d "$2.XXXXXX") || exit 1
+tar -xzf "$2.tar.gz" -C "$new" || { rm -rf "$new"; exit 1; }
+mv -T "$new" "$2" 2>/dev/null || { rm -rf "$new"; [ -d "$2" ]; }
+"""
+# The shell stays, so that it can tell by which signal an engine was killed. An empty line ends
+# what a login shell may have said.
+_WORK = """
+cd "$1" || exit 1
+echo
+OPENBLAS_NUM_THREADS=1 "$1/venv/bin/python" -P -c "$2" "$3"
+exit $?
+"""
+
+
+class SSHHost:
+    """A machine behind ssh. See ``Device`` and ``Host``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.name = connection.name
+        self._say: Say = lambda said: None
+
+    def measure(
+        self, jobs: Sequence[BenchJob], timing: Timing, passes: BenchPasses, say: Say
+    ) -> list[BenchResult]:
+        """Measures jobs; see ``Device``.
+
+        Raises:
+            InvalidRequest: a job is for Keras, which is for larger machines.
+            NotAvailable: the machine cannot be reached, or was not set up.
+        """
+        if any(job.spec.runtime == "keras" for job in jobs):
+            raise InvalidRequest(f"{self.name} measures .tflite and .onnx files, not Keras models")
+        self._say = say
+        return schedule.measure(jobs, timing, passes, self, say)
+
+    @cached_property
+    def _state(self) -> tuple[bool, str]:
+        """Whether it was set up, and the folder there that everything is below."""
+        last = self.connection.run(_ROOT).strip().rpartition("\n")[2]
+        word, ready, root = [*last.split(":", 2), "", ""][:3]
+        if word != "cct-export":
+            raise NotAvailable(f"{self.name} has no POSIX shell: it said {last[:80]!r}")
+        return ready == "yes", root
+
+    @property
+    def root(self) -> str:
+        """The folder there that everything is below."""
+        return self._state[1]
+
+    @cached_property
+    def _code(self) -> str:
+        """The folder there with the same version of this package as here."""
+        ready, root = self._state
+        if not ready:
+            raise NotAvailable(
+                f"{self.name} cannot measure yet: `cct-bench device setup {self.name}` puts an "
+                "engine there"
+            )
+        archive = package_archive()
+        name = digest_of(archive)[:16]
+        with tempfile.TemporaryDirectory() as folder:
+            packed = Path(folder) / f"{name}.tar.gz"
+            packed.write_bytes(archive)
+            self.connection.send(packed, f"{root}/code", sha256(packed), self._say)
+        there = f"{root}/code/{name}"
+        self.connection.run(_UNPACK, f"{root}/code", name)
+        return there
+
+    def start(self, subject: str) -> Channel:
+        """Starts a worker; see ``Host``."""
+        return self.connection.channel(subject, _WORK, self.root, WORKER, self._code)
+
+    def place(self, path: Path) -> str:
+        """Sends an artifact and its sidecar; see ``Host``.
+
+        Raises:
+            InvalidArtifact: there is no such file.
+        """
+        if not path.is_file():
+            raise InvalidArtifact(f"no such file: {path}")
+        files = [path, *filter(Path.is_file, [sidecar.path_of(path)])]
+        folder = f"{self.root}/artifacts/{digest_of(*(one.read_bytes() for one in files))[:32]}"
+        for file in reversed(files):
+            self.connection.send(file, folder, sha256(file), self._say)
+        return f"{folder}/{path.name}"
+
+    def labelled(self, data: str, shape: ImageShape) -> str:
+        """Sends the test images of a dataset; see ``Host``."""
+        dataset = sources.read(data, shape)
+        count = len(dataset.test.labels)
+        arrays: dict[str, np.ndarray] = {
+            "x_test": dataset.test.images(range(count)),
+            "y_test": np.asarray(dataset.test.labels),
+            "classes": np.asarray(dataset.classes),
+        }
+        # What is not asked for there: the format wants it.
+        arrays |= {"x_train": arrays["x_test"][:1], "y_train": arrays["y_test"][:1]}
+        with tempfile.TemporaryDirectory() as folder:
+            packed = Path(folder) / "test.npz"
+            np.savez(packed, **arrays)  # type: ignore[arg-type]
+            there = (
+                f"{self.root}/data/{digest_of(*(one.tobytes() for one in arrays.values()))[:32]}"
+            )
+            return self.connection.send(packed, there, sha256(packed), self._say)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what the machine says of itself; see ``Host``."""
+        with self.start(self.name) as channel:
+            return channel.ask("machine")
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self.connection.close()
+
+
+def package_archive() -> bytes:
+    """Returns the modules of this package as a ``.tar.gz``; of the same ones the same bytes."""
+    root = package_root()
+    stream = io.BytesIO()
+    with (
+        # Without mtime its header would hold the time.
+        gzip.GzipFile(fileobj=stream, mode="wb", mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
+        for path in sorted((root / "cct_export").rglob("*.py")):
+            content = path.read_bytes()
+            member = tarfile.TarInfo(str(path.relative_to(root)))
+            member.size, member.mode = len(content), 0o644
+            archive.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def open_device(which: str) -> SSHHost:
+    """Returns the machine ``[USER@]HOST[:PORT]``; nothing is asked of it yet.
+
+    Raises:
+        InvalidRequest: it is not of that form.
+    """
+    return SSHHost(Connection(which))

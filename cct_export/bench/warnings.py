@@ -1,0 +1,132 @@
+"""What to know before believing a measurement, and what to do about it."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from cct_export.bench.statistics import repeat_headlines_ms, spread
+from cct_export.records import BenchResult
+from cct_export.specs import Timing
+
+FEW_RUNS = 50
+NOISY = 0.1  # interquartile range over median
+BUSY_CORES = 0.2
+HELD_BACK = 2  # Android's thermal status from which it slows the processor
+LOW_BATTERY = 20
+SLOWED = 0.95  # share of the frequency that there was before
+CHANGED = "the file is not the one that its sidecar was written for: export it again"
+UNKNOWN_INPUT = "the file does not say what pixels it wants: raw 0-255 went in"
+
+
+def advised(result: BenchResult, timing: Timing) -> BenchResult:
+    """Returns ``result`` with its warnings.
+
+    Args:
+        result: as measured.
+        timing: how it was to be measured.
+    """
+    found = [UNKNOWN_INPUT] if not result.artifact["described"] and not result.failure else []
+    found += [CHANGED] if result.artifact["changed"] else []
+    looks = (*(_AT_RUNS if result.times_ns else ()), *(_AT_REST if result.timed else ()))
+    for look in looks:
+        found += look(result, timing)
+    return dataclasses.replace(result, warnings=tuple(found))
+
+
+def _few_runs(result: BenchResult, timing: Timing) -> Iterator[str]:
+    count = len(result.times_ns) or (result.reported_ms or {}).get("count") or 0
+    if count < FEW_RUNS:
+        yield f"only {count:.0f} runs: --min-runs {FEW_RUNS} or more tells what is usual"
+
+
+def _noisy(result: BenchResult, timing: Timing) -> Iterator[str]:
+    lower, median, upper = np.percentile(result.times_ns, (25, 50, 75))
+    if upper - lower > NOISY * median:
+        yield (
+            f"noisy: half of the runs lie {(upper - lower) / median:.0%} of the median apart; "
+            "close other programs, and measure longer with --profile strict"
+        )
+
+
+def _disagreement(result: BenchResult, timing: Timing) -> Iterator[str]:
+    if spread(result) > timing.agreement:
+        said = ", ".join(f"{figure:.3f}" for figure in repeat_headlines_ms(result))
+        yield (
+            f"the repeats do not agree within {timing.agreement:.0%}: p{result.headline} is "
+            f"{said} ms; measure again on a quiet machine"
+        )
+
+
+def _threads(result: BenchResult, timing: Timing) -> Iterator[str]:
+    threads, cores = result.runtime["threads"], result.machine.get("cores")
+    if cores is not None and threads > cores:
+        yield f"{threads} threads on {cores} cores: they wait for each other"
+
+
+def _governor(result: BenchResult, timing: Timing) -> Iterator[str]:
+    governor = result.conditions["before"].get("governor")
+    if governor not in (None, "performance"):
+        yield (
+            f"the frequency governor is {governor!r}: "
+            "`sudo cpupower frequency-set -g performance` holds the frequency still"
+        )
+
+
+def _neighbours(result: BenchResult, timing: Timing) -> Iterator[str]:
+    others = result.conditions["other_cores"]
+    if others is not None and others > BUSY_CORES:
+        yield f"other programs kept {others:.1f} cores busy meanwhile: stop them, measure again"
+
+
+def _heat(result: BenchResult, timing: Timing) -> Iterator[str]:
+    before, after = result.conditions["before"], result.conditions["after"]
+    reasons = [*(before.get("throttled") or ()), *(after.get("throttled") or ())]
+    if reasons:
+        yield (
+            f"the Raspberry Pi held itself back ({', '.join(dict.fromkeys(reasons))}): "
+            "cool it, give it a proper power supply"
+        )
+    first, last = before.get("frequency_mhz"), after.get("frequency_mhz")
+    if first and last and last < SLOWED * first:
+        yield (
+            f"the processor fell from {first:.0f} to {last:.0f} MHz: "
+            "let it cool, --sustained shows how far it goes"
+        )
+
+
+def _phone(result: BenchResult, timing: Timing) -> Iterator[str]:
+    before, after = result.conditions["before"], result.conditions["after"]
+    status = max(before.get("thermal_status") or 0, after.get("thermal_status") or 0)
+    if status >= HELD_BACK:
+        yield f"the phone was hot and held itself back (thermal status {status} of 6): let it cool"
+    level = after.get("battery_percent")
+    if level is not None and level < LOW_BATTERY:
+        yield f"the battery is at {level} %: many phones save power then, charge it first"
+    if before.get("charging") or after.get("charging"):
+        yield "the battery was charging, which heats the phone: `adb tcpip 5555` needs no cable"
+
+
+def _fallback(result: BenchResult, timing: Timing) -> Iterator[str]:
+    taken, total = result.runtime["delegated_nodes"], result.runtime["total_nodes"]
+    own = result.runtime["delegate"] in ("none", "reference")
+    if not own and taken is not None and total is not None and taken < total:
+        yield (
+            f"{total - taken} of {total} operators were not taken by "
+            f"{result.runtime['delegate']} and ran on the engine's own kernels"
+        )
+
+
+def _connection(result: BenchResult, timing: Timing) -> Iterator[str]:
+    times = result.conditions.get("reconnections", 0)
+    if times:
+        often = "once" if times == 1 else f"{times} times"
+        yield f"the connection to {result.device} broke {often}; the runs before count too"
+
+
+_Look = Callable[[BenchResult, Timing], Iterator[str]]
+# What only raw times tell, and what else there is to look at.
+_AT_RUNS: tuple[_Look, ...] = (_noisy, _disagreement)
+_AT_REST: tuple[_Look, ...] = (
+    _few_runs, _threads, _governor, _neighbours, _heat, _phone, _fallback, _connection,
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""How close a file is to its model, how accurate it is, and what it predicts."""

@@ -1,0 +1,63 @@
+"""How far an artifact is from its model."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cct_export.records.encoding import json_number, record_of
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """How far a candidate's logits are from the reference's, on the same images.
+
+    Attributes:
+        reference: the model the candidate should equal.
+        candidate: the file that was run.
+        scheme: its quantization scheme, which decides the policy.
+        images: where the images are from.
+        samples: number of images.
+        max_abs: largest absolute difference of a logit.
+        mean_abs: mean absolute difference.
+        cosine: mean cosine between the two logit vectors of an image, each minus its mean.
+        sqnr_db: power of the reference logits over power of the difference, in dB, each image's
+            logits minus their mean, which a softmax does not see; infinite if they are equal.
+        top1_agreement: share of the decided images with the same best class, 0 to 1.
+        decided: images whose two best reference logits differ by more than the error the scheme
+            may have; only these count for agreement.
+        finite: no NaN and no infinity in the candidate's logits.
+        constant: the candidate answers one class for every image, the reference does not (one
+            that does so itself is not the export's fault).
+        failures: what the policy demands and was not reached, one line each.
+    """
+
+    reference: str
+    candidate: str
+    scheme: str
+    images: str
+    samples: int
+    max_abs: float
+    mean_abs: float
+    cosine: float
+    sqnr_db: float
+    top1_agreement: float
+    decided: int
+    finite: bool
+    constant: bool
+    failures: tuple[str, ...]
+
+    @classmethod
+    def from_dict(cls, found: dict[str, Any]) -> "ParityReport":
+        """Returns the report that ``to_dict`` told of; the ratio of equal logits is infinite."""
+        ratio = math.inf if found["sqnr_db"] is None else found["sqnr_db"]
+        return record_of(cls, found | {"sqnr_db": ratio})
+
+    @property
+    def passed(self) -> bool:
+        """Whether the policy of the scheme holds."""
+        return not self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types; figures that are not finite become null."""
+        fields = asdict(self) | {"passed": self.passed, "failures": list(self.failures)}
+        return {k: json_number(v) if isinstance(v, float) else v for k, v in fields.items()}

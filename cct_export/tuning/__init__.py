@@ -1,1 +1,0 @@
-"""What needs quantizing and measuring together: where the loss sits, bounds, the best scheme."""
