@@ -83,19 +83,19 @@ def _ways(
 def _single_parts(started: Draft) -> Iterator[Way]:
     """Gives each kind of steps alone."""
     quantized = started.quantized(CalibrationSpec())
-    kinds = {plan.kind for plan in started.plan.steps if plan.output in quantized.treatments}
+    kinds = {plan.kind for plan in started.plan.steps if plan.output in quantized.configs}
     for kind in sorted(kinds):
         chosen = [s for s in started.plan.steps if s.kind == kind]
         yield f"{kind} alone", lambda chosen=chosen: _of(started, quantized, chosen)
 
 
 def _of(started: Draft, quantized: QuantizedPlan, chosen: list[steps.Step]) -> QuantizedPlan:
-    found = QuantizedPlan(started.plan, quantized.grids, {}, quantized.rows)
+    found = QuantizedPlan(started.plan, quantized.qparams, {}, quantized.rows)
     for step in chosen:
-        if step.output in quantized.treatments:
+        if step.output in quantized.configs:
             one = only(replace(started, plan=found.plan), quantized, step)
-            treatments = {**found.treatments, **one.treatments}
-            found = replace(one, treatments=treatments)
+            configs = {**found.configs, **one.configs}
+            found = replace(one, configs=configs)
     return found
 
 
@@ -110,7 +110,7 @@ def equalized(plan: Plan) -> Plan:
         into = np.abs(second.kernel).max((0, 1, 3))
         scale = np.sqrt(out / into)
         bias = None if first.bias is None else first.bias / scale
-        plan = plan.swap(
+        plan = plan.replace(
             {
                 first.output: [replace(first, kernel=first.kernel / scale, bias=bias)],
                 second.output: [replace(second, kernel=second.kernel * scale[:, None])],
@@ -122,7 +122,7 @@ def equalized(plan: Plan) -> Plan:
 def corrected(started: Draft, quantized: QuantizedPlan, images: np.ndarray) -> QuantizedPlan:
     """Returns the plan with the mean error of every layer taken off its bias, one by one."""
     for step in started.plan.steps:
-        treated = quantized.plan.maker(step.output)
+        treated = quantized.plan.producer(step.output)
         if not isinstance(treated, steps.Dense) or treated.bias is None:
             continue
         means: list[np.ndarray] = []
@@ -134,7 +134,7 @@ def corrected(started: Draft, quantized: QuantizedPlan, images: np.ndarray) -> Q
         tensors(started.plan, images[:100], note)
         tensors(quantized, images[:100], note)
         better = replace(treated, bias=treated.bias + means[0] - means[1])
-        quantized = replace(quantized, plan=quantized.plan.swap({step.output: [better]}))
+        quantized = replace(quantized, plan=quantized.plan.replace({step.output: [better]}))
     return quantized
 
 

@@ -35,7 +35,7 @@ def export_tflite(
     parity_samples: int = PARITY_SAMPLES,
     no_fold: str | Sequence[str] = (),
     calibrate: str = "mse",
-    rounding: str = "learned",
+    rounding: str = "gptq",
     min_sqnr: float | None = None,
     max_drop: float | None = None,
 ) -> "Exported":
@@ -56,7 +56,7 @@ def export_tflite(
         no_fold: names of folds to leave out, of ``cct_export.graph.fold.PASSES``.
         calibrate: how the range of a tensor follows from its values: ``min-max``, ``percentile``,
             ``entropy``, ``mse``, or ``best``, for each tensor the one that harms the logits least.
-        rounding: of weights: ``learned`` on the calibration images, or ``nearest``.
+        rounding: of weights: ``gptq`` (arXiv:2210.17323) on the calibration images, or ``nearest``.
         min_sqnr: signal to noise ratio of the logits in dB at least; the worst steps go back to
             float until it holds.
         max_drop: points of top-1 accuracy that ``auto`` may lose at most; needs ``data``.
@@ -86,7 +86,7 @@ def export_onnx(
     dynamic_batch: bool = True,
     no_fold: str | Sequence[str] = (),
     calibrate: str = "mse",
-    rounding: str = "learned",
+    rounding: str = "gptq",
     min_sqnr: float | None = None,
     max_drop: float | None = None,
     target: str = "x86",
@@ -136,7 +136,7 @@ def quantize_report(
     samples: int = 100,
     sensitivity: bool = False,
     calibrate: str = "mse",
-    rounding: str = "learned",
+    rounding: str = "gptq",
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> "QuantizationReport":
     """Tells where quantizing a model loses accuracy; exports nothing.

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Pick:
+class Samples:
     """Some images and where they are from.
 
     Attributes:
@@ -31,7 +31,7 @@ class Pick:
 
 def calibration(
     dataset: Dataset | None, shape: ImageShape, count: int, purpose: str = "calibrated on"
-) -> Pick:
+) -> Samples:
     """Returns ``count`` training images, or photo crops where there is no dataset.
 
     Args:
@@ -46,12 +46,12 @@ def calibration(
     if count < 1:
         raise InvalidData(f"{count} calibration images: at least 1 is needed, 200 are usual")
     if dataset is None:
-        chosen = Pick(photo_crops(shape, count, CALIBRATION_SEED), f"{count} photo crops")
+        chosen = Samples(photo_crops(shape, count, CALIBRATION_SEED), f"{count} photo crops")
         log.info("%s %s: no training images at hand, give them with --data", purpose, chosen.origin)
     else:
         indices = pick(dataset.train, count, CALIBRATION_SEED)
         images = dataset.train.images(indices)
-        chosen = Pick(images, f"{len(images)} training images of {dataset.name}")
+        chosen = Samples(images, f"{len(images)} training images of {dataset.name}")
         log.info("%s %s", purpose, chosen.origin)
     if len(chosen.images) < FEW:
         log.warning("only %d calibration images: ranges will be poor", len(chosen.images))
@@ -60,22 +60,24 @@ def calibration(
     return chosen
 
 
-def ranking(dataset: Dataset | None, shape: ImageShape, count: int) -> Pick:
+def ranking(dataset: Dataset | None, shape: ImageShape, count: int) -> Samples:
     """Returns training images that choose between ways to quantize, or photo crops."""
     if dataset is None:
-        return Pick(photo_crops(shape, count, RANKING_SEED), f"{count} photo crops")
+        return Samples(photo_crops(shape, count, RANKING_SEED), f"{count} photo crops")
     indices = pick(dataset.train, count, RANKING_SEED)
-    return Pick(dataset.train.images(indices), f"{len(indices)} training images of {dataset.name}")
+    return Samples(
+        dataset.train.images(indices), f"{len(indices)} training images of {dataset.name}"
+    )
 
 
-def parity(dataset: Dataset | None, shape: ImageShape, count: int) -> Pick:
+def parity(dataset: Dataset | None, shape: ImageShape, count: int) -> Samples:
     """Returns ``count`` test images, or photo crops where there is no dataset."""
     if count < 1:
         raise InvalidData(f"{count} samples: at least 1 is needed")
     if dataset is None:
-        return Pick(photo_crops(shape, count, PARITY_SEED), f"{count} photo crops")
+        return Samples(photo_crops(shape, count, PARITY_SEED), f"{count} photo crops")
     indices = pick(dataset.test, count, PARITY_SEED)
-    return Pick(dataset.test.images(indices), f"{len(indices)} test images of {dataset.name}")
+    return Samples(dataset.test.images(indices), f"{len(indices)} test images of {dataset.name}")
 
 
 def photo_crops(shape: ImageShape, count: int, seed: int) -> Images:

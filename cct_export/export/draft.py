@@ -14,7 +14,7 @@ from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.importers import LoadedModel
 from cct_export.model.checkpoint import image_shape
-from cct_export.quantize import apply, statistics
+from cct_export.quantize import ptq, statistics
 from cct_export.quantize.statistics import Statistics
 from cct_export.quantize.traced import QUANTIZERS
 from cct_export.specs import CalibrationSpec, ExportSpec, QuantScheme
@@ -51,12 +51,12 @@ class Draft:
                 only.
         """
         self._check(calibration.floats)
-        return apply.quantize(
+        return ptq.quantize(
             self.plan,
             self.scheme,
             self.statistics,
             calibration.methods,
-            calibration.rounding == "learned",
+            calibration.rounding == "gptq",
             calibration.floats,
         )
 
@@ -66,12 +66,12 @@ class Draft:
                 raise InvalidRequest(
                     f"{self.scheme.name} has integers only: {name} cannot stay float; take int8"
                 )
-            if self.plan.maker(name) is None:
+            if self.plan.producer(name) is None:
                 raise InvalidRequest(f"no step is called {name!r}: quantize-report lists them")
 
     def modes(self, floats: Iterable[str] = ()) -> dict[str, list[str]]:
         """Returns the steps that compute in integers: those of static and of dynamic ranges."""
-        found = apply.modes(self.plan, self.scheme, tuple(floats))
+        found = ptq.modes(self.plan, self.scheme, tuple(floats))
         return {
             mode: [name for name, chosen in found.items() if chosen.startswith(mode)]
             for mode in ("static", "dynamic")
@@ -128,7 +128,7 @@ def _recorded(loaded: LoadedModel, plan: Plan, scheme: QuantScheme) -> Statistic
     except InvalidData as error:
         log.warning("%s", error)
         return None
-    if not found.fits(plan, apply.needed(plan, scheme), apply.rounded(plan, scheme)):
+    if not found.fits(plan, ptq.needed(plan, scheme), ptq.rounded(plan, scheme)):
         log.info("the model's calibration record is of other tensors: it is left aside")
         return None
     return replace(found, origin=f"record of {found.origin}")
@@ -157,7 +157,7 @@ def traced(
     loaded: LoadedModel,
     spec: ExportSpec,
     scheme: QuantScheme,
-    calibration: sampling.Pick | None,
+    calibration: sampling.Samples | None,
 ) -> bytes:
     """Returns a model that is no CCT as a file, quantized by the format's stock tool.
 

@@ -78,7 +78,7 @@ def _worst_first(draft: Draft, calibration: CalibrationSpec, images: Images) -> 
 
 def _computes(draft: Draft, name: str, floats: tuple[str, ...]) -> bool:
     """Whether a step still has integers with some steps in float."""
-    step = draft.plan.maker(name)
+    step = draft.plan.producer(name)
     weighted = isinstance(step, AddConstant | Conv | Dense)
     return weighted or name in {one for some in draft.modes(floats).values() for one in some}
 

@@ -178,7 +178,7 @@ def _prove(
     loaded: LoadedModel,
     artifact: Artifact,
     content: bytes,
-    images: sampling.Pick,
+    images: sampling.Samples,
     min_sqnr_db: float | None,
 ) -> Exported:
     """Runs ``content`` against the model and writes it, under its name or as rejected."""
@@ -213,7 +213,7 @@ def _prove(
     return Exported(artifact, report)
 
 
-def _run_bytes(content: bytes, artifact: Artifact, images: sampling.Pick) -> Logits:
+def _run_bytes(content: bytes, artifact: Artifact, images: sampling.Samples) -> Logits:
     # Engines check less of integers, and may end the process that gives them a number too large.
     trusted = not scheme(artifact.scheme, artifact.format).integers_only
     with tempfile.TemporaryDirectory() as folder:

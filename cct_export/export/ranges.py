@@ -8,7 +8,7 @@ from cct_export.data.dataset import Images
 from cct_export.evaluation.parity import logits_sqnr_db
 from cct_export.export.draft import Draft
 from cct_export.export.sensitivity import logits
-from cct_export.graph.quantized import QuantizedPlan, Treatment
+from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan
 from cct_export.specs import METHODS, CalibrationSpec
 
 # Images that decide; the order of the methods settles between equals.
@@ -20,7 +20,7 @@ def best(draft: Draft, images: Images) -> dict[str, str]:
 
     Each tensor is put on the grid of each method, all others staying float; the one whose logits
     differ least is taken. What is best alone need not be best together: where all tensors on
-    grids of one method do better, that method is taken for all.
+    qparams of one method do better, that method is taken for all.
 
     Args:
         draft: what is quantized.
@@ -32,14 +32,14 @@ def best(draft: Draft, images: Images) -> dict[str, str]:
     found: dict[str, str] = {}
     for step in draft.plan.steps:
         name = step.output
-        grids = {method: plan.grids.get(name) for method, plan in plans.items()}
-        scales = {float(grid.scale) for grid in grids.values() if grid is not None}
+        qparams = {method: plan.qparams.get(name) for method, plan in plans.items()}
+        scales = {float(grid.scale) for grid in qparams.values() if grid is not None}
         if len(scales) < 2:
             continue
-        put = {name: Treatment(output=True)}
+        put = {name: OpQuantConfig(output=True)}
         ratios = [
             logits_sqnr_db(wanted, logits(QuantizedPlan(draft.plan, {name: grid}, put), chosen))
-            for grid in grids.values()
+            for grid in qparams.values()
             if grid is not None
         ]
         found[name] = METHODS[int(np.argmax(ratios))]

@@ -60,7 +60,7 @@ def errors(
             sums[1] += float(np.sum((true - x) ** 2))
 
         tensors(quantized, chunk, compare)
-    touched = [step for step in draft.plan.steps if quantized.treatment(step).has_integers]
+    touched = [step for step in draft.plan.steps if quantized.config(step).has_integers]
     wanted = logits(QuantizedPlan(draft.plan), images) if sensitivity else None
     found = []
     for index, step in enumerate(touched):
@@ -80,15 +80,15 @@ def errors(
 
 def _record(draft: Draft, quantized: QuantizedPlan, step: Step, sums: list[float]) -> StepError:
     signal, noise = sums
-    treatment = quantized.treatment(step)
+    config = quantized.config(step)
     assert draft.statistics is not None, "a quantized plan was calibrated"
     values = draft.statistics.distributions[step.output]
-    grid = quantized.grids[step.output] if treatment.output else None
+    grid = quantized.qparams[step.output] if config.output else None
     return StepError(
         step=step.output,
         kind=step.kind,
-        inputs=treatment.inputs,
-        weight_bits=None if treatment.constants is None else treatment.constants.bits,
+        inputs=config.inputs,
+        weight_bits=None if config.constants is None else config.constants.bits,
         sqnr_db=10 * math.log10(signal / noise) if signal and noise else math.inf,
         low=values.low,
         high=values.high,
@@ -100,15 +100,15 @@ def _record(draft: Draft, quantized: QuantizedPlan, step: Step, sums: list[float
 
 def only(draft: Draft, quantized: QuantizedPlan, step: Step) -> QuantizedPlan:
     """Returns the float plan with one step quantized."""
-    treated = quantized.plan.maker(step.output)
+    treated = quantized.plan.producer(step.output)
     assert treated is not None, "both plans have the same steps"
-    plan = draft.plan.swap({step.output: [treated]})
-    treatments = {step.output: quantized.treatments[step.output]}
-    return QuantizedPlan(plan, quantized.grids, treatments, quantized.rows)
+    plan = draft.plan.replace({step.output: [treated]})
+    configs = {step.output: quantized.configs[step.output]}
+    return QuantizedPlan(plan, quantized.qparams, configs, quantized.rows)
 
 
 def all_but(draft: Draft, quantized: QuantizedPlan, step: Step) -> QuantizedPlan:
     """Returns the quantized plan with one step in float."""
-    plan = quantized.plan.swap({step.output: [step]})
-    treatments = {k: v for k, v in quantized.treatments.items() if k != step.output}
-    return QuantizedPlan(plan, quantized.grids, treatments, quantized.rows)
+    plan = quantized.plan.replace({step.output: [step]})
+    configs = {k: v for k, v in quantized.configs.items() if k != step.output}
+    return QuantizedPlan(plan, quantized.qparams, configs, quantized.rows)

@@ -93,7 +93,7 @@ class _Writer(TensorList):
     def write(self) -> bytes:
         """Returns the serialized graph."""
         for step in self.plan.steps:
-            self.treatment = self.quantized.treatment(step)
+            self.config = self.quantized.config(step)
             self.add(step, *step.inputs)
         plan = self.plan
         image = (plan.INPUT, self.io, [self.batch, *plan.shapes[plan.INPUT]])
@@ -128,10 +128,10 @@ class _Writer(TensorList):
 
     def _conv_bias(self, step: steps.Conv, bias: Array) -> str:
         """Adds the bias: of an integer convolution as fine as the products it is added to."""
-        name, constants = f"{step.output}/bias", self.treatment.constants
-        if self.treatment.inputs != "static" or constants is None:
+        name, constants = f"{step.output}/bias", self.config.constants
+        if self.config.inputs != "static" or constants is None:
             return self.constant(name, bias)
-        scale = self.quantized.grids[step.inputs[0]].scale * constants.scale
+        scale = self.quantized.qparams[step.inputs[0]].scale * constants.scale
         stored = self.stored(f"{name}/integers", np.rint(bias / scale), "int32")
         scales = self.constant(f"{name}/scale", scale)
         return self.node("DequantizeLinear", [stored, scales], name, axis=0)
@@ -166,7 +166,7 @@ class _Writer(TensorList):
         self.node("Transpose", [self.last(x)], step.output, perm=order)
 
     @add.register
-    def _(self, step: steps.Columns, x: str) -> None:
+    def _(self, step: steps.Slice, x: str) -> None:
         bounds = {"start": step.start, "stop": step.stop, "axis": -1}
         constants = [
             self.constant(f"{step.output}/{key}", np.array([value]))
@@ -216,7 +216,7 @@ class _Writer(TensorList):
         self.node("Reciprocal", [root], name)
 
     @add.register
-    def _(self, step: steps.Normalize, x: str) -> None:
+    def _(self, step: steps.LayerNorm, x: str) -> None:
         width = self.plan.shapes[step.output][-1]
         if step.gamma is None:
             gamma = self.constant(f"ones_{width}", np.ones(width))
@@ -227,10 +227,10 @@ class _Writer(TensorList):
             inputs.append(self.constant(f"{step.output}/beta", step.beta))
         self._normalization(step, inputs)
 
-    def _normalization(self, step: steps.Normalize, inputs: list[str]) -> None:
+    def _normalization(self, step: steps.LayerNorm, inputs: list[str]) -> None:
         (x,) = step.inputs
         epsilon = step.epsilon
-        if not isinstance(self.plan.maker(x), steps.Add) or not self.plan.only_reader(x):
+        if not isinstance(self.plan.producer(x), steps.Add) or not self.plan.only_consumer(x):
             self.node("LayerNormalization", inputs, step.output, epsilon=epsilon)
             return
         # ONNX Runtime fuses a sum that nothing else reads with the normalization, into a kernel
@@ -245,12 +245,12 @@ class _Writer(TensorList):
 
     @add.register
     def _(self, step: steps.Dense, x: str) -> None:
-        if self.treatment.inputs == "dynamic":
+        if self.config.inputs == "dynamic":
             self._dynamic_dense(step, self.last(x))
             return
         read, kernel = self.last(x), self.weights(step, step.kernel, 1)
         rank = len(self.plan.shapes[step.output])
-        plain = self.treatment.inputs == "float"
+        plain = self.config.inputs == "float"
         if rank == 1 and step.bias is not None and plain:
             self.node("Gemm", [read, kernel, self._bias(step)], step.output)
         elif step.bias is None:
@@ -261,7 +261,7 @@ class _Writer(TensorList):
 
     def _dynamic_dense(self, step: steps.Dense, x: str) -> None:
         """Adds a product in integers whose range is found at run time."""
-        name, grid = step.output, self.treatment.constants
+        name, grid = step.output, self.config.constants
         assert grid is not None, "a dynamic product has integer weights"
         parts = [f"{name}/input", f"{name}/input_scale", f"{name}/input_zero_point"]
         node = self.onnx.helper.make_node("DynamicQuantizeLinear", [x], parts, f"{name}/quantize")

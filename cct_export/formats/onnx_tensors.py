@@ -6,7 +6,7 @@ import numpy as np
 
 from cct_export.formats.nodes import NodeList
 from cct_export.graph import steps
-from cct_export.graph.quantized import Grid, QuantizedPlan, Treatment
+from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams
 from cct_export.graph.steps import Array, Step
 from cct_export.specs import ExportSpec
 
@@ -33,34 +33,34 @@ class TensorList(NodeList):
         self.unsigned = spec.target == "x86"
         self.channels_first: set[str] = set()
         self.made: set[str] = set()
-        self.treatment = Treatment()
+        self.config = OpQuantConfig()
 
     def weights(self, step: steps.Conv | steps.Dense, kernel: Array, axis: int) -> str:
-        """Adds the kernel of the current step, stored as its treatment says.
+        """Adds the kernel of the current step, stored as its config says.
 
         Args:
             step: whose kernel it is.
             kernel: in ONNX's order.
             axis: that of the output channels.
         """
-        name, grid = f"{step.output}/kernel", self.treatment.constants
+        name, grid = f"{step.output}/kernel", self.config.constants
         if grid is None:
             return self.floats(name, kernel)
         return self.integers(name, np.moveaxis(kernel, axis, -1), grid, axis)
 
     def floats(self, name: str, array: Array) -> str:
         """Adds a constant of the current step; engines fold the Cast when they read the file."""
-        if not self.treatment.half:
+        if not self.config.half:
             return self.constant(name, array)
         half = self.stored(f"{name}/half", array, "float16")
         return self.node("Cast", [half], name, to=self.onnx.TensorProto.FLOAT)
 
-    def integers(self, name: str, last: Array, grid: Grid, axis: int) -> str:
+    def integers(self, name: str, last: Array, grid: QuantParams, axis: int) -> str:
         """Adds a constant as integers with a scale per channel, the last axis of ``last``."""
         integers = np.moveaxis(grid.integers(last), -1, axis)
         stored = self.stored(f"{name}/integers", integers, f"int{grid.bits}")
         scale = np.broadcast_to(grid.scale, last.shape[-1:])
-        if self.treatment.inputs == "static":
+        if self.config.inputs == "static":
             scales = self.constant(f"{name}/scale", scale)
             return self.node("DequantizeLinear", [stored, scales], name, axis=axis)
         # Nothing multiplies these in integers. ONNX Runtime folds a Cast and a Mul when it reads
@@ -96,22 +96,22 @@ class TensorList(NodeList):
             stored: the tensor in the order that is wanted.
         """
         pixels = name == self.plan.INPUT and self.io == "uint8"
-        if pixels and self.treatment.inputs != "static":
+        if pixels and self.config.inputs != "static":
             if f"{stored}/float" not in self.made:
                 to = self.onnx.TensorProto.FLOAT
                 self.made.add(self.node("Cast", [stored], f"{stored}/float", to=to))
             return f"{stored}/float"
-        maker = self.plan.maker(name)
-        on_grid = maker is not None and self.quantized.treatment(maker).output
-        if self.treatment.inputs != "static" and not on_grid:
+        maker = self.plan.producer(name)
+        on_grid = maker is not None and self.quantized.config(maker).output
+        if self.config.inputs != "static" and not on_grid:
             return stored
         output = f"{stored}/on_grid"
         if output not in self.made:
             self.made.add(output)
-            self._pair(stored, output, self.quantized.grids[name], as_is=pixels)
+            self._pair(stored, output, self.quantized.qparams[name], as_is=pixels)
         return output
 
-    def _pair(self, stored: str, output: str, grid: Grid, as_is: bool) -> None:
+    def _pair(self, stored: str, output: str, grid: QuantParams, as_is: bool) -> None:
         """Adds the pair that puts a tensor on its grid; of pixels ``as_is`` the second half."""
         shift = 128 if self.unsigned or as_is else 0
         type = "uint8" if shift else "int8"

@@ -14,7 +14,7 @@ from cct_export.graph import steps
 from cct_export.graph.expand import expand
 from cct_export.graph.lower import same_pads
 from cct_export.graph.plan import Plan
-from cct_export.graph.quantized import Grid, QuantizedPlan, Treatment
+from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams
 from cct_export.graph.steps import Array, Shape, Step
 from cct_export.specs import ExportSpec
 
@@ -73,12 +73,12 @@ class _Writer:
     def write(self) -> bytes:
         """Returns the flatbuffer."""
         for step in self.plan.steps:
-            self.treatment = self.quantized.treatment(step)
-            wanted = "grid" if self.treatment.inputs == "static" else "float"
+            self.config = self.quantized.config(step)
+            wanted = "grid" if self.config.inputs == "static" else "float"
             inputs = [self._stored(name, wanted) for name in step.inputs]
-            made = "grid" if self.treatment.output else "float"
+            made = "grid" if self.config.output else "float"
             self.tensors[step.output, made] = self.add(step, *inputs)
-        self.treatment = Treatment()
+        self.config = OpQuantConfig()
         return self.graph.serialize((self.plan.INPUT, self.image), (self.plan.output, self._end()))
 
     def _end(self) -> int:
@@ -89,7 +89,7 @@ class _Writer:
         inside = self.tensors[name, "grid"]
         if self.io == "int8":
             return inside
-        grid = self.quantized.grids[name]
+        grid = self.quantized.qparams[name]
         shifted = (grid.scale, grid.zero_point + 128)
         shape = (1, *self._shape(name))
         outside = self.graph.tensor(f"{name}/uint8", shape, "UINT8", grid=shifted)
@@ -106,7 +106,7 @@ class _Writer:
         elif name == self.plan.INPUT and self.io == "int8" and _is_pixels(self.quantized, name):
             converted = given
         else:
-            converted = self._new(name, f"{name}/integers", self.quantized.grids[name])
+            converted = self._new(name, f"{name}/integers", self.quantized.qparams[name])
             self.graph.operator("QUANTIZE", [given], converted, "QuantizeOptions")
         self.tensors[name, wanted] = converted
         return converted
@@ -120,7 +120,11 @@ class _Writer:
         return self.plan.shapes[name]
 
     def _new(
-        self, name: str, label: str = "", grid: Grid | None = None, shape: Shape | None = None
+        self,
+        name: str,
+        label: str = "",
+        grid: QuantParams | None = None,
+        shape: Shape | None = None,
     ) -> int:
         """Adds an activation.
 
@@ -138,20 +142,20 @@ class _Writer:
 
     def _output(self, step: Step) -> int:
         """Adds what the current step makes."""
-        on_grid = self.treatment.output
-        return self._new(step.output, grid=self.quantized.grids[step.output] if on_grid else None)
+        on_grid = self.config.output
+        return self._new(step.output, grid=self.quantized.qparams[step.output] if on_grid else None)
 
     def _constant(self, name: str, array: Array, channels_first: bool = False) -> int:
-        """Adds a constant of the current step, in the type that its treatment asks for.
+        """Adds a constant of the current step, in the type that its config asks for.
 
         Args:
             name: for people.
             array: its numbers.
             channels_first: whether a grid with several scales goes along the first axis.
         """
-        grid = self.treatment.constants
+        grid = self.config.constants
         if grid is None:
-            if not self.treatment.half:
+            if not self.config.half:
                 return self.graph.constant(name, array)
             half = self.graph.constant(f"{name}/half", array, "FLOAT16")
             whole = self.graph.tensor(name, array.shape)
@@ -166,10 +170,10 @@ class _Writer:
         """Adds the bias: floats, or integers as fine as the products they are added to."""
         name = f"{step.output}/bias"
         bias = np.zeros(step.kernel.shape[-1]) if step.bias is None else step.bias
-        constants = self.treatment.constants
-        if self.treatment.inputs != "static" or constants is None:
+        constants = self.config.constants
+        if self.config.inputs != "static" or constants is None:
             return self.graph.constant(name, bias)
-        source = self.quantized.grids[step.inputs[0]]
+        source = self.quantized.qparams[step.inputs[0]]
         scale = source.scale * constants.scale
         type = "INT32" if source.bits == 8 else "INT64"
         return self.graph.constant(name, np.rint(bias / scale), type, (scale, 0))
@@ -208,8 +212,8 @@ class _Writer:
         """Pads tensor ``x``, which the plan calls ``source``, with a value."""
         rows, columns, channels = self._shape(source)
         shape = (rows + sum(pads[0]), columns + sum(pads[1]), channels)
-        static = self.treatment.inputs == "static"
-        grid = self.quantized.grids[source] if static else None
+        static = self.config.inputs == "static"
+        grid = self.quantized.qparams[source] if static else None
         padded = self._new(source, name, grid, shape)
         amounts = self._indices(f"{name}/amounts", [(0, 0), *pads, (0, 0)])
         if value == 0:
@@ -233,7 +237,7 @@ class _Writer:
         same = tuple(map(same_pads, shape[:2], step.size, step.strides))
         kind = padding.SAME if step.pads == same else padding.VALID
         if kind == padding.VALID and step.pads != steps.NO_PADS:
-            maker = self.plan.maker(source)
+            maker = self.plan.producer(source)
             positive = isinstance(maker, steps.Conv) and maker.relu
             lowest = 0.0 if positive else float(np.finfo(np.float32).min)
             x = self._pad(f"{step.output}/padding", x, source, step.pads, lowest)
@@ -266,7 +270,7 @@ class _Writer:
         return self.graph.operator("TRANSPOSE", [x, order], self._output(step), "TransposeOptions")
 
     @add.register
-    def _(self, step: steps.Columns, x: int) -> int:
+    def _(self, step: steps.Slice, x: int) -> int:
         shape = self._shape(step.output)
         begin = self._indices(f"{step.output}/begin", [0] * len(shape) + [step.start])
         size = self._indices(f"{step.output}/size", [1, *shape])
@@ -302,7 +306,7 @@ class _Writer:
     @add.register
     def _(self, step: steps.MeanSquare, x: int) -> int:
         source = step.inputs[0]
-        if self.treatment.inputs != "static":
+        if self.config.inputs != "static":
             square = self._new(source, f"{step.output}/square")
             return self._mean(
                 step, self.graph.operator("MUL", [x, x], square, "MulOptions"), self._output(step)
@@ -317,8 +321,8 @@ class _Writer:
         """
         name, source = step.output, step.inputs[0]
         *leading, width = self._shape(source)
-        given, made = self.quantized.grids[source], self.quantized.grids[name]
-        wide = Grid(made.scale * width, made.zero_point, made.low, made.high)
+        given, made = self.quantized.qparams[source], self.quantized.qparams[name]
+        wide = QuantParams(made.scale * width, made.zero_point, made.low, made.high)
         rows = self._new(source, f"{name}/rows", given, (*leading, 1, width))
         self._reshape(f"{name}/rows", x, (*leading, 1, width), rows)
         sums = self._new(source, f"{name}/sums", wide, (*leading, 1, 1))
@@ -334,12 +338,12 @@ class _Writer:
     @add.register
     def _(self, step: steps.Rsqrt, x: int) -> int:
         name, source = step.output, step.inputs[0]
-        if self.treatment.inputs != "static":
+        if self.config.inputs != "static":
             epsilon = self.graph.constant(f"{name}/epsilon", np.array(step.epsilon))
             shifted = self._new(source, f"{name}/shifted")
             x = self.graph.operator("ADD", [x, epsilon], shifted, "AddOptions")
         elif shift := self.quantized.shift(step):
-            grid = self.quantized.grids[source]
+            grid = self.quantized.qparams[source]
             top = 2 ** (grid.bits - 1) - 1
             pair = (np.array([shift / top]), 0)
             epsilon = self.graph.constant(
@@ -359,7 +363,7 @@ class _Writer:
             "FullyConnectedOptions",
             version=5,  # the first that keeps the leading axes
             keepNumDims=True,
-            asymmetricQuantizeInputs=self.treatment.inputs == "dynamic",
+            asymmetricQuantizeInputs=self.config.inputs == "dynamic",
         )
 
     @add.register
@@ -385,5 +389,5 @@ class _Writer:
 
 def _is_pixels(quantized: QuantizedPlan, name: str) -> bool:
     """Whether int8 pixels are on the grid of a tensor as they are."""
-    grid = quantized.grids[name]
+    grid = quantized.qparams[name]
     return grid.bits == 8 and float(grid.scale) == 1 and grid.zero_point == -128

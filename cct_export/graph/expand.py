@@ -11,7 +11,7 @@ import numpy as np
 
 from cct_export.graph import steps
 from cct_export.graph.plan import Plan
-from cct_export.graph.steps import Attention, Normalize, Projection, Scale, SequencePool, Step
+from cct_export.graph.steps import Attention, LayerNorm, Projection, Scale, SequencePool, Step
 
 
 def expand(plan: Plan, normalization: bool = True) -> Plan:
@@ -19,7 +19,7 @@ def expand(plan: Plan, normalization: bool = True) -> Plan:
 
     Args:
         plan: folded or not.
-        normalization: whether the format has Normalize.
+        normalization: whether the format has LayerNorm.
     """
     changed: dict[str, list[Step]] = {}
     for step in plan.steps:
@@ -27,9 +27,9 @@ def expand(plan: Plan, normalization: bool = True) -> Plan:
             changed[step.output] = _AttentionSteps(step, plan.shapes[step.inputs[0]]).all()
         elif isinstance(step, SequencePool):
             changed[step.output] = _pooling_steps(step, plan.shapes[step.inputs[0]])
-        elif isinstance(step, Normalize) and not normalization:
+        elif isinstance(step, LayerNorm) and not normalization:
             changed[step.output] = _normalization_steps(step)
-    return _apart(plan.swap(changed))
+    return _apart(plan.replace(changed))
 
 
 def _apart(plan: Plan) -> Plan:
@@ -42,10 +42,10 @@ def _apart(plan: Plan) -> Plan:
                 replace(step, output=scaled, shift=np.zeros(1)),
                 steps.AddConstant(step.output, (scaled,), step.shift),
             ]
-    return plan.swap(changed)
+    return plan.replace(changed)
 
 
-def _normalization_steps(step: Normalize) -> list[Step]:
+def _normalization_steps(step: LayerNorm) -> list[Step]:
     name, (x,) = step.output, step.inputs
     made: list[Step] = []
     if not step.centred:
@@ -130,7 +130,7 @@ class _AttentionSteps:
         made, start = {}, 0
         for name, part in parts.items():
             stop = start + len(part.bias)
-            made[name] = self._add(steps.Columns, name, whole, start=start, stop=stop)
+            made[name] = self._add(steps.Slice, name, whole, start=start, stop=stop)
             start = stop
         return made
 

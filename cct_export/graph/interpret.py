@@ -82,7 +82,7 @@ def _(step: steps.Transpose, x: Array) -> Array:
 
 
 @compute.register
-def _(step: steps.Columns, x: Array) -> Array:
+def _(step: steps.Slice, x: Array) -> Array:
     return x[..., step.start : step.stop]
 
 
@@ -97,7 +97,7 @@ def _(step: steps.AddConstant, x: Array) -> Array:
 
 
 @compute.register
-def _(step: steps.Normalize, x: Array) -> Array:
+def _(step: steps.LayerNorm, x: Array) -> Array:
     centred = x if step.centred else x - x.mean(-1, keepdims=True)
     y: Array = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + step.epsilon)
     if step.gamma is not None:

@@ -133,7 +133,7 @@ def _position(building: _Building, layer: PositionEmbedding) -> None:
 
 def _normalization(building: _Building, layer: Any, name: str = "") -> None:
     gamma, beta = _array(layer.gamma), _array(layer.beta)
-    building.add(steps.Normalize, name or layer.name, layer.epsilon, gamma, beta)
+    building.add(steps.LayerNorm, name or layer.name, layer.epsilon, gamma, beta)
 
 
 def _block(building: _Building, layer: TransformerBlock) -> None:

@@ -39,11 +39,11 @@ class Plan:
             found[step.output] = step.shape(*(found[name] for name in step.inputs))
         return found
 
-    def maker(self, name: str) -> Step | None:
+    def producer(self, name: str) -> Step | None:
         """Returns the step that makes a tensor, None for the image."""
         return next((step for step in self.steps if step.output == name), None)
 
-    def readers(self, name: str) -> list[Step]:
+    def consumers(self, name: str) -> list[Step]:
         """Returns the steps that read a tensor."""
         return [step for step in self.steps if name in step.inputs]
 
@@ -61,12 +61,12 @@ class Plan:
         """Numbers in all arrays."""
         return sum(array.size for step in self.steps for array in step.arrays())
 
-    def only_reader(self, name: str) -> Step | None:
+    def only_consumer(self, name: str) -> Step | None:
         """Returns the step that reads a tensor if it is one step, and the tensor not the result."""
-        readers = self.readers(name)
+        readers = self.consumers(name)
         return readers[0] if len(readers) == 1 and name != self.output else None
 
-    def swap(self, changed: Mapping[str, Sequence[Step]]) -> "Plan":
+    def replace(self, changed: Mapping[str, Sequence[Step]]) -> "Plan":
         """Returns the plan with the steps of these outputs replaced by others, or by none."""
         steps = (changed.get(step.output, (step,)) for step in self.steps)
         return Plan(self.image_shape, tuple(chain.from_iterable(steps)))

@@ -11,7 +11,7 @@ from cct_export.graph.steps import Array, Conv, Rsqrt, Step
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class QuantParams:
     """The reals that integers stand for: ``scale · (integer − zero_point)``.
 
     Attributes:
@@ -52,11 +52,11 @@ class Grid:
 
 
 @dataclass(frozen=True, eq=False)
-class Treatment:
+class OpQuantConfig:
     """How one step computes.
 
     Attributes:
-        inputs: ``float``; ``static``, on grids known beforehand; or ``dynamic``, on a grid found
+        inputs: ``float``; ``static``, on qparams known beforehand; or ``dynamic``, on a grid found
             at run time for each row, or each image.
         output: whether the result is put on its grid.
         constants: grid of the kernel or of another constant; None for floats.
@@ -65,7 +65,7 @@ class Treatment:
 
     inputs: str = "float"
     output: bool = False
-    constants: Grid | None = None
+    constants: QuantParams | None = None
     half: bool = False
 
     @property
@@ -74,7 +74,7 @@ class Treatment:
         return self.inputs != "float" or self.output or self.constants is not None
 
 
-FLOAT = Treatment()
+FLOAT = OpQuantConfig()
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,27 +82,27 @@ class QuantizedPlan:
     """A plan of steps that formats have, and how each of them computes.
 
     Attributes:
-        plan: its kernels lie on their grids already.
-        grids: of tensors; of every one that a treatment puts on its grid.
-        treatments: by the output of the step; a step that is missing computes in float.
+        plan: its kernels lie on their qparams already.
+        qparams: of tensors; of every one that a config puts on its grid.
+        configs: by the output of the step; a step that is missing computes in float.
         rows: whether a dynamic dense layer has a grid for every row, else for every image.
     """
 
     plan: Plan
-    grids: Mapping[str, Grid] = field(default_factory=dict)
-    treatments: Mapping[str, Treatment] = field(default_factory=dict)
+    qparams: Mapping[str, QuantParams] = field(default_factory=dict)
+    configs: Mapping[str, OpQuantConfig] = field(default_factory=dict)
     rows: bool = True
 
-    def treatment(self, step: Step) -> Treatment:
+    def config(self, step: Step) -> OpQuantConfig:
         """Returns how a step computes."""
-        return self.treatments.get(step.output, FLOAT)
+        return self.configs.get(step.output, FLOAT)
 
     def in_integers(self, bits: int) -> bool:
         """Whether every step reads and makes integers of so many bits."""
         return all(
-            self.treatment(step).inputs == "static"
-            and self.treatment(step).output
-            and self.grids[step.output].bits == bits
+            self.config(step).inputs == "static"
+            and self.config(step).output
+            and self.qparams[step.output].bits == bits
             for step in self.plan.steps
         )
 
@@ -111,7 +111,7 @@ class QuantizedPlan:
 
         LiteRT refuses 1/sqrt(0) in 16 bits, so there it is one step of the grid at least.
         """
-        grid = self.grids[step.inputs[0]]
+        grid = self.qparams[step.inputs[0]]
         finest = float(grid.scale)
         if step.epsilon >= finest / 2:
             return float(np.rint(step.epsilon / finest)) * finest
@@ -122,21 +122,21 @@ class QuantizedPlan:
 
         Accumulation is exact in integers, and in float64 as good as.
         """
-        treatment = self.treatment(step)
-        if treatment.inputs == "static":
+        config = self.config(step)
+        if config.inputs == "static":
             inputs = tuple(
-                self.grids[name].snap(x) for name, x in zip(step.inputs, inputs, strict=True)
+                self.qparams[name].snap(x) for name, x in zip(step.inputs, inputs, strict=True)
             )
-        elif treatment.inputs == "dynamic":
+        elif config.inputs == "dynamic":
             by_row = self.rows and not isinstance(step, Conv)
             inputs = tuple(_dynamic(x, 1 if by_row else x.ndim - 1) for x in inputs)
-        if treatment.inputs == "static" and isinstance(step, Rsqrt):
-            grid = self.grids[step.inputs[0]]
+        if config.inputs == "static" and isinstance(step, Rsqrt):
+            grid = self.qparams[step.inputs[0]]
             inputs = (grid.snap(inputs[0] + self.shift(step)),)
             step = replace(step, epsilon=0.0)
         with np.errstate(divide="ignore"):  # 1/sqrt(0) is beyond the grid, whose end it becomes
             result = compute(step, *inputs)
-        return self.grids[step.output].snap(result) if treatment.output else result
+        return self.qparams[step.output].snap(result) if config.output else result
 
 
 def _dynamic(x: Array, axes: int) -> Array:
@@ -168,7 +168,7 @@ def tensors(
     whole = plan if isinstance(plan, QuantizedPlan) else QuantizedPlan(plan)
     values = {whole.plan.INPUT: np.asarray(images, np.float64)}
     seen(whole.plan.INPUT, values[whole.plan.INPUT])
-    left = {name: len(whole.plan.readers(name)) for name in whole.plan.shapes}
+    left = {name: len(whole.plan.consumers(name)) for name in whole.plan.shapes}
     for step in whole.plan.steps:
         values[step.output] = whole.compute(step, *(values[name] for name in step.inputs))
         seen(step.output, values[step.output])

@@ -141,7 +141,7 @@ class Transpose(Step):
 
 
 @dataclass(frozen=True, eq=False)
-class Columns(Step):
+class Slice(Step):
     """The part of the last axis from ``start`` to before ``stop``."""
 
     start: int
@@ -165,7 +165,7 @@ class AddConstant(Step):
 
 
 @dataclass(frozen=True, eq=False)
-class Normalize(Step):
+class LayerNorm(Step):
     """Layer normalization: ``(x − mean) / sqrt(variance + epsilon) · gamma + beta``.
 
     Mean and variance are those of the last axis (arXiv:1607.06450). Without gamma it is 1, without

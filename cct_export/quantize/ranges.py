@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cct_export.graph.quantized import Grid
+from cct_export.graph.quantized import QuantParams
 from cct_export.graph.steps import Array
 from cct_export.quantize.statistics import Distribution
 
@@ -63,7 +63,7 @@ METHODS: dict[str, Callable[[Distribution, int], Range]] = {
 }
 
 
-def grid(range: Range, bits: int, symmetric: bool = False) -> Grid:
+def grid(range: Range, bits: int, symmetric: bool = False) -> QuantParams:
     """Returns the integers for a range; 0 always has one.
 
     Args:
@@ -76,12 +76,12 @@ def grid(range: Range, bits: int, symmetric: bool = False) -> Grid:
         top = 2 ** (bits - 1) - 1
         room = _HEADROOM if bits == 16 else 1.0
         largest = max(-low, high) or 1.0
-        return Grid(np.array(largest * room / top), 0, -top - 1, top)
+        return QuantParams(np.array(largest * room / top), 0, -top - 1, top)
     scale = (high - low) / 255 or 1.0
-    return Grid(np.array(scale), round(-128 - low / scale), -128, 127)
+    return QuantParams(np.array(scale), round(-128 - low / scale), -128, 127)
 
 
-def squared_error(values: Distribution, grid: Grid) -> float:
+def squared_error(values: Distribution, grid: QuantParams) -> float:
     """Returns the mean squared error of a tensor on a grid."""
     centres = values.centres
     weights = values.counts / values.counts.sum()
@@ -92,7 +92,7 @@ def squared_error(values: Distribution, grid: Grid) -> float:
     return float(np.sum(weights * np.where(inside, rounding, clipped**2)))
 
 
-def clipped_share(values: Distribution, grid: Grid) -> float:
+def clipped_share(values: Distribution, grid: QuantParams) -> float:
     """Returns the share of the values that lie beyond a grid by more than half a step."""
     half = float(grid.scale) / 2
     outside = (values.centres < grid.smallest - half) | (values.centres > grid.largest + half)

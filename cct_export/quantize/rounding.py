@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cct_export.graph.quantized import Grid
+from cct_export.graph.quantized import QuantParams
 from cct_export.graph.steps import Array
 
 # Added to the second moments, relative to their mean: inputs that never vary have none.
@@ -11,19 +11,19 @@ DAMPING = 0.01
 VANISHING = 1e-30
 
 
-def weight_grid(kernel: Array, bits: int = 8) -> Grid:
+def weight_grid(kernel: Array, bits: int = 8) -> QuantParams:
     """Returns a symmetric grid for each output channel, the last axis."""
     largest = np.abs(kernel).reshape(-1, kernel.shape[-1]).max(0)
     top = 2 ** (bits - 1) - 1
-    return Grid(np.where(largest > VANISHING, largest, 1.0) / top, 0, -top, top)
+    return QuantParams(np.where(largest > VANISHING, largest, 1.0) / top, 0, -top, top)
 
 
-def nearest(kernel: Array, grid: Grid) -> Array:
+def nearest(kernel: Array, grid: QuantParams) -> Array:
     """Returns every weight at the nearest place of the grid."""
     return grid.snap(kernel)
 
 
-def learned(kernel: Array, grid: Grid, moment: Array) -> Array:
+def gptq(kernel: Array, grid: QuantParams, moment: Array) -> Array:
     """Rounds weights one input after the other; those to come make up for the error so far.
 
     The error of the outputs, ``Σ (w − q) x``, is least squares in the weights not yet rounded, so

@@ -87,7 +87,7 @@ class Statistics:
         )
 
     def _has_moment(self, plan: Plan, output: str) -> bool:
-        step = plan.maker(output)
+        step = plan.producer(output)
         assert isinstance(step, Conv | Dense), "only weights have inputs to be rounded for"
         inputs = step.kernel.size // step.kernel.shape[-1]
         return output in self.moments and len(self.moments[output]) == inputs
@@ -111,7 +111,7 @@ def gather(plan: Plan, images: Images, origin: str) -> Statistics:
     def count(name: str, x: Array) -> None:
         distribution = statistics.distributions[name]
         distribution.counts += _counted(x, distribution.low, distribution.high)
-        for step in plan.readers(name):
+        for step in plan.consumers(name):
             if isinstance(step, Conv | Dense):
                 rows = rows_of(step, x)
                 sums = statistics.moments.get(step.output, 0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 # for each tensor the one with the least error of the logits.
 METHODS = ("min-max", "percentile", "entropy", "mse")
 BEST = "best"
-ROUNDINGS = ("learned", "nearest")
+ROUNDINGS = ("gptq", "nearest")
 # Instead of a scheme: the fastest on this machine that keeps the bounds.
 AUTO = "auto"
 # Processors that integers of ONNX files are chosen for.
@@ -93,13 +93,13 @@ class CalibrationSpec:
         samples: training images to calibrate on.
         methods: how the range of a tensor follows from its values, of ``METHODS``: one for all,
             or by tensor.
-        rounding: of weights: ``learned`` on the calibration images, or ``nearest``.
+        rounding: of weights: ``gptq`` (arXiv:2210.17323) on the calibration images, or ``nearest``.
         floats: steps that compute in float whatever the scheme says.
     """
 
     samples: int = 200
     methods: str | Mapping[str, str] = "mse"
-    rounding: str = "learned"
+    rounding: str = "gptq"
     floats: tuple[str, ...] = ()
 
 

@@ -135,7 +135,7 @@ def test_a_norm_of_a_sum_is_the_same_read_alone_or_not(opset, read_by_another):
             steps.Reshape("x", ("image",), (8, 8)),
             steps.Dense("d", ("x",), random.normal(size=(8, 8)), None),
             steps.Add("s", ("x", "d")),
-            steps.Normalize("n", ("s",), 1e-3, random.normal(size=8), random.normal(size=8)),
+            steps.LayerNorm("n", ("s",), 1e-3, random.normal(size=8), random.normal(size=8)),
             steps.Add("logits", last),
         ),
     )

@@ -42,7 +42,7 @@ def test_a_centred_plan_is_equal_and_what_its_normalizations_read_has_no_mean(sp
     centred = centre(plan)
     assert_same(interpret(centred, images), interpret(plan, images), EXACT)
     values = held(centred, images)
-    for norm in of_kind(centred, steps.Normalize):
+    for norm in of_kind(centred, steps.LayerNorm):
         if norm.centred:
             x = values[norm.inputs[0]]
             # Relative to what the sum is made of, not to a sum that may be nearly nothing.
@@ -56,14 +56,14 @@ def test_normalization_spelled_out_is_equal(spec, seed, folded):
     images = random_images(plan)
     wanted = interpret(plan, images)
     spelled = expand(fold(plan) if folded else plan, normalization=False)
-    assert not of_kind(spelled, steps.Normalize)
+    assert not of_kind(spelled, steps.LayerNorm)
     assert_same(interpret(spelled, images), wanted, EXACT)
 
 
 def test_every_norm_of_a_transformer_is_centred():
     plan = random_plan(SPEC)
-    assert not any(norm.centred for norm in of_kind(plan, steps.Normalize))
-    norms = of_kind(centre(plan), steps.Normalize)
+    assert not any(norm.centred for norm in of_kind(plan, steps.LayerNorm))
+    norms = of_kind(centre(plan), steps.LayerNorm)
     assert len(norms) == 5
     assert all(norm.centred for norm in norms)
 
@@ -102,7 +102,7 @@ def test_tokens_and_gelus_are_centred_by_a_step_and_all_else_at_its_source():
 def test_the_streams_had_a_mean_before():
     plan = random_plan(SPEC)
     values = held(plan, random_images(plan))
-    for norm in of_kind(plan, steps.Normalize):
+    for norm in of_kind(plan, steps.LayerNorm):
         assert largest_mean(values[norm.inputs[0]]) > 1e-3
 
 
@@ -117,7 +117,7 @@ def array(*shape):
 
 
 def normalize(output, name):
-    return steps.Normalize(output, (name,), 1e-5)
+    return steps.LayerNorm(output, (name,), 1e-5)
 
 
 def dense(output, name, bias=True):
@@ -185,7 +185,7 @@ def test_weights_without_bias_are_centred_exactly_too(bias):
 @pytest.mark.parametrize("beta", [True, False])
 @pytest.mark.parametrize("centred", [True, False])
 def test_a_norm_is_spelled_out_with_any_of_its_parts(gamma, beta, centred):
-    norm = steps.Normalize(
+    norm = steps.LayerNorm(
         "logits", ("image",), 1e-3, array(8) if gamma else None, array(8) if beta else None, centred
     )
     plan = Plan((4, 2, 8), (norm,))
@@ -198,4 +198,4 @@ def test_a_norm_is_spelled_out_with_any_of_its_parts(gamma, beta, centred):
 
 def test_where_the_format_has_normalization_it_stays():
     plan = random_plan(SPEC)
-    assert len(of_kind(expand(plan), steps.Normalize)) == 5
+    assert len(of_kind(expand(plan), steps.LayerNorm)) == 5

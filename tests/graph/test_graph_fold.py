@@ -87,8 +87,8 @@ def test_pool_padding_leaves_no_padding_step_and_pads_1122_for_even_sizes():
 
 def test_norm_affine_leaves_bare_normalizations():
     before, after = changed_by("norm-affine")
-    assert sum(norm.gamma is not None for norm in of_kind(before, steps.Normalize)) == 5
-    assert all(n.gamma is None and n.beta is None for n in of_kind(after, steps.Normalize))
+    assert sum(norm.gamma is not None for norm in of_kind(before, steps.LayerNorm)) == 5
+    assert all(n.gamma is None and n.beta is None for n in of_kind(after, steps.LayerNorm))
 
 
 def test_query_scale_leaves_no_scale():
@@ -134,7 +134,7 @@ def test_what_did_not_merge_is_one_product():
     plan = expand(fold(random_plan(SMALL_HEADS)))
     assert "block_0/attention/qkv" in plan.shapes
     assert plan.shapes["block_0/attention/qkv"] == (64, 48)
-    assert kinds(plan).count("Columns") == 6
+    assert kinds(plan).count("Slice") == 6
 
 
 def test_merged_heads_need_no_transposition():
@@ -233,7 +233,7 @@ def test_a_norm_that_a_residual_sum_reads_keeps_gamma_and_beta():
         (4, 2, 8),
         (
             steps.Reshape("x", ("image",), (8, 8)),
-            steps.Normalize("n", ("x",), 1e-5, array(8), array(8)),
+            steps.LayerNorm("n", ("x",), 1e-5, array(8), array(8)),
             steps.Dense("d", ("n",), array(8, 8), array(8)),
             steps.Add("s", ("n", "d")),
         ),
@@ -254,7 +254,7 @@ def test_a_norm_with_part_of_its_parameters_folds_into_a_dense_layer_with_or_wit
     plan = Plan(
         (4, 2, 8),
         (
-            steps.Normalize(
+            steps.LayerNorm(
                 "n",
                 ("image",),
                 1e-5,
@@ -278,7 +278,7 @@ def test_a_norm_whose_pooled_tokens_are_the_result_keeps_gamma_and_beta():
         (4, 2, 8),
         (
             steps.Reshape("x", ("image",), (8, 8)),
-            steps.Normalize("n", ("x",), 1e-5, random.normal(size=8), random.normal(size=8)),
+            steps.LayerNorm("n", ("x",), 1e-5, random.normal(size=8), random.normal(size=8)),
             SequencePool("p", ("n",), random.normal(size=8)),
         ),
     )

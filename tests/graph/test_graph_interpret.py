@@ -44,7 +44,7 @@ def test_normalize():
     layer.build(TOKENS.shape)
     gamma, beta = RANDOM.normal(size=6), RANDOM.normal(size=6)
     layer.set_weights([gamma, beta])
-    assert_equal(compute(steps.Normalize("y", ("x",), 1e-3, gamma, beta), TOKENS), layer(TOKENS))
+    assert_equal(compute(steps.LayerNorm("y", ("x",), 1e-3, gamma, beta), TOKENS), layer(TOKENS))
 
 
 def test_attention():

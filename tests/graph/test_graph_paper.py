@@ -14,7 +14,7 @@ from cct_export.graph.expand import expand
 from cct_export.graph.fold import PASSES, fold
 from cct_export.graph.interpret import interpret
 from cct_export.graph.lower import lower
-from cct_export.graph.steps import Attention, Normalize
+from cct_export.graph.steps import Attention, LayerNorm
 from cct_export.model.cct import CCT
 from cct_export.model.presets import PRESETS, preset
 from cct_export.model.resize import token_grid
@@ -127,7 +127,7 @@ def test_attention_has_no_bias_but_that_of_the_norm_before_it():
 
 def test_the_norm_on_the_residual_stream_keeps_gamma_and_beta_and_the_others_lose_them():
     folded = fold(random_plan(SMALL))
-    kept = {norm.output for norm in of_kind(folded, Normalize) if norm.gamma is not None}
+    kept = {norm.output for norm in of_kind(folded, LayerNorm) if norm.gamma is not None}
     assert kept == {"block_0/mlp_norm", "block_1/mlp_norm"}
 
 
@@ -159,5 +159,5 @@ def test_gelu_is_exact_and_the_second_dense_layer_has_none():
 
 def test_an_epsilon_stands_in_every_norm():
     plan = lower(CCT(SMALL))
-    assert {norm.epsilon for norm in of_kind(plan, Normalize)} == {1e-5}
-    assert len(of_kind(plan, Normalize)) == 2 * SMALL.layers + 1
+    assert {norm.epsilon for norm in of_kind(plan, LayerNorm)} == {1e-5}
+    assert len(of_kind(plan, LayerNorm)) == 2 * SMALL.layers + 1

@@ -130,7 +130,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(plan, images, bad, whic
     step = weighted(plan)[which]
     kernel = step.kernel.copy()
     kernel.flat[0] = bad
-    broken = plan.swap({step.output: [replace(step, kernel=kernel)]})
+    broken = plan.replace({step.output: [replace(step, kernel=kernel)]})
     with pytest.raises(InvalidData, match="is not finite for the calibration images"):
         gather(broken, images, "random pixels")
 
@@ -335,7 +335,7 @@ def test_a_record_fits_no_plan_with_any_other_weights(plan, gathered):
         for field in ("kernel", "bias", "value", "scale"):
             array = getattr(step, field, None)
             if isinstance(array, np.ndarray) and np.any(array):
-                other = plan.swap({step.output: [replace(step, **{field: array * 1.01})]})
+                other = plan.replace({step.output: [replace(step, **{field: array * 1.01})]})
                 assert not gathered.fits(other, other.shapes), (step.output, field)
                 changed += 1
     assert changed >= 12

@@ -31,7 +31,7 @@ class Graph:
             for name in node.input[:2]
         ]
 
-    def readers(self, node):
+    def consumers(self, node):
         return [other.op_type for other in self.nodes if node.output[0] in other.input]
 
     def of(self, *types):
@@ -55,7 +55,7 @@ def test_int8_has_pairs_around_convolutions_pools_and_weighted_products_and_nowh
             quantized["Conv" if node.op_type == "Conv" else "dense"] += 1
         else:
             assert "DequantizeLinear" not in makers
-            assert "QuantizeLinear" not in graph.readers(node)
+            assert "QuantizeLinear" not in graph.consumers(node)
             floats += 1
     assert quantized == WEIGHTED
     assert floats == PRODUCTS + SMALL
@@ -68,10 +68,10 @@ def test_int8_products_give_floats_and_convolutions_integers(exports):
     for node in graph.of("Relu", "MaxPool"):
         (reader,) = [other for other in graph.nodes if node.output[0] in other.input]
         # The last map becomes tokens: its channels go last first.
-        behind = graph.readers(reader) if reader.op_type == "Transpose" else [reader.op_type]
+        behind = graph.consumers(reader) if reader.op_type == "Transpose" else [reader.op_type]
         assert behind == ["QuantizeLinear"]
     dense = [n for n in graph.of(*DENSE) if graph.makers(n) == ["DequantizeLinear"] * 2]
-    assert {reader for node in dense for reader in graph.readers(node)} == {"Add"}
+    assert {reader for node in dense for reader in graph.consumers(node)} == {"Add"}
 
 
 def test_int8_quantizes_a_convolution_together_with_its_relu(exports):

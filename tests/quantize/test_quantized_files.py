@@ -21,7 +21,7 @@ from cct_export.graph.interpret import interpret
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan, tensors
 from cct_export.model.cct import CCT
-from cct_export.quantize.apply import is_small, quantize
+from cct_export.quantize.ptq import is_small, quantize
 from cct_export.quantize.schemes import BY_FORMAT
 from cct_export.quantize.statistics import Statistics, gather
 from cct_export.specs import ExportSpec, ModelSpec
@@ -204,20 +204,20 @@ OFF |= {("Gelu", 16): 4, ("Softmax", 16): 4, ("Rsqrt", 16): 16}
 @pytest.mark.parametrize(("scheme", "io"), [("int8-full", "int8"), ("int16x8", "float32")])
 def test_every_step_makes_of_integers_what_the_simulation_makes_of_them(name, scheme, io):
     quantized_plan, source = quantized(name, "tflite", scheme)
-    plan, grids = quantized_plan.plan, quantized_plan.grids
+    plan, qparams = quantized_plan.plan, quantized_plan.qparams
     held = held_by_engine(emit(quantized_plan, "tflite", scheme, io), source.images)
 
     def reals(tensor):
         if tensor == plan.INPUT:
             return source.images.astype(np.float64)
         integers = np.concatenate(held[tensor]).reshape(len(source.images), *plan.shapes[tensor])
-        return (integers.astype(np.float64) - grids[tensor].zero_point) * grids[tensor].scale
+        return (integers.astype(np.float64) - qparams[tensor].zero_point) * qparams[tensor].scale
 
     for step in plan.steps:
         wanted = quantized_plan.compute(step, *map(reals, step.inputs))
         found = reals(step.output)
-        steps_off = np.abs(found - wanted) / float(grids[step.output].scale)
-        bits = grids[step.output].bits
+        steps_off = np.abs(found - wanted) / float(qparams[step.output].scale)
+        bits = qparams[step.output].bits
         assert steps_off.max() < OFF.get((step.kind, bits), 1) + 0.5, step.output
         if scheme == "int8-full":
             # Few numbers are near the middle of two places, but for the mean of 16 integers.
@@ -281,7 +281,7 @@ def test_a_step_kept_float_amid_integers_computes_what_the_simulation_says(schem
 def test_a_dead_convolution_is_no_reason_for_an_engine_to_refuse_a_file(scheme):
     source = drawn("narrow", "tflite", "any")
     first = source.plan.steps[0]
-    dead = source.plan.swap({first.output: [replace(first, bias=np.full(6, -1e3))]})
+    dead = source.plan.replace({first.output: [replace(first, bias=np.full(6, -1e3))]})
     statistics = gather(dead, source.images, "crops")
     assert statistics.distributions[first.output].high < 1e-5
     plan = quantize(dead, BY_FORMAT["tflite"][scheme], statistics)
@@ -298,7 +298,7 @@ def test_epsilon_counts_in_integers_too(scheme):
     statistics = gather(plan, images, "four pixels")
     made = quantize(plan, BY_FORMAT["tflite"][scheme], statistics)
     found = run_tflite(emit(made, "tflite", scheme, "uint8"), images)
-    grid = made.grids["logits"]
+    grid = made.qparams["logits"]
     # Far more than LiteRT's table of the curve is off.
     np.testing.assert_allclose(found, tensors(made, images), rtol=0, atol=16 * float(grid.scale))
 
@@ -326,7 +326,7 @@ def test_an_engine_clips_to_the_ends_of_a_symmetric_grid_that_the_simulation_cli
     images[0, 0] = 0
     statistics = gather(plan, np.clip(images, 60, 180), "without black and white")
     made = quantize(plan, BY_FORMAT["tflite"]["int8-full"], statistics)
-    assert made.grids["shifted"].zero_point == 0
+    assert made.qparams["shifted"].zero_point == 0
     held = held_by_engine(emit(made, "tflite", "int8-full", "int8"), images)["shifted"]
-    grid = made.grids["shifted"]
+    grid = made.qparams["shifted"]
     assert (np.min(held), np.max(held)) == (grid.low, grid.high)

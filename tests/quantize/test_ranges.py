@@ -1,11 +1,11 @@
-"""Ranges of tensors whose values are known, and the grids that come of them."""
+"""Ranges of tensors whose values are known, and the qparams that come of them."""
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cct_export.graph.quantized import Grid
+from cct_export.graph.quantized import QuantParams
 from cct_export.quantize.ranges import METHODS, PERCENTILE, clipped_share, grid, squared_error
 from cct_export.quantize.statistics import BINS, Distribution
 from cct_export.specs import METHODS as METHOD_NAMES
@@ -146,13 +146,13 @@ def test_a_tensor_that_is_always_zero_has_a_grid(bits, symmetric):
 def test_the_clipped_share_is_that_of_values_beyond_the_grid():
     counts = np.array([10, 20, 30, 40])
     values = Distribution(0.0, 4.0, counts)  # centres 0.5, 1.5, 2.5, 3.5
-    half_of_it = Grid(np.array(2 / 255), -128, -128, 127)
+    half_of_it = QuantParams(np.array(2 / 255), -128, -128, 127)
     assert clipped_share(values, half_of_it) == pytest.approx(0.7)
     assert clipped_share(values, grid((0.0, 4.0), 8)) == 0
 
 
 def test_what_rounds_to_the_last_place_is_not_clipped():
     values = Distribution(0.0, 2.0, np.array([1, 1]))  # centres 0.5, 1.5
-    near = Grid(np.array(1.0), 0, -1, 1)
+    near = QuantParams(np.array(1.0), 0, -1, 1)
     assert clipped_share(values, near) == 0
-    assert clipped_share(values, Grid(np.array(0.9), 0, -1, 1)) == 0.5
+    assert clipped_share(values, QuantParams(np.array(0.9), 0, -1, 1)) == 0.5

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cct_export.quantize.rounding import learned, nearest, weight_grid
+from cct_export.quantize.rounding import gptq, nearest, weight_grid
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -34,7 +34,7 @@ def test_every_weight_is_on_the_grid(seed, inputs, outputs, bits):
     grid = weight_grid(kernel, bits)
     for rounded in (
         nearest(kernel, grid),
-        learned(kernel, grid, moment_of(correlated(random, 64, inputs))),
+        gptq(kernel, grid, moment_of(correlated(random, 64, inputs))),
     ):
         np.testing.assert_array_equal(grid.snap(rounded), rounded)
         assert np.all(np.abs(grid.integers(rounded)) <= 2 ** (bits - 1) - 1)
@@ -46,7 +46,7 @@ def test_outputs_change_less_than_with_the_nearest_weights(seed, inputs, outputs
     kernel = random.normal(size=(inputs, outputs))
     grid = weight_grid(kernel, bits)
     x = correlated(random, 256, inputs)
-    rounded = learned(kernel, grid, moment_of(x))
+    rounded = gptq(kernel, grid, moment_of(x))
     assert error(x, kernel, rounded) < error(x, kernel, nearest(kernel, grid))
 
 
@@ -55,7 +55,7 @@ def test_other_inputs_of_the_same_kind_gain_too():
     x = correlated(random, 4000, 32)
     kernel = random.normal(size=(32, 16))
     grid = weight_grid(kernel, 4)
-    rounded = learned(kernel, grid, moment_of(x[:2000]))
+    rounded = gptq(kernel, grid, moment_of(x[:2000]))
     unseen = x[2000:]
     assert error(unseen, kernel, rounded) < 0.5 * error(unseen, kernel, nearest(kernel, grid))
 
@@ -64,7 +64,7 @@ def test_other_inputs_of_the_same_kind_gain_too():
 def test_inputs_that_say_nothing_of_each_other_leave_the_nearest_weights(seed, inputs, size):
     kernel = np.random.default_rng(seed).normal(size=(inputs, 5))
     grid = weight_grid(kernel)
-    found = learned(kernel, grid, np.eye(inputs) * size)
+    found = gptq(kernel, grid, np.eye(inputs) * size)
     np.testing.assert_array_equal(found, nearest(kernel, grid))
 
 
@@ -75,7 +75,7 @@ def test_inputs_that_are_always_zero_do_no_harm(dead):
     x[:, dead] = 0
     kernel = random.normal(size=(8, 4))
     grid = weight_grid(kernel)
-    rounded = learned(kernel, grid, moment_of(x))
+    rounded = gptq(kernel, grid, moment_of(x))
     np.testing.assert_array_equal(grid.snap(rounded), rounded)
     assert error(x, kernel, rounded) <= error(x, kernel, nearest(kernel, grid))
     # Nothing is known of them, so nothing but their own rounding counts.
@@ -85,7 +85,7 @@ def test_inputs_that_are_always_zero_do_no_harm(dead):
 def test_two_inputs_that_are_one_share_their_error():
     kernel = np.array([[1.0, 0.4, -0.7], [0.3, 1.0, 1.0]])
     grid = weight_grid(kernel, 4)
-    rounded = learned(kernel, grid, np.ones((2, 2)))
+    rounded = gptq(kernel, grid, np.ones((2, 2)))
     # Only the sum of both weights matters, and it is right to half a step.
     assert np.all(
         np.abs((rounded - kernel).sum(0)) <= grid.scale / 2 + 0.02 * np.abs(kernel).sum(0)
@@ -101,9 +101,9 @@ def test_the_kernel_of_a_convolution_keeps_its_shape():
     kernel = random.normal(size=(3, 3, 2, 5))
     grid = weight_grid(kernel, 4)
     x = correlated(random, 300, 18)
-    rounded = learned(kernel, grid, moment_of(x))
+    rounded = gptq(kernel, grid, moment_of(x))
     assert rounded.shape == kernel.shape
-    flat = learned(kernel.reshape(18, 5), grid, moment_of(x))
+    flat = gptq(kernel.reshape(18, 5), grid, moment_of(x))
     np.testing.assert_array_equal(rounded.reshape(18, 5), flat)
     assert error(x, kernel, rounded) < error(x, kernel, nearest(kernel, grid))
 
@@ -111,7 +111,7 @@ def test_the_kernel_of_a_convolution_keeps_its_shape():
 def test_the_kernel_itself_is_not_changed():
     kernel = np.random.default_rng(3).normal(size=(6, 4))
     before = kernel.copy()
-    learned(kernel, weight_grid(kernel), np.ones((6, 6)))
+    gptq(kernel, weight_grid(kernel), np.ones((6, 6)))
     np.testing.assert_array_equal(kernel, before)
 
 
@@ -133,5 +133,5 @@ def test_a_channel_of_zeros_has_a_grid_and_stays_zero():
     grid = weight_grid(kernel)
     assert np.all(np.isfinite(grid.scale))
     assert np.all(grid.scale > 0)
-    for rounded in (nearest(kernel, grid), learned(kernel, grid, np.eye(2) + 0.5)):
+    for rounded in (nearest(kernel, grid), gptq(kernel, grid, np.eye(2) + 0.5)):
         np.testing.assert_array_equal(rounded[:, 0], 0)

@@ -123,7 +123,7 @@ def _each(plan: Plan, change: _Change, only_if_cheaper: bool = False) -> Plan:
     """Returns the plan with every attention changed."""
     for step in plan.steps:
         if isinstance(step, Attention):
-            changed = plan.swap({step.output: [change(step)]})
+            changed = plan.replace({step.output: [change(step)]})
             if not only_if_cheaper or changed.total_macs < plan.total_macs:
                 plan = changed
     return plan

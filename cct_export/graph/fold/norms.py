@@ -11,8 +11,8 @@ from cct_export.graph.steps import (
     Array,
     Attention,
     Dense,
+    LayerNorm,
     Mean,
-    Normalize,
     Projection,
     SequencePool,
     Step,
@@ -28,22 +28,22 @@ def norm_affine(plan: Plan) -> Plan:
     reader can take them; a residual sum cannot.
     """
     for norm in plan.steps:
-        if isinstance(norm, Normalize) and norm.output != plan.output:
+        if isinstance(norm, LayerNorm) and norm.output != plan.output:
             takers = _takers(plan, norm)
             changed = {step.output: [_with_affine(norm, step)] for step in takers}
             if takers:
                 bare = replace(norm, gamma=None, beta=None)
-                plan = plan.swap({norm.output: [bare], **changed})
+                plan = plan.replace({norm.output: [bare], **changed})
     return plan
 
 
-def _takers(plan: Plan, norm: Normalize) -> list[Step]:
+def _takers(plan: Plan, norm: LayerNorm) -> list[Step]:
     """Returns the steps that take gamma and beta over; none if one of the readers cannot."""
     takers: list[Step] = []
-    for reader in plan.readers(norm.output):
+    for reader in plan.consumers(norm.output):
         takers.append(reader)
         if isinstance(reader, SequencePool):
-            behind = plan.readers(reader.output)
+            behind = plan.consumers(reader.output)
             if reader.output == plan.output or not all(isinstance(step, Dense) for step in behind):
                 return []
             takers += behind
@@ -56,7 +56,7 @@ def _can_take(step: Step) -> bool:
     return isinstance(step, Dense | SequencePool)
 
 
-def _with_affine(norm: Normalize, step: Step) -> Step:
+def _with_affine(norm: LayerNorm, step: Step) -> Step:
     """Returns ``step`` for inputs without gamma and beta."""
     if isinstance(step, Attention):
         parts = {"query": step.query, "key": step.key, "value": step.value}
@@ -67,7 +67,7 @@ def _with_affine(norm: Normalize, step: Step) -> Step:
     return replace(step, **_affine(norm, Projection(step.kernel, bias))._asdict())
 
 
-def _affine(norm: Normalize, dense: Projection) -> Projection:
+def _affine(norm: LayerNorm, dense: Projection) -> Projection:
     """Returns a dense layer that takes over gamma and beta."""
     kernel, bias = dense
     if norm.beta is not None:
@@ -93,7 +93,7 @@ def pooling_bias(plan: Plan) -> Plan:
         for step in plan.steps
         if isinstance(step, SequencePool)
     }
-    return plan.swap(changed)
+    return plan.replace(changed)
 
 
 def centred_residual(plan: Plan) -> Plan:
@@ -105,7 +105,7 @@ def centred_residual(plan: Plan) -> Plan:
     (arXiv:2401.15024, section 3.2). Done where it saves a subtraction.
     """
     stream = _stream(plan)
-    norms = [s for s in plan.steps if isinstance(s, Normalize) and s.inputs[0] in stream]
+    norms = [s for s in plan.steps if isinstance(s, LayerNorm) and s.inputs[0] in stream]
     changed: dict[str, list[Step]] = {norm.output: [replace(norm, centred=True)] for norm in norms}
     centrings = 0
     for step in plan.steps:
@@ -127,7 +127,7 @@ def centred_residual(plan: Plan) -> Plan:
                 Mean(mean, (source,)),
                 Subtract(step.output, (source, mean)),
             ]
-    return plan.swap(changed) if centrings < len(norms) else plan
+    return plan.replace(changed) if centrings < len(norms) else plan
 
 
 def _stream(plan: Plan) -> set[str]:
@@ -137,15 +137,15 @@ def _stream(plan: Plan) -> set[str]:
         left = {
             name
             for name in stream
-            if plan.readers(name)
+            if plan.consumers(name)
             and all(
-                isinstance(reader, Normalize)
+                isinstance(reader, LayerNorm)
                 or (isinstance(reader, Add | AddConstant) and reader.output in stream)
-                for reader in plan.readers(name)
+                for reader in plan.consumers(name)
             )
             # Both parts of a sum are centred, or neither.
             and not (
-                isinstance(maker := plan.maker(name), Add | AddConstant)
+                isinstance(maker := plan.producer(name), Add | AddConstant)
                 and not stream.issuperset(maker.inputs)
             )
         }

@@ -18,10 +18,10 @@ def rescaling(plan: Plan) -> Plan:
     shift adds to each output.
     """
     for scale in plan.steps:
-        conv = plan.only_reader(scale.output)
+        conv = plan.only_consumer(scale.output)
         if isinstance(scale, Scale) and isinstance(conv, Conv) and np.all(scale.scale):
             changed = {scale.output: _shift(scale, conv), conv.output: _scaled(conv, scale)}
-            plan = plan.swap(changed)
+            plan = plan.replace(changed)
     return plan
 
 
@@ -55,16 +55,16 @@ def pool_padding(plan: Plan) -> Plan:
     what a pool pads never does. Exact where every window holds at least one value of the map.
     """
     for pool in plan.steps:
-        pad = plan.maker(pool.inputs[0])
+        pad = plan.producer(pool.inputs[0])
         if not (isinstance(pool, MaxPool) and isinstance(pad, ZeroPad)):
             continue
-        conv = plan.maker(pad.inputs[0])
+        conv = plan.producer(pad.inputs[0])
         rows, columns = zip(pad.pads, pool.pads, strict=True)
         pads = (_sum(*rows), _sum(*columns))
         positive = isinstance(conv, Conv) and conv.relu
-        if positive and plan.only_reader(pad.output) and _windows_hold(plan, pool, pad, pads):
+        if positive and plan.only_consumer(pad.output) and _windows_hold(plan, pool, pad, pads):
             merged = replace(pool, inputs=pad.inputs, pads=pads)
-            plan = plan.swap({pad.output: [], pool.output: [merged]})
+            plan = plan.replace({pad.output: [], pool.output: [merged]})
     return plan
 
 

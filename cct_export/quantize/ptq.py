@@ -1,4 +1,4 @@
-"""Puts a plan on integers: which steps, on which grids, with which weights."""
+"""Puts a plan on integers: which steps, on which qparams, with which weights."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -8,7 +8,7 @@ import numpy as np
 
 from cct_export.graph import steps
 from cct_export.graph.plan import Plan
-from cct_export.graph.quantized import Grid, QuantizedPlan, Treatment
+from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams
 from cct_export.graph.steps import Array, Step
 from cct_export.quantize import ranges, rounding
 from cct_export.quantize.statistics import Statistics
@@ -27,7 +27,7 @@ MOST_BIAS = 2**30
 # What is largest in a position embedding that float16 holds well enough.
 HALF_LEAST, HALF_MOST = 2.0**-10, 65504.0
 _CALIBRATED = ("static", "static-inputs")
-_MOVING = (steps.Reshape, steps.Transpose, steps.Columns, steps.MaxPool, steps.ZeroPad)
+_MOVING = (steps.Reshape, steps.Transpose, steps.Slice, steps.MaxPool, steps.ZeroPad)
 
 
 def modes(plan: Plan, scheme: QuantScheme, floats: Collection[str] = ()) -> dict[str, str]:
@@ -62,21 +62,21 @@ def is_small(plan: Plan, step: steps.Dense) -> bool:
 
 
 def _makes_scores(plan: Plan, step: Step) -> bool:
-    return isinstance(plan.only_reader(step.output), steps.Softmax)
+    return isinstance(plan.only_consumer(step.output), steps.Softmax)
 
 
 def needed(plan: Plan, scheme: QuantScheme) -> set[str]:
     """Returns the tensors whose values have to be known."""
     names = set()
     for output, mode in modes(plan, scheme).items():
-        step = plan.maker(output)
+        step = plan.producer(output)
         assert step is not None, "a mode of no step"
         if mode in _CALIBRATED:
             names |= set(step.inputs)
         if mode == "static":
             names.add(output)
     for output in rounded(plan, scheme):
-        step = plan.maker(output)
+        step = plan.producer(output)
         assert step is not None, "no step has rounded weights"
         names |= set(step.inputs)
     return names
@@ -109,7 +109,7 @@ def quantize(
         floats: steps that compute in float whatever the scheme says.
     """
     chosen = modes(plan, scheme, floats)
-    treatments: dict[str, Treatment] = {}
+    configs: dict[str, OpQuantConfig] = {}
     changed: dict[str, list[Step]] = {}
     for step in plan.steps:
         mode = chosen[step.output]
@@ -123,44 +123,44 @@ def quantize(
         weighted = _halved(weighted) if half else weighted
         if mode != "float" or constants or half:
             inputs = "static" if mode in _CALIBRATED else mode
-            treatments[step.output] = Treatment(inputs, mode == "static", constants, half)
+            configs[step.output] = OpQuantConfig(inputs, mode == "static", constants, half)
             changed[step.output] = [weighted]
-    grids = {}
+    qparams = {}
     if statistics is not None:
-        grids = _grids(plan, chosen, scheme, statistics, methods, treatments)
-        if scheme.bits == 8 and _make_room(plan, grids, treatments, changed):
-            grids = _grids(plan, chosen, scheme, statistics, methods, treatments)
-    return QuantizedPlan(plan.swap(changed), grids, treatments, scheme.rows)
+        qparams = _grids(plan, chosen, scheme, statistics, methods, configs)
+        if scheme.bits == 8 and _make_room(plan, qparams, configs, changed):
+            qparams = _grids(plan, chosen, scheme, statistics, methods, configs)
+    return QuantizedPlan(plan.replace(changed), qparams, configs, scheme.rows)
 
 
 def _make_room(
     plan: Plan,
-    grids: Mapping[str, Grid],
-    treatments: dict[str, Treatment],
+    qparams: Mapping[str, QuantParams],
+    configs: dict[str, OpQuantConfig],
     changed: dict[str, list[Step]],
 ) -> bool:
-    """Widens the weight grids of channels whose bias would not fit into the sums' 32 bits.
+    """Widens the weight qparams of channels whose bias would not fit into the sums' 32 bits.
 
     A bias is stored in steps of the products it is added to; weights that are next to nothing
     make them too fine. Returns whether there were any.
     """
     found = False
     for step in plan.steps:
-        treatment = treatments.get(step.output)
+        config = configs.get(step.output)
         if not isinstance(step, steps.Conv | steps.Dense) or step.bias is None:
             continue
-        if treatment is None or treatment.inputs != "static" or treatment.constants is None:
+        if config is None or config.inputs != "static" or config.constants is None:
             continue
-        least = np.abs(step.bias) / (grids[step.inputs[0]].scale * MOST_BIAS)
-        if (treatment.constants.scale >= least).all():
+        least = np.abs(step.bias) / (qparams[step.inputs[0]].scale * MOST_BIAS)
+        if (config.constants.scale >= least).all():
             continue
-        grid = replace(treatment.constants, scale=np.maximum(treatment.constants.scale, least))
+        grid = replace(config.constants, scale=np.maximum(config.constants.scale, least))
         (rounded_step,) = changed[step.output]
         assert isinstance(rounded_step, steps.Conv | steps.Dense), "a step stays what it is"
-        narrow = treatment.constants.scale < least
+        narrow = config.constants.scale < least
         kernel = np.where(narrow, grid.snap(step.kernel), rounded_step.kernel)
         changed[step.output] = [replace(rounded_step, kernel=kernel)]
-        treatments[step.output] = replace(treatment, constants=grid)
+        configs[step.output] = replace(config, constants=grid)
         found = True
     return found
 
@@ -191,7 +191,7 @@ def _constants(
     mode: str,
     statistics: Statistics | None,
     learn: bool,
-) -> tuple[Step, Grid | None]:
+) -> tuple[Step, QuantParams | None]:
     """Returns a step with its constants on a grid, and the grid."""
     if isinstance(step, steps.Conv | steps.Dense):
         if not scheme.rounds:
@@ -201,7 +201,7 @@ def _constants(
         grid = rounding.weight_grid(step.kernel, bits)
         moment = statistics.moments[step.output]
         kernel = (
-            rounding.learned(step.kernel, grid, moment)
+            rounding.gptq(step.kernel, grid, moment)
             if learn
             else rounding.nearest(step.kernel, grid)
         )
@@ -215,9 +215,9 @@ def _constants(
     return step, None
 
 
-def _of_constant(values: Array, bits: int) -> Grid:
+def _of_constant(values: Array, bits: int) -> QuantParams:
     top = 2 ** (bits - 1) - 1
-    return Grid(np.array((float(np.abs(values).max()) or 1.0) / top), 0, -top, top)
+    return QuantParams(np.array((float(np.abs(values).max()) or 1.0) / top), 0, -top, top)
 
 
 def _grids(
@@ -226,8 +226,8 @@ def _grids(
     scheme: QuantScheme,
     statistics: Statistics,
     methods: str | Mapping[str, str],
-    treatments: Mapping[str, Treatment],
-) -> dict[str, Grid]:
+    configs: Mapping[str, OpQuantConfig],
+) -> dict[str, QuantParams]:
     """Returns the grid of every tensor that a static step reads or makes."""
     static = [step for step in plan.steps if chosen[step.output] in _CALIBRATED]
     wanted = {name for step in static for name in step.inputs}
@@ -236,17 +236,17 @@ def _grids(
     symmetric = {
         _origin(plan, step.inputs[1], chosen) for step in static if isinstance(step, steps.MatMul)
     }
-    grids: dict[str, Grid] = {}
+    qparams: dict[str, QuantParams] = {}
     for name in plan.shapes:  # in order, the image first
         if name not in wanted:
             continue
-        maker = plan.maker(name)
+        maker = plan.producer(name)
         if maker is None:
-            grids[name] = pixels(scheme.bits)
+            qparams[name] = pixels(scheme.bits)
         elif isinstance(maker, _MOVING) and chosen[name] == "static":
-            grids[name] = grids[maker.inputs[0]]
+            qparams[name] = qparams[maker.inputs[0]]
         elif isinstance(maker, steps.Softmax) and chosen[name] == "static":
-            grids[name] = shares(scheme.bits)
+            qparams[name] = shares(scheme.bits)
         else:
             method = methods if isinstance(methods, str) else methods.get(name, "mse")
             # 16 bits are fine enough to clip nothing.
@@ -254,23 +254,23 @@ def _grids(
             values = statistics.distributions[name]
             range = ranges.METHODS[method](values, scheme.bits)
             grid = ranges.grid(range, scheme.bits, name in symmetric)
-            grids[name] = _coarse_enough(grid, maker, grids, treatments.get(name))
-    return grids
+            qparams[name] = _coarse_enough(grid, maker, qparams, configs.get(name))
+    return qparams
 
 
 def _coarse_enough(
-    grid: Grid, maker: Step, grids: Mapping[str, Grid], treatment: Treatment | None
-) -> Grid:
+    grid: QuantParams, maker: Step, qparams: Mapping[str, QuantParams], config: OpQuantConfig | None
+) -> QuantParams:
     """Returns a grid whose steps are not too fine for the integers that it is made of.
 
     Engines bring sums of products to the grid by a factor that must stay below 256, and here stays
     below half of that; what is all but constant over the calibration images would ask for more.
     """
-    if treatment is None or not treatment.output:
+    if config is None or not config.output:
         return grid
-    scales = [float(grids[name].scale) for name in maker.inputs]
-    if treatment.constants is not None and not isinstance(maker, steps.AddConstant):
-        scales.append(float(np.max(treatment.constants.scale)))
+    scales = [float(qparams[name].scale) for name in maker.inputs]
+    if config.constants is not None and not isinstance(maker, steps.AddConstant):
+        scales.append(float(np.max(config.constants.scale)))
     elif isinstance(maker, steps.MeanSquare):
         scales *= 2
     if isinstance(maker, steps.Gelu | steps.Rsqrt):
@@ -286,21 +286,21 @@ def _coarse_enough(
 
 def _origin(plan: Plan, name: str, chosen: Mapping[str, str]) -> str:
     """Returns the tensor whose grid a tensor has: values that only move keep theirs."""
-    maker = plan.maker(name)
+    maker = plan.producer(name)
     if isinstance(maker, _MOVING) and chosen[name] == "static":
         return _origin(plan, maker.inputs[0], chosen)
     return name
 
 
-def pixels(bits: int) -> Grid:
+def pixels(bits: int) -> QuantParams:
     """Returns the grid of pixels 0–255; of 8 bits it is the pixels themselves."""
     if bits == 8:
-        return Grid(np.array(1.0), -128, -128, 127)
-    return Grid(np.array(255 / 32767), 0, -32767, 32767)
+        return QuantParams(np.array(1.0), -128, -128, 127)
+    return QuantParams(np.array(255 / 32767), 0, -32767, 32767)
 
 
-def shares(bits: int) -> Grid:
+def shares(bits: int) -> QuantParams:
     """Returns the grid that LiteRT prescribes for what an integer softmax makes."""
     if bits == 8:
-        return Grid(np.array(1 / 256), -128, -128, 127)
-    return Grid(np.array(1 / 32768), 0, -32768, 32767)
+        return QuantParams(np.array(1 / 256), -128, -128, 127)
+    return QuantParams(np.array(1 / 32768), 0, -32768, 32767)

@@ -1,4 +1,4 @@
-"""Which steps of a plan become integers, on which grids, and what has to be known for it."""
+"""Which steps of a plan become integers, on which qparams, and what has to be known for it."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from cct_export.graph.expand import expand
 from cct_export.graph.fold import fold
 from cct_export.graph.plan import Plan
 from cct_export.quantize import ranges
-from cct_export.quantize.apply import is_small, modes, needed, pixels, quantize, shares
+from cct_export.quantize.ptq import is_small, modes, needed, pixels, quantize, shares
 from cct_export.quantize.schemes import BY_FORMAT, SCHEMES
 from cct_export.quantize.statistics import gather
 from cct_export.specs import ModelSpec
@@ -20,7 +20,7 @@ SPEC = ModelSpec(
     filters=(4, 64), mlp_units=(64, 64), heads=2, head_dim=24, layers=1, image_size=12, classes=3
 )
 INT8, FULL, WIDE = SCHEMES["int8"], SCHEMES["int8-full"], SCHEMES["int16x8"]
-MOVING = steps.Reshape | steps.Transpose | steps.Columns | steps.MaxPool | steps.ZeroPad
+MOVING = steps.Reshape | steps.Transpose | steps.Slice | steps.MaxPool | steps.ZeroPad
 CASES = [(format, name) for format, schemes in BY_FORMAT.items() for name in schemes]
 each_scheme = pytest.mark.parametrize(("format", "name"), CASES)
 
@@ -117,11 +117,11 @@ def test_what_is_kept_float_has_neither_grid_nor_integers(plan, known, format, n
     assert {found[output] for output in kept} == {"float"}
     made = quantize(plan, scheme, known, floats=kept)
     for output in kept:
-        step = made.plan.maker(output)
-        treatment = made.treatment(step)
-        assert (treatment.inputs, treatment.output, treatment.constants) == ("float", False, None)
+        step = made.plan.producer(output)
+        config = made.config(step)
+        assert (config.inputs, config.output, config.constants) == ("float", False, None)
         if not isinstance(step, steps.MatMul):
-            assert step.kernel is plan.maker(output).kernel
+            assert step.kernel is plan.producer(output).kernel
     pools = {step.output for step in of_kind(plan, steps.MaxPool)}
     assert {name for name in found if found[name] != before[name]} <= {*kept, *pools}
 
@@ -138,11 +138,11 @@ def test_kernels_lie_on_their_grids_or_are_left_as_they_are(plan, known, format,
         )
         if not isinstance(step, steps.Conv | steps.Dense):
             continue
-        grid = made.treatment(step).constants
+        grid = made.config(step).constants
         small = isinstance(step, steps.Dense) and is_small(plan, step)
         if not scheme.rounds or (small and not scheme.integers_only):
             assert grid is None
-            half = made.treatment(step).half
+            half = made.config(step).half
             same = before.kernel.astype(np.float16) if half else before.kernel
             np.testing.assert_array_equal(step.kernel, same)
             continue
@@ -153,7 +153,7 @@ def test_kernels_lie_on_their_grids_or_are_left_as_they_are(plan, known, format,
 
 def test_float16_is_asked_of_every_kernel(plan):
     made = quantize(plan, SCHEMES["fp16"], None)
-    halves = {step.output for step in made.plan.steps if made.treatment(step).half}
+    halves = {step.output for step in made.plan.steps if made.config(step).half}
     assert halves == {
         step.output for step in of_kind(plan, steps.Conv | steps.Dense | steps.AddConstant)
     }
@@ -162,11 +162,11 @@ def test_float16_is_asked_of_every_kernel(plan):
 @pytest.mark.parametrize("scheme", [FULL, WIDE], ids=lambda scheme: scheme.name)
 def test_integers_only_have_grids_for_all_tensors_and_all_constants(plan, known, scheme):
     made = quantize(plan, scheme, known)
-    assert set(made.grids) == set(plan.shapes)
-    assert {grid.bits for grid in made.grids.values()} == {scheme.bits}
+    assert set(made.qparams) == set(plan.shapes)
+    assert {grid.bits for grid in made.qparams.values()} == {scheme.bits}
     assert made.in_integers(scheme.bits)
     for step in made.plan.steps:
-        grid = made.treatment(step).constants
+        grid = made.config(step).constants
         assert (grid is not None) == bool(list(step.arrays()))
         if isinstance(step, steps.AddConstant):
             np.testing.assert_array_equal(grid.snap(step.value), step.value)
@@ -177,10 +177,10 @@ def test_integers_only_have_grids_for_all_tensors_and_all_constants(plan, known,
 @pytest.mark.parametrize("scheme", [INT8, FULL, WIDE], ids=lambda scheme: scheme.name)
 def test_the_second_operands_of_integer_products_are_symmetric(plan, known, scheme):
     made = quantize(plan, scheme, known)
-    products = [s for s in of_kind(plan, steps.MatMul) if made.treatment(s).inputs == "static"]
+    products = [s for s in of_kind(plan, steps.MatMul) if made.config(s).inputs == "static"]
     assert len(products) == (1 if scheme is INT8 else 3)
     for step in products:
-        grid = made.grids[step.inputs[1]]
+        grid = made.qparams[step.inputs[1]]
         assert (grid.zero_point, grid.low) == (0, -grid.high - 1)
 
 
@@ -190,19 +190,19 @@ def test_what_only_moves_values_keeps_their_grid(plan, known, scheme):
     moving = [
         step
         for step in plan.steps
-        if isinstance(step, MOVING) and made.treatment(step).inputs == "static"
+        if isinstance(step, MOVING) and made.config(step).inputs == "static"
     ]
     assert moving
     for step in moving:
-        assert made.grids[step.output] is made.grids[step.inputs[0]]
+        assert made.qparams[step.output] is made.qparams[step.inputs[0]]
 
 
 def test_pixels_and_shares_have_the_grids_that_are_prescribed(plan, known):
     made = quantize(plan, FULL, known)
     np.testing.assert_array_equal(pixels(8).snap(np.arange(256.0)), np.arange(256))
-    assert (float(made.grids["image"].scale), made.grids["image"].zero_point) == (1, -128)
+    assert (float(made.qparams["image"].scale), made.qparams["image"].zero_point) == (1, -128)
     (weights,) = [s.output for s in of_kind(plan, steps.Softmax) if "attention" in s.output]
-    assert (float(made.grids[weights].scale), made.grids[weights].zero_point) == (1 / 256, -128)
+    assert (float(made.qparams[weights].scale), made.qparams[weights].zero_point) == (1 / 256, -128)
     for bits in (8, 16):
         assert pixels(bits).bits == shares(bits).bits == bits
         assert float(pixels(bits).largest) == pytest.approx(255)
@@ -220,14 +220,14 @@ def test_quantize_reads_no_more_than_what_is_needed(plan, known, format, name):
     only = replace(
         known,
         distributions={n: v for n, v in known.distributions.items() if n in names},
-        moments={n: known.moments[n] for n in weighted if plan.maker(n).inputs[0] in names},
+        moments={n: known.moments[n] for n in weighted if plan.producer(n).inputs[0] in names},
     )
     whole = quantize(plan, scheme, known if scheme.rounds else None)
     part = quantize(plan, scheme, only if scheme.rounds else None)
-    assert {n: (float(g.scale), g.zero_point) for n, g in part.grids.items()} == {
-        n: (float(g.scale), g.zero_point) for n, g in whole.grids.items()
+    assert {n: (float(g.scale), g.zero_point) for n, g in part.qparams.items()} == {
+        n: (float(g.scale), g.zero_point) for n, g in whole.qparams.items()
     }
-    assert set(whole.grids) <= names
+    assert set(whole.qparams) <= names
 
 
 @pytest.mark.parametrize("output", ["tokenizer/0/conv", "logits"])
@@ -243,19 +243,22 @@ def test_a_method_can_be_chosen_for_each_tensor(plan, known):
     name = "tokenizer/0/conv"
     values = known.distributions[name]
     found = {
-        method: quantize(plan, INT8, known, {name: method}).grids[name] for method in ranges.METHODS
+        method: quantize(plan, INT8, known, {name: method}).qparams[name]
+        for method in ranges.METHODS
     }
     for method, grid in found.items():
         wanted = ranges.grid(ranges.METHODS[method](values, 8), 8)
         assert (float(grid.scale), grid.zero_point) == (float(wanted.scale), wanted.zero_point)
-    others = quantize(plan, INT8, known, {name: "min-max"}).grids["tokenizer/1/conv"]
-    assert float(others.scale) == float(quantize(plan, INT8, known).grids["tokenizer/1/conv"].scale)
+    others = quantize(plan, INT8, known, {name: "min-max"}).qparams["tokenizer/1/conv"]
+    assert float(others.scale) == float(
+        quantize(plan, INT8, known).qparams["tokenizer/1/conv"].scale
+    )
 
 
 def test_16_bits_clip_nothing_whatever_method_is_asked_for(plan, known):
     made = quantize(plan, WIDE, known, "percentile")
-    for name, grid in made.grids.items():
-        if isinstance(plan.maker(name), steps.Softmax):
+    for name, grid in made.qparams.items():
+        if isinstance(plan.producer(name), steps.Softmax):
             continue
         assert ranges.clipped_share(known.distributions[name], grid) == 0
 
@@ -265,7 +268,7 @@ def test_rounding_is_learned_or_nearest_as_asked(plan, known):
     learned = quantize(plan, INT8, known)
     differ = 0
     for before, near, best in zip(plan.steps, nearest.plan.steps, learned.plan.steps, strict=True):
-        grid = nearest.treatment(near).constants
+        grid = nearest.config(near).constants
         if grid is not None:
             np.testing.assert_array_equal(near.kernel, grid.snap(before.kernel))
             differ += np.any(near.kernel != best.kernel)
