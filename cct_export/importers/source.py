@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 
 from cct_export import data
-from cct_export.data.dataset import Dataset, check_classes
+from cct_export.data.dataset import Dataset, ImageShape, check_classes
 from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.files import sha256
 from cct_export.importers import hub, keras_io, keras_io_archive, paper, saved_model, state_dict
@@ -41,6 +42,21 @@ class LoadedModel:
     data: str | None = None
     calibration: Path | None = None
     on_corrupt: Literal["refuse", "skip"] = "refuse"
+
+    @cached_property
+    def image_shape(self) -> ImageShape:
+        """Height, width and channels of the input."""
+        return checkpoint.image_shape(self.model)
+
+    @property
+    def classes(self) -> int:
+        """Number of logits."""
+        return int(self.model.outputs[0].shape[1])
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the logits; empty if not known."""
+        return checkpoint.labels(self.model)
 
 
 def in_memory(model: keras.Model) -> LoadedModel:
@@ -201,12 +217,12 @@ def open_dataset(loaded: LoadedModel, data_name: str | None) -> Dataset | None:
     Raises:
         InvalidData: the data was named and cannot be used.
     """
-    shape = checkpoint.image_shape(loaded.model)
+    shape = loaded.image_shape
     if data_name is not None:
         dataset = data.read(data_name, shape)
     elif loaded.data is not None and data.at_hand(loaded.data):
         dataset = data.read(loaded.data, shape, loaded.on_corrupt)
     else:
         return None
-    check_classes(dataset, checkpoint.labels(loaded.model))
+    check_classes(dataset, loaded.labels)
     return dataset
