@@ -144,15 +144,15 @@ def prove(row: dict[str, Any], model: str, data: str, images: int) -> None:
         return
     log.info("proving %s", row["name"])
     try:
-        report = cct_export.verify(row["path"], model, data, images, scheme="none")
+        report = cct_export.verify(row["path"], against=model, data=data, samples=images, scheme="none")
     except InvalidArtifact as error:
         row["refused"] = _line(error).replace(str(row["path"].parent) + os.sep, "")
         return
     row["parity"] = {
         key: getattr(report, key) for key in ("max_abs", "sqnr_db", "top1_agreement", "samples")
     }
-    (result,) = cct_export.bench(
-        row["format"], [row["path"]], data=data, accuracy=True, min_runs=1, min_s=0, warmup_s=0
+    (result,) = cct_export.benchmark(
+        row["format"], sources=[row["path"]], data=data, accuracy=True, min_runs=1, min_s=0, warmup_s=0
     )
     # Of a thousand classes the confusions alone are megabytes.
     accuracy = asdict(result.accuracy)
@@ -170,7 +170,7 @@ def race(rows: list[dict[str, Any]], threads: int, rounds: int) -> dict[str, flo
 
     log.info("timing %d files, %d threads", len(rows), threads)
     before = roofline.rates(threads)
-    times = cct_export.time_together([row["path"] for row in rows], threads, rounds)
+    times = cct_export.time_together([row["path"] for row in rows], threads=threads, rounds=rounds)
     after = roofline.rates(threads)
     for row, runs in zip(rows, times, strict=True):
         row["times_ns"][threads] = runs

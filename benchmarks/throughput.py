@@ -126,9 +126,9 @@ def _ours(name: str, data: Path, **knobs: Any) -> Contender:
     import cct_export
 
     def epoch(number: int, step: Callable[[], None]) -> None:
-        recipe = cct_export.recipe("keras-io", str(data), epochs=number, batch=BATCH, **knobs)
+        recipe = cct_export.recipe("keras-io", data=str(data), epochs=number, batch=BATCH, **knobs)
         cct_export.train(
-            data.parent / name, recipe, resume=number > 1,
+            data.parent / name, recipe=recipe, resume=number > 1,
             progress=lambda _epoch, done, _of, _metrics: step() if done else None,
         )  # fmt: skip
 

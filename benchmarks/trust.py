@@ -143,7 +143,7 @@ def files(folder: Path) -> list[Path]:
 
 def ours(path: Path, seconds: float) -> float:
     """Returns the median (ms) of ``cct_export.bench``."""
-    (found,) = cct_export.bench(path.suffix[1:], [path], min_s=seconds)
+    (found,) = cct_export.benchmark(path.suffix[1:], sources=[path], min_s=seconds)
     return statistics.median(found.times_ns) / 1e6
 
 

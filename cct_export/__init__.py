@@ -1,44 +1,29 @@
-"""cct-export: puts a Compact Convolutional Transformer in Keras on a phone, a Pi or a server.
+"""cct-export: Keras Compact Convolutional Transformers as TFLite and ONNX files, verified.
 
 The Python API is the functions of ``cct_export.api``, available here too, loaded when first used::
 
     import cct_export
 
-    report = cct_export.export_tflite("model.keras", "model.tflite", scheme="int8")
+    exported = cct_export.export_tflite("model.keras", output="model.tflite", scheme="int8")
+    print(exported.parity.sqnr_db)
 """
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cct_export.api import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-_API = (
-    "bench",
-    "bundle",
-    "check",
-    "compare",
-    "doctor",
-    "export_onnx",
-    "export_tflite",
-    "import_model",
-    "inspect",
-    "inspect_model",
-    "load",
-    "predict",
-    "push",
-    "quantize_report",
-    "recipe",
-    "remove_device",
-    "setup_device",
-    "time_together",
-    "train",
-    "verify",
-)
-__all__ = [*_API, "__version__"]  # noqa: PLE0604
-
 
 def __getattr__(name: str) -> Any:
-    if name in _API:
-        from cct_export import api
-
+    # While the API itself is imported, its list of names is not there yet.
+    api = importlib.import_module("cct_export.api")
+    if name in getattr(api, "__all__", ()):
         return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *importlib.import_module("cct_export.api").__all__])

@@ -6,11 +6,14 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from cct_export.records.machine import Conditions, MachineInfo
 
 _FLAGS = (
     "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8",
@@ -93,25 +96,20 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def describe() -> dict[str, Any]:
-    """Returns what the machine is: the same whenever it is asked.
-
-    Returns:
-        cpu, isa (see ``isa_flags``), architecture, cores usable here, memory_bytes, os, python,
-        governor, surroundings, and versions of the engines.
-    """
-    return {
-        "cpu": cpu_model(),
-        "isa": isa_flags(),
-        "architecture": platform.machine(),
-        "cores": usable_cores(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "os": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "governor": governor(),
-        "surroundings": surroundings(),
-        "versions": versions(*_ENGINES),
-    }
+def describe() -> MachineInfo:
+    """Returns what this machine is: the same whenever it is asked."""
+    return MachineInfo(
+        cpu=cpu_model(),
+        isa=tuple(isa_flags()),
+        architecture=platform.machine(),
+        cores=usable_cores(),
+        memory_bytes=psutil.virtual_memory().total,
+        os=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        governor=governor(),
+        surroundings=surroundings(),
+        versions=versions(*_ENGINES),
+    )
 
 
 # The bits of get_throttled in Raspberry Pi's documentation; the first four are "now".
@@ -124,40 +122,36 @@ _THROTTLED = {
 _THROTTLED_FILE = Path("/sys/devices/platform/soc/soc:firmware/get_throttled")
 
 
-def conditions() -> dict[str, Any]:
-    """Returns what the machine does now.
-
-    Returns:
-        temperature_c (of the hottest sensor), frequency_mhz (of the fastest core), load_1m (load
-        average of the last minute), throttled (what a Raspberry Pi holds itself back for now) and
-        governor;
-        None for what the system does not show.
-    """
-    return {
-        "temperature_c": temperature_c(),
-        "frequency_mhz": frequency_mhz(),
-        "load_1m": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "throttled": throttled(),
-        "governor": governor(),
-    }
+def conditions() -> Conditions:
+    """Returns the state of this machine now."""
+    reasons = throttled()
+    return Conditions(
+        temperature_c=temperature_c(),
+        frequency_mhz=frequency_mhz(),
+        load_1m=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        throttled=None if reasons is None else tuple(reasons),
+        governor=governor(),
+    )
 
 
-def worst(seen: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the worst of what ``conditions`` told at several times, one at least.
+def worst(readings: Sequence[Conditions]) -> Conditions:
+    """Returns the worst of several readings, one at least.
 
-    What only some devices tell is as it was at last.
+    What only phones tell is that of the last reading.
     """
 
     def known(name: str) -> list[Any]:
-        return [one[name] for one in seen if one[name] is not None]
+        values = (getattr(reading, name) for reading in readings)
+        return [value for value in values if value is not None]
 
-    reasons = [reason for held in known("throttled") for reason in held]
-    return seen[-1] | {
-        "temperature_c": max(known("temperature_c"), default=None),
-        "frequency_mhz": min(known("frequency_mhz"), default=None),
-        "load_1m": max(known("load_1m"), default=None),
-        "throttled": list(dict.fromkeys(reasons)) if known("throttled") else None,
-    }
+    reasons = [reason for throttled in known("throttled") for reason in throttled]
+    return replace(
+        readings[-1],
+        temperature_c=max(known("temperature_c"), default=None),
+        frequency_mhz=min(known("frequency_mhz"), default=None),
+        load_1m=max(known("load_1m"), default=None),
+        throttled=tuple(dict.fromkeys(reasons)) if known("throttled") else None,
+    )
 
 
 def temperature_c() -> float | None:

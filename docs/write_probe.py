@@ -22,8 +22,8 @@ def main() -> None:
     """Writes both files and their sidecars."""
     keras.utils.set_random_seed(0)
     model = CCT(SPEC)
-    cct_export.export_tflite(model, Path(PROBES["litert"]).name)
-    cct_export.export_onnx(model, Path(PROBES["onnxruntime"]).name)
+    cct_export.export_tflite(model, output=Path(PROBES["litert"]).name)
+    cct_export.export_onnx(model, output=Path(PROBES["onnxruntime"]).name)
     for probe in PROBES.values():
         for name in (probe.name, f"{probe.name}.json"):
             Path(name).replace(probe.with_name(name))

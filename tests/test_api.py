@@ -43,7 +43,7 @@ def test_a_keras_model_in_memory_is_exported(tmp_path, digits_model):
 
     model = keras.saving.load_model(digits_model)
     path = tmp_path / "m.tflite"
-    exported = cct_export.export_tflite(model, path, data="digits", parity_samples=32)
+    exported = cct_export.export_tflite(model, output=path, data="digits", parity_samples=32)
     assert exported.parity.passed
     assert exported.artifact.path == path
     assert exported.artifact.source == model.name
@@ -84,7 +84,7 @@ def test_no_room_of_the_package_takes_the_name_of_a_function():
 def test_verify_and_bench_return_what_the_commands_print(exports):
     report = cct_export.verify(exports("tflite").path, samples=8)
     assert report.passed
-    (result,) = cct_export.bench("onnx", [exports("onnx").path], warmup_s=0, min_runs=3, min_s=0)
+    (result,) = cct_export.benchmark("onnx", sources=[exports("onnx").path], warmup_s=0, min_runs=3, min_s=0)
     assert len(result.times_ns) == 3
     assert result.parity.passed
 

@@ -1,19 +1,17 @@
-"""The Python API: what the commands call, with files and frozen records in and out.
+"""The Python API: the functions behind the commands, with files and frozen records in and out.
 
-Everything heavy is imported by the function that needs it, so that measuring a ``.tflite`` never
+Every function imports what it needs when it is called, so that measuring a ``.tflite`` file never
 loads TensorFlow.
 """
 
-from cct_export.api.comparing import check, compare
-from cct_export.api.devices import remove_device, setup_device
-from cct_export.api.exports import export_onnx, export_tflite, quantize_report
-from cct_export.api.files import bundle, inspect, inspect_model, predict, verify
-from cct_export.api.measuring import bench, doctor, time_together
-from cct_export.api.models import import_model, load, recipe, train
-from cct_export.api.publishing import push
+from cct_export.api.artifact import bundle, inspect, predict, verify
+from cct_export.api.benchmark import benchmark, check, compare, time_together
+from cct_export.api.device import doctor, remove_device, setup_device
+from cct_export.api.export import export_onnx, export_tflite, quantize_report
+from cct_export.api.model import import_model, inspect_model, load, push, recipe, train
 
 __all__ = [
-    "bench",
+    "benchmark",
     "bundle",
     "check",
     "compare",

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from cct_export.bench.answers import Opened
 from cct_export.bench.hosts.channel import Start
 from cct_export.errors import CCTExportError
+from cct_export.evaluation.golden import GoldenCheck
 from cct_export.records import Diagnosis, ParityReport
 from cct_export.runtimes import ENGINES
 from cct_export.specs import DEFAULT_MODEL, BenchSpec, Delegation
@@ -52,17 +53,17 @@ def _try(engine: str, delegate: str, about: str, path: str, start: Start) -> Dia
     spec = asdict(BenchSpec(engine, delegation=Delegation(delegate)))
     try:
         with start(path) as channel:
-            opened = channel.ask("open", path=path, spec=spec)
-            wrong = _fault(channel.ask("golden")["parity"])
+            opened = channel.ask("open", Opened, path=path, spec=spec)
+            wrong = _fault(channel.ask("golden", GoldenCheck).parity)
     except CCTExportError as error:
         return Diagnosis(engine, "", delegate, about, False, _without(str(error), path))
-    return Diagnosis(engine, opened["runtime"]["version"], delegate, about, not wrong, wrong)
+    return Diagnosis(engine, opened.runtime.version, delegate, about, not wrong, wrong)
 
 
-def _fault(parity: dict[str, Any] | None) -> str:
+def _fault(parity: ParityReport | None) -> str:
     if parity is None:
         return ""  # Keras itself is what the others are compared with
-    failures = ParityReport.from_dict(parity).failures
+    failures = parity.failures
     return f"it runs, and answers wrongly: {'; '.join(failures)}" if failures else ""
 
 

@@ -4,18 +4,32 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cct_export.bench import warnings
+from cct_export.bench.answers import Burst, Opened, Processing
 from cct_export.errors import CCTExportError, ConnectionLost
+from cct_export.evaluation.golden import GoldenCheck
 from cct_export.files import sha256
 from cct_export.machine import worst
-from cct_export.records import Accuracy, BenchResult, OperatorProfile, ParityReport, Sustained
+from cct_export.records import (
+    Accuracy,
+    BenchResult,
+    Conditions,
+    Contract,
+    MachineInfo,
+    MeasuredFile,
+    OperatorProfile,
+    ParityReport,
+    ReportedLatency,
+    RunConditions,
+    Runtime,
+    Sustained,
+)
 from cct_export.specs import BenchSpec, Timing
 
-Answer = dict[str, Any]
 Done = TypeVar("Done")
 
 # A device over a bad network is given up after the last of these pauses.
@@ -42,25 +56,25 @@ class Tally:
         self.accuracy: Accuracy | None = None
         self.operators: OperatorProfile | None = None
         self.sustained: Sustained | None = None
-        self.reported_ms: dict[str, float | None] | None = None
-        self.contract: Answer = {}
+        self.reported_ms: ReportedLatency | None = None
+        self.contract = Contract()
+        self.peak_rss_bytes: int | None = None
         self.timing = False
         self._failure: CCTExportError | None = None
         self._parity: ParityReport | None = None
         self._changed = False
-        self._first: Answer = {}
+        self._first: Opened | None = None
         self._times: list[int] = []
         self._bursts: list[list[int]] = []
-        self._processing: Answer = {}
-        self._peak: int | None = None
+        self._processing = Processing()
         self._other_cores: list[float] = []
         self._yardsticks: list[float] = []
         self._last_other_cores: float | None = None
         self._repeats = self._lost = 0
-        self._conditions: list[Answer] = []
+        self._conditions: list[Conditions] = []
 
     @property
-    def asked(self) -> Answer:
+    def asked(self) -> dict[str, Any]:
         """The spec as plain JSON types."""
         return asdict(self.spec)
 
@@ -102,35 +116,34 @@ class Tally:
         time.sleep(RECONNECT_AFTER_S[self._lost])
         self._lost += 1
 
-    def opened(self, answer: Answer) -> None:
-        """Takes the answer to ``open``; loading is told of the first repeat."""
-        if not self._first:
-            self._first, self.contract = answer, answer["contract"]
+    def opened(self, answer: Opened) -> None:
+        """Takes the answer to ``open``; the load time is that of the first repeat."""
+        if self._first is None:
+            self._first, self.contract = answer, answer.contract
 
-    def golden(self, answer: Answer) -> None:
+    def golden(self, answer: GoldenCheck) -> None:
         """Takes the answer to ``golden``."""
-        self._changed = answer["changed"]
-        if answer["parity"] is not None:
-            told = answer["parity"] | {"candidate": str(self.path)}
-            self._parity = ParityReport.from_dict(told)
+        self._changed = answer.changed
+        if answer.parity is not None:
+            self._parity = replace(answer.parity, candidate=str(self.path))
 
-    def processing(self, answer: Answer) -> None:
+    def processing(self, answer: Processing) -> None:
         """Takes the answer to ``processing``."""
         self._processing = answer
 
-    def begin(self, conditions: Answer) -> None:
+    def begin(self, conditions: Conditions) -> None:
         """Begins a repeat."""
         self._bursts.append([])
         self._conditions.append(conditions)
         self.timing = True
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: Burst) -> None:
         """Takes the answer to ``burst``."""
-        self._times += answer["times_ns"]
-        self._bursts[-1].append(len(answer["times_ns"]))
-        self._last_other_cores = answer["other_cores"]
-        if answer["yardstick_ms"] is not None:
-            self._yardsticks.append(answer["yardstick_ms"])
+        self._times += answer.times_ns
+        self._bursts[-1].append(len(answer.times_ns))
+        self._last_other_cores = answer.other_cores
+        if answer.yardstick_ms is not None:
+            self._yardsticks.append(answer.yardstick_ms)
 
     def missing(self, runs: int, seconds: float) -> tuple[int, float]:
         """Returns how many runs and seconds this repeat has too few; neither below 0."""
@@ -146,7 +159,7 @@ class Tally:
         count = sum(self._bursts[-1])
         return count, sum(self._times[len(self._times) - count :]) / 1e9
 
-    def end(self, conditions: Answer) -> None:
+    def end(self, conditions: Conditions) -> None:
         """Ends a repeat."""
         self._conditions.append(conditions)
         self._repeats += 1
@@ -159,30 +172,28 @@ class Tally:
         """Whether all repeats came to an end; what failed after them does not undo them."""
         return self._repeats == self._plan.repeats
 
-    def memory(self, answer: Answer) -> None:
-        """Takes the answer to ``memory``."""
-        self._peak = answer["peak_rss_bytes"]
-
-    def result(self, machine: dict[str, Any]) -> BenchResult:
+    def result(self, machine: MachineInfo) -> BenchResult:
         """Returns what was found.
 
         Args:
             machine: facts about where it was measured, see ``machine.describe``.
         """
+        first = self._first
         failed = self._failure
         times = self._times if self._timed else []
         bursts = self._bursts if times else []
         found = BenchResult(
             artifact=self._artifact(),
-            runtime=self._first.get("runtime", self._unopened()),
+            runtime=Runtime.of(self.spec) if first is None else first.runtime,
             batch=self.spec.batch,
             times_ns=tuple(times),
             reported_ms=self.reported_ms if self._timed else None,
             bursts=tuple(tuple(sizes) for sizes in bursts),
-            load_ms=self._first.get("load_ms"),
-            first_inference_ms=self._first.get("first_inference_ms"),
-            peak_rss_bytes=self._peak,
-            **self._processing,
+            load_ms=None if first is None else first.load_ms,
+            first_inference_ms=None if first is None else first.first_inference_ms,
+            peak_rss_bytes=self.peak_rss_bytes,
+            preprocess_ms=self._processing.preprocess_ms,
+            postprocess_ms=self._processing.postprocess_ms,
             headline=self._plan.headline,
             accuracy=self.accuracy,
             parity=self._parity,
@@ -196,42 +207,27 @@ class Tally:
         )
         return warnings.advised(found, self._plan)
 
-    def _unopened(self) -> Answer:
-        delegation = self.spec.delegation
-        return {
-            "name": self.spec.runtime,
-            "version": "",
-            "accelerator": "",
-            "delegate": delegation.name,
-            "asked": delegation.name,
-            "options": dict(delegation.options),
-            "allow_fallback": delegation.allow_fallback,
-            "threads": self.spec.threads,
-            "delegated_nodes": None,
-            "total_nodes": None,
-        }
-
-    def _artifact(self) -> Answer:
+    def _artifact(self) -> MeasuredFile:
         is_file, keras = self.path.is_file(), self.spec.runtime == "keras"
-        return {
-            "path": os.fspath(self.path),
-            "format": self.contract.get("format", self.spec.runtime),
-            "scheme": self.contract.get("scheme", "none" if keras else "unknown"),
-            "size_bytes": self.path.stat().st_size if is_file else None,
-            "sha256": sha256(self.path) if is_file else None,
-            "described": bool(self.contract),
-            "changed": self._changed,
-        }
+        return MeasuredFile(
+            path=os.fspath(self.path),
+            format=self.contract.format or self.spec.runtime,
+            scheme=self.contract.scheme or ("none" if keras else "unknown"),
+            size_bytes=self.path.stat().st_size if is_file else None,
+            sha256=sha256(self.path) if is_file else None,
+            described=bool(self.contract),
+            changed=self._changed,
+        )
 
-    def _meanwhile(self) -> Answer:
-        """Returns what the machine did: before the first repeat, and at its worst after."""
+    def _meanwhile(self) -> RunConditions:
+        """Returns the state of the machine: before the first repeat, and at its worst after."""
         if not self._conditions:
-            return {}
+            return RunConditions()
         before, after = self._conditions[0], self._conditions[1:]
-        return {
-            "before": before,
-            "after": worst(after) if after else before,
-            "other_cores": max(self._other_cores, default=None),
-            "yardstick_ms": statistics.median(self._yardsticks) if self._yardsticks else None,
-            "reconnections": self._lost,
-        }
+        return RunConditions(
+            before=before,
+            after=worst(after) if after else before,
+            other_cores=max(self._other_cores, default=None),
+            yardstick_ms=statistics.median(self._yardsticks) if self._yardsticks else None,
+            reconnections=self._lost,
+        )

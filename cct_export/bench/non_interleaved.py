@@ -2,18 +2,21 @@
 
 import math
 import time
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
+from cct_export.bench.answers import Burst, Opened, PeakMemory, Scored
 from cct_export.bench.hosts.channel import Channel, Start, start_worker
 from cct_export.bench.hosts.host import Host, Say
 from cct_export.bench.measurement import Tally
 from cct_export.errors import CCTExportError
 from cct_export.evaluation.proportions import paired
-from cct_export.records import Accuracy, OperatorProfile, Sustained
+from cct_export.records import Accuracy, Conditions, OperatorProfile, Sustained
 from cct_export.specs import BenchPasses, BenchSpec
+
+Answer = TypeVar("Answer")
 
 # A curve of this many points at most, and no point shorter than a second.
 POINTS = 120
@@ -35,7 +38,7 @@ class References:
 
     def right(self, tally: Tally, data: str) -> np.ndarray | None:
         """Returns the images that the model gets right, None where it is not at hand."""
-        source, sha256 = tally.contract.get("source"), tally.contract.get("source_sha256")
+        source, sha256 = tally.contract.source, tally.contract.source_sha256
         if not source or not sha256:
             return None
         if (sha256, data) not in self._right:
@@ -48,15 +51,15 @@ class References:
             with self._start(source) as channel:
                 spec = BenchSpec("keras")
                 opened = _opened(channel, source, spec)
-                if opened["contract"]["source_sha256"] != sha256:
+                if opened.contract.source_sha256 != sha256:
                     return None
-                return np.array(channel.ask("accuracy", data=data)["right"], bool)
+                return np.array(channel.ask("accuracy", Scored, data=data).right, bool)
         except CCTExportError:
             return None  # no Keras here, or not this model: there is no pair
 
 
-def _opened(channel: Channel, path: str, spec: BenchSpec) -> dict[str, Any]:
-    return channel.ask("open", path=path, spec=asdict(spec))
+def _opened(channel: Channel, path: str, spec: BenchSpec) -> Opened:
+    return channel.ask("open", Opened, path=path, spec=asdict(spec))
 
 
 def measure(
@@ -67,23 +70,25 @@ def measure(
     Raises:
         CCTExportError: what a worker raised.
     """
-    tally.memory(tally.persist(lambda: _asked(tally, host, "memory")))
+    memory = tally.persist(lambda: _asked(tally, host, "memory", PeakMemory))
+    tally.peak_rss_bytes = memory.peak_rss_bytes
     data = passes.accuracy_data
     if data is not None:
         tally.accuracy = tally.persist(lambda: _accuracy(tally, data, host, references, say))
     if passes.operators:
         say(f"operators of {tally.path}")
         runs = passes.operators
-        found = tally.persist(lambda: _asked(tally, host, "operators", runs=runs))
-        tally.operators = OperatorProfile.from_dict(found["operators"])
+        tally.operators = tally.persist(
+            lambda: _asked(tally, host, "operators", OperatorProfile, runs=runs)
+        )
     if passes.sustained_s:
         tally.sustained = tally.persist(lambda: _sustained(tally, passes.sustained_s, host, say))
 
 
-def _asked(tally: Tally, host: Host, question: str, **arguments: Any) -> dict[str, Any]:
+def _asked(tally: Tally, host: Host, question: str, kind: type[Answer], **arguments: Any) -> Answer:
     with host.start(str(tally.path)) as channel:
-        channel.ask("open", path=tally.there, spec=tally.asked)
-        return channel.ask(question, **arguments)
+        channel.ask("open", Opened, path=tally.there, spec=tally.asked)
+        return channel.ask(question, kind, **arguments)
 
 
 def _accuracy(tally: Tally, data: str, host: Host, references: References, say: Say) -> Accuracy:
@@ -92,36 +97,35 @@ def _accuracy(tally: Tally, data: str, host: Host, references: References, say: 
         say(f"accuracy of {tally.path}: {done} of {total} images")
 
     with host.start(str(tally.path)) as channel:
-        height, width, channels = channel.ask("open", path=tally.there, spec=tally.asked)[
-            "image_shape"
-        ]
+        opened = channel.ask("open", Opened, path=tally.there, spec=tally.asked)
+        height, width, channels = opened.image_shape
         there = host.labelled(data, (height, width, channels))
-        answer = channel.ask("accuracy", tell, data=there)
+        answer = channel.ask("accuracy", Scored, tell, data=there)
     reference = references.right(tally, data) if tally.spec.runtime != "keras" else None
-    pair = None if reference is None else paired(reference, np.array(answer["right"], bool))
-    return Accuracy.from_dict(answer["accuracy"] | {"data": data, "paired": pair})
+    pair = None if reference is None else paired(reference, np.array(answer.right, bool))
+    return replace(answer.accuracy, data=data, paired=pair)
 
 
 def _sustained(tally: Tally, seconds: float, host: Host, say: Say) -> Sustained:
     """Runs without a pause, from a cold start: warming up is what it is about."""
     interval = max(1.0, math.ceil(seconds / POINTS))
     points: list[tuple[float, float, int]] = []
-    conditions: list[dict[str, float | None]] = []
+    conditions: list[Conditions] = []
     with host.start(str(tally.path)) as channel:
-        channel.ask("open", path=tally.there, spec=tally.asked)
+        channel.ask("open", Opened, path=tally.there, spec=tally.asked)
         began = time.monotonic()
         while (elapsed := time.monotonic() - began) < seconds:
             say(f"sustained {tally.path}: {elapsed:.0f} of {seconds:.0f} s")
-            times = channel.ask("burst", runs=1, seconds=interval)["times_ns"]
+            times = channel.ask("burst", Burst, runs=1, seconds=interval).times_ns
             p50, p90 = np.percentile(times, (50, 90)) / 1e6
             points.append((float(p50), float(p90), len(times)))
-            conditions.append(channel.ask("conditions"))
+            conditions.append(channel.ask("conditions", Conditions))
     medians, nineties, runs = zip(*points, strict=True)
     return Sustained(
         interval_s=interval,
         p50_ms=medians,
         p90_ms=nineties,
         runs=runs,
-        temperature_c=tuple(one["temperature_c"] for one in conditions),
-        frequency_mhz=tuple(one["frequency_mhz"] for one in conditions),
+        temperature_c=tuple(one.temperature_c for one in conditions),
+        frequency_mhz=tuple(one.frequency_mhz for one in conditions),
     )

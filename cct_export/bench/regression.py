@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from cct_export.bench.statistics import Interval, ratio
 from cct_export.bench.warnings import BUSY_CORES
-from cct_export.records import BenchResult
+from cct_export.records import BenchResult, MachineInfo
 
 # What must be equal for latencies to be comparable.
 MACHINE = ("cpu", "isa", "architecture", "cores", "surroundings")
@@ -42,33 +42,38 @@ class Verdict(NamedTuple):
         return self._asdict() | {"ratio": self.ratio._asdict() if self.ratio else None}
 
 
-def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def differences(then: MachineInfo, now: MachineInfo) -> list[str]:
     """Returns, as lines, what makes two machines incomparable."""
     return [
-        f"{key}: {then.get(key)!r} then, {now.get(key)!r} now"
+        f"{key}: {_plain(then, key)!r} then, {_plain(now, key)!r} now"
         for key in MACHINE
-        if then.get(key) != now.get(key)
+        if getattr(then, key) != getattr(now, key)
     ]
+
+
+def _plain(machine: MachineInfo, key: str) -> object:
+    value = getattr(machine, key)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def subject(result: BenchResult) -> str:
     """Returns what was measured on what, the same for the same row of two records."""
     runtime = result.runtime
-    name = str(result.artifact["path"]).replace("\\", "/").rpartition("/")[2]
+    name = str(result.artifact.path).replace("\\", "/").rpartition("/")[2]
     where = "" if result.device == "local" else f" on {result.device}"
     return (
-        f"{name} on {runtime['name']} {runtime['delegate']}, "
-        f"{runtime['threads']} threads, batch {result.batch}{where}"
+        f"{name} on {runtime.name} {runtime.delegate}, "
+        f"{runtime.threads} threads, batch {result.batch}{where}"
     )
 
 
 def setting(result: BenchResult) -> tuple[object, ...]:
     """Returns what must be the same for two latencies to be comparable, but for the file."""
     runtime = result.runtime
-    asked = runtime.get("asked", runtime["delegate"])
-    options = tuple(sorted(runtime.get("options", {}).items()))
-    on = (runtime["name"], asked, options, runtime["threads"], result.batch, result.headline)
-    return (*on, result.artifact["scheme"], result.device)
+    asked = runtime.requested
+    options = tuple(sorted(runtime.options.items()))
+    on = (runtime.name, asked, options, runtime.threads, result.batch, result.headline)
+    return (*on, result.artifact.scheme, result.device)
 
 
 def judge(then: BenchResult, now: BenchResult, limits: Limits) -> Verdict:
@@ -140,13 +145,13 @@ def _points_lost(then: BenchResult, now: BenchResult) -> float | None:
 
 
 def _busy(result: BenchResult) -> bool:
-    others = result.conditions.get("other_cores")
+    others = result.conditions.other_cores
     return others is not None and others > BUSY_CORES
 
 
 def _speed(then: BenchResult, now: BenchResult) -> float:
     """Returns how many times longer the same fixed work took now than then."""
-    before, after = then.conditions.get("yardstick_ms"), now.conditions.get("yardstick_ms")
+    before, after = then.conditions.yardstick_ms, now.conditions.yardstick_ms
     return after / before if before and after else 1.0
 
 

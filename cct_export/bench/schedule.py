@@ -5,11 +5,13 @@ import math
 from collections.abc import Iterator, Sequence
 
 from cct_export.bench import non_interleaved
+from cct_export.bench.answers import Burst, Opened, Processing
 from cct_export.bench.hosts.channel import Channel
 from cct_export.bench.hosts.host import Host, Say
 from cct_export.bench.measurement import Tally
 from cct_export.errors import CCTExportError, ConnectionLost
-from cct_export.records import BenchResult
+from cct_export.evaluation.golden import GoldenCheck
+from cct_export.records import BenchResult, Conditions
 from cct_export.specs import BenchJob, BenchPasses, Timing
 
 BURST_S = 0.05
@@ -99,17 +101,17 @@ class _Repeat:
         """Returns a worker that has warmed up, None if there is no sense in timing."""
         channel = self._open(tally)
         if tally.first_repeat:
-            tally.golden(channel.ask("golden"))
+            tally.golden(channel.ask("golden", GoldenCheck))
             if not tally.alive:
                 return None
-            tally.processing(channel.ask("processing"))
-        channel.ask("warm_up", seconds=self._timing.warmup_s)
-        tally.begin(channel.ask("conditions"))
+            tally.processing(channel.ask("processing", Processing))
+        channel.tell("warm_up", seconds=self._timing.warmup_s)
+        tally.begin(channel.ask("conditions", Conditions))
         return channel
 
     def _open(self, tally: Tally) -> Channel:
         channel = self._stack.enter_context(self._host.start(str(tally.path)))
-        tally.opened(channel.ask("open", path=tally.there, spec=tally.asked))
+        tally.opened(channel.ask("open", Opened, path=tally.there, spec=tally.asked))
         return channel
 
     def _turn(self, tally: Tally, channel: Channel, alone: bool) -> Channel:
@@ -127,17 +129,17 @@ class _Repeat:
 
     def _resume(self, tally: Tally) -> Channel:
         channel = self._open(tally)
-        channel.ask("warm_up", seconds=self._timing.warmup_s)
+        channel.tell("warm_up", seconds=self._timing.warmup_s)
         return channel
 
     def _burst(self, tally: Tally, channel: Channel, alone: bool) -> None:
         if not alone:
-            channel.ask("warm_up", seconds=TURN_WARM_UP_S)
+            channel.tell("warm_up", seconds=TURN_WARM_UP_S)
         runs, seconds = tally.missing(*self._share)
         if seconds:
-            tally.add(channel.ask("burst", runs=1, seconds=min(seconds, BURST_S)))
+            tally.add(channel.ask("burst", Burst, runs=1, seconds=min(seconds, BURST_S)))
         else:
             fitting = min(runs, tally.fitting(BURST_S))
-            tally.add(channel.ask("burst", runs=fitting, seconds=0.0))
+            tally.add(channel.ask("burst", Burst, runs=fitting, seconds=0.0))
         if tally.missing(*self._share) == (0, 0.0):
-            tally.end(channel.ask("conditions"))
+            tally.end(channel.ask("conditions", Conditions))

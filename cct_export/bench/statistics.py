@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cct_export.records import BenchResult
+from cct_export.records.encoding import to_json
 
 # A percentile is given only where runs lie beyond it: p99 needs a hundred.
 _PERCENTILES = {50: 1, 90: 10, 95: 20, 99: 100}
@@ -71,7 +72,9 @@ def told(result: BenchResult) -> dict[str, Any] | None:
         return summary(result.times_ns)
     if not result.reported_ms:
         return None
-    return dict.fromkeys(_FIGURES) | result.reported_ms
+    figures: dict[str, Any] = dict.fromkeys(_FIGURES)
+    figures.update(to_json(result.reported_ms))
+    return figures
 
 
 def median_interval(values: np.ndarray) -> Interval:
@@ -97,7 +100,7 @@ def median_interval(values: np.ndarray) -> Interval:
 def headline_ms(result: BenchResult) -> float:
     """Returns the percentile that stands for the latency of ``result``, in milliseconds."""
     if result.reported_ms:
-        return float(result.reported_ms[f"p{result.headline}"] or 0.0)
+        return float(getattr(result.reported_ms, f"p{result.headline}"))
     return float(np.percentile(result.times_ns, result.headline)) / 1e6
 
 

@@ -26,8 +26,8 @@ def advised(result: BenchResult, timing: Timing) -> BenchResult:
         result: as measured.
         timing: how it was to be measured.
     """
-    found = [UNKNOWN_INPUT] if not result.artifact["described"] and not result.failure else []
-    found += [CHANGED] if result.artifact["changed"] else []
+    found = [UNKNOWN_INPUT] if not result.artifact.described and not result.failure else []
+    found += [CHANGED] if result.artifact.changed else []
     looks = (*(_AT_RUNS if result.times_ns else ()), *(_AT_REST if result.timed else ()))
     for look in looks:
         found += look(result, timing)
@@ -35,7 +35,7 @@ def advised(result: BenchResult, timing: Timing) -> BenchResult:
 
 
 def _few_runs(result: BenchResult, timing: Timing) -> Iterator[str]:
-    count = len(result.times_ns) or (result.reported_ms or {}).get("count") or 0
+    count = len(result.times_ns) or (result.reported_ms.count if result.reported_ms else 0)
     if count < FEW_RUNS:
         yield f"only {count:.0f} runs: --min-runs {FEW_RUNS} or more tells what is usual"
 
@@ -59,13 +59,13 @@ def _disagreement(result: BenchResult, timing: Timing) -> Iterator[str]:
 
 
 def _threads(result: BenchResult, timing: Timing) -> Iterator[str]:
-    threads, cores = result.runtime["threads"], result.machine.get("cores")
+    threads, cores = result.runtime.threads, result.machine.cores
     if cores is not None and threads > cores:
         yield f"{threads} threads on {cores} cores: they wait for each other"
 
 
 def _governor(result: BenchResult, timing: Timing) -> Iterator[str]:
-    governor = result.conditions["before"].get("governor")
+    governor = result.conditions.before.governor
     if governor not in (None, "performance"):
         yield (
             f"the frequency governor is {governor!r}: "
@@ -74,20 +74,20 @@ def _governor(result: BenchResult, timing: Timing) -> Iterator[str]:
 
 
 def _neighbours(result: BenchResult, timing: Timing) -> Iterator[str]:
-    others = result.conditions["other_cores"]
+    others = result.conditions.other_cores
     if others is not None and others > BUSY_CORES:
         yield f"other programs kept {others:.1f} cores busy meanwhile: stop them, measure again"
 
 
 def _heat(result: BenchResult, timing: Timing) -> Iterator[str]:
-    before, after = result.conditions["before"], result.conditions["after"]
-    reasons = [*(before.get("throttled") or ()), *(after.get("throttled") or ())]
+    before, after = result.conditions.before, result.conditions.after
+    reasons = [*(before.throttled or ()), *(after.throttled or ())]
     if reasons:
         yield (
             f"the Raspberry Pi held itself back ({', '.join(dict.fromkeys(reasons))}): "
             "cool it, give it a proper power supply"
         )
-    first, last = before.get("frequency_mhz"), after.get("frequency_mhz")
+    first, last = before.frequency_mhz, after.frequency_mhz
     if first and last and last < SLOWED * first:
         yield (
             f"the processor fell from {first:.0f} to {last:.0f} MHz: "
@@ -96,29 +96,29 @@ def _heat(result: BenchResult, timing: Timing) -> Iterator[str]:
 
 
 def _phone(result: BenchResult, timing: Timing) -> Iterator[str]:
-    before, after = result.conditions["before"], result.conditions["after"]
-    status = max(before.get("thermal_status") or 0, after.get("thermal_status") or 0)
+    before, after = result.conditions.before, result.conditions.after
+    status = max(before.thermal_status or 0, after.thermal_status or 0)
     if status >= HELD_BACK:
         yield f"the phone was hot and held itself back (thermal status {status} of 6): let it cool"
-    level = after.get("battery_percent")
+    level = after.battery_percent
     if level is not None and level < LOW_BATTERY:
         yield f"the battery is at {level} %: many phones save power then, charge it first"
-    if before.get("charging") or after.get("charging"):
+    if before.charging or after.charging:
         yield "the battery was charging, which heats the phone: `adb tcpip 5555` needs no cable"
 
 
 def _fallback(result: BenchResult, timing: Timing) -> Iterator[str]:
-    taken, total = result.runtime["delegated_nodes"], result.runtime["total_nodes"]
-    own = result.runtime["delegate"] in ("none", "reference")
+    taken, total = result.runtime.delegated_nodes, result.runtime.total_nodes
+    own = result.runtime.delegate in ("none", "reference")
     if not own and taken is not None and total is not None and taken < total:
         yield (
             f"{total - taken} of {total} operators were not taken by "
-            f"{result.runtime['delegate']} and ran on the engine's own kernels"
+            f"{result.runtime.delegate} and ran on the engine's own kernels"
         )
 
 
 def _connection(result: BenchResult, timing: Timing) -> Iterator[str]:
-    times = result.conditions.get("reconnections", 0)
+    times = result.conditions.reconnections
     if times:
         often = "once" if times == 1 else f"{times} times"
         yield f"the connection to {result.device} broke {often}; the runs before count too"

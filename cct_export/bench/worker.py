@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,10 +19,14 @@ import numpy as np
 
 from cct_export import machine
 from cct_export.bench import latency, memory
+from cct_export.bench.answers import Burst, Opened, PeakMemory, Processing, Scored
 from cct_export.data import read
 from cct_export.data.sampling import timing_images
 from cct_export.errors import CCTExportError, InvalidRequest
 from cct_export.evaluation import accuracy, golden
+from cct_export.evaluation.golden import GoldenCheck
+from cct_export.records import Conditions, MachineInfo, OperatorProfile, Runtime
+from cct_export.records.encoding import from_json, to_builtins
 from cct_export.runtimes import ENGINES, PROFILERS
 from cct_export.runtimes.session import Session, dequantized, prepare
 from cct_export.specs import BenchSpec
@@ -47,17 +51,13 @@ class Worker:
         self._path: Path
         self._spec: BenchSpec
 
-    def open(self, path: str, spec: dict[str, Any]) -> Answer:
+    def open(self, path: str, spec: dict[str, Any]) -> Opened:
         """Opens an artifact on an engine and runs it once.
-
-        Returns:
-            ``load_ms``, ``first_inference_ms``, ``runtime``, ``image_shape`` and the file's
-            ``contract``.
 
         Raises:
             CCTExportError: it cannot be run, or not there, or not by so many images.
         """
-        self._path, self._spec = Path(path), BenchSpec.from_dict(spec)
+        self._path, self._spec = Path(path), from_json(spec, BenchSpec)
         engine = ENGINES[self._spec.runtime]
         engine.import_engine()  # loading a file is timed, importing Python modules is not
         started = time.perf_counter_ns()
@@ -67,7 +67,7 @@ class Worker:
         load_ms = (time.perf_counter_ns() - started) / 1e6
         session, batch = self._session, self._spec.batch
         if session.batch not in (None, batch):
-            source = session.contract.get("source", "MODEL")
+            source = session.contract.source or "MODEL"
             raise InvalidRequest(
                 f"{path} takes {session.batch} image at a time, not {batch}: "
                 f"`cct-export onnx {source}` makes a file for any number"
@@ -76,61 +76,42 @@ class Worker:
         started = time.perf_counter_ns()
         session.invoke(self._prepared)
         first_ms = (time.perf_counter_ns() - started) / 1e6
-        return {
-            "load_ms": load_ms,
-            "first_inference_ms": first_ms,
-            "runtime": self._runtime(),
-            "contract": session.contract,
-            "image_shape": list(session.image_shape),
-        }
+        return Opened(self._runtime(), session.contract, load_ms, first_ms, session.image_shape)
 
-    def _runtime(self) -> Answer:
+    def _runtime(self) -> Runtime:
         session = self._session
         name, version = session.engine
-        return {
-            "name": name,
-            "version": version,
-            "accelerator": session.accelerator,
-            "delegate": session.delegate,
-            "asked": self._spec.delegation.name,
-            "options": dict(self._spec.delegation.options),
-            "allow_fallback": self._spec.delegation.allow_fallback,
-            "threads": self._spec.threads,
-            "delegated_nodes": session.delegated_nodes,
-            "total_nodes": session.total_nodes,
-        }
+        runtime = Runtime.of(
+            self._spec,
+            version=version,
+            accelerator=session.accelerator,
+            delegate=session.delegate,
+            nodes=(session.delegated_nodes, session.total_nodes),
+        )
+        return replace(runtime, name=name)  # of Keras with its backend
 
-    def golden(self) -> Answer:
-        """Returns ``golden.judge``: ``parity``, and whether the file was ``changed``."""
-        return golden.judge(self._session, self._path, self._spec.delegation)
+    def golden(self) -> GoldenCheck:
+        """Compares with the golden images; see ``golden.check``."""
+        return golden.check(self._session, self._path, self._spec.delegation)
 
-    def warm_up(self, seconds: float) -> Answer:
+    def warm_up(self, seconds: float) -> None:
         """Runs for ``seconds``, untimed."""
         latency.warm_up(self._session, self._prepared, seconds)
-        return {}
 
-    def burst(self, runs: int, seconds: float) -> Answer:
-        """Returns ``times_ns`` of at least so many runs, ``other_cores`` and ``yardstick_ms``."""
+    def burst(self, runs: int, seconds: float) -> Burst:
+        """Times at least so many runs, for at least so many seconds."""
         with self._watch:
             times = latency.burst(self._session, self._prepared, runs, seconds)
-        return {
-            "times_ns": times,
-            "other_cores": self._watch.other_cores,
-            "yardstick_ms": latency.yardstick_ms(),
-        }
+        return Burst(times, self._watch.other_cores, latency.yardstick_ms())
 
-    def processing(self) -> Answer:
-        """Returns ``preprocess_ms`` and ``postprocess_ms``, which ``burst`` leaves out.
-
-        The one makes the engine's input of uint8 pixels of the right size, the other the five
-        best classes and their probabilities of its output.
-        """
+    def processing(self) -> Processing:
+        """Times the pre- and postprocessing, which ``burst`` leaves out."""
         pixels = timing_images(self._session.image_shape, self._spec.batch)
         logits = self._session.invoke(self._prepared)
-        return {
-            "preprocess_ms": _median_ms(lambda: prepare(self._session, pixels)),
-            "postprocess_ms": _median_ms(lambda: self._best(logits)),
-        }
+        return Processing(
+            _median_ms(lambda: prepare(self._session, pixels)),
+            _median_ms(lambda: self._best(logits)),
+        )
 
     def _best(self, logits: np.ndarray) -> np.ndarray:
         reals = dequantized(logits, self._session.output_quantization)
@@ -138,31 +119,30 @@ class Worker:
         shares /= shares.sum(axis=1, keepdims=True)
         return np.sort(shares, axis=1)[:, -5:]
 
-    def memory(self) -> Answer:
-        """Returns ``peak_rss_bytes`` of a process that did nothing but run the artifact."""
+    def memory(self) -> PeakMemory:
+        """Returns the peak memory of this process, which only ran the artifact."""
         for _ in range(MEMORY_RUNS):
             self._session.invoke(self._prepared)
-        return {"peak_rss_bytes": memory.peak_rss_bytes()}
+        return PeakMemory(memory.peak_rss_bytes())
 
-    def accuracy(self, data: str) -> Answer:
-        """Returns ``accuracy`` on labelled images, and which of them were ``right``."""
+    def accuracy(self, data: str) -> Scored:
+        """Measures the accuracy on labelled images."""
         dataset = read(data, self._session.image_shape)
         found = accuracy.measure(self._session, dataset, self._tell)
-        return {"accuracy": asdict(found.accuracy), "right": found.right.tolist()}
+        return Scored(found.accuracy, tuple(found.right.tolist()))
 
-    def operators(self, runs: int) -> Answer:
-        """Returns the time of each operator as ``operators``."""
+    def operators(self, runs: int) -> OperatorProfile:
+        """Times each operator."""
         profile = PROFILERS.get(self._spec.runtime)
         if profile is None:
             raise InvalidRequest(f"{self._spec.runtime} tells no times of its operators")
-        measured = profile(self._path, self._spec.threads, runs, self._spec.delegation)
-        return {"operators": asdict(measured)}
+        return profile(self._path, self._spec.threads, runs, self._spec.delegation)
 
-    def machine(self) -> Answer:
+    def machine(self) -> MachineInfo:
         """Returns ``machine.describe``."""
         return machine.describe()
 
-    def conditions(self) -> Answer:
+    def conditions(self) -> Conditions:
         """Returns ``machine.conditions``."""
         return machine.conditions()
 
@@ -193,7 +173,7 @@ def serve(questions: TextIO, answers: TextIO) -> None:
     for line in questions:
         question = json.loads(line)
         try:
-            say(getattr(worker, question.pop("ask"))(**question))
+            say(to_builtins(getattr(worker, question.pop("ask"))(**question)) or {})
         except CCTExportError as error:
             say({"error": str(error), "kind": type(error).__name__})
 

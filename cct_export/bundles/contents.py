@@ -12,7 +12,7 @@ import numpy as np
 
 from cct_export.errors import InvalidArtifact, InvalidRequest
 from cct_export.evaluation import parity
-from cct_export.records import sidecar
+from cct_export.records import Artifact, sidecar
 from cct_export.records.sidecar import Golden, Sidecar
 from cct_export.runtimes import engine_of
 from cct_export.runtimes.session import Session, dequantized, prepare
@@ -33,7 +33,7 @@ class Contents:
     Attributes:
         name: of the bundle, a plain word.
         model: content of the ``.tflite`` or ``.onnx`` file.
-        record: the sidecar's record, without golden images; see ``Artifact.to_dict``.
+        artifact: contract, size and checksum of the file.
         golden: images with the logits that Keras gives them.
         inputs: the same images as the engine takes them, ``(N, H, W, C)`` in the file's type.
         outputs: what the engine answered on this machine, ``(N, classes)`` in the file's type.
@@ -43,7 +43,7 @@ class Contents:
 
     name: str
     model: bytes
-    record: dict[str, Any]
+    artifact: Artifact
     golden: Golden
     inputs: np.ndarray
     outputs: np.ndarray
@@ -53,7 +53,7 @@ class Contents:
     @property
     def format(self) -> str:
         """``tflite`` or ``onnx``."""
-        return str(self.record["format"])
+        return self.artifact.format
 
     @property
     def model_file(self) -> str:
@@ -63,8 +63,8 @@ class Contents:
     @property
     def labels(self) -> list[str]:
         """Names of the classes; their numbers where they are not known."""
-        names = self.record.get("labels")
-        return names or [str(index) for index in range(self.golden.logits.shape[1])]
+        names = self.artifact.contract.labels
+        return list(names) or [str(index) for index in range(self.golden.logits.shape[1])]
 
     def model_json(self) -> dict[str, Any]:
         """Returns what a program needs to know to use the model, as plain JSON types.
@@ -72,14 +72,15 @@ class Contents:
         ``input`` and ``output`` are the contract, ``golden`` says how close the answers have to
         be: to those of Keras by the scheme's policy, and where they were computed that lie beside.
         """
-        policy = parity.policy_of(self.record["scheme"], golden=True)
+        fields = self.artifact.to_dict()
+        policy = parity.policy_of(self.artifact.scheme, golden=True)
         names = ("scheme", "source", "source_sha256", "sha256", "input", "versions")
         quantized = self.output_quantization
         return {
             "model": self.model_file,
             "format": self.format,
-            **{name: self.record[name] for name in names if name in self.record},
-            "output": self.record["output"]
+            **{name: fields[name] for name in names},
+            "output": fields["output"]
             | {
                 "dtype": str(self.outputs.dtype),
                 "scale": quantized[0] if quantized else None,
@@ -151,10 +152,10 @@ def gather(artifact: Path, name: str) -> Contents:
     report = parity.compare(
         beside.golden.logits,
         dequantized(outputs, session.output_quantization),
-        beside.record["scheme"],
-        names=(beside.record["source"], str(artifact)),
+        beside.contract.scheme,
+        names=(beside.contract.source, str(artifact)),
         images=f"golden images in the sidecar ({beside.golden.origin})",
-        policy=parity.policy_of(beside.record["scheme"], golden=True),
+        policy=parity.policy_of(beside.contract.scheme, golden=True),
     )
     if not report.passed:
         raise InvalidArtifact(
@@ -164,7 +165,7 @@ def gather(artifact: Path, name: str) -> Contents:
     return Contents(
         name=name,
         model=artifact.read_bytes(),
-        record=beside.record,
+        artifact=beside.artifact,
         golden=beside.golden,
         inputs=inputs,
         outputs=outputs,
@@ -175,22 +176,18 @@ def gather(artifact: Path, name: str) -> Contents:
 
 def _wrong(beside: Sidecar, format: str, inputs: np.ndarray, outputs: np.ndarray) -> str:
     """Returns what a sidecar says that is not so, or that no program in a bundle could use."""
-    record, count = beside.record, outputs.shape[1]
-    labels = record.get("labels") or [""] * count
-    if record.get("format") != format:
-        return f"is of the format {record.get('format')!r}"
+    contract, count = beside.contract, outputs.shape[1]
+    labels = contract.labels or ("",) * count
+    if contract.format != format:
+        return f"is of the format {contract.format!r}"
     if (wanted := beside.golden.logits.shape[1]) != count or len(labels) != count:
         return f"has {wanted} golden logits and {len(labels)} labels, and the model {count} logits"
     for label in labels:
         if any(unicodedata.category(letter) in _NOT_IN_A_LINE for letter in label):
             return f"has the label {label!r}, which is no text of one line"
-    image, shape, dtype = record.get("input"), list(inputs.shape[1:]), str(inputs.dtype)
-    image = image if isinstance(image, dict) else {}
-    told = image.get("shape")
-    if not isinstance(told, list) or told[1:] != shape or image.get("dtype") != dtype:
-        return f"does not say that an image is {shape} as {dtype}"
-    if not isinstance(image.get("preprocessing"), str) or not isinstance(
-        record.get("output"), dict
-    ):
+    image, shape, dtype = contract.input, inputs.shape[1:], str(inputs.dtype)
+    if image is None or image.shape[1:] != shape or image.dtype != dtype:
+        return f"does not say that an image is {list(shape)} as {dtype}"
+    if not image.preprocessing or contract.output is None:
         return "does not say what goes into the model and comes out"
     return ""

@@ -27,7 +27,7 @@ def texts(target: str, **words: str) -> Files:
 def summary(contents: Contents) -> str:
     """Returns a sentence for a README: what the model takes and gives."""
     height, width, channels = contents.golden.images.shape[1:]
-    scheme, classes = contents.record["scheme"], contents.golden.logits.shape[1]
+    scheme, classes = contents.artifact.scheme, contents.golden.logits.shape[1]
     return (
         f"`{contents.model_file}` ({len(contents.model):,} bytes, scheme `{scheme}`) takes "
         f"{'RGB' if channels == 3 else 'grey'} images of {height} × {width} pixels as "

@@ -236,7 +236,7 @@ def command(format: str, about: str) -> click.Command:
             raise click.UsageError("an option of the delegate is given twice")
         arguments["delegate_options"] = dict(arguments["delegate_options"])
         with saying() as say:
-            results = api.bench(format, sources, progress=say, **arguments)
+            results = api.benchmark(format, sources=sources, progress=say, **arguments)
         bench.show(results)
         if plot is not None:
             bench.plot_operators(results[0], plot)

@@ -18,7 +18,7 @@ from cct_export.files import check_writable, write_text
 from cct_export.specs import BEST, METHODS, ROUNDINGS, CalibrationSpec
 
 if TYPE_CHECKING:
-    from cct_export.export.pipeline import Exported
+    from cct_export.records import Exported
 
 PARITY_FAILED = 3
 INCONCLUSIVE = 7

@@ -46,7 +46,7 @@ def measure(
     Raises:
         InvalidData: the data has labels that the model does not know.
     """
-    labels = session.contract.get("labels", ())
+    labels = session.contract.labels
     check_classes(dataset, labels)
     logits = _logits(session, dataset, progress)
     targets = np.asarray(dataset.test.labels)

@@ -1,21 +1,32 @@
 """Whether an artifact answers to the golden images of its sidecar what its model answers."""
 
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cct_export.evaluation import parity
 from cct_export.files import sha256
-from cct_export.records import sidecar
+from cct_export.records import ParityReport, sidecar
 from cct_export.runtimes.session import Session, run
 from cct_export.specs import Delegation
 
 
-def judge(session: Session, path: Path, delegation: Delegation) -> dict[str, Any]:
-    """Returns as ``parity`` how close the golden logits are, None without a sidecar.
+@dataclass(frozen=True)
+class GoldenCheck:
+    """An artifact against the golden images of its sidecar.
 
-    It is the delegate itself that computes them: a fast one may be wrong. So may a file that
-    was changed since it was exported, which ``changed`` tells.
+    Attributes:
+        parity: how close the logits are; None without a sidecar.
+        changed: whether the file is another one than the sidecar was written for.
+    """
+
+    parity: ParityReport | None = None
+    changed: bool = False
+
+
+def check(session: Session, path: Path, delegation: Delegation) -> GoldenCheck:
+    """Compares what an artifact computes for its golden images with the logits of Keras.
+
+    The delegate itself computes them: a fast one may be wrong.
 
     Args:
         session: on the artifact, wherever it runs.
@@ -24,19 +35,19 @@ def judge(session: Session, path: Path, delegation: Delegation) -> dict[str, Any
     """
     beside = sidecar.read(path, session.contract) if path.is_file() else None
     if beside is None or beside.golden.images.shape[1:] != session.image_shape:
-        return {"parity": None, "changed": False}
+        return GoldenCheck()
     found = run(session, beside.golden.images)
     if found.shape != beside.golden.logits.shape:
-        return {"parity": None, "changed": False}
-    scheme = beside.record["scheme"]
+        return GoldenCheck()
+    scheme = beside.contract.scheme
     if scheme == "none" and dict(delegation.options).get("precision") == "fp16":
         scheme = "fp16"  # computing so was asked for
     report = parity.compare(
         beside.golden.logits,
         found,
         scheme,
-        names=(beside.record["source"], str(path)),
+        names=(beside.contract.source, str(path)),
         images=f"golden images in the sidecar ({beside.golden.origin})",
         policy=parity.policy_of(scheme, golden=True),
     )
-    return {"parity": asdict(report), "changed": beside.record["sha256"] != sha256(path)}
+    return GoldenCheck(report, beside.artifact.sha256 != sha256(path))

@@ -43,7 +43,7 @@ def classify(session: Session, images: Sequence[Path], top: int) -> list[Predict
     if not np.isfinite(logits).all():
         raise InvalidModel("the logits hold NaN or infinity: there is nothing to predict")
     shares = probabilities(logits)
-    names = session.contract.get("labels") or [str(i) for i in range(shares.shape[1])]
+    names = session.contract.labels or [str(i) for i in range(shares.shape[1])]
     if len(names) != shares.shape[1]:
         raise InvalidModel(f"{len(names)} labels for {shares.shape[1]} logits: export it again")
     return [

@@ -2,9 +2,10 @@
 
 import math
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
+
+from cct_export.records import PairedAccuracy
 
 CONFIDENCE = 0.95
 BINS = 15
@@ -49,7 +50,7 @@ def calibration_error(logits: np.ndarray, right: np.ndarray) -> float:
     return float(np.abs(gaps).sum() / len(reals))
 
 
-def paired(reference_right: np.ndarray, candidate_right: np.ndarray) -> dict[str, Any]:
+def paired(reference_right: np.ndarray, candidate_right: np.ndarray) -> PairedAccuracy:
     """Compares two models on the same images (McNemar, Psychometrika 12, 1947; the exact test).
 
     Args:
@@ -57,17 +58,16 @@ def paired(reference_right: np.ndarray, candidate_right: np.ndarray) -> dict[str
         candidate_right: bool ``(N,)``, of the same images.
 
     Returns:
-        ``reference_top1``; ``only_reference`` and ``only_candidate``, images that only one gets
-        right; ``p_value`` of so uneven a split of those, were both equally good.
+        The comparison.
     """
     only_reference = int((reference_right & ~candidate_right).sum())
     only_candidate = int((candidate_right & ~reference_right).sum())
     apart, fewer = only_reference + only_candidate, min(only_reference, only_candidate)
     tail = sum(math.comb(apart, k) for k in range(fewer + 1))
-    return {
-        "reference_top1": float(reference_right.mean()),
-        "only_reference": only_reference,
-        "only_candidate": only_candidate,
+    return PairedAccuracy(
+        reference_top1=float(reference_right.mean()),
+        only_reference=only_reference,
+        only_candidate=only_candidate,
         # Whole numbers until the end: 2 to the 5,000 is no float.
-        "p_value": min(1.0, (2 * tail) / (1 << apart)),
-    }
+        p_value=min(1.0, (2 * tail) / (1 << apart)),
+    )

@@ -1,14 +1,13 @@
 """An exported file against the Keras model that it was made of."""
 
 from pathlib import Path
-from typing import Any
 
 from cct_export.data import sampling
 from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.evaluation import parity
 from cct_export.evaluation.predict import open_any
 from cct_export.importers import LoadedModel, load_model, open_dataset
-from cct_export.records import ParityReport
+from cct_export.records import Contract, ParityReport
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import run
 
@@ -63,17 +62,17 @@ def verify(
     return parity.compare(
         wanted,
         found,
-        scheme or contract.get("scheme", "none"),
+        scheme or contract.scheme or "none",
         names=(loaded.source, str(artifact)),
         images=chosen.origin,
     )
 
 
-def _source_of(artifact: Path, contract: dict[str, Any]) -> LoadedModel:
+def _source_of(artifact: Path, contract: Contract) -> LoadedModel:
     """Returns the model that ``artifact`` says it was made of, if it still is that model."""
-    if "source" not in contract:
+    if not contract.source:
         raise InvalidModel(f"{artifact} does not say what it was made of: name it with --against")
-    source = contract["source"]
+    source = contract.source
     try:
         loaded = load_model(source)
     except InvalidModel as error:
@@ -81,7 +80,7 @@ def _source_of(artifact: Path, contract: dict[str, Any]) -> LoadedModel:
             f"{artifact} was made of {source!r}, which cannot be loaded here: "
             f"name the model with --against ({error})"
         ) from error
-    if loaded.sha256 != contract.get("source_sha256"):
+    if loaded.sha256 != contract.source_sha256:
         raise InvalidModel(
             f"{loaded.source} has changed since {artifact} was made of it: "
             "export again, or name the model with --against"

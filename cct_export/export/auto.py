@@ -1,12 +1,11 @@
-"""The fastest scheme on this machine that keeps the accuracy bound."""
+"""``--quantize auto``: the fastest scheme on this machine that meets the constraints."""
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from cct_export.data.dataset import Dataset
 from cct_export.errors import (
     CCTExportError,
     ConversionError,
@@ -17,146 +16,119 @@ from cct_export.errors import (
 )
 from cct_export.evaluation import accuracy
 from cct_export.evaluation.latency import time_files
-from cct_export.export.pipeline import Exported, check, export
-from cct_export.importers import LoadedModel, open_dataset
+from cct_export.export import candidate
+from cct_export.export.candidate import CandidateFile
+from cct_export.export.workspace import Workspace
 from cct_export.quantize.schemes import BY_FORMAT
+from cct_export.records import Exported, TriedScheme
 from cct_export.runtimes import engine_of
 from cct_export.runtimes.keras import KerasSession
-from cct_export.specs import CalibrationSpec, ExportSpec, TuningSpec
+from cct_export.runtimes.session import Session
+from cct_export.specs import BEST, ExportRequest
 
 ROUNDS = 15
-
-
-# What speaks against one scheme, and not against the others.
+# Errors that rule out one scheme, and not the others.
 _REFUSALS = (InvalidRequest, UnsupportedScheme, ConversionError, InvalidArtifact, EngineFailed)
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A scheme that was tried.
-
-    Attributes:
-        scheme: its name.
-        why_not: why it was not taken; empty for the one that was.
-        median_ms: latency, one thread; None if it was not measured.
-        size_bytes: size of the file.
-        sqnr_db: noise ratio of the logits.
-        drop: points of top-1 accuracy that it loses, 0 to 100; None if that was not asked.
-    """
-
-    scheme: str
-    why_not: str = ""
-    median_ms: float | None = None
-    size_bytes: int | None = None
-    sqnr_db: float | None = None
-    drop: float | None = None
-
-
-def choose(
-    loaded: LoadedModel,
-    spec: ExportSpec,
-    output: Path,
-    data_name: str | None,
-    calibration: CalibrationSpec,
-    wishes: TuningSpec,
-    parity_samples: int,
-) -> Exported:
-    """Exports in every scheme, measures, and writes the fastest that keeps the bounds.
-
-    Args:
-        loaded: the model.
-        spec: what file; its scheme is found here.
-        output: the file to write.
-        data_name: see ``export``.
-        calibration: how integers are chosen.
-        wishes: the bounds; ``max_drop`` needs labelled images.
-        parity_samples: test images that prove parity.
+def export(workspace: Workspace, request: ExportRequest) -> Exported:
+    """Builds every scheme, measures, and writes the fastest file that meets the constraints.
 
     Raises:
-        CCTExportError: no scheme keeps the bounds, or any reason that ``export`` has.
+        CCTExportError: no scheme meets the constraints, or any reason that an export has.
     """
-    dataset = open_dataset(loaded, data_name)
-    if wishes.best_ranges:
+    if request.calibration.methods == BEST:
         raise InvalidRequest(
-            "--calibrate best is for one scheme, auto tries them all: name either a scheme or a way"
+            "--calibrate best is for one scheme, auto tries them all: name either a scheme or a "
+            "calibration method"
         )
-    if wishes.max_drop is not None and dataset is None:
-        raise InvalidRequest("--max-drop counts right answers: give labelled images with --data")
-
-    def write(scheme: str, path: Path) -> Exported:
-        chosen = replace(spec, scheme=scheme)
-        return export(
-            loaded, chosen, path, data_name, calibration, parity_samples, wishes.min_sqnr_db
-        )
-
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {name: Path(folder, f"{name}.{spec.format}") for name in BY_FORMAT[spec.format]}
-        tried = {name: _try(spec, name, path, write) for name, path in paths.items()}
-        tried = _with_times(tried, paths)
-        judge = None
-        if dataset is not None and wishes.max_drop is not None:
-            judge = _Judge(loaded, dataset, wishes.max_drop)
-        taken, tried = _fastest(tried, paths, judge)
-    if taken is None:
-        reasons = "; ".join(f"{c.scheme}: {c.why_not}" for c in tried.values())
-        raise CCTExportError(f"no scheme keeps the bounds ({reasons}): loosen them")
-    outcome = write(taken, output)
-    return replace(outcome, tuning={"candidates": [asdict(c) for c in tried.values()]})
+    if request.constraints.max_drop is not None and workspace.dataset is None:
+        raise InvalidRequest("--max-drop needs an accuracy: give labelled images with --data")
+    files: dict[str, CandidateFile] = {}
+    rows: dict[str, TriedScheme] = {}
+    for scheme in BY_FORMAT[request.spec.format]:
+        row, file = _try(workspace, request, scheme)
+        rows[scheme] = row
+        if file is not None:
+            files[scheme] = file
+    chosen, rows = _fastest(workspace, request, rows, files)
+    if chosen is None:
+        reasons = "; ".join(f"{row.scheme}: {row.why_not}" for row in rows.values())
+        raise CCTExportError(f"no scheme meets the constraints ({reasons}): loosen them")
+    exported = candidate.write(workspace, files[chosen])
+    return replace(exported, candidates=tuple(rows.values()))
 
 
 def _try(
-    spec: ExportSpec, scheme: str, path: Path, write: Callable[[str, Path], Exported]
-) -> Candidate:
-    """Exports in one scheme and judges its parity."""
+    workspace: Workspace, request: ExportRequest, scheme: str
+) -> tuple[TriedScheme, CandidateFile | None]:
+    """Builds one scheme; returns its row, and its file if that passed parity."""
+    spec = replace(request.spec, scheme=scheme)
     try:
-        check(spec, BY_FORMAT[spec.format][scheme])
-        outcome = write(scheme, path)
+        file = candidate.build(workspace, replace(request, spec=spec), mixed_precision=False)
     except _REFUSALS as error:
-        return Candidate(scheme, str(error))
-    report = outcome.parity
-    size = outcome.artifact.size_bytes
-    return Candidate(scheme, "; ".join(report.failures), None, size, report.sqnr_db)
-
-
-def _with_times(tried: Mapping[str, Candidate], paths: Mapping[str, Path]) -> dict[str, Candidate]:
-    """Adds the latencies of the candidates that are still in the race."""
-    racing = [name for name, candidate in tried.items() if not candidate.why_not]
-    times = time_files([paths[name] for name in racing], rounds=ROUNDS) if racing else []
-    medians = {name: median(runs) / 1e6 for name, runs in zip(racing, times, strict=True)}
-    return {name: replace(c, median_ms=medians.get(name)) for name, c in tried.items()}
-
-
-class _Judge:
-    """Refuses files that lose too many points of accuracy."""
-
-    def __init__(self, loaded: LoadedModel, dataset: Dataset, max_drop: float) -> None:
-        self.dataset = dataset
-        self.max_drop = max_drop
-        self.whole = accuracy.measure(KerasSession(loaded.model), dataset).accuracy.top1
-
-    def __call__(self, candidate: Candidate, path: Path) -> Candidate:
-        """Returns the candidate with the points that it loses."""
-        session = engine_of(path.suffix[1:]).open_session(path, trusted=True)
-        try:
-            drop = 100 * (self.whole - accuracy.measure(session, self.dataset).accuracy.top1)
-        finally:
-            session.close()
-        worse = f"loses {drop:.2f} points, more than {self.max_drop:g}"
-        return replace(candidate, drop=drop, why_not=worse if drop > self.max_drop else "")
+        return TriedScheme(scheme, str(error)), None
+    row = TriedScheme(
+        scheme,
+        "; ".join(file.parity.failures),
+        size_bytes=file.artifact.size_bytes,
+        sqnr_db=file.parity.sqnr_db,
+    )
+    return row, file if file.parity.passed else None
 
 
 def _fastest(
-    tried: Mapping[str, Candidate], paths: Mapping[str, Path], judge: _Judge | None
-) -> tuple[str | None, dict[str, Candidate]]:
-    """Returns the fastest candidate that the judge lets pass, and why the others are not it."""
-    found = dict(tried)
-    taken = None
-    racing = [c for c in tried.values() if c.median_ms is not None]
-    for candidate in sorted(racing, key=lambda c: c.median_ms or 0.0):
-        name = candidate.scheme
-        if taken is not None:
-            found[name] = replace(candidate, why_not=f"slower than {taken}")
-            continue
-        found[name] = candidate if judge is None else judge(candidate, paths[name])
-        taken = None if found[name].why_not else name
-    return taken, found
+    workspace: Workspace,
+    request: ExportRequest,
+    rows: Mapping[str, TriedScheme],
+    files: Mapping[str, CandidateFile],
+) -> tuple[str | None, dict[str, TriedScheme]]:
+    """Returns the fastest scheme that loses no more accuracy than allowed, and all rows."""
+    rows = dict(rows)
+    chosen = None
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {scheme: Path(folder, f"{scheme}.{request.spec.format}") for scheme in files}
+        for scheme, path in paths.items():
+            path.write_bytes(files[scheme].content)
+        medians = _medians_ms(list(paths.values()))
+        drop_of = _AccuracyDrop(workspace)
+        for median_ms, scheme in sorted(zip(medians, paths, strict=True)):
+            row = replace(rows[scheme], median_ms=median_ms)
+            limit = request.constraints.max_drop
+            if chosen is not None:
+                row = replace(row, why_not=f"slower than {chosen}")
+            elif limit is not None:
+                drop = drop_of(paths[scheme])
+                exceeds = f"loses {drop:.2f} points, more than {limit:g}"
+                row = replace(row, drop=drop, why_not="" if drop <= limit else exceeds)
+            rows[scheme] = row
+            chosen = chosen or ("" if row.why_not else scheme) or None
+    return chosen, rows
+
+
+def _medians_ms(paths: Sequence[Path]) -> list[float]:
+    """Returns the median latency of each file, interleaved, one thread."""
+    times = time_files(paths, rounds=ROUNDS) if paths else []
+    return [median(runs) / 1e6 for runs in times]
+
+
+class _AccuracyDrop:
+    """Points of top-1 accuracy that a file loses against its model, on the test split."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._reference: float | None = None
+
+    def __call__(self, path: Path) -> float:
+        if self._reference is None:
+            self._reference = self._top1(KerasSession(self._workspace.loaded.model))
+        session = engine_of(path.suffix[1:]).open_session(path, trusted=True)
+        try:
+            return 100 * (self._reference - self._top1(session))
+        finally:
+            session.close()
+
+    def _top1(self, session: Session) -> float:
+        dataset = self._workspace.dataset
+        assert dataset is not None, "checked before any scheme was tried"
+        return accuracy.measure(session, dataset).accuracy.top1

@@ -1,95 +1,86 @@
-"""As much in integers as a bound on the noise of the logits allows."""
+"""Mixed precision: as much in integers as a bound on the SQNR of the logits allows."""
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from cct_export.data.dataset import Images
 from cct_export.evaluation.latency import time_files
 from cct_export.evaluation.parity import logits_sqnr_db
 from cct_export.export.draft import Draft
-from cct_export.export.sensitivity import errors
+from cct_export.export.sensitivity import step_errors
+from cct_export.export.workspace import Workspace
+from cct_export.graph.quantized import QuantizedPlan
 from cct_export.graph.steps import AddConstant, Conv, Dense
+from cct_export.records import MixedPrecision
 from cct_export.runtimes import engine_of
-from cct_export.runtimes.session import Logits, run
+from cct_export.runtimes.session import run
 from cct_export.specs import CalibrationSpec
 
 ROUNDS = 20
 
 
-@dataclass(frozen=True)
-class Kept:
-    """What a bound costs.
+def quantize_within(
+    workspace: Workspace, draft: Draft, calibration: CalibrationSpec, min_sqnr_db: float
+) -> tuple[QuantizedPlan, CalibrationSpec, MixedPrecision]:
+    """Keeps steps in float until the file itself, run by its engine, meets the bound.
 
-    Attributes:
-        floats: steps that went back to float, in that order.
-        before_db: signal to noise ratio of the logits with every step as the scheme has it.
-        after_db: the same with those steps in float.
-        slowdown: latency after over latency before, on this machine, one thread.
-    """
-
-    floats: tuple[str, ...]
-    before_db: float
-    after_db: float
-    slowdown: float
-
-
-def keep(
-    draft: Draft,
-    calibration: CalibrationSpec,
-    bound_db: float,
-    judges: Images,
-    wanted: Logits,
-    ranking: Images,
-) -> Kept:
-    """Puts the worst steps back to float until the file itself, run by its engine, meets a bound.
+    The step whose quantization alone costs most goes first.
 
     Args:
+        workspace: the images and reference logits that the bound holds on.
         draft: what is quantized.
-        calibration: how; its ``floats`` stay float in any case.
-        bound_db: signal to noise ratio of the logits at least.
-        judges: images that the bound holds on.
-        wanted: logits of the model for them.
-        ranking: images that say which steps are the worst: those whose noise alone is largest.
+        calibration: how; its ``floats`` stay in float in any case.
+        min_sqnr_db: lowest SQNR of the logits in dB.
+
+    Returns:
+        The quantized plan, how it was calibrated, and what the bound cost.
     """
+    quantized = draft.quantized(calibration)
     with tempfile.TemporaryDirectory() as folder:
         first, last = (Path(folder, f"{name}.{draft.spec.format}") for name in ("first", "last"))
-        before = after = _reached(draft, calibration, first, judges, wanted)
-        last.write_bytes(first.read_bytes())
+        before_db = after_db = _sqnr_db(workspace, draft, quantized, first)
         floats: tuple[str, ...] = ()
-        candidates = [] if before >= bound_db else _worst_first(draft, calibration, ranking)
-        for name in candidates:
-            if after >= bound_db:
+        ranked = [] if before_db >= min_sqnr_db else _worst_first(workspace, draft, quantized)
+        for name in ranked:
+            if after_db >= min_sqnr_db:
                 break
-            if not _computes(draft, name, (*calibration.floats, *floats)):
-                continue  # a pool between floats already is one
+            if not _has_integers(draft, name, (*calibration.floats, *floats)):
+                continue  # a pool between float steps computes in float already
             floats = (*floats, name)
-            tried = replace(calibration, floats=(*calibration.floats, *floats))
-            after = _reached(draft, tried, last, judges, wanted)
-        times = time_files([first, last], rounds=ROUNDS) if floats else [(1,), (1,)]
-    return Kept(floats, before, after, median(times[1]) / median(times[0]))
+            changed = replace(calibration, floats=(*calibration.floats, *floats))
+            quantized = draft.quantized(changed)
+            after_db = _sqnr_db(workspace, draft, quantized, last)
+        slowdown = _slowdown(first, last) if floats else 1.0
+    calibration = replace(calibration, floats=(*calibration.floats, *floats))
+    cost = MixedPrecision(floats, before_db, after_db, slowdown, min_sqnr_db)
+    return quantized, calibration, cost
 
 
-def _worst_first(draft: Draft, calibration: CalibrationSpec, images: Images) -> list[str]:
-    found = errors(draft, draft.quantized(calibration), images, sensitivity=True)
-    return [error.step for error in sorted(found, key=lambda error: error.alone_db or 0.0)]
+def _worst_first(workspace: Workspace, draft: Draft, quantized: QuantizedPlan) -> list[str]:
+    errors = step_errors(draft, quantized, workspace.ranking_images.images, sensitivity=True)
+    return [error.step for error in sorted(errors, key=lambda error: error.alone_db or 0.0)]
 
 
-def _computes(draft: Draft, name: str, floats: tuple[str, ...]) -> bool:
-    """Whether a step still has integers with some steps in float."""
+def _has_integers(draft: Draft, name: str, floats: tuple[str, ...]) -> bool:
+    """Whether a step computes in integers while others are kept in float."""
     step = draft.plan.producer(name)
     weighted = isinstance(step, AddConstant | Conv | Dense)
-    return weighted or name in {one for some in draft.modes(floats).values() for one in some}
+    return weighted or any(name in steps for steps in draft.integer_steps(floats).values())
 
 
-def _reached(
-    draft: Draft, calibration: CalibrationSpec, path: Path, images: Images, wanted: Logits
-) -> float:
-    """Writes a file and returns its signal to noise ratio."""
-    path.write_bytes(draft.file(draft.quantized(calibration)))
+def _sqnr_db(workspace: Workspace, draft: Draft, quantized: QuantizedPlan, path: Path) -> float:
+    """Writes a file and returns the SQNR of its logits."""
+    path.write_bytes(draft.emit(quantized))
     session = engine_of(draft.spec.format).open_session(path, trusted=True)
     try:
-        return logits_sqnr_db(wanted, run(session, images))
+        logits = run(session, workspace.parity_images.images)
     finally:
         session.close()
+    return logits_sqnr_db(workspace.reference, logits)
+
+
+def _slowdown(first: Path, last: Path) -> float:
+    """Returns the latency of ``last`` over that of ``first``, one thread, interleaved."""
+    times = time_files([first, last], rounds=ROUNDS)
+    return median(times[1]) / median(times[0])

@@ -1,4 +1,4 @@
-"""The range of each tensor that harms the logits least."""
+"""``--calibrate best``: for each tensor the calibration method that costs the logits least."""
 
 from collections.abc import Mapping
 
@@ -7,53 +7,58 @@ import numpy as np
 from cct_export.data.dataset import Images
 from cct_export.evaluation.parity import logits_sqnr_db
 from cct_export.export.draft import Draft
-from cct_export.export.sensitivity import logits
+from cct_export.export.sensitivity import logits_of
 from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan
 from cct_export.specs import METHODS, CalibrationSpec
 
-# Images that decide; the order of the methods settles between equals.
-IMAGES = 16
+# Images that decide for each tensor; between equals the order of the methods does.
+SAMPLES = 16
 
 
-def best(draft: Draft, images: Images) -> dict[str, str]:
-    """Returns the best method for every tensor that calibration gives a grid.
+def best_methods(draft: Draft, images: Images) -> dict[str, str]:
+    """Returns the best calibration method for every tensor with a calibrated range.
 
-    Each tensor is put on the grid of each method, all others staying float; the one whose logits
-    differ least is taken. What is best alone need not be best together: where all tensors on
-    qparams of one method do better, that method is taken for all.
+    Each tensor is quantized by each method, all others staying in float; the one with the highest
+    SQNR of the logits is chosen. What is best alone need not be best together: where one method
+    for all tensors does better, that one is chosen for all.
 
     Args:
         draft: what is quantized.
-        images: uint8 ``(N, H, W, C)``; the first ``IMAGES`` decide for each tensor, all together.
+        images: uint8 ``(N, H, W, C)``; the first ``SAMPLES`` decide for each tensor, all for the
+            comparison of methods.
     """
-    chosen = images[:IMAGES]
-    wanted = logits(QuantizedPlan(draft.plan), chosen)
+    few = images[:SAMPLES]
+    reference = logits_of(QuantizedPlan(draft.plan), few)
     plans = {name: draft.quantized(CalibrationSpec(methods=name)) for name in METHODS}
-    found: dict[str, str] = {}
+    methods: dict[str, str] = {}
     for step in draft.plan.steps:
         name = step.output
-        qparams = {method: plan.qparams.get(name) for method, plan in plans.items()}
-        scales = {float(grid.scale) for grid in qparams.values() if grid is not None}
-        if len(scales) < 2:
+        candidates = [plan.qparams.get(name) for plan in plans.values()]
+        if len({float(params.scale) for params in candidates if params is not None}) < 2:
             continue
-        put = {name: OpQuantConfig(output=True)}
-        ratios = [
-            logits_sqnr_db(wanted, logits(QuantizedPlan(draft.plan, {name: grid}, put), chosen))
-            for grid in qparams.values()
-            if grid is not None
+        config = {name: OpQuantConfig(output=True)}
+        sqnrs = [
+            logits_sqnr_db(
+                reference, logits_of(QuantizedPlan(draft.plan, {name: params}, config), few)
+            )
+            for params in candidates
+            if params is not None
         ]
-        found[name] = METHODS[int(np.argmax(ratios))]
-    return _best_together(draft, plans, found, images)
+        methods[name] = METHODS[int(np.argmax(sqnrs))]
+    return _or_one_for_all(draft, plans, methods, images)
 
 
-def _best_together(
-    draft: Draft, plans: Mapping[str, QuantizedPlan], found: dict[str, str], images: Images
+def _or_one_for_all(
+    draft: Draft, plans: Mapping[str, QuantizedPlan], methods: dict[str, str], images: Images
 ) -> dict[str, str]:
-    """Returns ``found``, or one method for all tensors if that does better on all images."""
-    wanted = logits(QuantizedPlan(draft.plan), images)
-    mixed = logits(draft.quantized(CalibrationSpec(methods=found)), images)
-    alone = {name: logits_sqnr_db(wanted, logits(plan, images)) for name, plan in plans.items()}
-    winner = max(alone, key=lambda name: alone[name])
-    if alone[winner] > logits_sqnr_db(wanted, mixed):
-        return dict.fromkeys(found, winner)
-    return found
+    """Returns ``methods``, or one method for all tensors if that does better on all images."""
+    reference = logits_of(QuantizedPlan(draft.plan), images)
+
+    def sqnr_db(plan: QuantizedPlan) -> float:
+        return logits_sqnr_db(reference, logits_of(plan, images))
+
+    sqnrs = {name: sqnr_db(plan) for name, plan in plans.items()}
+    best = max(sqnrs, key=lambda name: sqnrs[name])
+    if sqnrs[best] > sqnr_db(draft.quantized(CalibrationSpec(methods=methods))):
+        return dict.fromkeys(methods, best)
+    return methods

@@ -1,89 +1,163 @@
 """Where a quantized plan loses accuracy, step by step."""
 
 import math
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from cct_export.data.dataset import Images
+from cct_export.errors import InvalidRequest
 from cct_export.evaluation.parity import logits_sqnr_db
 from cct_export.export.draft import Draft
+from cct_export.export.workspace import Workspace
 from cct_export.graph.quantized import QuantizedPlan, tensors
 from cct_export.graph.steps import Array, Step
 from cct_export.quantize.ranges import clipped_share
+from cct_export.quantize.schemes import scheme as scheme_of
 from cct_export.quantize.statistics import BATCH
-from cct_export.records import StepError
+from cct_export.records import QuantizationReport, StepError
+from cct_export.runtimes import onnxruntime_profile
+from cct_export.specs import CalibrationSpec, ExportSpec
 
 Progress = Callable[[int, int], None]
 
 
-def _quietly(done: int, of: int) -> None:
-    """Default progress: none."""
+def no_progress(done: int, total: int) -> None:
+    """Reports nothing."""
 
 
-def logits(plan: QuantizedPlan, images: Images) -> Array:
-    """Returns what a plan answers, float64 ``(N, classes)``."""
+def report(
+    workspace: Workspace,
+    spec: ExportSpec,
+    calibration: CalibrationSpec,
+    *,
+    sensitivity: bool = False,
+    progress: Progress = no_progress,
+) -> QuantizationReport:
+    """Quantizes a CCT and reports the error of every step, on the parity images.
+
+    Args:
+        workspace: the model and its images.
+        spec: format and scheme.
+        calibration: how ranges and rounding are chosen.
+        sensitivity: also quantize each step alone, and all but each.
+        progress: called with the number of finished steps, and of all.
+
+    Raises:
+        InvalidRequest: the model is no CCT, or the scheme has no integers.
+        CCTExportError: any reason that an export has.
+    """
+    scheme = scheme_of(spec.scheme, spec.format)
+    if not scheme.rounds:
+        raise InvalidRequest(f"{scheme.name} has no integers: there is nothing to report")
+    draft = workspace.draft(spec, scheme)
+    if draft is None:
+        raise InvalidRequest(f"{workspace.loaded.source} is no CCT: its steps are not known")
+    quantized = draft.quantized(calibration)
+    images = workspace.parity_images
+    reference = logits_of(QuantizedPlan(draft.plan), images.images)
+    return QuantizationReport(
+        model=workspace.loaded.source,
+        format=spec.format,
+        scheme=spec.scheme,
+        calibration=draft.origin,
+        images=images.origin,
+        sqnr_db=logits_sqnr_db(reference, logits_of(quantized, images.images)),
+        steps=tuple(
+            step_errors(draft, quantized, images.images, sensitivity=sensitivity, progress=progress)
+        ),
+        kernels=_kernels(draft, quantized),
+    )
+
+
+def _kernels(draft: Draft, quantized: QuantizedPlan) -> dict[str, int]:
+    """Returns the operators that ONNX Runtime runs for one image; none for TFLite."""
+    if draft.spec.format != "onnx":
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "quantized.onnx")
+        path.write_bytes(draft.emit(quantized))
+        return onnxruntime_profile.kernels(path)
+
+
+def logits_of(plan: QuantizedPlan, images: Images) -> Array:
+    """Returns the logits of a plan, computed with numpy: float64 ``(N, classes)``."""
     parts = [tensors(plan, images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
     return np.concatenate(parts)
 
 
-def errors(
+def step_errors(
     draft: Draft,
     quantized: QuantizedPlan,
     images: Images,
+    *,
     sensitivity: bool = False,
-    progress: Progress = _quietly,
+    progress: Progress = no_progress,
 ) -> list[StepError]:
     """Compares every tensor of a quantized plan with that of the float plan.
 
     Args:
         draft: the float plan.
-        quantized: the same on integers.
+        quantized: the same plan, quantized.
         images: uint8 ``(N, H, W, C)``.
-        sensitivity: also find what each step does to the logits, alone and left out.
-        progress: called with the number of steps done and of all.
+        sensitivity: also measure the logits with each step quantized alone, and left out.
+        progress: called with the number of finished steps, and of all.
 
     Returns:
-        A record for every step that reads or makes integers or has integer weights, in order.
+        A record for every step with quantized inputs, output or weights, in order.
     """
-    noise: dict[str, list[float]] = {}
+    powers = _signal_and_noise(draft, quantized, images)
+    steps = [step for step in draft.plan.steps if quantized.config(step).has_integers]
+    reference = logits_of(QuantizedPlan(draft.plan), images) if sensitivity else None
+    errors = []
+    for index, step in enumerate(steps):
+        error = _step_error(draft, quantized, step, powers[step.output])
+        if reference is not None:
+            alone = logits_of(only(draft, quantized, step), images)
+            without = logits_of(all_but(draft, quantized, step), images)
+            error = replace(
+                error,
+                alone_db=logits_sqnr_db(reference, alone),
+                without_db=logits_sqnr_db(reference, without),
+            )
+        errors.append(error)
+        progress(index + 1, len(steps))
+    return errors
+
+
+def _signal_and_noise(
+    draft: Draft, quantized: QuantizedPlan, images: Images
+) -> dict[str, tuple[float, float]]:
+    """Returns the power of every float tensor, and that of its quantization error."""
+    powers: dict[str, tuple[float, float]] = {}
     for start in range(0, len(images), BATCH):
         chunk = images[start : start + BATCH]
         floats: dict[str, Array] = {}
         tensors(draft.plan, chunk, floats.__setitem__)
 
         def compare(name: str, x: Array, floats: dict[str, Array] = floats) -> None:
-            sums = noise.setdefault(name, [0.0, 0.0])
-            true = floats[name]
-            sums[0] += float(np.sum(true**2))
-            sums[1] += float(np.sum((true - x) ** 2))
+            signal, noise = powers.get(name, (0.0, 0.0))
+            difference = floats[name] - x
+            powers[name] = (
+                signal + float(np.sum(floats[name] ** 2)),
+                noise + float(np.sum(difference**2)),
+            )
 
         tensors(quantized, chunk, compare)
-    touched = [step for step in draft.plan.steps if quantized.config(step).has_integers]
-    wanted = logits(QuantizedPlan(draft.plan), images) if sensitivity else None
-    found = []
-    for index, step in enumerate(touched):
-        record = _record(draft, quantized, step, noise[step.output])
-        if wanted is not None:
-            alone = logits(only(draft, quantized, step), images)
-            without = logits(all_but(draft, quantized, step), images)
-            record = replace(
-                record,
-                alone_db=logits_sqnr_db(wanted, alone),
-                without_db=logits_sqnr_db(wanted, without),
-            )
-        found.append(record)
-        progress(index + 1, len(touched))
-    return found
+    return powers
 
 
-def _record(draft: Draft, quantized: QuantizedPlan, step: Step, sums: list[float]) -> StepError:
-    signal, noise = sums
+def _step_error(
+    draft: Draft, quantized: QuantizedPlan, step: Step, powers: tuple[float, float]
+) -> StepError:
+    signal, noise = powers
     config = quantized.config(step)
     assert draft.statistics is not None, "a quantized plan was calibrated"
     values = draft.statistics.distributions[step.output]
-    grid = quantized.qparams[step.output] if config.output else None
+    params = quantized.qparams[step.output] if config.output else None
     return StepError(
         step=step.output,
         kind=step.kind,
@@ -92,17 +166,17 @@ def _record(draft: Draft, quantized: QuantizedPlan, step: Step, sums: list[float
         sqnr_db=10 * math.log10(signal / noise) if signal and noise else math.inf,
         low=values.low,
         high=values.high,
-        grid_low=None if grid is None else float(grid.smallest),
-        grid_high=None if grid is None else float(grid.largest),
-        clipped=None if grid is None else clipped_share(values, grid),
+        grid_low=None if params is None else float(params.smallest),
+        grid_high=None if params is None else float(params.largest),
+        clipped=None if params is None else clipped_share(values, params),
     )
 
 
 def only(draft: Draft, quantized: QuantizedPlan, step: Step) -> QuantizedPlan:
     """Returns the float plan with one step quantized."""
-    treated = quantized.plan.producer(step.output)
-    assert treated is not None, "both plans have the same steps"
-    plan = draft.plan.replace({step.output: [treated]})
+    quantized_step = quantized.plan.producer(step.output)
+    assert quantized_step is not None, "both plans have the same steps"
+    plan = draft.plan.replace({step.output: [quantized_step]})
     configs = {step.output: quantized.configs[step.output]}
     return QuantizedPlan(plan, quantized.qparams, configs, quantized.rows)
 

@@ -5,8 +5,7 @@ from typing import Any
 
 from cct_export.errors import InvalidArtifact, MissingDependency
 from cct_export.inspection.onnx_graph import Graph, Value, annotated, steps, stored
-from cct_export.records import CONTRACT_KEY, Inspection, Tensor
-from cct_export.records.sidecar import parse_contract
+from cct_export.records import CONTRACT_KEY, Contract, Inspection, Tensor
 from cct_export.runtimes import onnxruntime as engine
 from cct_export.runtimes.onnxruntime_providers import CPU
 
@@ -30,7 +29,7 @@ def inspect(path: Path) -> Inspection:
         _check(model, path, refusal)
     try:
         properties = {entry.key: entry.value for entry in model.metadata_props}
-        contract = parse_contract(properties.get(CONTRACT_KEY, "{}"))
+        contract = Contract.parse(properties.get(CONTRACT_KEY, "{}"))
     except ValueError as error:
         raise InvalidArtifact(f"{path}: its {CONTRACT_KEY} cannot be read: {error}") from error
     known = stored(model.graph)

@@ -1,14 +1,30 @@
-"""What was found out: frozen records, to JSON."""
+"""Results: typed, frozen records that are written as JSON and read back."""
 
-from cct_export.records.architecture import Architecture, Cost, Layer
-from cct_export.records.artifact import CONTRACT_KEY, Artifact
-from cct_export.records.bench import Accuracy, BenchResult, OperatorProfile, OperatorTime, Sustained
-from cct_export.records.diagnosis import Diagnosis
-from cct_export.records.imported import Imported
+from cct_export.records.artifact import (
+    CONTRACT_KEY,
+    Artifact,
+    Contract,
+    InputContract,
+    OutputContract,
+    Prediction,
+    QuantizationSummary,
+)
+from cct_export.records.bench import (
+    Accuracy,
+    BenchResult,
+    MeasuredFile,
+    OperatorProfile,
+    OperatorTime,
+    PairedAccuracy,
+    ReportedLatency,
+    Runtime,
+    Sustained,
+)
+from cct_export.records.export import Exported, MixedPrecision, TriedScheme
 from cct_export.records.inspection import Inspection, Operator, OperatorKind, Tensor
+from cct_export.records.machine import Conditions, Diagnosis, MachineInfo, RunConditions
+from cct_export.records.model import Architecture, Cost, Imported, Layer, Pushed, SentFile
 from cct_export.records.parity import ParityReport
-from cct_export.records.prediction import Prediction
-from cct_export.records.pushed import Pushed, SentFile
 from cct_export.records.quantization import QuantizationReport, StepError
 
 __all__ = [
@@ -17,21 +33,35 @@ __all__ = [
     "Architecture",
     "Artifact",
     "BenchResult",
+    "Conditions",
+    "Contract",
     "Cost",
     "Diagnosis",
+    "Exported",
     "Imported",
+    "InputContract",
     "Inspection",
     "Layer",
+    "MachineInfo",
+    "MeasuredFile",
+    "MixedPrecision",
     "Operator",
     "OperatorKind",
     "OperatorProfile",
     "OperatorTime",
+    "OutputContract",
+    "PairedAccuracy",
     "ParityReport",
     "Prediction",
     "Pushed",
     "QuantizationReport",
+    "QuantizationSummary",
+    "ReportedLatency",
+    "RunConditions",
+    "Runtime",
     "SentFile",
     "StepError",
     "Sustained",
     "Tensor",
+    "TriedScheme",
 ]

@@ -1,11 +1,147 @@
 """An exported file, and the contract that it carries inside."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Under this name a file carries the contract of its artifact.
+from cct_export.records.encoding import from_json, parse_json, to_json
+
+# The metadata entry of a file that holds its contract.
 CONTRACT_KEY = "cct_export.json"
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """What the image input expects.
+
+    Attributes:
+        layout: order of the axes.
+        shape: sizes of those axes; None for any number of images.
+        dtype: ``float32``, ``uint8`` or ``int8``.
+        range: smallest and largest value.
+        preprocessing: what to do with raw pixels.
+        channels: ``RGB`` or ``grey``.
+        resize: how images of another size are resized.
+    """
+
+    layout: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    range: tuple[float, ...] = ()
+    preprocessing: str = ""
+    channels: str = ""
+    resize: str = ""
+
+    @classmethod
+    def of(cls, io: str, batch: int | None, image_shape: tuple[int, int, int]) -> "InputContract":
+        """Returns the contract of an exported file's input; see ``Contract`` for the arguments."""
+        integers = io == "int8"
+        return cls(
+            layout="NHWC",
+            shape=(batch, *image_shape),
+            dtype=io,
+            range=(-128, 127) if integers else (0, 255),
+            preprocessing="pixel - 128" if integers else "raw pixels",
+            channels="RGB" if image_shape[-1] == 3 else "grey",
+            # As cct_export.data.decoding.decode does it.
+            resize="bilinear, with antialiasing, not keeping the aspect ratio",
+        )
+
+
+@dataclass(frozen=True)
+class OutputContract:
+    """What the output holds.
+
+    Attributes:
+        name: of the tensor.
+        dtype: of the logits.
+        classes: number of logits.
+    """
+
+    name: str
+    dtype: str
+    classes: int
+
+
+@dataclass(frozen=True)
+class QuantizationSummary:
+    """How a file was quantized.
+
+    Attributes:
+        rounding: of the weights: ``gptq`` or ``nearest``.
+        ranges: calibration method of all tensors, or of each.
+        static: steps that compute in integers with calibrated ranges.
+        dynamic: steps that compute in integers with ranges determined at run time.
+        kept_float: steps that were kept in float to meet a bound.
+    """
+
+    rounding: str
+    ranges: str | dict[str, str]
+    static: tuple[str, ...] = ()
+    dynamic: tuple[str, ...] = ()
+    kept_float: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a file says about itself; a file of another tool says nothing.
+
+    Attributes:
+        format: ``tflite`` or ``onnx``; ``keras`` for a model that was not exported.
+        scheme: quantization scheme.
+        io: type of the image input, ``float32``, ``uint8`` or ``int8``.
+        source: what it was made of, as the user wrote it.
+        source_sha256: checksum of the file with the weights that it was made of.
+        image_shape: height, width, channels.
+        batch: images per call; None for any number.
+        labels: class names, in the order of the logits; empty if not known.
+        calibration: which images calibrated it; empty if none.
+        quantization: how it was quantized; None if it was not.
+        versions: of the libraries that it was made with.
+        input: what the image input expects.
+        output: what the output holds.
+    """
+
+    format: str = ""
+    scheme: str = ""
+    io: str = ""
+    source: str = ""
+    source_sha256: str = ""
+    image_shape: tuple[int, ...] = ()
+    batch: int | None = 1
+    labels: tuple[str, ...] = ()
+    calibration: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    quantization: QuantizationSummary | None = None
+    input: InputContract | None = None
+    output: OutputContract | None = None
+
+    def __bool__(self) -> bool:
+        """Whether the file says anything about itself."""
+        return self != Contract()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types; empty for a file that says nothing."""
+        if not self:
+            return {}
+        fields: dict[str, Any] = to_json(self)
+        return fields | {"quantization": fields["quantization"] or {}}
+
+    @classmethod
+    def parse(cls, text: str) -> "Contract":
+        """Returns the contract in a file that anyone may have written.
+
+        Raises:
+            ValueError: it is no JSON object, or a field has another type.
+        """
+        return cls.from_dict(parse_json(text))
+
+    @classmethod
+    def from_dict(cls, fields: Any) -> "Contract":
+        """Returns the contract of plain JSON types; see ``parse``."""
+        if not isinstance(fields, dict):
+            raise ValueError("it is no JSON object")
+        return from_json(fields | {"quantization": fields.get("quantization") or None}, cls)
 
 
 @dataclass(frozen=True)
@@ -14,64 +150,52 @@ class Artifact:
 
     Attributes:
         path: the file.
-        format: ``tflite`` or ``onnx``.
-        scheme: quantization scheme.
-        io: type of the image input, ``float32``, ``uint8`` or ``int8``.
-        source: what it was made of, as the user said it.
-        source_sha256: checksum of the ``.keras`` or ``.weights.h5`` file it was made of.
-        image_shape: height, width, channels.
-        batch: images per call; None for any number.
-        classes: number of logits.
-        labels: class names, in the order of the logits; empty if not known.
-        calibration: which images calibrated it; empty if none.
-        quantization: how it was calibrated, and which steps compute in integers; empty if none.
-        versions: library versions it was made with.
+        contract: what it says about itself.
         size_bytes: size of the file.
         sha256: checksum of the file.
     """
 
     path: Path
-    format: str
-    scheme: str
-    io: str
-    source: str
-    source_sha256: str
-    image_shape: tuple[int, int, int]
-    batch: int | None
-    classes: int
-    labels: tuple[str, ...]
-    calibration: str
-    versions: dict[str, str]
-    quantization: dict[str, Any] = field(default_factory=dict)
+    contract: Contract
     size_bytes: int = 0
     sha256: str = ""
 
-    def contract(self) -> dict[str, Any]:
-        """Returns what is stored inside the file itself: all but path, size and checksum."""
-        fields = asdict(self)
-        for outside in ("path", "size_bytes", "sha256", "classes"):
-            del fields[outside]
-        height, width, channels = self.image_shape
-        fields["input"] = {
-            "layout": "NHWC",
-            "shape": [self.batch, height, width, channels],
-            "dtype": self.io,
-            "range": [-128, 127] if self.io == "int8" else [0, 255],
-            "preprocessing": "pixel - 128" if self.io == "int8" else "raw pixels",
-            "channels": "RGB" if channels == 3 else "grey",
-            # As cct_export.data.decoding.decode does it.
-            "resize": "bilinear, with antialiasing, not keeping the aspect ratio",
-        }
-        fields["output"] = {"name": "logits", "dtype": "float32", "classes": self.classes}
-        return fields
+    @property
+    def format(self) -> str:
+        """``tflite`` or ``onnx``."""
+        return self.contract.format
+
+    @property
+    def scheme(self) -> str:
+        """Quantization scheme."""
+        return self.contract.scheme
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the contract with path, size and checksum, as plain JSON types."""
+        fields = self.contract.to_dict()
         return {
             "path": str(self.path),
-            "format": self.format,
-            "scheme": self.scheme,
+            "format": fields.pop("format"),
+            "scheme": fields.pop("scheme"),
             "size_bytes": self.size_bytes,
             "sha256": self.sha256,
-            **{k: v for k, v in self.contract().items() if k not in ("format", "scheme")},
+            **fields,
         }
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best classes of one image.
+
+    Attributes:
+        image: the file.
+        top: classes with their probabilities, best first.
+    """
+
+    image: Path
+    top: tuple[tuple[str, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types."""
+        top = [{"label": label, "probability": probability} for label, probability in self.top]
+        return {"image": str(self.image), "top": top}

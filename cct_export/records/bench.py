@@ -1,15 +1,40 @@
-"""What one artifact did on one engine."""
+"""Measurements of one artifact on one engine."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
-from cct_export.records.encoding import record_of
+from msgspec import Meta
+
+from cct_export import errors
+from cct_export.records.encoding import from_json, to_json
+from cct_export.records.machine import Count, Figure, MachineInfo, RunConditions
 from cct_export.records.parity import ParityReport
+from cct_export.specs import BenchSpec
+
+Nanoseconds = Annotated[int, Meta(ge=1, le=10**15)]
+
+
+@dataclass(frozen=True)
+class PairedAccuracy:
+    """An artifact and its Keras model on the same labelled images.
+
+    Attributes:
+        reference_top1: accuracy of the model, 0 to 1.
+        only_reference: images that only the model classifies correctly.
+        only_candidate: images that only the artifact classifies correctly.
+        p_value: of so uneven a split if both were equally accurate (McNemar's exact test).
+    """
+
+    reference_top1: float
+    only_reference: int
+    only_candidate: int
+    p_value: float
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How right an artifact is on labelled test images.
+    """Accuracy of an artifact on labelled test images.
 
     Attributes:
         top1: share of images whose label is the best class, 0 to 1.
@@ -21,9 +46,7 @@ class Accuracy:
         calibration_error: expected calibration error over 15 bins, 0 to 1 (arXiv:1706.04599).
         confusion: number of images by label (rows) and prediction (columns).
         labels: class names of rows and columns, empty if not known.
-        paired: against the Keras model on the same images: ``only_reference`` and
-            ``only_candidate`` (images that only one of the two gets right), ``reference_top1``
-            and ``p_value`` (McNemar's exact test); None if the model is not at hand.
+        paired: compared with the Keras model; None if the model is not available.
     """
 
     top1: float
@@ -35,12 +58,7 @@ class Accuracy:
     calibration_error: float = 0.0
     confusion: tuple[tuple[int, ...], ...] = ()
     labels: tuple[str, ...] = ()
-    paired: dict[str, Any] | None = None
-
-    @classmethod
-    def from_dict(cls, found: dict[str, Any]) -> "Accuracy":
-        """Returns the record that ``dataclasses.asdict`` made ``found`` of."""
-        return record_of(cls, found)
+    paired: PairedAccuracy | None = None
 
     @property
     def per_class(self) -> tuple[float | None, ...]:
@@ -49,14 +67,19 @@ class Accuracy:
             row[index] / sum(row) if sum(row) else None for index, row in enumerate(self.confusion)
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types, with ``per_class``."""
+        fields: dict[str, Any] = to_json(self)
+        return fields | {"per_class": list(self.per_class)}
+
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """How long one operator takes.
+    """The time of one operator.
 
     Attributes:
         name: of the operator, or of its output.
-        kind: the format's word for it.
+        kind: the format's name for it.
         ms: median over the runs.
         where: what ran it: a delegate, or the engine itself.
     """
@@ -75,19 +98,13 @@ class OperatorProfile:
         operators: in the order in which they run.
         runs: how often they were timed.
         derived: whether the times are differences of prefixes of the graph, not the engine's own.
-        note: what to know before believing the figures.
+        note: what to know before relying on the figures.
     """
 
     operators: tuple[OperatorTime, ...]
     runs: int
     derived: bool
     note: str = ""
-
-    @classmethod
-    def from_dict(cls, found: dict[str, Any]) -> "OperatorProfile":
-        """Returns the record that ``dataclasses.asdict`` made ``found`` of."""
-        operators = tuple(OperatorTime(**operator) for operator in found["operators"])
-        return record_of(cls, found | {"operators": operators})
 
 
 @dataclass(frozen=True)
@@ -110,10 +127,113 @@ class Sustained:
     temperature_c: tuple[float | None, ...] = ()
     frequency_mhz: tuple[float | None, ...] = ()
 
+
+@dataclass(frozen=True)
+class MeasuredFile:
+    """The file, or model, that was measured.
+
+    Attributes:
+        path: as the user wrote it.
+        format: ``tflite``, ``onnx`` or ``keras``.
+        scheme: quantization scheme; ``unknown`` for a file that does not say.
+        size_bytes: size of the file; None of a model that is no single file.
+        sha256: checksum of the file; None as well.
+        described: whether the file says what it expects as input.
+        changed: whether it is another file than its sidecar was written for.
+    """
+
+    path: str
+    format: str
+    scheme: str
+    size_bytes: Count | None = None
+    sha256: str | None = None
+    described: bool = True
+    changed: bool = False
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The engine that ran an artifact.
+
+    Attributes:
+        name: of the engine.
+        version: of the engine; empty if not known.
+        accelerator: the kind of processor, such as ``cpu`` or ``gpu``; empty if not known.
+        delegate: what the engine really handed its work to.
+        requested: the delegate that was requested, as ``Delegation`` names it.
+        options: of the delegate.
+        allow_fallback: whether operators that the delegate does not take were allowed elsewhere.
+        threads: that the engine may use.
+        delegated_nodes: operators that the delegate ran; None if not known.
+        total_nodes: operators in all; None if not known.
+    """
+
+    name: str
+    version: str
+    accelerator: str
+    delegate: str
+    requested: str
+    threads: Count
+    options: dict[str, str]
+    allow_fallback: bool = False
+    delegated_nodes: Count | None = None
+    total_nodes: Count | None = None
+
     @classmethod
-    def from_dict(cls, found: dict[str, Any]) -> "Sustained":
-        """Returns the record that ``dataclasses.asdict`` made ``found`` of."""
-        return record_of(cls, found)
+    def of(
+        cls,
+        spec: BenchSpec,
+        *,
+        version: str = "",
+        accelerator: str = "",
+        delegate: str | None = None,
+        nodes: tuple[int | None, int | None] = (None, None),
+    ) -> "Runtime":
+        """Returns what ran ``spec``.
+
+        Args:
+            spec: what was requested.
+            version: of the engine.
+            accelerator: the kind of processor.
+            delegate: what the engine really handed its work to; None for what was requested.
+            nodes: delegated and total operators.
+        """
+        delegation = spec.delegation
+        return cls(
+            name=spec.runtime,
+            version=version,
+            accelerator=accelerator,
+            delegate=delegation.name if delegate is None else delegate,
+            requested=delegation.name,
+            options=dict(delegation.options),
+            allow_fallback=delegation.allow_fallback,
+            threads=spec.threads,
+            delegated_nodes=nodes[0],
+            total_nodes=nodes[1],
+        )
+
+
+@dataclass(frozen=True)
+class ReportedLatency:
+    """Statistics, in milliseconds, of a tool that does not tell each run.
+
+    Attributes:
+        count: number of runs.
+        p50: median.
+        mean: of all runs; None where the tool does not tell it, as everything below.
+        min: fastest run.
+        max: slowest run.
+        p95: 95th percentile.
+        stddev: standard deviation.
+    """
+
+    count: Nanoseconds
+    p50: Figure
+    mean: Figure | None = None
+    min: Figure | None = None
+    max: Figure | None = None
+    p95: Figure | None = None
+    stddev: Figure | None = None
 
 
 @dataclass(frozen=True)
@@ -121,60 +241,93 @@ class BenchResult:
     """What one artifact did on one engine.
 
     Attributes:
-        artifact: path, format, scheme, size and checksum of the file.
-        runtime: engine, version, accelerator, delegate, threads, delegated and total nodes.
+        artifact: the file.
+        runtime: the engine.
         batch: images per run.
         times_ns: every timed run, in nanoseconds, in order.
         bursts: how many of them belong together: for every repeat, the number of runs in each
             burst without a pause.
-        load_ms: making the session.
+        load_ms: opening the session.
         first_inference_ms: the first run after that.
         peak_rss_bytes: largest resident memory of a process that did nothing else, None where
             the OS does not tell.
         preprocess_ms: median time to make the engine's input of uint8 pixels.
         postprocess_ms: median time to make five classes with probabilities of its output.
         headline: the percentile of the runs that stands for the latency.
-        reported_ms: what a tool told that keeps no raw times, in milliseconds: ``count`` (runs),
-            ``mean``, ``min``, ``max``, ``p50``, ``p95``, ``stddev``; None for what it did not tell.
-            None where there are raw times, or no latency.
-        accuracy: on labelled images, if asked for.
+        reported_ms: statistics of a tool that does not tell each run; None where there are raw
+            times, or no latency.
+        accuracy: on labelled images, if requested.
         parity: against the golden logits in the sidecar, if there is one.
-        operators: time of each operator, if asked for.
-        sustained: latency over a long time, if asked for.
-        conditions: ``before`` and ``after`` the timed runs, see ``machine.conditions``, and
-            ``other_cores``, how many cores other programs kept busy meanwhile, and
-            ``yardstick_ms``, how long a fixed piece of work took: the speed of the machine.
+        operators: time of each operator, if requested.
+        sustained: latency over a long time, if requested.
+        conditions: state of the machine meanwhile.
         device: where it ran.
-        machine: facts about that machine, see ``machine.describe``.
-        warnings: what to know before believing the figures, and what to do about it.
+        machine: facts about that machine.
+        warnings: what to know before relying on the figures, and what to do about it.
         failure: why there are no figures, empty if there are.
         failure_kind: name of the error in ``errors``, empty if there are figures.
     """
 
-    artifact: dict[str, Any]
-    runtime: dict[str, Any]
-    batch: int
-    times_ns: tuple[int, ...] = ()
-    bursts: tuple[tuple[int, ...], ...] = ()
-    load_ms: float | None = None
-    first_inference_ms: float | None = None
-    peak_rss_bytes: int | None = None
-    preprocess_ms: float | None = None
-    postprocess_ms: float | None = None
-    headline: int = 50
-    reported_ms: dict[str, float | None] | None = None
+    artifact: MeasuredFile
+    runtime: Runtime
+    batch: Annotated[int, Meta(ge=1, le=10**9)]
+    times_ns: tuple[Nanoseconds, ...] = ()
+    bursts: tuple[tuple[Nanoseconds, ...], ...] = ()
+    load_ms: Figure | None = None
+    first_inference_ms: Figure | None = None
+    peak_rss_bytes: Count | None = None
+    preprocess_ms: Figure | None = None
+    postprocess_ms: Figure | None = None
+    headline: Annotated[int, Meta(ge=1, le=99)] = 50
+    reported_ms: ReportedLatency | None = None
     accuracy: Accuracy | None = None
     parity: ParityReport | None = None
     operators: OperatorProfile | None = None
     sustained: Sustained | None = None
-    conditions: dict[str, Any] = field(default_factory=dict)
+    conditions: RunConditions = field(default_factory=RunConditions)
     device: str = "local"
-    machine: dict[str, Any] = field(default_factory=dict)
+    machine: MachineInfo = field(default_factory=MachineInfo)
     warnings: tuple[str, ...] = ()
     failure: str = ""
     failure_kind: str = ""
+
+    def _contradictions(self) -> Iterator[str]:
+        sizes = [size for bursts in self.bursts for size in bursts]
+        if sizes and sum(sizes) != len(self.times_ns):
+            yield f"bursts are of {sum(sizes)} runs, times_ns of {len(self.times_ns)}"
+        if not all(self.bursts):
+            yield "bursts has a repeat without runs"
+        if self.reported_ms is not None and self.times_ns:
+            yield "reported_ms and times_ns are both there"
+        if self.reported_ms is not None and not getattr(self.reported_ms, f"p{self.headline}", 0):
+            yield f"reported_ms has no p{self.headline}"
+        if bool(self.failure) != bool(self.failure_kind):
+            yield "failure and failure_kind are not both there"
+        kind = getattr(errors, self.failure_kind, None) if self.failure_kind else None
+        if self.failure_kind and not (
+            isinstance(kind, type) and issubclass(kind, errors.CCTExportError)
+        ):
+            yield f"failure_kind {self.failure_kind!r} is no error"
+        failed_parity = self.parity is not None and not self.parity.passed
+        if not (self.timed or self.failure or failed_parity):
+            yield "times_ns is empty, and nothing says why"
 
     @property
     def timed(self) -> bool:
         """Whether there is a latency: raw times, or what a tool reported."""
         return bool(self.times_ns or self.reported_ms)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "BenchResult":
+        """Returns the result of plain JSON types that anyone may have written.
+
+        Raises:
+            ValueError: a field is missing or of another type, or two contradict each other.
+        """
+        parity = fields.get("parity")
+        result = from_json(fields | {"parity": None}, cls)
+        if parity is not None:
+            result = replace(result, parity=ParityReport.from_dict(parity))
+        for contradiction in result._contradictions():
+            raise ValueError(contradiction)
+        return result

@@ -1,36 +1,64 @@
-"""Records as plain JSON types, and back."""
+"""Records as plain JSON types, and back: msgspec checks every field against its annotation."""
 
-import math
-from dataclasses import fields
+from pathlib import Path
 from typing import Any, TypeVar
+
+import msgspec
 
 Record = TypeVar("Record")
 
 
-def json_number(value: float) -> float | None:
-    """Returns ``value``, or None for what JSON has no word for: infinity and NaN."""
-    return value if math.isfinite(value) else None
+def to_json(record: object) -> Any:
+    """Returns a record, or lists and dictionaries of records, as plain JSON types.
+
+    Paths become text; NaN and infinity, which JSON does not have, become None.
+
+    Example:
+        >>> to_json({"sqnr_db": float("inf"), "path": Path("m.tflite")})
+        {'sqnr_db': None, 'path': 'm.tflite'}
+    """
+    return msgspec.json.decode(msgspec.json.encode(record, enc_hook=_encode))
 
 
-def record_of(kind: type[Record], found: dict[str, Any]) -> Record:
-    """Returns a frozen record of what ``dataclasses.asdict`` and JSON made of one.
+def to_text(record: object) -> str:
+    """Returns ``to_json(record)`` as indented JSON text with a final newline."""
+    encoded = msgspec.json.encode(record, enc_hook=_encode)
+    return msgspec.json.format(encoded, indent=2).decode() + "\n"
+
+
+def to_builtins(record: object) -> Any:
+    """Returns a record as Python's built-in types; infinity and NaN stay what they are."""
+    return msgspec.to_builtins(record, enc_hook=_encode)
+
+
+def _encode(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not a JSON type")
+
+
+def from_json(fields: object, kind: type[Record]) -> Record:
+    """Returns a record of plain JSON types; keys that it does not have are ignored.
 
     Args:
+        fields: what ``to_json`` returned, or what a file of anyone's holds.
         kind: the dataclass.
-        found: its fields; keys that it does not have are left out.
+
+    Raises:
+        ValueError: a field is missing, or of another type than its annotation.
     """
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: _tuples(value) for name, value in found.items() if name in names})
+    return msgspec.convert(fields, kind)
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+def parse_json(text: str | bytes) -> Any:
+    """Returns the content of a JSON file that anyone may have written.
 
-
-def plain(value: Any) -> Any:
-    """Returns what lists and dictionaries hold, each number as JSON has it."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return json_number(value) if isinstance(value, float) else value
+    Raises:
+        ValueError: it is no JSON (NaN and infinity are none), nested too deeply, or has text that
+            cannot be encoded.
+    """
+    try:
+        content = text.encode() if isinstance(text, str) else text
+        return msgspec.json.decode(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

@@ -1,10 +1,11 @@
 """What is in an artifact: tensors, operators, totals."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cct_export.records.encoding import json_number
+from cct_export.records.artifact import Contract
+from cct_export.records.encoding import to_json
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,6 @@ class Tensor:
     axis: int | None = None
     scales: tuple[float, ...] = ()
     zero_points: tuple[int, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON types; scales that are not finite become null."""
-        return asdict(self) | {"scales": [json_number(scale) for scale in self.scales]}
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class Inspection:
     Attributes:
         path: the file.
         format: ``tflite`` or ``onnx``.
-        contract: what the file says about itself, see ``Artifact.contract``; empty if nothing.
+        contract: what the file says about itself.
         size_bytes: size of the file.
         inputs: what it takes.
         outputs: what it gives.
@@ -108,7 +105,7 @@ class Inspection:
 
     path: Path
     format: str
-    contract: dict[str, Any]
+    contract: Contract
     size_bytes: int
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
@@ -125,7 +122,7 @@ class Inspection:
     @property
     def scheme(self) -> str | None:
         """Quantization scheme that the contract names, None without one."""
-        return self.contract.get("scheme")
+        return self.contract.scheme or None
 
     @property
     def macs(self) -> int:
@@ -137,7 +134,7 @@ class Inspection:
         by_name: dict[str, list[Operator]] = {}
         for operator in self.operators:
             by_name.setdefault(operator.kind, []).append(operator)
-        found = [
+        kinds = [
             OperatorKind(
                 name,
                 len(group),
@@ -147,7 +144,7 @@ class Inspection:
             )
             for name, group in by_name.items()
         ]
-        return tuple(sorted(found, key=lambda kind: (-kind.macs, -kind.count, kind.name)))
+        return tuple(sorted(kinds, key=lambda kind: (-kind.macs, -kind.count, kind.name)))
 
     def totals(self) -> dict[str, int | None]:
         """Returns the figures of the whole file by name."""
@@ -169,12 +166,12 @@ class Inspection:
             "format": self.format,
             "scheme": self.scheme,
             "engine": self.engine,
-            "contract": self.contract,
-            "inputs": [tensor.to_dict() for tensor in self.inputs],
-            "outputs": [tensor.to_dict() for tensor in self.outputs],
+            "contract": self.contract.to_dict(),
+            "inputs": to_json(self.inputs),
+            "outputs": to_json(self.outputs),
             "totals": self.totals(),
-            "kinds": [asdict(kind) for kind in self.kinds()],
-            "operators": [asdict(operator) for operator in self.operators],
-            "quantized": [tensor.to_dict() for tensor in self.quantized],
+            "kinds": to_json(self.kinds()),
+            "operators": to_json(self.operators),
+            "quantized": to_json(self.quantized),
             "warnings": list(self.warnings),
         }

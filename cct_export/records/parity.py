@@ -1,10 +1,10 @@
 """How far an artifact is from its model."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from cct_export.records.encoding import json_number, record_of
+from cct_export.records.encoding import from_json, to_json
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,16 @@ class ParityReport:
         max_abs: largest absolute difference of a logit.
         mean_abs: mean absolute difference.
         cosine: mean cosine between the two logit vectors of an image, each minus its mean.
-        sqnr_db: power of the reference logits over power of the difference, in dB, each image's
-            logits minus their mean, which a softmax does not see; infinite if they are equal.
+        sqnr_db: signal to quantization noise ratio: power of the reference logits over power of
+            the difference, in dB, each image's logits minus their mean, which a softmax does not
+            see; infinite if they are equal.
         top1_agreement: share of the decided images with the same best class, 0 to 1.
         decided: images whose two best reference logits differ by more than the error the scheme
             may have; only these count for agreement.
         finite: no NaN and no infinity in the candidate's logits.
-        constant: the candidate answers one class for every image, the reference does not (one
+        constant: the candidate predicts one class for every image, the reference does not (one
             that does so itself is not the export's fault).
-        failures: what the policy demands and was not reached, one line each.
+        failures: requirements of the policy that were not met, one line each.
     """
 
     reference: str
@@ -47,10 +48,19 @@ class ParityReport:
     failures: tuple[str, ...]
 
     @classmethod
-    def from_dict(cls, found: dict[str, Any]) -> "ParityReport":
-        """Returns the report that ``to_dict`` told of; the ratio of equal logits is infinite."""
-        ratio = math.inf if found["sqnr_db"] is None else found["sqnr_db"]
-        return record_of(cls, found | {"sqnr_db": ratio})
+    def from_dict(cls, fields: dict[str, Any]) -> "ParityReport":
+        """Returns the report of plain JSON types; raises ``ValueError``.
+
+        JSON has no infinity: the ratio of equal logits is null there, and figures that are not
+        finite are null where the candidate's logits are not.
+        """
+        fields = dict(fields)
+        if fields.get("sqnr_db", 0) is None:
+            fields["sqnr_db"] = math.inf if fields.get("finite") else math.nan
+        for name in ("max_abs", "mean_abs", "cosine"):
+            if fields.get(name, 0) is None:
+                fields[name] = math.nan
+        return from_json(fields, cls)
 
     @property
     def passed(self) -> bool:
@@ -59,5 +69,5 @@ class ParityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON types; figures that are not finite become null."""
-        fields = asdict(self) | {"passed": self.passed, "failures": list(self.failures)}
-        return {k: json_number(v) if isinstance(v, float) else v for k, v in fields.items()}
+        fields: dict[str, Any] = to_json(self)
+        return fields | {"passed": self.passed}

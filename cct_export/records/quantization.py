@@ -1,29 +1,29 @@
 """Where quantizing a model loses accuracy."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from cct_export.records.encoding import json_number
+from cct_export.records.encoding import to_json
 
 
 @dataclass(frozen=True)
 class StepError:
-    """What quantization does to one step.
+    """The error that quantization makes in one step.
 
     Attributes:
-        step: name of the step and of the tensor it makes.
-        kind: what it does.
-        inputs: how it reads: ``float``, ``static`` or ``dynamic``.
-        weight_bits: bits of its weights; None for floats, or none at all.
-        sqnr_db: power of the float tensor over power of the difference, in dB: the noise of all
-            steps so far; infinite if they are equal.
+        step: name of the step and of its output tensor.
+        kind: what it computes.
+        inputs: how its inputs are quantized: ``float``, ``static`` or ``dynamic``.
+        weight_bits: bits of its weights; None for float weights, or none.
+        sqnr_db: SQNR of its output tensor in dB: the noise of all steps so far; infinite if it is
+            equal to the float tensor.
         low: smallest value of the tensor over the calibration images.
         high: largest value.
-        grid_low: smallest value that its integers stand for; None if it is stored as floats.
+        grid_low: smallest value that its integers represent; None if it is stored in float.
         grid_high: largest.
-        clipped: share of the values beyond the grid, 0 to 1.
-        alone_db: noise ratio of the logits with this step quantized and no other.
-        without_db: noise ratio of the logits with every other step quantized.
+        clipped: share of the values outside of that range, 0 to 1.
+        alone_db: SQNR of the logits with only this step quantized.
+        without_db: SQNR of the logits with every other step quantized.
     """
 
     step: str
@@ -39,26 +39,19 @@ class StepError:
     alone_db: float | None = None
     without_db: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain JSON types."""
-        return {
-            key: json_number(value) if isinstance(value, float) else value
-            for key, value in asdict(self).items()
-        }
-
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """What a scheme does to a model, step by step.
+    """The error of a quantization scheme, step by step.
 
     Attributes:
-        model: what the user said.
+        model: what the user wrote.
         format: of the file.
         scheme: quantization scheme.
         calibration: which images calibrated.
         images: which images the figures are of.
-        sqnr_db: noise ratio of the logits.
-        steps: every step with integers, in the order in which they are computed.
+        sqnr_db: SQNR of the logits.
+        steps: every step with integers, in the order of computation.
         kernels: operators that ONNX Runtime ran for one image, by kind; empty for TFLite.
     """
 
@@ -73,8 +66,5 @@ class QuantizationReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON types."""
-        fields = {field: getattr(self, field) for field in self.__dataclass_fields__}
-        return fields | {
-            "sqnr_db": json_number(self.sqnr_db),
-            "steps": [step.to_dict() for step in self.steps],
-        }
+        fields: dict[str, Any] = to_json(self)
+        return fields

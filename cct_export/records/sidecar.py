@@ -4,7 +4,6 @@ With it an engine can be checked against Keras on a machine that has no Keras.
 """
 
 import base64
-import json
 import math
 import zlib
 from dataclasses import dataclass
@@ -15,16 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cct_export.files import sha256, write_text
-from cct_export.records import Artifact
+from cct_export.records.artifact import Artifact, Contract
+from cct_export.records.encoding import from_json, parse_json, to_text
 
 GOLDEN_IMAGES = 16
 # Sixteen images of 2,048 × 2,048; a sidecar may come from anyone.
-MOST_GOLDEN_BYTES = 2**28
+MAX_GOLDEN_BYTES = 2**28
 
 
 @dataclass(frozen=True)
 class Golden:
-    """Images with the logits that Keras gives them.
+    """Images with the logits that Keras computes for them.
 
     Attributes:
         images: uint8 ``(N, H, W, C)``, 0–255.
@@ -39,10 +39,30 @@ class Golden:
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What is known about an artifact whose checksum is ``record["sha256"]``."""
+    """What is known about an artifact.
 
-    record: dict[str, Any]
+    Attributes:
+        artifact: contract, size and checksum of the file that the sidecar was written for.
+        golden: what the file has to answer.
+    """
+
+    artifact: Artifact
     golden: Golden
+
+    @property
+    def contract(self) -> Contract:
+        """What the file says about itself."""
+        return self.artifact.contract
+
+
+@dataclass(frozen=True)
+class _EncodedGolden:
+    """``Golden`` as JSON has it."""
+
+    origin: str
+    shape: tuple[int, ...]
+    images_zlib_base64: str
+    logits: list[list[float]]
 
 
 def path_of(artifact: Path) -> Path:
@@ -52,78 +72,70 @@ def path_of(artifact: Path) -> Path:
 
 def write(artifact: Artifact, golden: Golden) -> None:
     """Writes the sidecar of ``artifact`` in one step; raises ``OutputError``."""
-    record = artifact.to_dict() | {"path": artifact.path.name, "golden": _encode(golden)}
-    write_text(path_of(artifact.path), json.dumps(record, indent=1) + "\n")
+    fields = artifact.to_dict() | {"path": artifact.path.name, "golden": _encode(golden)}
+    write_text(path_of(artifact.path), to_text(fields))
 
 
-def read(artifact: Path, contract: dict[str, Any] | None = None) -> Sidecar | None:
-    """Returns the sidecar of ``artifact``, None if there is none that belongs to it.
+def read(path: Path, contract: Contract | None = None) -> Sidecar | None:
+    """Returns the sidecar of an artifact, None if there is none that belongs to it.
 
     Args:
-        artifact: the file.
+        path: the artifact.
         contract: what the file says about itself. With it, the sidecar of a file that was changed
-            since belongs to it, too, if both were made of one model: what that model answers
-            still holds.
+            since belongs to it too, if both were made of one model: what that model answers still
+            holds.
     """
-    path = path_of(artifact)
-    if not path.is_file():
+    beside = path_of(path)
+    if not beside.is_file():
         return None
     try:
-        record = parse_contract(path.read_text())
-        source = (contract or {}).get("source_sha256")
-        same_model = source is not None and source == record.get("source_sha256")
-        if not same_model and record["sha256"] != sha256(artifact):
+        fields = parse_json(beside.read_bytes())
+        artifact = _artifact(fields, path)
+        same_model = (
+            contract is not None
+            and contract.source_sha256 != ""
+            and contract.source_sha256 == artifact.contract.source_sha256
+        )
+        if not same_model and artifact.sha256 != sha256(path):
             return None
-        if not {"scheme", "source"} <= record.keys():
-            return None
-        return Sidecar(record, _decode(record.pop("golden")))
+        return Sidecar(artifact, _decode(from_json(fields["golden"], _EncodedGolden)))
     except (OSError, ValueError, KeyError, TypeError, zlib.error):
         return None
 
 
-def parse_contract(text: str) -> dict[str, Any]:
-    """Returns a contract read from a file that anyone may have written.
+@dataclass(frozen=True)
+class _Header:
+    """The fields without which a sidecar is none."""
 
-    Raises:
-        ValueError: it is no JSON object, or an entry that others rely on has another type.
-    """
-    try:
-        record = json.loads(text, parse_constant=_refuse)
-        json.dumps(record, ensure_ascii=False).encode()  # half of a pair cannot be written anywhere
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(record, dict):
-        raise ValueError("it is no JSON object")
-    for key in ("format", "scheme", "source", "source_sha256"):
-        if not isinstance(record.get(key, ""), str):
-            raise ValueError(f"{key} is no text")
-    labels = record.get("labels", [])
-    if not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
-        raise ValueError("labels is no list of texts")
-    return record
+    scheme: str
+    source: str
+    sha256: str
+    size_bytes: int = 0
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+def _artifact(fields: dict[str, Any], path: Path) -> Artifact:
+    """Returns the artifact that a sidecar describes; raises ``ValueError``."""
+    header = from_json(fields, _Header)
+    return Artifact(path, Contract.from_dict(fields), header.size_bytes, header.sha256)
 
 
-def _encode(golden: Golden) -> dict[str, Any]:
-    return {
-        "origin": golden.origin,
-        "shape": list(golden.images.shape),
-        "images_zlib_base64": base64.b64encode(zlib.compress(golden.images.tobytes())).decode(),
-        "logits": [[float(value) for value in row] for row in golden.logits],
-    }
+def _encode(golden: Golden) -> _EncodedGolden:
+    return _EncodedGolden(
+        origin=golden.origin,
+        shape=golden.images.shape,
+        images_zlib_base64=base64.b64encode(zlib.compress(golden.images.tobytes())).decode(),
+        logits=[[float(value) for value in row] for row in golden.logits],
+    )
 
 
-def _decode(record: dict[str, Any]) -> Golden:
-    size = math.prod(record["shape"])
-    if not 0 < size <= MOST_GOLDEN_BYTES:
-        raise ValueError(f"golden images of shape {record['shape']}")
-    packed = base64.b64decode(record["images_zlib_base64"])
+def _decode(encoded: _EncodedGolden) -> Golden:
+    size = math.prod(encoded.shape)
+    if not 0 < size <= MAX_GOLDEN_BYTES:
+        raise ValueError(f"golden images of shape {encoded.shape}")
+    packed = base64.b64decode(encoded.images_zlib_base64)
     pixels = zlib.decompressobj().decompress(packed, size)
-    images = np.frombuffer(pixels, np.uint8).reshape(record["shape"])
-    logits = np.asarray(record["logits"], np.float32)
+    images = np.frombuffer(pixels, np.uint8).reshape(encoded.shape)
+    logits = np.asarray(encoded.logits, np.float32)
     if images.ndim != 4 or logits.ndim != 2 or len(images) != len(logits):
         raise ValueError("golden images and logits do not belong together")
-    return Golden(images, logits, str(record["origin"]))
+    return Golden(images, logits, encoded.origin)

@@ -33,7 +33,7 @@ def show(results: Sequence[BenchResult], ratios: bool = False) -> None:
     """
     console = terminal.console()
     engines = sorted(
-        {f"{r.runtime['name']} {r.runtime['version']}" for r in results if r.runtime["version"]}
+        {f"{r.runtime.name} {r.runtime.version}" for r in results if r.runtime.version}
     )
     table = Table(box=None, title=", ".join(engines), title_justify="left")
     cells = [_row(result, results[0] if ratios else None) for result in results]
@@ -61,14 +61,14 @@ def _row(result: BenchResult, reference: BenchResult | None) -> dict[str, str]:
         for rank in sorted({50, 90, result.headline})
     }
     ratio = {} if reference is None else {"ratio": _ratio(result, reference)}
-    taken, total = runtime["delegated_nodes"], runtime["total_nodes"]
+    taken, total = runtime.delegated_nodes, runtime.total_nodes
     return {
-        "artifact": text(artifact["path"].rpartition("/")[2]),
+        "artifact": text(artifact.path.rpartition("/")[2]),
         "device": text(result.device),
-        "scheme": text(artifact["scheme"]),
-        "kB": _number(artifact["size_bytes"], ",.0f", 1e3),
-        "delegate": text(runtime["delegate"].rpartition("/")[2]),
-        "threads": str(runtime["threads"]),
+        "scheme": text(artifact.scheme),
+        "kB": _number(artifact.size_bytes, ",.0f", 1e3),
+        "delegate": text(runtime.delegate.rpartition("/")[2]),
+        "threads": str(runtime.threads),
         "batch": str(result.batch),
         **latency,
         **ratio,
@@ -98,7 +98,7 @@ def _ratio(result: BenchResult, reference: BenchResult) -> str:
 
 def _show_more(result: BenchResult) -> None:
     where = "" if result.device == "local" else f" on {result.device}"
-    path = f"{result.artifact['path']}{where}"
+    path = f"{result.artifact.path}{where}"
     if result.failure:
         log.error("%s: %s", path, result.failure)
     if result.parity is not None and not result.parity.passed:
@@ -129,10 +129,10 @@ def _accuracy(path: str, found: Accuracy) -> None:
         log.info(
             "%s: Keras %.2f %%; right alone: Keras %d images, the file %d (McNemar p = %.2g)",
             path,
-            100 * found.paired["reference_top1"],
-            found.paired["only_reference"],
-            found.paired["only_candidate"],
-            found.paired["p_value"],
+            100 * found.paired.reference_top1,
+            found.paired.only_reference,
+            found.paired.only_candidate,
+            found.paired.p_value,
         )
 
 
@@ -162,7 +162,7 @@ def plot_operators(result: BenchResult, path: Path) -> None:
         OutputError: ``path`` cannot be written.
     """
     if result.operators is not None:
-        operators.plot(result.operators, path, str(result.artifact["path"]))
+        operators.plot(result.operators, path, str(result.artifact.path))
 
 
 def verdicts(found: Sequence[Verdict]) -> None:

@@ -2,23 +2,26 @@
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from cct_export.records import Imported, ParityReport, Prediction, Pushed
+from cct_export.records import (
+    Exported,
+    Imported,
+    ParityReport,
+    Prediction,
+    Pushed,
+    QuantizationSummary,
+)
 
 log = logging.getLogger(__name__)
-
-if TYPE_CHECKING:
-    from cct_export.export.pipeline import Exported
 
 
 def _number(value: float | None, pattern: str) -> str:
     return "–" if value is None else format(value, pattern)
 
 
-def exported(outcome: "Exported") -> None:
+def exported(outcome: Exported) -> None:
     """Says where the file is, how big, and how close."""
     artifact = outcome.artifact
     log.info(
@@ -27,45 +30,46 @@ def exported(outcome: "Exported") -> None:
         artifact.format,
         artifact.scheme,
         format(artifact.size_bytes, ","),
-        artifact.io,
+        artifact.contract.io,
     )
-    _quantization(artifact.scheme, artifact.quantization)
-    _tuning(outcome.tuning)
+    _quantization(artifact.scheme, artifact.contract.quantization)
+    _tuning(outcome)
     parity(outcome.parity)
 
 
-def _quantization(scheme: str, how: dict[str, Any]) -> None:
-    """Says which steps compute in integers."""
-    if not how:
+def _quantization(scheme: str, summary: QuantizationSummary | None) -> None:
+    """Logs which steps compute in integers."""
+    if summary is None:
         return
-    parts = [f"{len(how[mode])} steps {mode}" for mode in ("static", "dynamic") if how[mode]]
-    if how["kept_float"]:
-        parts.append(f"kept float: {', '.join(how['kept_float'])}")
-    if scheme == "int8" and how["dynamic"] and not (how["static"] or how["kept_float"]):
+    modes = {"static": summary.static, "dynamic": summary.dynamic}
+    parts = [f"{len(steps)} steps {mode}" for mode, steps in modes.items() if steps]
+    if summary.kept_float:
+        parts.append(f"kept float: {', '.join(summary.kept_float)}")
+    if scheme == "int8" and summary.dynamic and not (summary.static or summary.kept_float):
         parts.append("which is what int8-dynamic does")
     log.info("integers: %s", ", ".join(parts) or "weights only")
 
 
-def _tuning(found: dict[str, Any]) -> None:
-    """Says what was tried, and what a bound costs."""
-    bound = found.get("bound")
-    if bound and bound["floats"]:
+def _tuning(outcome: Exported) -> None:
+    """Logs the schemes that were tried, and what a bound cost."""
+    bound = outcome.bound
+    if bound is not None and bound.floats:
         log.info(
             "%.1f dB asked for: %s in float, %.1f dB instead of %.1f, %.2f times the time",
-            bound["min_sqnr_db"],
-            ", ".join(bound["floats"]),
-            bound["after_db"],
-            bound["before_db"],
-            bound["slowdown"],
+            bound.min_sqnr_db,
+            ", ".join(bound.floats),
+            bound.after_db,
+            bound.before_db,
+            bound.slowdown,
         )
-    for one in found.get("candidates", ()):
+    for candidate in outcome.candidates:
         log.info(
             "%-12s %8s ms %10s bytes %6s dB  %s",
-            one["scheme"],
-            _number(one["median_ms"], ".3f"),
-            _number(one["size_bytes"], ",d"),
-            _number(one["sqnr_db"], ".1f"),
-            one["why_not"] or "taken",
+            candidate.scheme,
+            _number(candidate.median_ms, ".3f"),
+            _number(candidate.size_bytes, ",d"),
+            _number(candidate.sqnr_db, ".1f"),
+            candidate.why_not or "taken",
         )
 
 

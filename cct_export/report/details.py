@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from cct_export.records import BenchResult
+from cct_export.records.encoding import to_json
 from cct_export.report import markup
 from cct_export.report.columns import milliseconds, share
 from cct_export.report.rows import Row
@@ -102,16 +103,16 @@ def details(row: Row, name: str, result: BenchResult) -> str:
 
 def _facts(result: BenchResult) -> dict[str, Any]:
     shown = {
-        "file": result.artifact,
-        "runtime": result.runtime,
+        "file": to_json(result.artifact),
+        "runtime": to_json(result.runtime),
         "device": result.device,
-        "runs": len(result.times_ns) or (result.reported_ms or {}).get("count", 0),
-        "reported by the tool, ms": result.reported_ms,
+        "runs": len(result.times_ns) or (result.reported_ms.count if result.reported_ms else 0),
+        "reported by the tool, ms": to_json(result.reported_ms),
         "repeats": len(result.bursts) or None,
         "first inference, ms": result.first_inference_ms,
         "preprocessing, ms": result.preprocess_ms,
         "postprocessing, ms": result.postprocess_ms,
-        "conditions": result.conditions,
+        "conditions": to_json(result.conditions),
         "parity": _parity(result),
         "accuracy": _accuracy(result),
     }

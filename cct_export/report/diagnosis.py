@@ -5,17 +5,18 @@ from typing import Any
 
 from rich.table import Table
 
-from cct_export.records import Diagnosis
+from cct_export.records import Diagnosis, MachineInfo
+from cct_export.records.encoding import to_json
 from cct_export.report import terminal
 from cct_export.report.terminal import text
 
 _SIGNS = {True: "works", False: "no", None: "not tried"}
 
 
-def show(machine: dict[str, Any], found: Sequence[Diagnosis]) -> None:
+def show(machine: MachineInfo, found: Sequence[Diagnosis]) -> None:
     """Prints the machine, and a row per engine and delegate."""
     console = terminal.console()
-    for key, value in machine.items():
+    for key, value in to_json(machine).items():
         console.print(f"{key:<14}{text(_said(value))}")
     table = Table(box=None)
     for name in ("engine", "delegate", "", "what it is", "why not"):

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cct_export.records import Inspection, Tensor
+from cct_export.records import Contract, Inspection, Tensor
 from cct_export.report import terminal
 from cct_export.report.terminal import printable, text
 
@@ -134,26 +134,21 @@ def _header(console: Console, found: Inspection) -> None:
     console.print()
 
 
-def _contract(contract: dict[str, Any]) -> dict[str, str]:
-    """Returns what a program needs to know to use the file, as far as the file tells."""
-    pixels = contract.get("input")
-    labels = contract.get("labels")
-    said = {}
-    if isinstance(pixels, dict):
-        names = ("preprocessing", "range", "channels", "layout")
-        found = [_said(pixels[name]) for name in names if name in pixels]
-        resized = [f"other sizes {pixels['resize']}"] if "resize" in pixels else []
-        said["pixels"] = ", ".join([*found, *resized])
-    if labels:
-        few = ", ".join(labels[:MOST_LABELS])
-        said["labels"] = few if len(labels) <= MOST_LABELS else f"{few} … ({len(labels)})"
-    if contract.get("source"):
-        said["of"] = contract["source"]
-    return said
-
-
-def _said(value: Any) -> str:
-    return " to ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _contract(contract: Contract) -> dict[str, str]:
+    """Returns what a program needs to know to use the file, as far as the file says it."""
+    lines = {}
+    if contract.input is not None:
+        image = contract.input
+        span = " to ".join(f"{value:g}" for value in image.range)
+        resize = f"other sizes {image.resize}" if image.resize else ""
+        parts = (image.preprocessing, span, image.channels, image.layout, resize)
+        lines["pixels"] = ", ".join(filter(None, parts))
+    if contract.labels:
+        few, count = ", ".join(contract.labels[:MOST_LABELS]), len(contract.labels)
+        lines["labels"] = few if count <= MOST_LABELS else f"{few} … ({count})"
+    if contract.source:
+        lines["of"] = contract.source
+    return lines
 
 
 def _table(*left: str, right: tuple[str, ...]) -> Table:

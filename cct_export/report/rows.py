@@ -76,7 +76,7 @@ class Row:
 
 def rows(results: Sequence[BenchResult]) -> list[Row]:
     """Returns a row per result, the first of which is the reference of the ratios."""
-    names = _names([str(result.artifact.get("path", "")) for result in results])
+    names = _names([str(result.artifact.path) for result in results])
     reference = results[0] if results else None
     return [
         _row(number, name, result, None if result is reference else reference)
@@ -122,13 +122,13 @@ def _row(number: int, name: str, result: BenchResult, reference: BenchResult | N
     return Row(
         number=number,
         artifact=name,
-        path=str(artifact.get("path", "")),
-        engine=" ".join(str(runtime[key]) for key in ("name", "version") if runtime.get(key)),
-        delegate=str(runtime.get("delegate") or runtime.get("accelerator") or ""),
-        scheme=str(artifact.get("scheme", "unknown")),
+        path=str(artifact.path),
+        engine=f"{runtime.name} {runtime.version}".strip(),
+        delegate=str(runtime.delegate or runtime.accelerator or ""),
+        scheme=str(artifact.scheme),
         device=result.device,
-        kilobytes=_scaled(artifact.get("size_bytes"), 1e3),
-        threads=runtime.get("threads"),
+        kilobytes=_scaled(artifact.size_bytes, 1e3),
+        threads=runtime.threads,
         batch=result.batch,
         headline=result.headline,
         latency_ms=statistics.headline_ms(result) if counted else None,
@@ -137,8 +137,8 @@ def _row(number: int, name: str, result: BenchResult, reference: BenchResult | N
         throughput=_throughput(result) if counted else None,
         peak_megabytes=_scaled(peak, 1e6),
         load_ms=result.load_ms,
-        delegated=runtime.get("delegated_nodes"),
-        nodes=runtime.get("total_nodes"),
+        delegated=runtime.delegated_nodes,
+        nodes=runtime.total_nodes,
         top1=None if accuracy is None else Interval(accuracy.top1, *accuracy.top1_interval),
         parity="unknown" if parity is None else "passed" if parity.passed else "FAILED",
         sqnr_db=None if parity is None else parity.sqnr_db,

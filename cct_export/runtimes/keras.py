@@ -2,11 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cct_export.errors import InvalidRequest, NotAvailable
+from cct_export.records import Contract
 from cct_export.runtimes.session import Logits, Quantization
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
@@ -37,11 +38,13 @@ class KerasSession:
         self.input_quantization: Quantization | None = None
         self.output_quantization: Quantization | None = None
         self.batch: int | None = None
-        self.contract: dict[str, Any] = {
-            "labels": list(labels(model)),
-            "source": source,
-            "source_sha256": sha256,
-        }
+        self.contract = Contract(
+            format="keras",
+            scheme="none",
+            source=source,
+            source_sha256=sha256,
+            labels=labels(model),
+        )
         self.delegated_nodes: int | None = None
         self.total_nodes: int | None = None
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from cct_export.errors import InvalidArtifact
-from cct_export.records import CONTRACT_KEY
-from cct_export.records.sidecar import parse_contract
+from cct_export.records import CONTRACT_KEY, Contract
 from cct_export.runtimes.session import Quantization
 
 PROBE_LIMIT_S = 120
@@ -23,8 +22,8 @@ interpreter.invoke()
 """
 
 
-def contract_of(path: Path) -> dict[str, Any]:
-    """Returns what the file says about itself, empty if nothing.
+def contract_of(path: Path) -> Contract:
+    """Returns what the file says about itself.
 
     Raises:
         InvalidArtifact: missing, no flatbuffer, or its contract cannot be read.
@@ -37,8 +36,8 @@ def contract_of(path: Path) -> dict[str, Any]:
         raise InvalidArtifact(f"{path}: {error}") from error
 
 
-def read_contract(content: bytes) -> dict[str, Any]:
-    """Returns what the file says about itself, empty if nothing.
+def read_contract(content: bytes) -> Contract:
+    """Returns what the file says about itself.
 
     Raises:
         InvalidArtifact: ``content`` is no flatbuffer, or its contract cannot be read.
@@ -53,10 +52,10 @@ def read_contract(content: bytes) -> dict[str, Any]:
             entry = model.Metadata(index)
             if entry.Name() == CONTRACT_KEY.encode():
                 stored = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
-                return parse_contract(stored.decode())
+                return Contract.parse(stored.decode())
     except Exception as error:  # a broken flatbuffer raises anything, struct.error above all
         raise InvalidArtifact(f"not a readable TFLite file: {error}") from error
-    return {}
+    return Contract()
 
 
 def try_in_child(path: Path) -> None:

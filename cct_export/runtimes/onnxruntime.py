@@ -7,8 +7,7 @@ import numpy as np
 
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, MissingDependency
-from cct_export.records import CONTRACT_KEY
-from cct_export.records.sidecar import parse_contract
+from cct_export.records import CONTRACT_KEY, Contract
 from cct_export.runtimes import onnxruntime_providers as providers
 from cct_export.runtimes.session import Logits, Quantization
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
@@ -127,10 +126,10 @@ def _image(session: Any, path: Path) -> Any:
     return inputs[0]
 
 
-def _contract(session: Any, path: Path) -> dict[str, Any]:
-    """Returns what the file says about itself, empty if nothing."""
+def _contract(session: Any, path: Path) -> Contract:
+    """Returns what the file says about itself."""
     properties = session.get_modelmeta().custom_metadata_map
     try:
-        return parse_contract(properties.get(CONTRACT_KEY, "{}"))
+        return Contract.parse(properties.get(CONTRACT_KEY, "{}"))
     except ValueError as error:
         raise InvalidArtifact(f"{path}: its {CONTRACT_KEY} cannot be read: {error}") from error

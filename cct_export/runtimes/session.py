@@ -1,11 +1,12 @@
 """A session: one artifact on one engine, from raw pixels to logits."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cct_export.data.dataset import Images, ImageShape
+from cct_export.records import Contract
 
 Logits = NDArray[np.float32]
 
@@ -30,7 +31,7 @@ class Session(Protocol):
             pixels, or floats.
         output_quantization: how the output's integers stand for logits; None for floats.
         batch: images per call, None for any number.
-        contract: what the file says about itself; empty if nothing.
+        contract: what the file says about itself.
         delegated_nodes: operators that the delegate runs, None if not known.
         total_nodes: operators in all, None if not known.
     """
@@ -43,7 +44,7 @@ class Session(Protocol):
     input_quantization: Quantization | None
     output_quantization: Quantization | None
     batch: int | None
-    contract: dict[str, Any]
+    contract: Contract
     delegated_nodes: int | None
     total_nodes: int | None
 

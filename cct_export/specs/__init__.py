@@ -1,4 +1,4 @@
-"""What is asked for: frozen records, standard library only."""
+"""Requests: frozen records of what to export, measure, import and train; standard library only."""
 
 from cct_export.specs.bench import (
     DEFAULT_DELEGATION,
@@ -12,13 +12,16 @@ from cct_export.specs.bench import (
 from cct_export.specs.export import (
     AUTO,
     BEST,
+    CALIBRATION_SAMPLES,
     METHODS,
+    PARITY_SAMPLES,
     ROUNDINGS,
     TARGETS,
     CalibrationSpec,
+    Constraints,
+    ExportRequest,
     ExportSpec,
     QuantScheme,
-    TuningSpec,
 )
 from cct_export.specs.model import (
     BLOCKS,
@@ -36,11 +39,13 @@ __all__ = [
     "AUTO",
     "BEST",
     "BLOCKS",
+    "CALIBRATION_SAMPLES",
     "DEFAULT_DELEGATION",
     "DEFAULT_MODEL",
     "GELUS",
     "METHODS",
     "NORMALIZATIONS",
+    "PARITY_SAMPLES",
     "POSITIONALS",
     "PROFILES",
     "ROUNDINGS",
@@ -50,12 +55,13 @@ __all__ = [
     "BenchPasses",
     "BenchSpec",
     "CalibrationSpec",
+    "Constraints",
     "Delegation",
+    "ExportRequest",
     "ExportSpec",
     "ImportSpec",
     "ModelSpec",
     "QuantScheme",
     "Timing",
     "TrainSpec",
-    "TuningSpec",
 ]

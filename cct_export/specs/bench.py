@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,6 @@ class BenchSpec:
     threads: int = 1
     batch: int = 1
     delegation: Delegation = DEFAULT_DELEGATION
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "BenchSpec":
-        """Returns the spec of which ``dataclasses.asdict`` made ``fields``, JSON in between."""
-        wanted = dict(fields["delegation"])
-        wanted["options"] = tuple((name, value) for name, value in wanted["options"])
-        return cls(**fields | {"delegation": Delegation(**wanted)})
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 # How ranges are chosen from the values of calibration images, see ``quantize.ranges``; ``best`` is
 # for each tensor the one with the least error of the logits.
@@ -10,6 +12,9 @@ BEST = "best"
 ROUNDINGS = ("gptq", "nearest")
 # Instead of a scheme: the fastest on this machine that keeps the bounds.
 AUTO = "auto"
+# Training images to calibrate with, and test images to verify parity on.
+CALIBRATION_SAMPLES = 200
+PARITY_SAMPLES = 1000
 # Processors that integers of ONNX files are chosen for.
 TARGETS = ("x86", "arm64")
 
@@ -87,33 +92,56 @@ class QuantScheme:
 
 @dataclass(frozen=True)
 class CalibrationSpec:
-    """How integers are chosen.
+    """How ranges and rounding are chosen.
 
     Attributes:
         samples: training images to calibrate on.
-        methods: how the range of a tensor follows from its values, of ``METHODS``: one for all,
-            or by tensor.
+        methods: how the range of a tensor follows from its values: one of ``METHODS`` for all,
+            one by tensor, or ``BEST``.
         rounding: of weights: ``gptq`` (arXiv:2210.17323) on the calibration images, or ``nearest``.
         floats: steps that compute in float whatever the scheme says.
     """
 
-    samples: int = 200
-    methods: str | Mapping[str, str] = "mse"
+    default_method: ClassVar[str] = "mse"
+
+    samples: int = CALIBRATION_SAMPLES
+    methods: str | Mapping[str, str] = default_method
     rounding: str = "gptq"
     floats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class TuningSpec:
-    """What to find out before a file is written.
+class Constraints:
+    """Bounds that an exported file has to meet beside the policy of its scheme.
 
     Attributes:
-        best_ranges: for each tensor the method of ``METHODS`` with the least error of the logits.
-        min_sqnr_db: signal to noise ratio of the logits at least; the worst steps go back to float
-            until it holds. None for what the scheme gives.
-        max_drop: points of top-1 accuracy that ``AUTO`` may lose at most, 0 to 100.
+        min_sqnr_db: lowest SQNR of the logits in dB; the steps with the largest error stay in
+            float until it holds. None for no bound.
+        max_drop: points of top-1 accuracy that ``AUTO`` may lose at most, 0 to 100; None for no
+            bound.
     """
 
-    best_ranges: bool = False
     min_sqnr_db: float | None = None
     max_drop: float | None = None
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """An export, as the user requested it.
+
+    Attributes:
+        spec: what file to make.
+        output: where to write it; the sidecar goes beside it.
+        data: images for calibration and parity, as ``--data`` names them; None for those that the
+            model was trained on, else its calibration record and photo crops.
+        calibration: how ranges and rounding are chosen.
+        constraints: bounds to meet.
+        parity_samples: test images to verify parity on.
+    """
+
+    spec: ExportSpec
+    output: Path
+    data: str | None = None
+    calibration: CalibrationSpec = CalibrationSpec()
+    constraints: Constraints = Constraints()
+    parity_samples: int = PARITY_SAMPLES

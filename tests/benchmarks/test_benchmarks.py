@@ -145,7 +145,7 @@ def test_litert_benchmark_itself_is_read(tmp_path):
     import cct_export
 
     path = tmp_path / "f.tflite"
-    cct_export.export_tflite("cct_keras_io", path)
+    cct_export.export_tflite("cct_keras_io", output=path)
     median = trust.litert_tool(path, 0.05, 0.5)
     assert median > 0
     assert median != round(median, 2)

@@ -23,7 +23,7 @@ NASTY = ['a "quoted" one', "$HOME ${x}", "back\\slash\\n", "grün 日本", "</st
 @pytest.fixture(scope="module")
 def module(exports, tmp_path_factory):
     """The bundle of a float32 file, as a folder."""
-    return api.bundle(exports("tflite").path, "android", tmp_path_factory.mktemp("a") / "small-cct")
+    return api.bundle(exports("tflite").path, target="android", output=tmp_path_factory.mktemp("a") / "small-cct")
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_labels_are_data_and_no_source_holds_them(contents):
 
 def test_an_onnx_file_is_refused_with_the_way_to_go(exports, tmp_path):
     with pytest.raises(InvalidRequest, match=r"not \.onnx: .*\n?.*cct-export tflite"):
-        api.bundle(exports("onnx").path, "android", tmp_path / "bundle")
+        api.bundle(exports("onnx").path, target="android", output=tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
 

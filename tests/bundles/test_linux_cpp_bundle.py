@@ -20,7 +20,7 @@ def made(exports, tmp_path_factory):
     def make(scheme="none", io="float32"):
         folder = tmp_path_factory.mktemp("linux-cpp") / f"{scheme} {io}"
         artifact = exports("onnx", scheme, io).path
-        return api.bundle(artifact, "linux-cpp", folder), sidecar.read(artifact)
+        return api.bundle(artifact, target="linux-cpp", output=folder), sidecar.read(artifact)
 
     return make
 
@@ -62,5 +62,5 @@ def test_no_marker_is_left_in_a_text(made):
 
 def test_a_tflite_file_is_refused_with_the_way_to_go(exports, tmp_path):
     with pytest.raises(InvalidRequest, match=r"not \.tflite: .* cct-export onnx"):
-        api.bundle(exports("tflite").path, "linux-cpp", tmp_path / "bundle")
+        api.bundle(exports("tflite").path, target="linux-cpp", output=tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

@@ -96,7 +96,7 @@ def test_a_fold_that_is_left_out_is_not_in_the_file(in_process, tmp_path, digits
     ended = in_process("export", format, *arguments)
     assert ended.code == 0, ended.err
     found = cct_export.inspect(path)
-    whole = cct_export.export_tflite(digits_run, tmp_path / "whole.tflite", parity_samples=32)
+    whole = cct_export.export_tflite(digits_run, output=tmp_path / "whole.tflite", parity_samples=32)
     folded = cct_export.inspect(whole.artifact.path)
     assert (found.macs > folded.macs) == (name == "query-key")
     assert found.parameters > folded.parameters + 32
@@ -121,7 +121,7 @@ def test_an_unknown_fold_ends_with_2_and_writes_nothing(in_process, tmp_path):
 
 def test_folds_cannot_be_left_out_of_a_traced_model(tmp_path):
     with pytest.raises(InvalidRequest, match="nothing is folded in plain, a Sequential"):
-        cct_export.export_tflite(sequential(), tmp_path / "m.tflite", no_fold="query-key")
+        cct_export.export_tflite(sequential(), output=tmp_path / "m.tflite", no_fold="query-key")
     assert not list(tmp_path.iterdir())
 
 
@@ -148,7 +148,7 @@ def test_help_names_every_fold(in_process):
 
 def test_small_heads_are_exported_with_one_product_for_query_key_and_value(tmp_path):
     model = random_model(replace(SMALL, heads=4, head_dim=4), 1)
-    exported = cct_export.export_onnx(model, tmp_path / "m.onnx", parity_samples=32)
+    exported = cct_export.export_onnx(model, output=tmp_path / "m.onnx", parity_samples=32)
     assert exported.parity.passed
     kinds = {kind.name: kind.count for kind in cct_export.inspect(tmp_path / "m.onnx").kinds()}
     assert kinds["Slice"] == 6

@@ -23,9 +23,9 @@ def recorded(digits_run, tmp_path_factory):
 
 
 def test_a_run_without_its_data_is_calibrated_on_its_record(recorded, tmp_path, exports):
-    found = cct_export.export_tflite(recorded, tmp_path / "m.tflite", "int8")
+    found = cct_export.export_tflite(recorded, output=tmp_path / "m.tflite", scheme="int8")
     assert found.artifact.calibration == "record of 200 training images of digits"
-    again = cct_export.verify(found.artifact.path, recorded, data="digits")
+    again = cct_export.verify(found.artifact.path, against=recorded, data="digits")
     with_data = exports("tflite", "int8").record["parity"]["sqnr_db"]
     assert again.sqnr_db == pytest.approx(with_data, abs=1.0)
 
@@ -41,7 +41,7 @@ def test_a_record_is_used_in_every_scheme_and_format(recorded, tmp_path):
 def test_training_leaves_a_record(tmp_path):
     from cct_export.specs import TrainSpec
 
-    cct_export.train(tmp_path / "run", TrainSpec(data="digits", epochs=1))
+    cct_export.train(tmp_path / "run", recipe=TrainSpec(data="digits", epochs=1))
     assert (tmp_path / "run" / "calibration.npz").stat().st_size > 1000
 
 
@@ -58,7 +58,7 @@ def test_a_record_of_other_weights_is_left_aside(recorded, tmp_path):
     for variable in loaded.model.trainable_variables:
         variable.assign(np.asarray(variable) * 1.01)
     loaded.model.save(folder / "best.keras")
-    found = cct_export.export_tflite(folder, tmp_path / "m.tflite", "int8", parity_samples=64)
+    found = cct_export.export_tflite(folder, output=tmp_path / "m.tflite", scheme="int8", parity_samples=64)
     assert found.artifact.calibration == "200 photo crops"
 
 
@@ -68,7 +68,7 @@ def test_a_damaged_record_is_said_and_photo_crops_serve(recorded, tmp_path, capl
     shutil.copytree(recorded, folder)
     (folder / "calibration.npz").write_bytes(content)
     with caplog.at_level("WARNING", "cct_export"):
-        found = cct_export.export_tflite(folder, tmp_path / "m.tflite", "int8", parity_samples=64)
+        found = cct_export.export_tflite(folder, output=tmp_path / "m.tflite", scheme="int8", parity_samples=64)
     assert found.artifact.calibration == "200 photo crops"
     assert "is no calibration record" in caplog.text
 

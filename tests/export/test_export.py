@@ -31,7 +31,7 @@ def _snapshot(folder):
 
 def test_a_proven_file_comes_with_a_sidecar_that_belongs_to_it(tmp_path, loaded):
     path = tmp_path / "m.tflite"
-    exported = api.export_tflite(loaded, path, parity_samples=40)
+    exported = api.export_tflite(loaded, output=path, parity_samples=40)
     assert exported.parity.passed
     assert sorted(_snapshot(tmp_path)) == ["m.tflite", "m.tflite.json"]
     golden = sidecar.read(path).golden
@@ -59,13 +59,13 @@ def test_a_rejected_file_does_not_replace_a_good_one(
 
 
 def test_a_rejected_file_has_no_sidecar(tmp_path, loaded, impossible):
-    api.export_tflite(loaded, tmp_path / "m.tflite", parity_samples=16)
+    api.export_tflite(loaded, output=tmp_path / "m.tflite", parity_samples=16)
     assert sorted(_snapshot(tmp_path)) == ["m.tflite.rejected"]
 
 
 def test_a_proven_file_removes_the_rejected_one_of_its_name(tmp_path, loaded):
     (tmp_path / "m.tflite.rejected").write_bytes(b"an earlier try")
-    api.export_tflite(loaded, tmp_path / "m.tflite", parity_samples=16)
+    api.export_tflite(loaded, output=tmp_path / "m.tflite", parity_samples=16)
     assert not (tmp_path / "m.tflite.rejected").exists()
 
 
@@ -100,7 +100,7 @@ def test_a_model_that_gives_nan_is_rejected(tmp_path, loaded):
     weights = [weight.copy() for weight in loaded.model.get_weights()]
     weights[-2][:] = 3e38  # finite, and too large for any sum of them
     model.set_weights(weights)
-    exported = api.export_tflite(in_memory(model), tmp_path / "m.tflite", parity_samples=16)
+    exported = api.export_tflite(in_memory(model), output=tmp_path / "m.tflite", parity_samples=16)
     assert "the logits hold NaN or infinity" in exported.parity.failures
     json.dumps(exported.to_dict(), allow_nan=False)
 
@@ -108,7 +108,7 @@ def test_a_model_that_gives_nan_is_rejected(tmp_path, loaded):
 @pytest.mark.parametrize("output", ["m.onnx", "m", "m.tflite.bak"])
 def test_an_output_of_another_suffix_is_refused_before_any_work(tmp_path, loaded, output):
     with pytest.raises(OutputError, match=r"ends in \.tflite"):
-        api.export_tflite(loaded, tmp_path / output)
+        api.export_tflite(loaded, output=tmp_path / output)
     assert not _snapshot(tmp_path)
 
 
@@ -121,7 +121,7 @@ def test_calibration_on_images_of_one_colour_is_refused(tmp_path, loaded):
         classes=np.array(list("0123456789")),
     )  # fmt: skip
     with pytest.raises(InvalidData, match="all one colour"):
-        api.export_tflite(loaded, tmp_path / "m.tflite", "int8", data=str(data))
+        api.export_tflite(loaded, output=tmp_path / "m.tflite", scheme="int8", data=str(data))
     assert sorted(_snapshot(tmp_path)) == ["blank.npz"]
 
 
@@ -130,10 +130,10 @@ def test_a_run_is_calibrated_and_compared_on_the_data_it_was_trained_on(
 ):
     with caplog.at_level(logging.INFO, "cct_export"):
         of_run = api.export_tflite(
-            digits_run, tmp_path / "a.tflite", "int8", calibration_samples=8, parity_samples=16
+            digits_run, output=tmp_path / "a.tflite", scheme="int8", calibration_samples=8, parity_samples=16
         )
         of_file = api.export_tflite(
-            digits_model, tmp_path / "b.tflite", "int8", calibration_samples=8, parity_samples=16
+            digits_model, output=tmp_path / "b.tflite", scheme="int8", calibration_samples=8, parity_samples=16
         )
     assert of_run.artifact.calibration == "8 training images of digits"
     assert of_run.parity.images == "16 test images of digits"
@@ -147,7 +147,7 @@ def test_a_run_is_calibrated_and_compared_on_the_data_it_was_trained_on(
 )
 def test_no_images_at_all_are_refused(tmp_path, loaded, counts):
     with pytest.raises(CCTExportError, match=r"at least 1 is needed|0 images calibrate nothing"):
-        api.export_tflite(loaded, tmp_path / "m.tflite", **counts)
+        api.export_tflite(loaded, output=tmp_path / "m.tflite", **counts)
     assert not _snapshot(tmp_path)
 
 
@@ -262,7 +262,7 @@ def test_verify_against_a_model_of_other_images_is_refused(
 
 
 def test_golden_images_are_spread_over_those_that_proved_it(tmp_path, loaded):
-    exported = api.export_tflite(loaded, tmp_path / "m.tflite", data="digits", parity_samples=100)
+    exported = api.export_tflite(loaded, output=tmp_path / "m.tflite", data="digits", parity_samples=100)
     assert exported.parity.passed
     golden = sidecar.read(tmp_path / "m.tflite").golden
     images = sampling.parity(read("digits", (32, 32, 3)), (32, 32, 3), 100).images

@@ -27,7 +27,7 @@ def test_the_report_has_every_step_with_integers_and_no_other(report, exports):
 
 
 def test_the_report_is_as_noisy_as_the_file_that_the_engine_runs(report, exports, digits_run):
-    reached = cct_export.verify(exports("tflite", "int8").path, digits_run, "digits", samples=40)
+    reached = cct_export.verify(exports("tflite", "int8").path, against=digits_run, data="digits", samples=40)
     assert report[0]["sqnr_db"] == pytest.approx(reached.sqnr_db, abs=2.0)
 
 
@@ -211,7 +211,7 @@ def test_models_that_are_no_cct_have_the_stock_schemes_only(scheme, tmp_path):
         [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
     with pytest.raises(UnsupportedScheme, match="take int8"):
-        cct_export.export_tflite(model, tmp_path / "m.tflite", scheme)
+        cct_export.export_tflite(model, output=tmp_path / "m.tflite", scheme=scheme)
     assert list(tmp_path.iterdir()) == []
 
 

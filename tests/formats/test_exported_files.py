@@ -179,7 +179,7 @@ def test_the_random_operators_that_keras_itself_exports_are_not_in_our_file(
 
     assert drawn(tmp_path / "stock.onnx"), "Keras no longer does: this test shows nothing now"
     path = tmp_path / "ours.onnx"
-    cct_export.export_onnx(model, path, parity_samples=20)
+    cct_export.export_onnx(model, output=path, parity_samples=20)
     assert not drawn(path)
     assert not drawn(exports("onnx").path)
 

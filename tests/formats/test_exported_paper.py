@@ -25,7 +25,7 @@ def paper_run(tmp_path_factory):
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("paper") / "run"
     recipe = TrainSpec(data="digits", epochs=12, batch=64, learning_rate=3e-3)
-    trained = cct_export.train(folder, recipe, spec)
+    trained = cct_export.train(folder, recipe=recipe, model=spec)
     assert trained.top1 > 0.7
     return folder
 

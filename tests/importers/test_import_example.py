@@ -101,7 +101,7 @@ def test_the_exact_gelu_survives_saving_folding_and_both_formats(tmp_path):
         export = getattr(cct_export, f"export_{format}")
         assert export(model, tmp_path / f"m.{format}", parity_samples=16).parity.passed
     model.save(tmp_path / "theirs.keras")
-    cct_export.import_model(tmp_path / "theirs.keras", tmp_path / "ours.keras", gelu="exact")
+    cct_export.import_model(tmp_path / "theirs.keras", output=tmp_path / "ours.keras", gelu="exact")
     ours = cct_export.load(tmp_path / "ours.keras").model
     assert ours.spec.gelu == "exact"
     np.testing.assert_allclose(_logits(ours), _logits(model), rtol=1e-5, atol=1e-5)

@@ -113,7 +113,7 @@ def test_labels_of_other_scripts_are_taken_and_an_empty_one_is_not(saved):
     labels = ("Kätzchen", "狗 🐕", "a b")
     assert _load(path, labels=labels).model.spec.labels == labels
     with pytest.raises(InvalidRequest, match="label ' ' cannot be shown"):
-        cct_export.import_model(path, path.with_suffix(".keras"), labels=("a", " ", "c"))
+        cct_export.import_model(path, output=path.with_suffix(".keras"), labels=("a", " ", "c"))
 
 
 @pytest.mark.parametrize("suffix", ["SAFETENSORS", "SafeTensors"])

@@ -144,7 +144,7 @@ def test_a_state_dict_is_a_model_for_every_command(saved, tmp_path):
     path = saved(state_dict(64))
     loaded = load_model(str(path))
     assert loaded.model.output_shape == (None, 10)
-    exported = cct_export.export_tflite(str(path), tmp_path / "m.tflite", parity_samples=8)
+    exported = cct_export.export_tflite(str(path), output=tmp_path / "m.tflite", parity_samples=8)
     assert exported.parity.passed
     assert cct_export.verify(tmp_path / "m.tflite", samples=8).passed
 
@@ -275,7 +275,7 @@ def test_options_that_fit_no_model_are_refused(refused, saved):
     (path.parent / "names.txt").write_text("\n \n")
     assert "holds no labels" in refused(path, "--labels", "names.txt")
     with pytest.raises(InvalidRequest, match="4096 at most, not 10000"):
-        cct_export.import_model(path, path.with_suffix(".keras"), image_size=10_000)
+        cct_export.import_model(path, output=path.with_suffix(".keras"), image_size=10_000)
 
 
 def test_the_mark_with_which_editors_begin_a_text_is_no_part_of_a_label(

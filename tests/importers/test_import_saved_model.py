@@ -40,7 +40,7 @@ def saved(request, python, tmp_path_factory):
 def test_the_example_as_keras_2_saved_it_gives_its_logits(saved, tmp_path):
     kind, folder, images, wanted = saved
     assert np.ptp(wanted, axis=0).min() > 1e-3
-    found = cct_export.import_model(folder, tmp_path / "m.keras")
+    found = cct_export.import_model(folder, output=tmp_path / "m.keras")
     assert (found.tensors, found.parameters) == (41, 416_331)
     assert found.images == 8
     assert found.difference < 1e-4
@@ -54,7 +54,7 @@ def test_the_example_as_keras_2_saved_it_gives_its_logits(saved, tmp_path):
 @pytest.mark.parametrize("saved", ["constant"], indirect=True)
 def test_a_saved_model_is_exported_as_it_lies_there(saved, tmp_path):
     _, folder, _, _ = saved
-    exported = cct_export.export_tflite(folder, tmp_path / "m.tflite", parity_samples=8)
+    exported = cct_export.export_tflite(folder, output=tmp_path / "m.tflite", parity_samples=8)
     assert exported.parity.passed
     assert cct_export.verify(tmp_path / "m.tflite", samples=8).passed
 

@@ -83,7 +83,7 @@ def test_kerass_own_onnx_export_of_the_example_cannot_be_loaded_and_ours_can(tmp
     assert "StatelessRandomUniformV2" in stock, "Keras no longer does: this shows nothing now"
     with pytest.raises(Exception, match="StatelessRandom"):
         onnxruntime.InferenceSession(tmp_path / "stock.onnx", providers=["CPUExecutionProvider"])
-    cct_export.export_onnx(model, tmp_path / "ours.onnx", parity_samples=16)
+    cct_export.export_onnx(model, output=tmp_path / "ours.onnx", parity_samples=16)
     ours = onnx.load(tmp_path / "ours.onnx").graph.node
     assert not [node.op_type for node in ours if "Random" in node.op_type]
     onnxruntime.InferenceSession(tmp_path / "ours.onnx", providers=["CPUExecutionProvider"])

@@ -43,7 +43,7 @@ def all_but_dead(layer, size):
 @pytest.mark.parametrize("scheme", ["int8", "int8-full", "int16x8"])
 def test_a_bias_fits_beside_weights_that_are_next_to_nothing(tmp_path, layer, size, scheme):
     exported = cct_export.export_tflite(
-        all_but_dead(layer, size), tmp_path / "m.tflite", scheme, parity_samples=64
+        all_but_dead(layer, size), output=tmp_path / "m.tflite", scheme=scheme, parity_samples=64
     )
     assert exported.parity.passed, exported.parity.failures
     assert exported.parity.sqnr_db > 30
@@ -53,7 +53,7 @@ def test_a_bias_fits_beside_weights_that_are_next_to_nothing(tmp_path, layer, si
 def test_a_file_that_the_engine_dies_of_ends_no_process_but_its_own(tmp_path, scheme):
     nothing = edited(lambda path, values: 0 * values if values.ndim > 1 else values)
     with pytest.raises(ConversionError, match=rf"s as tflite {scheme}: the file cannot be run"):
-        cct_export.export_tflite(nothing, tmp_path / "m.tflite", scheme, parity_samples=16)
+        cct_export.export_tflite(nothing, output=tmp_path / "m.tflite", scheme=scheme, parity_samples=16)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -62,14 +62,14 @@ def test_a_file_that_the_engine_dies_of_ends_no_process_but_its_own(tmp_path, sc
 def test_weights_that_are_no_numbers_are_named(tmp_path, value, scheme):
     broken = edited(lambda path, values: values * value if "mlp_1/kernel" in path else values)
     with pytest.raises(InvalidModel, match=r"its weight block_0/mlp_1/kernel holds NaN or inf"):
-        cct_export.export_tflite(broken, tmp_path / "m.tflite", scheme, parity_samples=16)
+        cct_export.export_tflite(broken, output=tmp_path / "m.tflite", scheme=scheme, parity_samples=16)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_auto_takes_what_works_of_a_model_that_little_works_of(tmp_path):
     tiny = edited(lambda path, values: values * 1e-12)
     exported = cct_export.export_tflite(
-        tiny, tmp_path / "m.tflite", "auto", parity_samples=64, calibration_samples=16
+        tiny, output=tmp_path / "m.tflite", scheme="auto", parity_samples=64, calibration_samples=16
     )
     assert exported.parity.passed
     json.dumps(exported.to_dict(), allow_nan=False)
@@ -78,6 +78,6 @@ def test_auto_takes_what_works_of_a_model_that_little_works_of(tmp_path):
 def test_a_position_embedding_beyond_float16_stays_float32(tmp_path):
     large = edited(lambda path, values: values * 1e7 if "position" in path else values)
     exported = cct_export.export_tflite(
-        large, tmp_path / "m.tflite", "int8-dynamic", parity_samples=64
+        large, output=tmp_path / "m.tflite", scheme="int8-dynamic", parity_samples=64
     )
     assert exported.parity.passed, exported.parity.failures

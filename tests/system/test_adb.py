@@ -229,8 +229,8 @@ def test_cores_are_chosen_by_a_mask(bench, connect, bare):
 
 def test_repeats_give_the_middle_one(connect, bare, tools):
     phone = connect()
-    (found,) = cct_export.bench(
-        "tflite", bare, devices=[f"adb:{phone.serial}"], repeats=3,
+    (found,) = cct_export.benchmark(
+        "tflite", sources=bare, devices=[f"adb:{phone.serial}"], repeats=3,
         benchmark_binary=tools / "benchmark_model", **QUICK,
     )  # fmt: skip
     assert found.device == f"adb:{phone.serial}"

@@ -91,7 +91,7 @@ def module(kotlin, exports, tmp_path_factory):
     def make(scheme="none", io="float32"):
         artifact = exports("tflite", scheme, io).path
         parent = tmp_path_factory.mktemp("android")
-        folder = api.bundle(artifact, "android", parent / f'{scheme}-{io} "$x"')
+        folder = api.bundle(artifact, target="android", output=parent / f'{scheme}-{io} "$x"')
         package = next((folder / "src/main/assets").iterdir()).name
         program = parent / PROGRAM
         program.write_text((STUBS / PROGRAM).read_text().replace("BUNDLE_NAME", package))

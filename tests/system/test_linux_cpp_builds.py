@@ -50,7 +50,7 @@ def built(onnxruntime, exports, tmp_path_factory):
 
     def build(scheme, io="float32"):
         folder = tmp_path_factory.mktemp("cpp") / f"it's {scheme} {io}"
-        api.bundle(exports("onnx", scheme, io).path, "linux-cpp", folder)
+        api.bundle(exports("onnx", scheme, io).path, target="linux-cpp", output=folder)
         _configured(folder, onnxruntime, check=True)
         done = _run("cmake", "--build", folder / "build")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -128,7 +128,7 @@ def test_pictures_of_any_size_get_the_classes_that_predict_gives(float32, export
     done = _run(float32 / "build/classify", *(path.with_suffix(".ppm") for path in paths))
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
-    for index, prediction in enumerate(api.predict(exports("onnx").path, paths)):
+    for index, prediction in enumerate(api.predict(exports("onnx").path, images=paths)):
         lines = (line.split(" %  ") for line in said[6 * index + 1 : 6 * index + 6])
         found = {label: float(share) / 100 for share, label in lines}
         wanted = dict(prediction.top)

@@ -354,7 +354,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(here, hub, finished, monke
     hub.large = (".keras",)
     hub.answers[where] = HANG
     with pytest.raises(OutputError, match=r"127\.0\.0\.1 did not answer within 0\.5 s: look there"):
-        api.push(ID, finished)
+        api.push(ID, run=finished)
     assert sum(where in path for _, path in hub.requests) == 1
     assert not any(repository.commits for repository in hub.repositories.values())
 
@@ -367,9 +367,9 @@ def test_the_librarys_client_is_afterwards_what_it_was(here, hub, finished, fail
     if fails:
         hub.answers["/commit/"] = (500, b"")
         with pytest.raises(OutputError):
-            api.push(ID, finished)
+            api.push(ID, run=finished)
     else:
-        assert api.push(ID, str(finished), artifacts=[]).url.startswith(hub.url)
+        assert api.push(ID, run=str(finished), artifacts=[]).url.startswith(hub.url)
     assert library.utils.get_session() is client
     assert client.timeout == before
     assert "send" not in vars(client)
@@ -412,7 +412,7 @@ def _change(record, **entries):
 def test_what_is_no_run_is_not_sent(run, harm, reason):
     harm(run)
     with pytest.raises(CCTExportError, match=reason) as error:
-        api.push(ID, run, dry_run=True)
+        api.push(ID, run=run, dry_run=True)
     assert error.value.exit_code == 1
     assert "\n" not in str(error.value)
 
@@ -422,13 +422,13 @@ def test_a_run_that_is_not_finished_is_not_sent(run):
     del record["test"]
     (run / "run.json").write_text(json.dumps(record))
     with pytest.raises(CCTExportError, match="is not finished: go on with `cct-export train --res"):
-        api.push(ID, run, dry_run=True)
+        api.push(ID, run=run, dry_run=True)
 
 
 def test_files_that_an_older_run_did_not_write_are_named_and_left_out(run):
     (run / "model.png").unlink()
     (run / "calibration.npz").unlink()
-    found = api.push(ID, run, dry_run=True)
+    found = api.push(ID, run=run, dry_run=True)
     assert {file.name for file in found.files} == SENT - {"model.png", "calibration.npz"}
     assert found.notes == (f"{run} has no model.png, calibration.npz",)
 
@@ -437,7 +437,7 @@ def test_a_path_of_this_machine_in_the_record_is_said(run):
     record = json.loads((run / "run.json").read_text())
     start = {"source": "/home/me/secret.keras", "sha256": "0" * 64}
     _change(run / "run.json", train=record["train"] | {"data": "/home/me/faces"}, start=start)
-    found = api.push(ID, run, dry_run=True)
+    found = api.push(ID, run=run, dry_run=True)
     assert found.notes == tuple(
         f"README.md and run.json name /home/me/{name}, where it lies here"
         for name in ("faces", "secret.keras")
@@ -458,17 +458,17 @@ def test_only_artifacts_of_the_run_are_sent(run, tmp_path):
         ([run / "state.npz"], r"is no \.tflite or \.onnx file that is here"),
     ):
         with pytest.raises(CCTExportError, match=reason):
-            api.push(ID, run, artifacts, dry_run=True)
-    assert len(api.push(ID, run, path, dry_run=True).files) == len(SENT) + 2
+            api.push(ID, run=run, artifacts=artifacts, dry_run=True)
+    assert len(api.push(ID, run=run, artifacts=path, dry_run=True).files) == len(SENT) + 2
     (run / "best.keras").write_bytes(b"trained on")
     with pytest.raises(CCTExportError, match=r"was made of runs/cct, which is not .*best\.keras"):
-        api.push(ID, run, [path], dry_run=True)
+        api.push(ID, run=run, artifacts=[path], dry_run=True)
     path.write_bytes(b"changed")
     with pytest.raises(CCTExportError, match="beside it that belongs to it"):
-        api.push(ID, run, [path], dry_run=True)
+        api.push(ID, run=run, artifacts=[path], dry_run=True)
 
 
 @pytest.mark.parametrize("license", ["Apache 2.0", "mit\ntags: [x]", ""])
 def test_a_license_that_is_no_identifier_is_refused(run, license):
     with pytest.raises(OutputError, match="the Hub has identifiers for them"):
-        api.push(ID, run, license=license, dry_run=True)
+        api.push(ID, run=run, license=license, dry_run=True)

@@ -8,10 +8,13 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cct_export import errors
 from cct_export.errors import CCTExportError, EngineFailed
+from cct_export.records.encoding import from_json
+
+Answer = TypeVar("Answer")
 
 ANSWER_LIMIT_S = 3600.0
 # What ssh ends with when it is not the far command that failed.
@@ -60,11 +63,14 @@ class Channel:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def ask(self, question: str, tell: Tell = _ignore, **arguments: Any) -> dict[str, Any]:
+    def ask(
+        self, question: str, kind: type[Answer], tell: Tell = _ignore, **arguments: Any
+    ) -> Answer:
         """Asks the worker, and waits for its answer.
 
         Args:
             question: a public method of ``measurement.worker.Worker``.
+            kind: the record that it returns.
             tell: called with the done and the total number of images.
             **arguments: of the method.
 
@@ -82,7 +88,11 @@ class Channel:
             raise self._cause(question)
         if "error" in answer:
             raise getattr(errors, answer["kind"])(answer["error"])
-        return answer
+        return from_json(answer, kind)
+
+    def tell(self, question: str, **arguments: Any) -> None:
+        """Has the worker do something that has no answer; see ``ask``."""
+        self.ask(question, dict, **arguments)
 
     def _exchange(self, question: dict[str, Any], tell: Tell) -> dict[str, Any] | None:
         """Returns the answer, None if the worker ended."""

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from cct_export.bench.hosts.channel import Channel
 from cct_export.data.dataset import ImageShape
-from cct_export.records import BenchResult
+from cct_export.records import BenchResult, MachineInfo
 from cct_export.specs import BenchJob, BenchPasses, Timing
 
 Say = Callable[[str], None]
@@ -67,6 +67,6 @@ class Host(Protocol):
         """Makes labelled test images be there; returns what ``--data`` would say there."""
         ...
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> MachineInfo:
         """Returns ``machine.describe`` of it."""
         ...

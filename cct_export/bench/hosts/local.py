@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cct_export import machine
 from cct_export.bench import schedule
@@ -10,7 +9,7 @@ from cct_export.bench.hosts.channel import Channel, start_worker
 from cct_export.bench.hosts.host import Say
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidRequest
-from cct_export.records import BenchResult
+from cct_export.records import BenchResult, MachineInfo
 from cct_export.specs import BenchJob, BenchPasses, Timing
 
 
@@ -37,7 +36,7 @@ class Local:
         """Returns the name: they are here."""
         return data
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> MachineInfo:
         """Returns ``machine.describe``."""
         return machine.describe()
 

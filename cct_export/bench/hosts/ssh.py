@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from cct_export.bench.hosts.ssh_connection import Connection, digest_of
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest, NotAvailable
 from cct_export.files import sha256
-from cct_export.records import BenchResult, sidecar
+from cct_export.records import BenchResult, MachineInfo, sidecar
 from cct_export.specs import BenchJob, BenchPasses, Timing
 
 # Everything there is below this folder; a login shell may print a greeting before it.
@@ -139,10 +138,10 @@ class SSHHost:
             )
             return self.connection.send(packed, there, sha256(packed), self._say)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> MachineInfo:
         """Returns what the machine says of itself; see ``Host``."""
         with self.start(self.name) as channel:
-            return channel.ask("machine")
+            return channel.ask("machine", MachineInfo)
 
     def close(self) -> None:
         """Ends the connection."""

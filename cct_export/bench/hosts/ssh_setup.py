@@ -18,7 +18,7 @@ from cct_export.files import sha256
 
 ENGINES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}
 # What a worker imports beside the engine.
-_NEEDED = ("numpy", "psutil")
+_NEEDED = ("msgspec", "numpy", "psutil")
 _PIP_S = 1800.0
 _OLDEST_PYTHON = (3, 11)
 # manylinux tags that wheels are named by; others are of the form manylinux_2_N.
@@ -121,7 +121,7 @@ def set_up(host: SSHHost, engines: Sequence[str], offline: bool, python: str, sa
     host.connection.run(_READY, host.root, new, limit_s=_PIP_S)
     fresh = SSHHost(host.connection)  # the old one knows that there was no environment
     facts = fresh.describe()
-    return Ready(host.name, host.root, facts["python"], facts["versions"])
+    return Ready(host.name, host.root, facts.python, facts.versions)
 
 
 def remove(host: SSHHost) -> str:

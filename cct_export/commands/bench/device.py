@@ -37,7 +37,9 @@ def setup(device: str, engines: tuple[str, ...], offline: bool, python: str) -> 
     from cct_export.report.progress import saying
 
     with saying() as say:
-        ready = api.setup_device(device, engines, offline, python, progress=say)
+        ready = api.setup_device(
+            device, engines=engines, offline=offline, python=python, progress=say
+        )
     found = ", ".join(f"{name} {version}" for name, version in ready.versions.items())
     click.echo(f"{ready.device}: Python {ready.python}, {found}, in {ready.folder}")
     return {"setup": asdict(ready)}

@@ -30,7 +30,7 @@ def command(artifact: str, target: str, output: Path | None) -> dict[str, Any]:
     """
     from cct_export import api
 
-    made = api.bundle(artifact, target, output)
+    made = api.bundle(artifact, target=target, output=output)
     files = sorted(str(path.relative_to(made)) for path in made.rglob("*") if path.is_file())
     size = sum((made / name).stat().st_size for name in files)
     click.echo(f"{made}: {target}, {len(files)} files, {size:,} bytes; README.md says how to go on")

@@ -15,6 +15,7 @@ def command() -> dict[str, Any]:
     Each runs a small CCT in a process of its own, and is compared with what Keras answered.
     """
     from cct_export import api, machine
+    from cct_export.records.encoding import to_json
     from cct_export.report import diagnosis
     from cct_export.report.progress import saying
 
@@ -22,4 +23,4 @@ def command() -> dict[str, Any]:
         found = api.doctor(progress=say)
     facts = machine.describe()
     diagnosis.show(facts, found)
-    return {"machine": facts, "delegates": [one.to_dict() for one in found]}
+    return {"machine": to_json(facts), "delegates": to_json(found)}

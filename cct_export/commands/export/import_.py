@@ -69,7 +69,7 @@ def command(
     from cct_export import api
     from cct_export.report import console
 
-    found = api.import_model(foreign, output, labels=names, **changes)
+    found = api.import_model(foreign, output=output, labels=names, **changes)
     console.imported(found)
     return {"imported": found.to_dict()}
 

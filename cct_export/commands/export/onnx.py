@@ -64,15 +64,15 @@ def command(
     return options.report_export(
         api.export_onnx(
             model,
-            output,
-            scheme,
-            io,
-            data,
-            calibration,
-            samples,
-            opset,
-            dynamic_axes,
-            no_fold,
+            output=output,
+            scheme=scheme,
+            io=io,
+            data=data,
+            calibration_samples=calibration,
+            parity_samples=samples,
+            opset=opset,
+            dynamic_batch=dynamic_axes,
+            no_fold=no_fold,
             **quantization,
         )
     )

@@ -19,6 +19,6 @@ def command(source: str, images: tuple[str, ...], top: int) -> dict[str, Any]:
     from cct_export import api
     from cct_export.report import console
 
-    found = api.predict(source, images, top)
+    found = api.predict(source, images=images, top=top)
     console.predictions(found)
     return {"source": source, "predictions": [prediction.to_dict() for prediction in found]}

@@ -48,6 +48,6 @@ def command(hub_id: str, run: Path, artifacts: tuple[Path, ...], **how: Any) -> 
     from cct_export import api
     from cct_export.report import console
 
-    pushed = api.push(hub_id, run, artifacts, **how)
+    pushed = api.push(hub_id, run=run, artifacts=artifacts, **how)
     console.pushed(pushed)
     return {"pushed": pushed.to_dict()}

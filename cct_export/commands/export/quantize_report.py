@@ -62,7 +62,15 @@ def command(
         options.check_plot(plot)
     with counting("steps") as progress:
         report = api.quantize_report(
-            model, format, scheme, data, samples, sensitivity, calibrate, rounding, progress
+            model,
+            format=format,
+            scheme=scheme,
+            data=data,
+            samples=samples,
+            sensitivity=sensitivity,
+            calibrate=calibrate,
+            rounding=rounding,
+            progress=progress,
         )
     quantization.show(report)
     if plot is not None:

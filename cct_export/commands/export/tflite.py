@@ -44,6 +44,14 @@ def command(
 
     return options.report_export(
         api.export_tflite(
-            model, output, scheme, io, data, calibration, samples, no_fold, **quantization
+            model,
+            output=output,
+            scheme=scheme,
+            io=io,
+            data=data,
+            calibration_samples=calibration,
+            parity_samples=samples,
+            no_fold=no_fold,
+            **quantization,
         )
     )

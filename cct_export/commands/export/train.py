@@ -118,7 +118,7 @@ def command(
     with TrainingProgress(resolved.epochs) as progress:
         trained = api.train(
             output,
-            resolved,
+            recipe=resolved,
             resume=resume,
             progress=progress,
             logs=logs,

@@ -30,7 +30,7 @@ def command(artifact: str, against: str | None, data: str | None, samples: int) 
     from cct_export.files import sha256
     from cct_export.report import console
 
-    report = api.verify(artifact, against, data, samples)
+    report = api.verify(artifact, against=against, data=data, samples=samples)
     console.parity(report)
     path = Path(artifact)
     return {

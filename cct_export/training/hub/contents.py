@@ -104,9 +104,9 @@ def _of_artifact(path: Path, made_of: str, run: Path) -> Iterator[tuple[str, byt
     found = sidecar.read(path)
     if found is None:
         raise InvalidArtifact(f"{path} has no {path.name}.json beside it that belongs to it")
-    if found.record.get("source_sha256") != made_of:
+    if found.contract.source_sha256 != made_of:
         raise InvalidArtifact(
-            f"{path} was made of {found.record['source']}, which is not {run / WEIGHTS}: export it "
+            f"{path} was made of {found.contract.source}, which is not {run / WEIGHTS}: export it "
             "again"
         )
     for one in (path, sidecar.path_of(path)):

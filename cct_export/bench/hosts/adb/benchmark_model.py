@@ -10,6 +10,7 @@ from pathlib import Path
 from cct_export.bench.hosts.adb.report import Report
 from cct_export.bench.hosts.adb.settings import Settings
 from cct_export.errors import EngineFailed, NotAvailable
+from cct_export.records import ReportedLatency
 from cct_export.specs import BenchSpec
 
 NAME = "benchmark_model"
@@ -109,7 +110,7 @@ def parse(text: str, spec: BenchSpec, operators: int | None = None) -> Report:
     )
 
 
-def _milliseconds(told: dict[str, str]) -> dict[str, float | None]:
+def _milliseconds(told: dict[str, str]) -> ReportedLatency | None:
     """Returns a line of statistics, which is in microseconds; runs all alike have but ``curr``."""
     same = told.get("curr") if "min" not in told else None
 
@@ -117,15 +118,18 @@ def _milliseconds(told: dict[str, str]) -> dict[str, float | None]:
         said = told.get(name, otherwise)
         return None if said is None else float(said) / 1e3
 
-    return {
-        "count": int(told["count"]),
-        "mean": figure("avg"),
-        "min": figure("min"),
-        "max": figure("max"),
-        "p50": figure("median"),
-        "p95": figure("p95"),
-        "stddev": figure("std", "0" if same else None),
-    }
+    median = figure("median")
+    if not median:
+        return None
+    return ReportedLatency(
+        count=int(told["count"]),
+        p50=median,
+        mean=figure("avg"),
+        min=figure("min"),
+        max=figure("max"),
+        p95=figure("p95"),
+        stddev=figure("std", "0" if same else None),
+    )
 
 
 def _nodes(text: str, delegate: str) -> tuple[int | None, int | None]:

@@ -1,10 +1,11 @@
 """What a phone is, and how it feels: SoC, Android, heat, battery."""
 
 import re
-from typing import Any
+from dataclasses import replace
 
 from cct_export.bench.hosts.adb.client import Client
 from cct_export.machine import isa_of
+from cct_export.records import Conditions, MachineInfo
 
 _PART = "== part =="
 _SYSTEM = (
@@ -18,7 +19,7 @@ _CPU = "0"  # Android's type of a temperature that is the processor's
 _CHARGING = 2  # Android's status of a battery
 
 
-def describe(client: Client, tool: str, sha256: str) -> dict[str, Any]:
+def describe(client: Client, tool: str, sha256: str) -> MachineInfo:
     """Returns what ``machine.describe`` returns, of the phone.
 
     Args:
@@ -26,10 +27,11 @@ def describe(client: Client, tool: str, sha256: str) -> dict[str, Any]:
         tool: name of the program that measures.
         sha256: its checksum: it tells no version.
     """
-    return system(_asked(client, _SYSTEM)) | {"versions": {tool: f"sha256 {sha256[:12]}"}}
+    facts = system(_asked(client, _SYSTEM))
+    return replace(facts, versions={tool: f"sha256 {sha256[:12]}"})
 
 
-def conditions(client: Client) -> dict[str, Any]:
+def conditions(client: Client) -> Conditions:
     """Returns what ``machine.conditions`` returns, and what only a phone tells, see ``now``."""
     return now(_asked(client, _NOW))
 
@@ -40,7 +42,7 @@ def _asked(client: Client, commands: tuple[str, ...]) -> list[str]:
     return [part.strip() for part in said.text.split(_PART)]
 
 
-def system(parts: list[str]) -> dict[str, Any]:
+def system(parts: list[str]) -> MachineInfo:
     """Returns the facts in what the commands of ``_SYSTEM`` said."""
     properties, architecture, cores, memory, cpuinfo, governor = parts
     known = dict(_PROPERTY.findall(properties))
@@ -49,18 +51,17 @@ def system(parts: list[str]) -> dict[str, Any]:
     product = " ".join(
         known[name] for name in ("ro.product.manufacturer", "ro.product.model") if known.get(name)
     )
-    return {
-        "cpu": _cpu(known, cpuinfo),
-        "isa": isa_of(cpuinfo),
-        "architecture": architecture or known.get("ro.product.cpu.abi", "unknown"),
-        "cores": int(cores) if cores.isdecimal() else None,
-        "memory_bytes": int(total[1]) * 1024 if total else None,
-        "os": f"Android {version} (API {level})" if version else "unknown",
-        "python": "",
-        "governor": governor or None,
-        "surroundings": "bare",
-        "product": product,
-    }
+    return MachineInfo(
+        cpu=_cpu(known, cpuinfo),
+        isa=tuple(isa_of(cpuinfo)),
+        architecture=architecture or known.get("ro.product.cpu.abi", "unknown"),
+        cores=int(cores) if cores.isdecimal() else None,
+        memory_bytes=int(total[1]) * 1024 if total else None,
+        os=f"Android {version} (API {level})" if version else "unknown",
+        governor=governor or None,
+        surroundings="bare",
+        product=product,
+    )
 
 
 def _cpu(known: dict[str, str], cpuinfo: str) -> str:
@@ -71,31 +72,22 @@ def _cpu(known: dict[str, str], cpuinfo: str) -> str:
     return known.get("ro.board.platform") or (hardware[1].strip() if hardware else "unknown")
 
 
-def now(parts: list[str]) -> dict[str, Any]:
-    """Returns the conditions in what the commands of ``_NOW`` said.
-
-    Returns:
-        What ``machine.conditions`` returns, and thermal_status (0 none, 1 light, 2 moderate, 3
-        severe, 4 critical, 5 emergency, 6 shutdown), battery_percent, battery_temperature_c and
-        charging; None for what the phone does not show.
-    """
+def now(parts: list[str]) -> Conditions:
+    """Returns the conditions in what the commands of ``_NOW`` said."""
     thermal, battery = parts
     status = re.search(r"^\s*Thermal Status: (\d+)", thermal, re.MULTILINE)
     current = thermal.partition("Current temperatures from HAL")[2] or thermal
     heat = [float(value) for value, kind in _TEMPERATURE.findall(current) if kind == _CPU]
     level, tenths = _number(battery, "level"), _number(battery, "temperature")
     charging = _number(battery, "status")
-    return {
-        "temperature_c": max(heat, default=None),
-        "frequency_mhz": None,  # it is read between the runs, when a phone's cores rest
-        "load_1m": None,
-        "throttled": None,
-        "governor": None,
-        "thermal_status": int(status[1]) if status else None,
-        "battery_percent": level,
-        "battery_temperature_c": None if tenths is None else tenths / 10,
-        "charging": None if charging is None else charging == _CHARGING,
-    }
+    # The frequency is read between the runs, when a phone's cores rest: it says nothing.
+    return Conditions(
+        temperature_c=max(heat, default=None),
+        thermal_status=int(status[1]) if status else None,
+        battery_percent=level,
+        battery_temperature_c=None if tenths is None else tenths / 10,
+        charging=None if charging is None else charging == _CHARGING,
+    )
 
 
 def _number(battery: str, name: str) -> int | None:

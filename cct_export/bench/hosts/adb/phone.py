@@ -6,8 +6,8 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from cct_export.bench.answers import Burst, Opened
 from cct_export.bench.hosts.adb import benchmark_model, facts, perf_test, with_litert
 from cct_export.bench.hosts.adb.client import Client
 from cct_export.bench.hosts.adb.report import Report
@@ -19,7 +19,7 @@ from cct_export.bench.hosts.host import Say
 from cct_export.bench.measurement import Tally
 from cct_export.errors import CCTExportError, InvalidRequest
 from cct_export.files import sha256
-from cct_export.records import BenchResult
+from cct_export.records import BenchResult, MachineInfo
 from cct_export.specs import BenchJob, BenchPasses, BenchSpec, Timing
 
 NAMES = {"litert": benchmark_model.NAME, "onnxruntime": perf_test.NAME}
@@ -130,13 +130,14 @@ class _Row:
             self._workplace, self._binary, job.path, job.spec
         )
         report = tool.first()
-        answer = {
-            "runtime": runtime(tool, job.spec, report),
-            "load_ms": report.load_ms,
-            "first_inference_ms": report.first_inference_ms,
-            "contract": tool.contract,
-        }
-        self.tally.opened(answer)
+        self.tally.opened(
+            Opened(
+                runtime=runtime(tool, job.spec, report),
+                contract=tool.contract,
+                load_ms=report.load_ms,
+                first_inference_ms=report.first_inference_ms,
+            )
+        )
         self.tally.golden(tool.golden())
         if tool.unproven:
             self._notes.append(
@@ -149,19 +150,19 @@ class _Row:
         self.tally.begin(facts.conditions(self._workplace.client))
         report = self._tool.timed(runs, seconds, warmup_s)
         self._reports.append(report)
-        self.tally.add({"times_ns": report.times_ns, "other_cores": None, "yardstick_ms": None})
+        self.tally.add(Burst(report.times_ns))
         self.tally.end(facts.conditions(self._workplace.client))
 
     def finish(self, agreement: float) -> None:
         """Takes the memory, and the middle one of several statistics."""
         told = [report.reported_ms for report in self._reports if report.reported_ms]
         if told:
-            told.sort(key=lambda one: one["p50"] or 0.0)
+            told.sort(key=lambda one: one.p50)
             self.tally.reported_ms = told[(len(told) - 1) // 2]
-            self._notes += _apart([one["p50"] or 0.0 for one in told], agreement)
-        self.tally.memory({"peak_rss_bytes": self._tool.memory()})
+            self._notes += _apart([one.p50 for one in told], agreement)
+        self.tally.peak_rss_bytes = self._tool.memory()
 
-    def result(self, machine: dict[str, Any]) -> BenchResult:
+    def result(self, machine: MachineInfo) -> BenchResult:
         """Returns what was found."""
         found = self.tally.result(machine)
         return dataclasses.replace(found, warnings=(*self._notes, *found.warnings))

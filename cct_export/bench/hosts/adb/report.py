@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from cct_export.bench.hosts.adb.client import Ended
 from cct_export.bench.hosts.adb.workplace import crash, last_line
 from cct_export.errors import CCTExportError, EngineFailed, NotAvailable
+from cct_export.records import ReportedLatency
 
 _CANNOT_RUN = (126, 127)
 
@@ -24,7 +25,7 @@ class Report:
     """
 
     times_ns: tuple[int, ...] = ()
-    reported_ms: dict[str, float | None] | None = None
+    reported_ms: ReportedLatency | None = None
     load_ms: float | None = None
     first_inference_ms: float | None = None
     peak_rss_bytes: int | None = None

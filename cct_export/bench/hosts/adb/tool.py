@@ -1,10 +1,12 @@
 """What measures one artifact on a phone: a program there, and what is known of the file here."""
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from cct_export.bench.hosts.adb.report import Report
 from cct_export.bench.hosts.adb.workplace import Workplace
+from cct_export.evaluation.golden import GoldenCheck
+from cct_export.records import Contract, Runtime
 from cct_export.specs import BenchSpec
 
 START_LIMIT_S = 180.0
@@ -22,7 +24,7 @@ class Tool(Protocol):
         unproven: why the parity is not known, empty if it is; known after ``golden``.
     """
 
-    contract: dict[str, Any]
+    contract: Contract
     accelerator: str
     delegate: str
     unproven: str
@@ -31,8 +33,8 @@ class Tool(Protocol):
         """Runs once and makes sure that what was asked for runs the file."""
         ...
 
-    def golden(self) -> dict[str, Any]:
-        """Returns ``golden.judge``, without parity where the tool shows no output."""
+    def golden(self) -> GoldenCheck:
+        """Compares with the golden images; without parity where the tool shows no output."""
         ...
 
     def timed(self, runs: int, seconds: float, warmup_s: float) -> Report:
@@ -54,17 +56,11 @@ def placed(workplace: Workplace, binary: Path) -> str:
     return there
 
 
-def runtime(tool: Tool, spec: BenchSpec, report: Report) -> dict[str, Any]:
+def runtime(tool: Tool, spec: BenchSpec, report: Report) -> Runtime:
     """Returns ``BenchResult.runtime``."""
-    return {
-        "name": spec.runtime,
-        "version": "",
-        "accelerator": tool.accelerator,
-        "delegate": tool.delegate,
-        "asked": spec.delegation.name,
-        "options": dict(spec.delegation.options),
-        "allow_fallback": spec.delegation.allow_fallback,
-        "threads": spec.threads,
-        "delegated_nodes": report.delegated_nodes,
-        "total_nodes": report.total_nodes,
-    }
+    return Runtime.of(
+        spec,
+        accelerator=tool.accelerator,
+        delegate=tool.delegate,
+        nodes=(report.delegated_nodes, report.total_nodes),
+    )

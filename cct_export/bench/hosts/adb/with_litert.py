@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from cct_export.data.dataset import ImageShape
 from cct_export.data.sampling import timing_images
 from cct_export.errors import EngineFailed, InvalidRequest
 from cct_export.evaluation import golden
+from cct_export.evaluation.golden import GoldenCheck
 from cct_export.runtimes import litert, litert_file
 from cct_export.runtimes.session import Logits, Quantization, prepare
 from cct_export.specs import BenchSpec
@@ -92,13 +92,13 @@ class WithLiteRT:
         self.delegated_nodes, self.total_nodes = report.delegated_nodes, report.total_nodes
         return report
 
-    def golden(self) -> dict[str, Any]:
+    def golden(self) -> GoldenCheck:
         """See ``Tool``."""
         if not self._shows_output:
             self.unproven = f"this {benchmark_model.NAME} cannot write what it computes"
-            return {"parity": None, "changed": False}
-        answer = golden.judge(self, self._path, self._spec.delegation)
-        if answer["parity"] is None:
+            return GoldenCheck()
+        answer = golden.check(self, self._path, self._spec.delegation)
+        if answer.parity is None:
             self.unproven = "there is no sidecar with golden images beside the file"
         return answer
 
@@ -128,7 +128,7 @@ class WithLiteRT:
         longest = max(benchmark_model.MAX_S, 2 * seconds)
         text = self._run(flags, START_LIMIT_S + 2 * longest)
         report = benchmark_model.parse(text, self._spec)
-        if not (report.reported_ms or {}).get("p50"):
+        if not report.reported_ms:
             raise EngineFailed(f"this {benchmark_model.NAME} tells no median: take a newer one")
         return report
 

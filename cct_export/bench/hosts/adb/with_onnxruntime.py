@@ -3,14 +3,14 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cct_export.bench.hosts.adb import perf_test, settings
 from cct_export.bench.hosts.adb.report import Report, failure
 from cct_export.bench.hosts.adb.tool import START_LIMIT_S, placed
 from cct_export.bench.hosts.adb.workplace import Workplace
 from cct_export.errors import EngineFailed, InvalidArtifact, InvalidRequest, NotAvailable
-from cct_export.records import sidecar
+from cct_export.evaluation.golden import GoldenCheck
+from cct_export.records import Contract, sidecar
 from cct_export.specs import BenchSpec
 
 _KINDS = {"nnapi": "npu", "qnn": "npu", "webgpu": "gpu"}
@@ -41,8 +41,8 @@ class WithOnnxRuntime:
         if not path.is_file():
             raise InvalidArtifact(f"no such file: {path}")
         beside = sidecar.read(path)
-        self.contract: dict[str, Any] = beside.record if beside else {"format": "onnx"}
-        batch = self.contract.get("batch", 1)
+        self.contract = beside.contract if beside else Contract(format="onnx")
+        batch = self.contract.batch
         if batch not in (None, spec.batch):
             raise InvalidRequest(f"{path} takes {batch} image at a time, not {spec.batch}")
         self._flags = perf_test.arguments(spec, self._settings, any_batch=batch is None)
@@ -59,9 +59,9 @@ class WithOnnxRuntime:
         """See ``Tool``."""
         return self._run(["-r", "1"], START_LIMIT_S)
 
-    def golden(self) -> dict[str, Any]:
+    def golden(self) -> GoldenCheck:
         """See ``Tool``."""
-        return {"parity": None, "changed": False}
+        return GoldenCheck()
 
     def timed(self, runs: int, seconds: float, warmup_s: float) -> Report:
         """See ``Tool``. The tool's own warm-up is one run: the first ones are left out here."""

@@ -1,11 +1,17 @@
-"""Models to load and to train."""
+"""Models: loading, importing, inspecting, training and publishing them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cct_export.errors import InvalidRequest
-from cct_export.specs import DEFAULT_MODEL, ImportSpec, ModelSpec, TrainSpec
+from cct_export.specs import (
+    CALIBRATION_SAMPLES,
+    DEFAULT_MODEL,
+    ImportSpec,
+    ModelSpec,
+    TrainSpec,
+)
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -13,18 +19,17 @@ if TYPE_CHECKING:
     import keras
 
     from cct_export.importers import LoadedModel
-    from cct_export.records import Imported
+    from cct_export.records import Architecture, Imported, Pushed
     from cct_export.training.loop import Trained
     from cct_export.training.transfer import Start
 
     Source: TypeAlias = str | Path | keras.Model | LoadedModel
 
-CALIBRATION_SAMPLES = 200
-PARITY_SAMPLES = 1000
+DEFAULT_RUN = "runs/cct"
 
 
-def _ignore(epoch: int, step: int, steps: int, metrics: dict[str, float]) -> None:
-    """Default progress: none."""
+def _no_progress(epoch: int, step: int, steps: int, metrics: dict[str, float]) -> None:
+    """Reports nothing."""
 
 
 def load(source: "Source" = DEFAULT_MODEL) -> "LoadedModel":
@@ -35,10 +40,14 @@ def load(source: "Source" = DEFAULT_MODEL) -> "LoadedModel":
             in memory, or anything that ``import_model`` takes.
 
     Returns:
-        The Keras model (``.model``) and where it is from.
+        The Keras model (``.model``), its input and classes, and where it is from.
 
     Raises:
         InvalidModel: not readable, unsafe, or no image classifier.
+
+    Example:
+        >>> cct_export.load("cct_2_3x2_32").image_shape
+        (32, 32, 3)
     """
     from cct_export.importers import LoadedModel, in_memory, load_model
 
@@ -49,8 +58,41 @@ def load(source: "Source" = DEFAULT_MODEL) -> "LoadedModel":
     return in_memory(source)
 
 
+def inspect_model(model: "Source") -> "Architecture":
+    """Lists the layers of a model; a preset need not have weights.
+
+    Args:
+        model: name of any preset, or a model, see ``load``.
+
+    Returns:
+        Its layers with output shapes and parameters; of a CCT also multiply-accumulates per image
+        and the cost of the exported file.
+
+    Raises:
+        InvalidModel: not readable, unsafe, or no image classifier.
+
+    Example:
+        >>> cct_export.inspect_model("cct_7_3x1_32").trainable
+        3760970
+    """
+    from cct_export.inspection import model as inspection
+    from cct_export.model.cct import CCT
+    from cct_export.model.presets import PRESETS, preset
+
+    if isinstance(model, str) and (model in PRESETS or _is_name(model)):
+        return inspection.inspect(CCT(preset(model)), model)
+    loaded = load(model)
+    return inspection.inspect(loaded.model, loaded.source)
+
+
+def _is_name(model: str) -> bool:
+    """Whether a word can only be the name of a preset: it is no path of anything."""
+    return model == Path(model).stem and not Path(model).exists()
+
+
 def import_model(
     source: str | Path,
+    *,
     output: str | Path | None = None,
     image_size: int | None = None,
     classes: int | None = None,
@@ -68,7 +110,7 @@ def import_model(
             (``hf:OWNER/NAME``, ``keras-io/NAME``).
         output: file to write; by default named after the source, in the working directory.
         image_size: height and width in pixels; positions are interpolated to it.
-        classes: number of logits; where it differs from the source's, the classifier begins anew.
+        classes: number of logits; where it differs from the source's, the head is reinitialized.
         heads: attention heads per block, where they are not 64 channels wide.
         normalize: ``cifar10``, ``cifar100``, ``imagenet`` or ``none``; by default what the paper's
             code does for such a model.
@@ -80,9 +122,13 @@ def import_model(
 
     Raises:
         InvalidModel: not readable, unsafe, of another architecture, or its logits are not finite.
-        InvalidRequest: the options do not fit together or not to the model, or one does nothing.
+        InvalidRequest: the options contradict each other or the model, or one has no effect.
         MissingDependency: a library that reads the source is not installed.
         OutputError: the file cannot be written.
+
+    Example:
+        >>> imported = cct_export.import_model("cct_7_3x1_32.safetensors", output="cct.keras")
+        >>> imported.notes
     """
     from cct_export.files import check_writable, sha256
     from cct_export.importers import load_foreign
@@ -99,37 +145,37 @@ def import_model(
         options = ImportSpec(image_size, classes, heads, normalize, gelu, tuple(labels))
     except ValueError as error:
         raise InvalidRequest(str(error)) from error
-    found, checksum = load_foreign(str(source), options)
-    checkpoint.check_classifier(found.model, str(source))
-    checkpoint.save(found.model, path)
+    foreign, checksum = load_foreign(str(source), options)
+    checkpoint.check_classifier(foreign.model, str(source))
+    checkpoint.save(foreign.model, path)
     return Imported(
         path=path,
         source=str(source),
         source_sha256=checksum,
-        kind=found.kind,
-        name=found.model.name,
-        image_shape=checkpoint.image_shape(found.model),
-        classes=found.model.output_shape[-1],
-        tensors=found.tensors,
-        parameters=found.parameters,
-        notes=found.notes,
-        difference=found.difference,
-        images=found.images,
+        kind=foreign.kind,
+        name=foreign.model.name,
+        image_shape=checkpoint.image_shape(foreign.model),
+        classes=foreign.model.output_shape[-1],
+        tensors=foreign.tensors,
+        parameters=foreign.parameters,
+        notes=foreign.notes,
+        difference=foreign.difference,
+        images=foreign.images,
         size_bytes=path.stat().st_size,
         sha256=sha256(path),
     )
 
 
 def _is_source(path: Path, source: Path) -> bool:
-    """Tells whether ``path`` is the file that holds the weights of ``source``."""
+    """Whether ``path`` is the file that holds the weights of ``source``."""
     from cct_export.training.run import RunDirectory
 
-    held = RunDirectory(source).best_file if source.is_dir() else source
-    return path.exists() and held.exists() and path.samefile(held)
+    weights = RunDirectory(source).best_file if source.is_dir() else source
+    return path.exists() and weights.exists() and path.samefile(weights)
 
 
 def stem_of(source: str) -> str:
-    """Returns what a file made of ``source`` is called, without its suffix."""
+    """Returns the name of a file made of ``source``, without its suffix."""
     name = Path(source).name
     if name in ("", ".."):  # of the working directory, or the one above it
         name = Path(source).resolve().name
@@ -139,31 +185,35 @@ def stem_of(source: str) -> str:
     return name
 
 
-def recipe(name: str = "keras-io", data: str = "cifar10", **knobs: Any) -> TrainSpec:
-    """Fills in how to train.
+def recipe(name: str = "keras-io", *, data: str = "cifar10", **hyperparameters: Any) -> TrainSpec:
+    """Returns the hyperparameters of a training run.
 
     Args:
         name: ``keras-io``, ``paper``, ``short`` or ``finetune``, or a TOML file.
         data: ``cifar10``, ``cifar100``, ``digits``, a folder, TFRecord shards or an ``.npz`` file.
-        **knobs: fields of ``TrainSpec`` that are to be other than the recipe has them.
+        **hyperparameters: fields of ``TrainSpec`` that differ from the recipe's.
 
     Returns:
         The recipe, for ``train``.
 
     Raises:
-        InvalidRequest: no such recipe or knob, or a value that cannot be.
+        InvalidRequest: unknown recipe or hyperparameter, or a value out of its range.
+
+    Example:
+        >>> cct_export.recipe("short", data="photos/", epochs=60, mixup=0.2)
     """
     from cct_export.training.recipes import resolve
 
-    return resolve(name, data, knobs)
+    return resolve(name, data, hyperparameters)
 
 
 def train(
     folder: str | Path,
+    *,
     recipe: TrainSpec,
     model: str | ModelSpec | None = None,
     resume: bool = False,
-    progress: Callable[[int, int, int, dict[str, float]], None] = _ignore,
+    progress: Callable[[int, int, int, dict[str, float]], None] = _no_progress,
     start: "Source | None" = None,
     image_size: int | None = None,
     stochastic_depth_mode: str | None = None,
@@ -174,7 +224,7 @@ def train(
 
     Args:
         folder: run directory, made if missing.
-        recipe: how, see ``cct_export.recipe``.
+        recipe: hyperparameters, see ``cct_export.recipe``.
         model: name of a preset, by default ``cct_2_3x2_32``, or an architecture.
         resume: go on with the run that is in ``folder``.
         progress: called with epoch, step (0 at the end of an epoch), steps of an epoch, metrics.
@@ -183,7 +233,7 @@ def train(
             interpolated.
         image_size: height and width of the images, by default the model's.
         stochastic_depth_mode: ``sample``, ``sample-unscaled`` or ``batch``, by default the model's.
-        logs: where else the course is logged: ``tensorboard``, ``wandb``.
+        logs: where else metrics are logged: ``tensorboard``, ``wandb``.
         distribute: share each batch by all devices of this machine (``local``), or of all machines
             that the environment names (``workers``); each of those calls this function, before it
             computes anything, and worker 0 alone writes ``folder``.
@@ -197,6 +247,10 @@ def train(
         InvalidRequest: the recipe cannot be followed, or ``model`` and ``start`` are both given.
         CCTExportError: the folder holds another run, or another worker was lost.
         OutputError: the folder cannot be written.
+
+    Example:
+        >>> short = cct_export.recipe("short", data="photos/", epochs=40)
+        >>> cct_export.train("runs/photos", recipe=short, start="cct_2_3x2_32").top1
     """
     from cct_export.training import distribution, loop, transfer
 
@@ -209,20 +263,21 @@ def train(
         spec = transfer.architecture(spec, image_size, stochastic_depth_mode)
         trained = loop.train(spec, recipe, Path(folder), resume, progress, begun, together, logs)
     if not trained.worker:
-        _keep_statistics(str(folder), recipe)
+        _write_calibration_record(str(folder), recipe)
     return trained
 
 
-def _keep_statistics(folder: str, recipe: TrainSpec) -> None:
-    """Writes what an export needs to know of the training images into a run directory."""
+def _write_calibration_record(folder: str, recipe: TrainSpec) -> None:
+    """Writes the calibration record of a run, so that an export needs no images."""
     from cct_export import data
-    from cct_export.export import draft
-    from cct_export.model.checkpoint import image_shape
+    from cct_export.export.workspace import write_calibration_record
 
     loaded = load(folder)
     if loaded.calibration is not None:
-        dataset = data.read(recipe.data, image_shape(loaded.model), recipe.on_corrupt)
-        draft.record(loaded, dataset, CALIBRATION_SAMPLES, loaded.calibration)
+        dataset = data.read(recipe.data, loaded.image_shape, recipe.on_corrupt)
+        write_calibration_record(
+            loaded, dataset, samples=CALIBRATION_SAMPLES, path=loaded.calibration
+        )
 
 
 def _architecture(model: str | ModelSpec) -> ModelSpec:
@@ -237,5 +292,50 @@ def _start(source: "Source") -> "Start":
     from cct_export.training.transfer import Start
 
     loaded = load(source)
-    own = loaded.model if type(loaded.model) is CCT else recognize(loaded.model)
-    return Start.of(own or loaded.model, loaded.source, loaded.sha256)
+    cct = loaded.model if type(loaded.model) is CCT else recognize(loaded.model)
+    return Start.of(cct or loaded.model, loaded.source, loaded.sha256)
+
+
+def push(
+    hub_id: str,
+    *,
+    run: str | Path = DEFAULT_RUN,
+    artifacts: str | Path | Sequence[str | Path] = (),
+    license: str | None = None,
+    revision: str | None = None,
+    private: bool = False,
+    dry_run: bool = False,
+) -> "Pushed":
+    """Sends a finished run to the Hugging Face Hub, in one commit.
+
+    Sent are the model card, the best weights, the record, metrics, pictures and the calibration
+    record; not the state to resume from. The token is that of huggingface_hub's login, or
+    ``HF_TOKEN``.
+
+    Args:
+        hub_id: ``OWNER/NAME``; the repository is made if there is none.
+        run: run directory.
+        artifacts: ``.tflite`` and ``.onnx`` files made of its weights, sent with their sidecars.
+        license: the Hub's identifier of it, such as ``apache-2.0``, for the card.
+        revision: branch, made if there is none; by default ``main``.
+        private: make the repository private.
+        dry_run: send nothing, and report what would be sent.
+
+    Returns:
+        The files and, if they were sent, the address of the commit.
+
+    Raises:
+        InvalidModel: there is no finished run.
+        InvalidArtifact: an artifact was made of another model, or has no sidecar.
+        MissingDependency: huggingface_hub is not installed.
+        OutputError: no token, no connection, or the Hub refused; nothing was committed.
+
+    Example:
+        >>> cct_export.push("me/cct", run="runs/cct", artifacts="cct.tflite", dry_run=True).files
+    """
+    from cct_export.training import hub
+
+    if isinstance(artifacts, str | Path):
+        artifacts = [artifacts]
+    paths = [Path(artifact) for artifact in artifacts]
+    return hub.push(hub_id, Path(run), paths, license, revision, private, dry_run)

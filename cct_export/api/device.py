@@ -1,4 +1,4 @@
-"""Machines behind ssh: preparing them for measurements, and clearing up."""
+"""Devices: engines and delegates of this machine, and preparing machines behind ssh."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -8,20 +8,43 @@ from cct_export.errors import InvalidRequest
 if TYPE_CHECKING:
     from cct_export.bench.hosts.ssh import SSHHost
     from cct_export.bench.hosts.ssh_setup import Ready
+    from cct_export.records import Diagnosis
 
 
-def _silent(message: str) -> None:
-    """Default progress: none."""
+def no_progress(message: str) -> None:
+    """Reports nothing."""
+
+
+def doctor(*, progress: Callable[[str], None] = no_progress) -> "list[Diagnosis]":
+    """Runs a small CCT on every engine and delegate of this machine.
+
+    Args:
+        progress: called with what runs now.
+
+    Returns:
+        Every engine with every delegate: whether it works, and if not, why.
+
+    Raises:
+        OSError: no process can be started.
+
+    Example:
+        >>> [row.delegate for row in cct_export.doctor() if row.works]
+    """
+    from cct_export.bench.doctor import examine
+    from cct_export.bench.hosts.channel import start_worker
+
+    return examine(start_worker, progress)
 
 
 def setup_device(
     device: str,
+    *,
     engines: Sequence[str] = ("litert", "onnxruntime"),
     offline: bool = False,
     python: str = "",
-    progress: Callable[[str], None] = _silent,
+    progress: Callable[[str], None] = no_progress,
 ) -> "Ready":
-    """Puts engines on a machine behind ssh, in a virtual environment of their own.
+    """Installs engines on a machine behind ssh, in a virtual environment of their own.
 
     The versions are those of this machine where it has the engine, so that figures compare.
 
@@ -29,16 +52,19 @@ def setup_device(
         device: ``ssh:USER@HOST[:PORT]``.
         engines: ``litert``, ``onnxruntime`` or both.
         offline: download the wheels here and send them, for a machine without a package index.
-        python: its Python, 3.11 or newer; empty for ``python3`` if that will do.
-        progress: called with what is done now.
+        python: its Python, 3.11 or newer; empty for ``python3`` if that is new enough.
+        progress: called with what runs now.
 
     Returns:
-        Where it is, and which versions.
+        Where the environment is, and which versions it has.
 
     Raises:
         InvalidRequest: no such device or engine.
         NotAvailable: the machine cannot be reached, or has no such Python.
         OutputError: the environment cannot be made; one that was there before stays.
+
+    Example:
+        >>> cct_export.setup_device("ssh:pi@raspberrypi.local", engines=["litert"]).versions
     """
     from cct_export.bench.hosts import ssh_setup
 
@@ -50,16 +76,19 @@ def setup_device(
 
 
 def remove_device(device: str) -> str:
-    """Removes from a machine behind ssh all that this package ever put there.
+    """Removes everything that this package installed on a machine behind ssh.
 
     Args:
         device: ``ssh:USER@HOST[:PORT]``.
 
     Returns:
-        The folder there that it was in.
+        The folder on that machine that it was in.
 
     Raises:
         NotAvailable: the machine cannot be reached.
+
+    Example:
+        >>> cct_export.remove_device("ssh:pi@raspberrypi.local")
     """
     from cct_export.bench.hosts import ssh_setup
 
@@ -73,7 +102,7 @@ def remove_device(device: str) -> str:
 def _ssh(device: str) -> "SSHHost":
     from cct_export.bench.hosts import ssh
 
-    word, _, which = device.partition(":")
-    if word != "ssh":
+    kind, _, address = device.partition(":")
+    if kind != "ssh":
         raise InvalidRequest(f"{device} is not set up: that is for ssh:USER@HOST[:PORT]")
-    return ssh.open_device(which)
+    return ssh.open_device(address)

@@ -1,0 +1,132 @@
+"""Exported files: verifying, inspecting, running and bundling them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cct_export.api.model import load
+from cct_export.errors import InvalidRequest
+from cct_export.specs import DEFAULT_MODEL, PARITY_SAMPLES
+
+if TYPE_CHECKING:
+    from cct_export.api.model import Source
+    from cct_export.records import Inspection, ParityReport, Prediction
+
+
+def verify(
+    artifact: str | Path,
+    *,
+    against: "Source | None" = None,
+    data: str | None = None,
+    samples: int = PARITY_SAMPLES,
+    scheme: str | None = None,
+) -> "ParityReport":
+    """Compares an exported file, run by its own engine, with the Keras model.
+
+    Args:
+        artifact: a ``.tflite`` or ``.onnx`` file.
+        against: the model, see ``load``; by default the one recorded in the file.
+        data: images to compare on: a name, folder or ``.npz``; without it those of the run
+            directory, else photo crops.
+        samples: test images to compare on.
+        scheme: quantization scheme whose policy applies; by default that of the file, ``none`` for
+            a file that does not say. The images that count for agreement follow from it, so files
+            of several tools are compared by the same one.
+
+    Returns:
+        The parity report, judged by the policy of that scheme.
+
+    Raises:
+        InvalidRequest: the file is of another kind, or not of this model; no such scheme.
+        InvalidArtifact: the file cannot be run.
+        InvalidModel: the model is gone, or not the one that the file was made of.
+        InvalidData: the data cannot be used.
+
+    Example:
+        >>> cct_export.verify("cct.tflite", data="photos/").sqnr_db
+    """
+    from cct_export.evaluation.verify import verify as compare
+
+    model = None if against is None else load(against)
+    return compare(Path(artifact), model, data, samples, scheme)
+
+
+def inspect(artifact: str | Path) -> "Inspection":
+    """Lists the operators and tensors of a ``.tflite`` or ``.onnx`` file, ours or any other.
+
+    Args:
+        artifact: the file.
+
+    Returns:
+        Its operators with shapes, multiply-accumulates per image and parameters, which of them the
+        engine's delegate takes, and the scales of what is quantized.
+
+    Raises:
+        InvalidRequest: neither a ``.tflite`` nor an ``.onnx`` file.
+        InvalidArtifact: missing or broken.
+        MissingDependency: the engine, or for ONNX the library onnx, is not installed.
+
+    Example:
+        >>> cct_export.inspect("cct.tflite").macs
+    """
+    from cct_export import inspection
+
+    return inspection.inspect(Path(artifact))
+
+
+def predict(
+    source: str | Path = DEFAULT_MODEL, *, images: str | Path | Sequence[str | Path], top: int = 5
+) -> "list[Prediction]":
+    """Classifies image files with an exported file or a model.
+
+    Args:
+        source: a ``.tflite`` or ``.onnx`` file, or a model, see ``load``.
+        images: PNG or JPEG files.
+        top: classes per image.
+
+    Returns:
+        One prediction per image, in order.
+
+    Raises:
+        CCTExportError: the source or an image cannot be used.
+
+    Example:
+        >>> (prediction,) = cct_export.predict("cct.tflite", images="cat.jpg")
+        >>> prediction.top[0]
+        ('cat', 0.93)
+    """
+    from cct_export.evaluation.predict import classify, open_any
+
+    if isinstance(images, str | Path):
+        images = [images]
+    if not images:
+        raise InvalidRequest("no image to predict: name one or more files")
+    session = open_any(Path(source))
+    return classify(session, [Path(image) for image in images], top)
+
+
+def bundle(artifact: str | Path, *, target: str, output: str | Path | None = None) -> Path:
+    """Makes a folder for a device, with everything that runs and tests the file there.
+
+    Args:
+        artifact: a ``.tflite`` or ``.onnx`` file with its sidecar.
+        target: ``raspberry-pi``, ``android`` or ``linux-cpp``.
+        output: the folder, which must be empty or missing; by default in the working directory,
+            named after file and target.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InvalidRequest: there is no such target, or it does not take the format.
+        InvalidArtifact: the file cannot be run, has no sidecar, or fails on its golden images.
+        OutputError: the folder cannot be written, or is not empty.
+
+    Example:
+        >>> cct_export.bundle("cct.tflite", target="raspberry-pi")
+        PosixPath('cct-raspberry-pi')
+    """
+    from cct_export import bundles
+
+    path = Path(artifact)
+    return bundles.make(path, target, Path(output or f"{path.stem}-{target}"))

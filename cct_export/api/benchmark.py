@@ -1,0 +1,359 @@
+"""Latency, memory and accuracy of files and models, side by side and against a baseline."""
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cct_export.api.device import no_progress
+from cct_export.api.export import default_output, export_onnx, export_tflite
+from cct_export.errors import InvalidRequest, ParityFailed
+from cct_export.specs import (
+    DEFAULT_MODEL,
+    PROFILES,
+    BenchJob,
+    BenchPasses,
+    BenchSpec,
+    Delegation,
+    ExportSpec,
+    Timing,
+)
+
+if TYPE_CHECKING:
+    from cct_export.bench.regression import Verdict
+    from cct_export.records import BenchResult
+
+OPERATOR_RUNS = 50
+# A regression gate needs to know how much one process differs from the next.
+CHECK_REPEATS = 5
+CHECK_SECONDS = 5.0
+
+
+def benchmark(
+    format: str,
+    *,
+    sources: str | Path | Sequence[str | Path] = (),
+    threads: Sequence[int] = (1,),
+    batches: Sequence[int] = (1,),
+    scheme: str = "none",
+    data: str | None = None,
+    accuracy: bool = False,
+    delegate: str = "default",
+    delegate_options: Mapping[str, str] | None = None,
+    allow_fallback: bool = False,
+    operators: bool = False,
+    sustained_s: float = 0.0,
+    profile: str = "quick",
+    devices: Sequence[str] = ("local",),
+    benchmark_binary: str | Path | None = None,
+    progress: Callable[[str], None] = no_progress,
+    **timing: Any,
+) -> "list[BenchResult]":
+    """Measures artifacts of one format, interleaved, each in processes of its own.
+
+    Args:
+        format: ``tflite``, ``onnx`` or ``keras``.
+        sources: artifacts of the format, or models, which are exported first; the shipped model
+            if there is none.
+        threads: thread counts to measure with.
+        batches: images per run to measure with.
+        scheme: quantization scheme of models that are exported first.
+        data: images for the calibration and parity of models that are exported first, and the
+            labelled images that accuracy is measured on.
+        accuracy: measure accuracy too; needs ``data``.
+        delegate: what the engine hands its work to, see ``cct_export.doctor``.
+        delegate_options: names and values, as the delegate takes them.
+        allow_fallback: whether operators that the delegate does not take may run elsewhere.
+        operators: measure the time of each operator too.
+        sustained_s: seconds of uninterrupted runs to measure too.
+        profile: ``quick`` or ``strict``, see ``specs.PROFILES``.
+        devices: where to measure: ``local``, ``ssh:USER@HOST[:PORT]``, ``adb[:SERIAL]``; several
+            measure at the same time.
+        benchmark_binary: the program that measures on ``adb``: LiteRT's ``benchmark_model``, or
+            ``onnxruntime_perf_test``.
+        progress: called with what runs now.
+        **timing: fields of ``specs.Timing`` that differ from the profile's.
+
+    Returns:
+        A result per device, source, thread count and batch. One that could not be measured says
+        why; one that failed parity on its golden images has no latency.
+
+    Raises:
+        CCTExportError: none of the artifacts can be measured.
+
+    Example:
+        >>> (result,) = cct_export.benchmark("tflite", sources="cct.tflite", threads=[2])
+        >>> min(result.times_ns) / 1e6
+    """
+    from cct_export.bench import run
+    from cct_export.runtimes import ENGINE_NAMES
+
+    if format not in ENGINE_NAMES:
+        raise InvalidRequest(f"no engine for {format!r}: choose from {', '.join(ENGINE_NAMES)}")
+    passes = BenchPasses(
+        _labelled(accuracy, data),
+        OPERATOR_RUNS if operators else 0,
+        sustained_s,
+        _binary(devices, benchmark_binary),
+    )
+    plan = _timing(profile, **timing)
+    delegation = Delegation(delegate, tuple((delegate_options or {}).items()), allow_fallback)
+    specs = [
+        BenchSpec(ENGINE_NAMES[format], count, batch, delegation)
+        for count in threads
+        for batch in batches
+    ]
+    if isinstance(sources, str | Path):
+        sources = [sources]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [
+            _ready(Path(source), format, scheme, Path(folder), data, max(batches))
+            for source in sources or (DEFAULT_MODEL,)
+        ]
+        jobs = [BenchJob(path, spec) for path in paths for spec in specs]
+        return run.measure(jobs, plan, passes, devices=devices, progress=progress)
+
+
+def compare(
+    sources: Sequence[str | Path],
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    data: str | None = None,
+    accuracy: bool = False,
+    operators: bool = False,
+    profile: str = "quick",
+    device: str = "local",
+    benchmark_binary: str | Path | None = None,
+    progress: Callable[[str], None] = no_progress,
+    **timing: Any,
+) -> "list[BenchResult]":
+    """Measures artifacts and models, and puts them beside saved results.
+
+    Args:
+        sources: ``.tflite`` and ``.onnx`` files and Keras models, which are measured interleaved,
+            and records that ``cct-bench --json`` wrote, which are read. The first is the reference.
+        threads: of every engine.
+        batch: images per run.
+        data: labelled images that accuracy is measured on.
+        accuracy: measure accuracy too; needs ``data``.
+        operators: measure the time of each operator too.
+        profile: ``quick`` or ``strict``, see ``specs.PROFILES``.
+        device: where to measure: ``local``, ``ssh:USER@HOST[:PORT]`` or ``adb[:SERIAL]``.
+        benchmark_binary: the program that measures on ``adb``; it measures files of its own format
+            only.
+        progress: called with what runs now.
+        **timing: fields of ``specs.Timing`` that differ from the profile's.
+
+    Returns:
+        The results, in the order of the sources.
+
+    Raises:
+        InvalidData: a record cannot be read.
+        CCTExportError: none of the artifacts can be measured.
+
+    Example:
+        >>> cct_export.compare(["cct.tflite", "cct.onnx", "last-week.json"])
+    """
+    from cct_export.bench import baseline, run
+
+    if not sources:
+        raise InvalidRequest("nothing to compare: name artifacts, models or saved results")
+    passes = BenchPasses(
+        _labelled(accuracy, data),
+        OPERATOR_RUNS if operators else 0,
+        benchmark_binary=_binary([device], benchmark_binary),
+    )
+    plan = _timing(profile, **timing)
+    rows = [
+        baseline.saved(Path(source)) if _is_record(source) else _job(source, threads, batch)
+        for source in sources
+    ]
+    jobs = [row for row in rows if isinstance(row, BenchJob)]
+    measured = iter(
+        run.measure(jobs, plan, passes, devices=[device], progress=progress) if jobs else ()
+    )
+    results: list[BenchResult] = []
+    for row in rows:
+        results += [next(measured)] if isinstance(row, BenchJob) else row
+    return results
+
+
+def check(
+    baseline: str | Path,
+    *,
+    sources: Sequence[str | Path] = (),
+    max_regression: float = 0.05,
+    max_drop: float = 0.5,
+    data: str | None = None,
+    any_machine: bool = False,
+    benchmark_binary: str | Path | None = None,
+    progress: Callable[[str], None] = no_progress,
+    **timing: Any,
+) -> "tuple[list[Verdict], list[BenchResult]]":
+    """Tells whether artifacts became slower or less accurate since a baseline.
+
+    Args:
+        baseline: a record that ``cct-bench --json`` wrote, best with ``--repeats 5``.
+        sources: what to measure now, row by row of the baseline and on its device; by default
+            the same paths. One that ends in ``.json`` is a record of the measurement, made
+            elsewhere.
+        max_regression: relative growth of the latency that is allowed, 0.05 for 5 %.
+        max_drop: points of top-1 accuracy that may be lost.
+        data: labelled images; by default those of the baseline, where it has an accuracy.
+        any_machine: compare records of different machines.
+        benchmark_binary: the program that measures on ``adb``, for a baseline of a phone.
+        progress: called with what runs now.
+        **timing: fields of ``specs.Timing``; by default five repeats and five seconds in all.
+
+    Returns:
+        A verdict per row of the baseline, and the results that they are about.
+
+    Raises:
+        InvalidRequest: another machine, or another number of rows.
+        InvalidData: a record cannot be read.
+
+    Example:
+        >>> verdicts, results = cct_export.check("baseline.json", max_regression=0.1)
+        >>> [verdict.status for verdict in verdicts]
+        ['pass']
+    """
+    from cct_export.bench import baseline as baselines
+    from cct_export.bench import record, regression, run
+
+    before = record.read(Path(baseline))
+    if len(sources) == 1 and _is_record(sources[0]):
+        now = record.read(Path(sources[0]))
+        baselines.check_rows(before, now, names=(str(baseline), str(sources[0])))
+    else:
+        baselines.check_this_machine(before, any_machine)
+        device, jobs = baselines.jobs_again(before, [Path(source) for source in sources])
+        accuracies = [row.accuracy.data for row in before if row.accuracy]
+        passes = BenchPasses(
+            (data or accuracies[0]) if accuracies else None,
+            benchmark_binary=_binary([device], benchmark_binary),
+        )
+        defaults = {"repeats": CHECK_REPEATS, "min_s": CHECK_SECONDS}
+        changes = {name: value for name, value in timing.items() if value is not None}
+        plan = _timing("quick", **(defaults | changes))
+        measured = run.measure(jobs, plan, passes, devices=[device], progress=progress)
+        now = [
+            dataclasses.replace(row, headline=then.headline)
+            for row, then in zip(measured, before, strict=True)
+        ]
+    limits = regression.Limits(max_regression, max_drop)
+    for then, row in zip(before, now, strict=True):
+        baselines.check_machine(then, row.machine, any_machine)
+    verdicts = [regression.judge(*pair, limits) for pair in zip(before, now, strict=True)]
+    return verdicts, now
+
+
+def time_together(
+    artifacts: Sequence[str | Path],
+    *,
+    threads: int = 1,
+    rounds: int = 50,
+    burst: int = 20,
+    warmup: int = 5,
+) -> list[tuple[int, ...]]:
+    """Times artifacts against each other: in this process, one image, interleaved.
+
+    Ratios of the times can be trusted on a machine that also does other things: every artifact
+    runs in every round.
+
+    Args:
+        artifacts: ``.tflite`` and ``.onnx`` files, of this package or not.
+        threads: threads that each engine may use.
+        rounds: rounds, in each of which every artifact runs.
+        burst: timed runs of an artifact in a round.
+        warmup: untimed runs before those.
+
+    Returns:
+        For each artifact the nanoseconds of its ``rounds · burst`` runs, in order.
+
+    Raises:
+        InvalidRequest: nothing to time, or a file of another kind.
+        InvalidArtifact: a file cannot be run.
+
+    Example:
+        >>> ours, stock = cct_export.time_together(["ours.tflite", "stock.tflite"])
+        >>> statistics.median(ours) / statistics.median(stock)
+    """
+    from cct_export.evaluation.latency import time_files
+
+    paths = [Path(artifact) for artifact in artifacts]
+    for path in paths:
+        if path.suffix not in (".tflite", ".onnx"):
+            raise InvalidRequest(f"{path} is neither a .tflite nor an .onnx file")
+    if not paths or min(threads, rounds, burst) < 1 or warmup < 0:
+        raise InvalidRequest(
+            "nothing to time: name artifacts, and one thread, round and run or more"
+        )
+    return time_files(paths, threads, rounds, burst, warmup)
+
+
+def _is_record(source: str | Path) -> bool:
+    return str(source).endswith(".json")
+
+
+def _job(source: str | Path, threads: int, batch: int) -> BenchJob:
+    from cct_export.runtimes import ENGINE_NAMES
+
+    path = Path(source)
+    format = path.suffix[1:] if path.suffix in (".tflite", ".onnx") else "keras"
+    return BenchJob(path, BenchSpec(ENGINE_NAMES[format], threads, batch))
+
+
+def _labelled(accuracy: bool, data: str | None) -> str | None:
+    """Returns the images that accuracy is measured on, None for no accuracy."""
+    if accuracy and data is None:
+        raise InvalidRequest("accuracy is measured on labelled images: name them with data")
+    return data if accuracy else None
+
+
+def _binary(devices: Sequence[str], binary: str | Path | None) -> Path | None:
+    """Returns the program that measures on phones, None for none."""
+    if binary and not any(name.partition(":")[0] == "adb" for name in devices):
+        raise InvalidRequest(
+            "a benchmark binary is for the device adb: others measure with their own engines"
+        )
+    return Path(binary) if binary else None
+
+
+def _timing(profile: str, **changes: Any) -> Timing:
+    """Returns the timing of a profile with some fields changed; None is no change."""
+    if profile not in PROFILES:
+        raise InvalidRequest(f"no profile {profile!r}: choose from {', '.join(PROFILES)}")
+    for name, value in changes.items():
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise InvalidRequest(f"{name} is a number from 0 on, not {value}")
+    return dataclasses.replace(
+        PROFILES[profile], **{name: value for name, value in changes.items() if value is not None}
+    )
+
+
+def _ready(
+    source: Path, format: str, scheme: str, folder: Path, data: str | None, batch: int
+) -> Path:
+    """Returns an artifact of ``format``: ``source`` itself, or what is exported of it."""
+    if source.suffix in (".tflite", ".onnx") and source.suffix != f".{format}":
+        raise InvalidRequest(f"{source} is no {format} file: use cct-bench {source.suffix[1:]}")
+    ready = format == "keras" or source.suffix == f".{format}"
+    if ready and scheme != "none":
+        raise InvalidRequest(f"{source} is measured as it is: a scheme is for models to export")
+    if ready:
+        return source
+    if format == "tflite" and batch > 1:
+        raise InvalidRequest(
+            f"a TFLite file of {source} would take one image at a time, not {batch}: "
+            f"`cct-bench onnx {source} --batch {batch}` measures it"
+        )
+    output = folder / default_output(str(source), ExportSpec(format, scheme))
+    export = export_tflite if format == "tflite" else export_onnx
+    exported = export(str(source), output=output, scheme=scheme, data=data)
+    if not exported.parity.passed:
+        failures = "; ".join(exported.parity.failures)
+        raise ParityFailed(f"{source} as {format} {scheme} is not measured: {failures}")
+    return exported.artifact.path

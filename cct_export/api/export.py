@@ -1,0 +1,262 @@
+"""Exporting a model, and the error of quantizing it."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cct_export.api.model import load, stem_of
+from cct_export.errors import InvalidRequest
+from cct_export.specs import (
+    AUTO,
+    BEST,
+    CALIBRATION_SAMPLES,
+    DEFAULT_MODEL,
+    METHODS,
+    PARITY_SAMPLES,
+    ROUNDINGS,
+    TARGETS,
+    CalibrationSpec,
+    Constraints,
+    ExportRequest,
+    ExportSpec,
+)
+
+if TYPE_CHECKING:
+    from cct_export.api.model import Source
+    from cct_export.records import Exported, QuantizationReport
+
+
+def export_tflite(
+    model: "Source" = DEFAULT_MODEL,
+    *,
+    output: str | Path | None = None,
+    scheme: str = "none",
+    io: str | None = None,
+    data: str | None = None,
+    calibration_samples: int = CALIBRATION_SAMPLES,
+    parity_samples: int = PARITY_SAMPLES,
+    no_fold: str | Sequence[str] = (),
+    calibrate: str = CalibrationSpec.default_method,
+    rounding: str = CalibrationSpec.rounding,
+    min_sqnr: float | None = None,
+    max_drop: float | None = None,
+) -> "Exported":
+    """Writes a ``.tflite`` file and verifies its numerical parity with the Keras model.
+
+    Args:
+        model: a preset with shipped weights, a ``.keras`` file, a run directory, a Keras model in
+            memory, or anything that ``import_model`` takes.
+        output: file to write; by default named after model and scheme, in the working directory.
+        scheme: quantization scheme: ``none``, ``fp16``, ``int8-dynamic``, ``int8``,
+            ``int8-full``, ``int16x8``, ``int4-weight``, or ``auto`` for the fastest on this
+            machine that meets the constraints.
+        io: type of the image input: ``float32`` (0–255), ``uint8`` (raw pixels) or ``int8``
+            (pixel minus 128). By default ``int8`` for ``int8-full``, whose logits are of the same
+            type, else ``float32``.
+        data: images for calibration and parity: a name, folder or ``.npz``; without it those of
+            the run directory, else the model's calibration record and photo crops.
+        calibration_samples: training images to calibrate with.
+        parity_samples: test images to verify parity on.
+        no_fold: names of folds to leave out, of ``cct_export.graph.fold.PASSES``.
+        calibrate: how the range of a tensor follows from its values: ``min-max``, ``percentile``,
+            ``entropy``, ``mse``, or ``best``, for each tensor the one that costs the logits least.
+        rounding: of weights: ``gptq`` (arXiv:2210.17323) on the calibration images, or ``nearest``.
+        min_sqnr: lowest SQNR of the logits in dB; the steps with the largest error stay in float
+            until it holds.
+        max_drop: points of top-1 accuracy, 0 to 100, that ``auto`` may lose; needs ``data``.
+
+    Returns:
+        The artifact and its parity report. If parity failed, the file's name ends in
+        ``.rejected``, and a file that was there before is untouched.
+
+    Raises:
+        CCTExportError: any of its kinds; nothing was written.
+
+    Example:
+        >>> exported = cct_export.export_tflite("runs/cct", scheme="int8", output="cct.tflite")
+        >>> exported.parity.passed
+        True
+    """
+    from cct_export.export import pipeline
+
+    spec = ExportSpec("tflite", scheme, io or _default_io(scheme), no_fold=_names(no_fold))
+    calibration = CalibrationSpec(calibration_samples, calibrate, rounding)
+    constraints = Constraints(min_sqnr, max_drop)
+    _check(spec, calibration, constraints)
+    loaded = load(model)
+    path = default_output(loaded.source, spec) if output is None else Path(output)
+    request = ExportRequest(spec, path, data, calibration, constraints, parity_samples)
+    return pipeline.export(loaded, request)
+
+
+def export_onnx(
+    model: "Source" = DEFAULT_MODEL,
+    *,
+    output: str | Path | None = None,
+    scheme: str = "none",
+    io: str | None = None,
+    data: str | None = None,
+    calibration_samples: int = CALIBRATION_SAMPLES,
+    parity_samples: int = PARITY_SAMPLES,
+    opset: int | None = None,
+    dynamic_batch: bool = True,
+    no_fold: str | Sequence[str] = (),
+    calibrate: str = CalibrationSpec.default_method,
+    rounding: str = CalibrationSpec.rounding,
+    min_sqnr: float | None = None,
+    max_drop: float | None = None,
+    target: str = "x86",
+) -> "Exported":
+    """Writes an ``.onnx`` file and verifies its numerical parity with the Keras model.
+
+    Args:
+        model: a preset with shipped weights, a ``.keras`` file, a run directory, a Keras model in
+            memory, or anything that ``import_model`` takes.
+        output: file to write; by default named after model and scheme, in the working directory.
+        scheme: quantization scheme: ``none``, ``fp16``, ``int8-dynamic``, ``int8``,
+            ``int4-weight`` (opset 21 or later), or ``auto`` for the fastest on this machine that
+            meets the constraints.
+        io: type of the image input: ``float32`` (0–255), which is the default, or ``uint8`` (raw
+            pixels).
+        data: images for calibration and parity: a name, folder or ``.npz``; without it those of
+            the run directory, else the model's calibration record and photo crops.
+        calibration_samples: training images to calibrate with.
+        parity_samples: test images to verify parity on.
+        opset: ONNX operator set: 13 to 23, by default 20; of models that are no CCT 13 to 18, by
+            default 18.
+        dynamic_batch: take any number of images, else exactly one.
+        no_fold: names of folds to leave out, of ``cct_export.graph.fold.PASSES``.
+        calibrate: how the range of a tensor follows from its values: ``min-max``, ``percentile``,
+            ``entropy``, ``mse``, or ``best``, for each tensor the one that costs the logits least.
+        rounding: of weights: ``gptq`` (arXiv:2210.17323) on the calibration images, or ``nearest``.
+        min_sqnr: lowest SQNR of the logits in dB; the steps with the largest error stay in float
+            until it holds.
+        max_drop: points of top-1 accuracy, 0 to 100, that ``auto`` may lose; needs ``data``.
+        target: processor to choose integers for: ``x86`` for unsigned activations, ``arm64`` for
+            signed ones.
+
+    Returns:
+        The artifact and its parity report. If parity failed, the file's name ends in
+        ``.rejected``, and a file that was there before is untouched.
+
+    Raises:
+        CCTExportError: any of its kinds; nothing was written.
+
+    Example:
+        >>> exported = cct_export.export_onnx("model.keras", scheme="int8", data="photos/")
+        >>> exported.artifact.path
+        PosixPath('model-int8.onnx')
+    """
+    from cct_export.export import pipeline
+
+    names = _names(no_fold)
+    spec = ExportSpec("onnx", scheme, io or "float32", dynamic_batch, opset, names, target)
+    calibration = CalibrationSpec(calibration_samples, calibrate, rounding)
+    constraints = Constraints(min_sqnr, max_drop)
+    _check(spec, calibration, constraints)
+    loaded = load(model)
+    path = default_output(loaded.source, spec) if output is None else Path(output)
+    request = ExportRequest(spec, path, data, calibration, constraints, parity_samples)
+    return pipeline.export(loaded, request)
+
+
+def quantize_report(
+    model: "Source" = DEFAULT_MODEL,
+    *,
+    format: str = "tflite",
+    scheme: str = "int8",
+    data: str | None = None,
+    samples: int = 100,
+    sensitivity: bool = False,
+    calibrate: str = CalibrationSpec.default_method,
+    rounding: str = CalibrationSpec.rounding,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> "QuantizationReport":
+    """Reports where quantizing a CCT loses accuracy, step by step; writes nothing.
+
+    Args:
+        model: a CCT: a preset with shipped weights, a ``.keras`` file, a run directory, a Keras
+            model in memory, or anything that ``import_model`` takes.
+        format: ``tflite`` or ``onnx``.
+        scheme: a quantization scheme with integers.
+        data: images for calibration and comparison: a name, folder or ``.npz``; without it those
+            of the run directory, else the model's calibration record and photo crops.
+        samples: test images to compare on.
+        sensitivity: also measure the logits with each step quantized alone, and left out.
+        calibrate: how the range of a tensor follows from its values: ``min-max``, ``percentile``,
+            ``entropy`` or ``mse``.
+        rounding: of weights: ``gptq`` or ``nearest``.
+        progress: called with the number of finished steps, and of all.
+
+    Returns:
+        For every step the SQNR of its output tensor, its range, and the share of values that were
+        clipped.
+
+    Raises:
+        InvalidRequest: the model is no CCT, or the scheme has no integers.
+        CCTExportError: any reason that an export has.
+
+    Example:
+        >>> report = cct_export.quantize_report(scheme="int8", sensitivity=True)
+        >>> worst = min(report.steps, key=lambda step: step.alone_db)
+    """
+    from cct_export.export.sensitivity import report
+    from cct_export.export.workspace import Workspace
+    from cct_export.quantize.schemes import scheme as scheme_of
+
+    if format not in ("tflite", "onnx"):
+        raise InvalidRequest(f"no format {format!r}: choose tflite or onnx")
+    if calibrate == BEST:
+        raise InvalidRequest("the report is of one calibration method: name it")
+    calibration = CalibrationSpec(CALIBRATION_SAMPLES, calibrate, rounding)
+    _check_calibration(calibration)
+    scheme_of(scheme, format)
+    spec = ExportSpec(format, scheme, _default_io(scheme), dynamic_batch=format == "onnx")
+    workspace = Workspace(
+        load(model), data=data, calibration_samples=calibration.samples, parity_samples=samples
+    )
+    return report(workspace, spec, calibration, sensitivity=sensitivity, progress=progress)
+
+
+def default_output(source: str, spec: ExportSpec) -> Path:
+    """Returns the name of the file that ``spec`` makes of ``source``, in the current folder."""
+    scheme = "" if spec.scheme == "none" else f"-{spec.scheme}"
+    return Path(f"{stem_of(source)}{scheme}.{spec.format}")
+
+
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _default_io(scheme: str) -> str:
+    return "int8" if scheme == "int8-full" else "float32"
+
+
+def _check(spec: ExportSpec, calibration: CalibrationSpec, constraints: Constraints) -> None:
+    """Refuses unknown names and numbers that bound nothing, before anything is loaded."""
+    from cct_export.graph.fold import check_names
+    from cct_export.quantize.schemes import scheme as scheme_of
+
+    if spec.scheme != AUTO:
+        scheme_of(spec.scheme, spec.format)
+    if spec.target not in TARGETS:
+        raise InvalidRequest(f"no target {spec.target!r}: choose from {', '.join(TARGETS)}")
+    check_names(spec.no_fold)
+    _check_calibration(calibration)
+    bound, drop = constraints.min_sqnr_db, constraints.max_drop
+    if bound is not None and not math.isfinite(bound):
+        raise InvalidRequest(f"a SQNR of at least {bound} dB is no bound: take 30, say")
+    if drop is not None and not 0 <= drop <= 100:
+        raise InvalidRequest(f"accuracy drops by 0 to 100 points, not by {drop}")
+
+
+def _check_calibration(calibration: CalibrationSpec) -> None:
+    for what, word, words in (
+        ("calibration method", calibration.methods, (*METHODS, BEST)),
+        ("rounding", calibration.rounding, ROUNDINGS),
+    ):
+        if word not in words:
+            raise InvalidRequest(f"no {what} is called {word!r}: choose from {', '.join(words)}")
+    if calibration.samples < 1:
+        raise InvalidRequest(f"{calibration.samples} calibration samples: take 200")

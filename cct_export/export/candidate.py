@@ -1,0 +1,279 @@
+"""A file that is finished and verified, but not yet in its place."""
+
+import hashlib
+import logging
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cct_export import machine
+from cct_export.errors import ConversionError, InvalidArtifact, InvalidRequest, UnsupportedScheme
+from cct_export.evaluation import parity
+from cct_export.export import ranges
+from cct_export.export.draft import Draft
+from cct_export.export.mixed_precision import quantize_within
+from cct_export.export.workspace import Workspace
+from cct_export.files import replacing, write_bytes
+from cct_export.formats import onnx_file, tflite_file
+from cct_export.formats.traced import CONVERTERS
+from cct_export.graph.quantized import QuantizedPlan
+from cct_export.quantize.schemes import scheme as scheme_of
+from cct_export.quantize.traced import QUANTIZERS
+from cct_export.records import (
+    Artifact,
+    Contract,
+    Exported,
+    InputContract,
+    MixedPrecision,
+    OutputContract,
+    ParityReport,
+    QuantizationSummary,
+    sidecar,
+)
+from cct_export.runtimes import engine_of, session
+from cct_export.runtimes.session import Logits
+from cct_export.specs import (
+    BEST,
+    CalibrationSpec,
+    ExportRequest,
+    ExportSpec,
+    QuantScheme,
+)
+
+log = logging.getLogger(__name__)
+
+INPUT_TYPES = {"tflite": ("float32", "uint8", "int8"), "onnx": ("float32", "uint8")}
+_FINISH = {"tflite": tflite_file.finish, "onnx": onnx_file.finish}
+_LIBRARIES = (
+    "keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "onnx", "onnxruntime", "tf2onnx",
+    "numpy",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CandidateFile:
+    """A file and how close it is to its model.
+
+    Attributes:
+        artifact: what it is, and where it is to go.
+        content: its bytes.
+        parity: how close it is to the Keras model.
+        bound: what a bound on the SQNR cost; None without one.
+    """
+
+    artifact: Artifact
+    content: bytes
+    parity: ParityReport
+    bound: MixedPrecision | None = None
+
+
+def check_request(spec: ExportSpec, scheme: QuantScheme) -> None:
+    """Refuses an input type that the format or the scheme does not have.
+
+    Raises:
+        InvalidRequest: the message lists the input types.
+    """
+    choices: tuple[str, ...] = INPUT_TYPES[spec.format]
+    if scheme.integers_only and scheme.bits == 8:
+        choices = choices[1:]
+    if spec.io not in choices:
+        known = spec.io in INPUT_TYPES[spec.format]
+        what = f"{spec.format} {scheme.name}" if known else spec.format
+        raise InvalidRequest(
+            f"{what} takes no {spec.io!r} images: choose from {', '.join(choices)}"
+        )
+
+
+def build(
+    workspace: Workspace, request: ExportRequest, *, mixed_precision: bool = True
+) -> CandidateFile:
+    """Converts and quantizes a model, and verifies the file with its own engine.
+
+    Args:
+        workspace: the model, with what its exports share.
+        request: its scheme is one of the format's.
+        mixed_precision: whether steps may stay in float to meet ``min_sqnr_db``; else a file that
+            misses it fails parity.
+
+    Raises:
+        CCTExportError: any of its kinds.
+    """
+    spec, calibration = request.spec, request.calibration
+    scheme = scheme_of(spec.scheme, spec.format)
+    check_request(spec, scheme)
+    bound_db = request.constraints.min_sqnr_db if mixed_precision else None
+    if bound_db is not None and scheme.integers_only:
+        raise InvalidRequest(
+            f"{scheme.name} has integers only: no step can stay in float for {bound_db:g} dB; "
+            "use int8"
+        )
+    draft = workspace.draft(spec, scheme)
+    bound = None
+    if draft is None:
+        _check_traceable(workspace, request, scheme, by_step=bound_db is not None)
+        content, origin = _traced(workspace, spec, scheme)
+        summary = None
+    else:
+        quantized, calibration, bound = _quantized(workspace, draft, calibration, bound_db)
+        content, origin = draft.emit(quantized), draft.origin
+        summary = _summary(draft, calibration)
+    contract = _contract(workspace, spec, origin, summary)
+    content = _FINISH[spec.format](content, spec.io, contract.to_dict())
+    artifact = Artifact(request.output, contract, len(content), hashlib.sha256(content).hexdigest())
+    report = _verify(workspace, artifact, content, request.constraints.min_sqnr_db)
+    return CandidateFile(artifact, content, report, bound)
+
+
+def _check_traceable(
+    workspace: Workspace, request: ExportRequest, scheme: QuantScheme, by_step: bool
+) -> None:
+    """Refuses what needs the steps of a CCT."""
+    source = workspace.loaded.source
+    if scheme.rounds and (by_step or request.calibration.methods == BEST):
+        raise InvalidRequest(
+            f"--calibrate best and --min-sqnr work step by step, and {source} is no CCT, whose "
+            "steps are known: leave them out"
+        )
+    if request.spec.no_fold:
+        model = workspace.loaded.model
+        raise InvalidRequest(
+            f"nothing is folded in {model.name}, a {type(model).__name__}: leave --no-fold "
+            f"{request.spec.no_fold[0]} out"
+        )
+    if scheme.integers_only or scheme.weights == "int4":
+        raise UnsupportedScheme(
+            f"{scheme.name} is for CCTs; {source} is none: use int8, int8-dynamic or fp16"
+        )
+
+
+def _traced(workspace: Workspace, spec: ExportSpec, scheme: QuantScheme) -> tuple[bytes, str]:
+    """Returns a model that is no CCT, quantized by the format's stock tool, and its images."""
+    model = workspace.loaded.model
+    log.info(
+        "not folded: %s is a %s, no CCT; it is traced as it is", model.name, type(model).__name__
+    )
+    images = workspace.calibration_images if scheme.calibrated else None
+    content = CONVERTERS[spec.format](model, spec)
+    if scheme.name != "none":
+        pixels = None if images is None else images.images
+        content = QUANTIZERS[spec.format](content, scheme, pixels)
+    return content, "" if images is None else images.origin
+
+
+def _quantized(
+    workspace: Workspace, draft: Draft, calibration: CalibrationSpec, bound_db: float | None
+) -> tuple[QuantizedPlan, CalibrationSpec, MixedPrecision | None]:
+    """Returns the quantized plan, how it was calibrated, and what a bound on the SQNR cost."""
+    if calibration.methods == BEST:
+        methods: str | dict[str, str] = CalibrationSpec.default_method
+        if draft.scheme.rounds:
+            methods = ranges.best_methods(draft, workspace.ranking_images.images)
+        calibration = replace(calibration, methods=methods)
+    if bound_db is None or not draft.scheme.rounds:
+        return draft.quantized(calibration), calibration, None
+    return quantize_within(workspace, draft, calibration, bound_db)
+
+
+def _summary(draft: Draft, calibration: CalibrationSpec) -> QuantizationSummary | None:
+    """Returns what the file says about its quantization; None where nothing is quantized."""
+    if draft.statistics is None:
+        return None
+    methods = calibration.methods
+    steps = draft.integer_steps(calibration.floats)
+    return QuantizationSummary(
+        rounding=calibration.rounding,
+        ranges=methods if isinstance(methods, str) else dict(methods),
+        static=steps["static"],
+        dynamic=steps["dynamic"],
+        kept_float=calibration.floats,
+    )
+
+
+def _contract(
+    workspace: Workspace, spec: ExportSpec, origin: str, quantization: QuantizationSummary | None
+) -> Contract:
+    loaded = workspace.loaded
+    batch = None if spec.dynamic_batch else 1
+    return Contract(
+        format=spec.format,
+        scheme=spec.scheme,
+        io=spec.io,
+        source=loaded.source,
+        source_sha256=loaded.sha256,
+        image_shape=loaded.image_shape,
+        batch=batch,
+        labels=loaded.labels,
+        calibration=origin,
+        versions=machine.versions(*_LIBRARIES),
+        quantization=quantization,
+        input=InputContract.of(spec.io, batch, loaded.image_shape),
+        output=OutputContract("logits", "float32", loaded.classes),
+    )
+
+
+def _verify(
+    workspace: Workspace, artifact: Artifact, content: bytes, min_sqnr_db: float | None
+) -> ParityReport:
+    """Compares the file, run by its own engine, with the Keras model."""
+    images = workspace.parity_images
+    report = parity.compare(
+        workspace.reference,
+        _logits(content, artifact, images.images),
+        artifact.scheme,
+        names=(workspace.loaded.source, str(artifact.path)),
+        images=images.origin,
+    )
+    if min_sqnr_db is not None and not report.sqnr_db >= min_sqnr_db:
+        missed = f"SQNR {report.sqnr_db:.1f} dB is below the {min_sqnr_db:g} dB of --min-sqnr"
+        report = replace(report, failures=(*report.failures, missed))
+    return report
+
+
+def _logits(content: bytes, artifact: Artifact, images: np.ndarray) -> Logits:
+    # Engines check integer graphs less, and can crash on a scale that is out of range.
+    trusted = not scheme_of(artifact.scheme, artifact.format).integers_only
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"candidate.{artifact.format}")
+        path.write_bytes(content)
+        try:
+            engine = engine_of(artifact.format).open_session(path, trusted=trusted)
+        except InvalidArtifact as error:
+            reason = str(error).replace(str(path), "the file")
+            raise ConversionError(
+                f"{artifact.contract.source} as {artifact.format} {artifact.scheme}: {reason}"
+            ) from error
+        try:
+            return session.run(engine, images)
+        finally:
+            engine.close()
+
+
+def write(workspace: Workspace, candidate: CandidateFile) -> Exported:
+    """Puts a candidate in its place with its sidecar; one that failed parity as ``.rejected``.
+
+    Raises:
+        OutputError: it cannot be written; what was there before stays.
+    """
+    artifact = candidate.artifact
+    rejected = rejected_path(artifact.path)
+    if not candidate.parity.passed:
+        write_bytes(rejected, candidate.content)
+        return Exported(replace(artifact, path=rejected), candidate.parity, candidate.bound)
+    images, reference = workspace.parity_images, workspace.reference
+    # Spread over the images: those of a folder come class by class.
+    count = min(sidecar.GOLDEN_IMAGES, len(reference))
+    rows = np.linspace(0, len(reference) - 1, count, dtype=int)
+    golden = sidecar.Golden(images.images[rows], reference[rows], images.origin)
+    # Both are on the disk before either gets its name; the sidecar gets it first.
+    with replacing(artifact.path) as temporary:
+        temporary.write_bytes(candidate.content)
+        sidecar.write(artifact, golden)
+    rejected.unlink(missing_ok=True)
+    return Exported(artifact, candidate.parity, candidate.bound)
+
+
+def rejected_path(path: Path) -> Path:
+    """Returns where a file goes that failed parity: ``m.tflite.rejected`` for ``m.tflite``."""
+    return path.with_name(path.name + ".rejected")

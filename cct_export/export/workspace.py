@@ -1,0 +1,139 @@
+"""What all exports of one model share: each part is made when first needed, and once."""
+
+import logging
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from cct_export.data import sampling
+from cct_export.data.dataset import Dataset
+from cct_export.data.sampling import Samples
+from cct_export.errors import InvalidData
+from cct_export.export.draft import Draft, plan_of
+from cct_export.graph.plan import Plan
+from cct_export.importers import LoadedModel, open_dataset
+from cct_export.quantize import ptq, statistics
+from cct_export.quantize.statistics import Statistics
+from cct_export.runtimes import session
+from cct_export.runtimes.keras import KerasSession
+from cct_export.runtimes.session import Logits
+from cct_export.specs import ExportSpec, QuantScheme
+
+log = logging.getLogger(__name__)
+
+# Training images that rank ways to quantize.
+RANKING_SAMPLES = 50
+
+
+class Workspace:
+    """A model with its images, its calibration statistics and its reference logits.
+
+    Args:
+        loaded: the model.
+        data: images, as ``--data`` names them; None for those that the model was trained on.
+        calibration_samples: training images to calibrate on.
+        parity_samples: test images to verify parity on.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        data: str | None,
+        calibration_samples: int,
+        parity_samples: int,
+    ) -> None:
+        self.loaded = loaded
+        self._data = data
+        self._calibration_samples = calibration_samples
+        self._parity_samples = parity_samples
+        self._statistics: Statistics | None = None
+
+    @cached_property
+    def dataset(self) -> Dataset | None:
+        """The labelled images; None where there are none: photo crops serve."""
+        return open_dataset(self.loaded, self._data)
+
+    @cached_property
+    def calibration_images(self) -> Samples:
+        """Training images to calibrate on."""
+        return sampling.calibration(
+            self.dataset, self.loaded.image_shape, self._calibration_samples
+        )
+
+    @cached_property
+    def parity_images(self) -> Samples:
+        """Test images to verify parity on."""
+        return sampling.parity(self.dataset, self.loaded.image_shape, self._parity_samples)
+
+    @cached_property
+    def ranking_images(self) -> Samples:
+        """Training images that rank ways to quantize."""
+        return sampling.ranking(self.dataset, self.loaded.image_shape, RANKING_SAMPLES)
+
+    @cached_property
+    def reference(self) -> Logits:
+        """Logits of the Keras model for ``parity_images``."""
+        return session.run(KerasSession(self.loaded.model), self.parity_images.images)
+
+    def draft(self, spec: ExportSpec, scheme: QuantScheme) -> Draft | None:
+        """Returns the model on its way to a file; None if it is no CCT.
+
+        Raises:
+            InvalidData: the images cannot calibrate.
+            InvalidRequest: see ``plan_of``.
+        """
+        plan = plan_of(self.loaded.model, spec)
+        if plan is None:
+            return None
+        needs_statistics = scheme.calibrated or scheme.rounds
+        return Draft(
+            plan, spec, scheme, self._statistics_of(plan, scheme) if needs_statistics else None
+        )
+
+    def _statistics_of(self, plan: Plan, scheme: QuantScheme) -> Statistics:
+        names, weighted = ptq.needed(plan, scheme), ptq.rounded(plan, scheme)
+        if self._statistics is None or not self._statistics.fits(plan, names, weighted):
+            recorded = self._recorded() if self.dataset is None else None
+            if recorded is not None and not recorded.fits(plan, names, weighted):
+                log.info("the model's calibration record is of other tensors: it is not used")
+                recorded = None
+            if recorded is None:
+                images = self.calibration_images
+                self._statistics = statistics.gather(plan, images.images, images.origin)
+            else:
+                log.info("calibrated on the model's %s", recorded.origin)
+                self._statistics = recorded
+        return self._statistics
+
+    def _recorded(self) -> Statistics | None:
+        """Returns the calibration record beside the model, None if there is none."""
+        path = self.loaded.calibration
+        if path is None or not path.is_file():
+            return None
+        try:
+            recorded = statistics.load(path)
+        except InvalidData as error:
+            log.warning("%s", error)
+            return None
+        return replace(recorded, origin=f"record of {recorded.origin}")
+
+
+def write_calibration_record(
+    loaded: LoadedModel, dataset: Dataset, *, samples: int, path: Path
+) -> None:
+    """Writes the calibration record of a model, so that a later export needs no images.
+
+    Args:
+        loaded: the model; nothing is written of one that is no CCT.
+        dataset: its training images calibrate.
+        samples: how many of them.
+        path: the file, suffix ``.npz``.
+    """
+    plan = plan_of(loaded.model, ExportSpec("tflite"))
+    if plan is None:
+        return
+    images = sampling.calibration(dataset, loaded.image_shape, samples, "recorded for calibration:")
+    # A record travels with the weights: it does not tell the path of the images.
+    origin = f"{len(images.images)} training images of {Path(dataset.name).name}"
+    statistics.save(statistics.gather(plan, images.images, origin), path)

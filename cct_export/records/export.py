@@ -1,0 +1,76 @@
+"""The outcome of an export."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cct_export.records.artifact import Artifact
+from cct_export.records.encoding import to_json
+from cct_export.records.parity import ParityReport
+
+
+@dataclass(frozen=True)
+class MixedPrecision:
+    """What a bound on the SQNR cost.
+
+    Attributes:
+        floats: steps that were kept in float, in the order in which they were chosen.
+        before_db: SQNR of the logits with every step as the scheme has it.
+        after_db: the same with those steps in float.
+        slowdown: latency after over latency before, on this machine, one thread; 1 where no step
+            was kept in float.
+        min_sqnr_db: the bound.
+    """
+
+    floats: tuple[str, ...]
+    before_db: float
+    after_db: float
+    slowdown: float
+    min_sqnr_db: float
+
+
+@dataclass(frozen=True)
+class TriedScheme:
+    """A scheme that ``auto`` tried.
+
+    Attributes:
+        scheme: its name.
+        why_not: why it was not chosen; empty for the one that was.
+        median_ms: latency, one thread; None if it was not measured.
+        size_bytes: size of the file.
+        sqnr_db: SQNR of the logits.
+        drop: points of top-1 accuracy that it loses, 0 to 100; None if that was not measured.
+    """
+
+    scheme: str
+    why_not: str = ""
+    median_ms: float | None = None
+    size_bytes: int | None = None
+    sqnr_db: float | None = None
+    drop: float | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The outcome of an export.
+
+    Attributes:
+        artifact: the file; its name ends in ``.rejected`` if parity failed.
+        parity: how close it is to the Keras model.
+        bound: what ``min_sqnr`` cost; None where it was not given.
+        candidates: the schemes that ``auto`` tried; empty for other schemes.
+    """
+
+    artifact: Artifact
+    parity: ParityReport
+    bound: MixedPrecision | None = None
+    candidates: tuple[TriedScheme, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain JSON types: ``artifact``, ``parity`` and, if there is any, ``tuning``."""
+        tuning: dict[str, Any] = {}
+        if self.bound is not None:
+            tuning["bound"] = to_json(self.bound)
+        if self.candidates:
+            tuning["candidates"] = to_json(self.candidates)
+        fields = {"artifact": self.artifact.to_dict(), "parity": self.parity.to_dict()}
+        return fields | ({"tuning": tuning} if tuning else {})
