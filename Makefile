@@ -2,15 +2,22 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-arm64 lint clean
+.PHONY: demo test test-slow test-all test-arm64 lint clean
 
 # The main job: the shipped model as a quantized TFLite file, proven and measured.
 demo: .venv/demo
 	.venv/bin/cct-export tflite --quantize int8 --output demo/cct_2_3x2_32-int8.tflite
 	.venv/bin/cct-bench tflite demo/cct_2_3x2_32-int8.tflite
 
+# What a change can break, in minutes; the rest is in test-slow.
 test: .venv/test
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses auto -m "not slow"
+
+# Training, other wheels, browsers, compilers, emulation: fetches what it needs, or skips with the reason.
+test-slow: .venv/test
+	.venv/bin/python -m pytest --numprocesses auto --dist loadfile -m slow --durations 15
+
+test-all: test test-slow
 
 # The bundle for the Raspberry Pi on arm64's own wheels, emulated; needs Debian and a network.
 test-arm64: .venv/test

@@ -144,7 +144,9 @@ def prove(row: dict[str, Any], model: str, data: str, images: int) -> None:
         return
     log.info("proving %s", row["name"])
     try:
-        report = cct_export.verify(row["path"], against=model, data=data, samples=images, scheme="none")
+        report = cct_export.verify(
+            row["path"], against=model, data=data, samples=images, scheme="none"
+        )
     except InvalidArtifact as error:
         row["refused"] = _line(error).replace(str(row["path"].parent) + os.sep, "")
         return
@@ -152,7 +154,13 @@ def prove(row: dict[str, Any], model: str, data: str, images: int) -> None:
         key: getattr(report, key) for key in ("max_abs", "sqnr_db", "top1_agreement", "samples")
     }
     (result,) = cct_export.benchmark(
-        row["format"], sources=[row["path"]], data=data, accuracy=True, min_runs=1, min_s=0, warmup_s=0
+        row["format"],
+        sources=[row["path"]],
+        data=data,
+        accuracy=True,
+        min_runs=1,
+        min_s=0,
+        warmup_s=0,
     )
     # Of a thousand classes the confusions alone are megabytes.
     accuracy = asdict(result.accuracy)

@@ -1,9 +1,10 @@
 """Fixtures: small real models on real data (scikit-learn's digits)."""
 
-import functools
+import fcntl
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,21 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# Tests with these marks fetch something or take long: they are part of ``make test-all`` only.
+SLOW = {
+    "adb", "arm64", "browser", "cpp", "keras2", "kotlin", "provider", "ssh", "torch", "vulkan",
+}  # fmt: skip
+SYSTEM = Path(__file__).parent / "system"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks as slow what needs more than Python packages, before ``-m`` chooses."""
+    for item in items:
+        if SYSTEM in item.path.parents or SLOW & {mark.name for mark in item.iter_markers()}:
+            item.add_marker(pytest.mark.slow)
+
+
 SMALL = {
     "name": "small",
     "filters": (16, 32),
@@ -30,6 +46,31 @@ SMALL = {
 
 
 @pytest.fixture(scope="session")
+def once(tmp_path_factory, request):
+    """Makes a folder once for all workers of pytest-xdist; do not change what is in it.
+
+    ``once("name", make)`` calls ``make(folder)`` in the first worker that asks for ``name``, and
+    returns the folder.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if hasattr(request.config, "workerinput") else base) / "once"
+    shared.mkdir(exist_ok=True)
+
+    def get(name, make):
+        folder, done = shared / name, shared / f"{name}.done"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def small_spec():
     """A CCT of 20,000 parameters that learns the digits in seconds."""
     from cct_export.specs import ModelSpec
@@ -38,16 +79,19 @@ def small_spec():
 
 
 @pytest.fixture(scope="session")
-def digits_run(tmp_path_factory, small_spec) -> Path:
+def digits_run(once, small_spec) -> Path:
     """A finished run directory: the small CCT trained on digits, well above chance."""
-    from cct_export.specs import TrainSpec
-    from cct_export.training.loop import train
 
-    folder = tmp_path_factory.mktemp("digits") / "run"
-    recipe = TrainSpec(data="digits", epochs=12, batch=64, learning_rate=3e-3)
-    trained = train(small_spec, recipe, folder, resume=False, progress=lambda *_: None)
-    assert trained.top1 > 0.7
-    return folder
+    def train(folder):
+        import cct_export
+        from cct_export.specs import TrainSpec
+
+        recipe = TrainSpec(data="digits", epochs=12, batch=64, learning_rate=3e-3)
+        trained = cct_export.train(folder / "run", recipe=recipe, model=small_spec)
+        assert trained.top1 > 0.7
+        (folder / "run" / "calibration.npz").unlink()
+
+    return once("digits", train) / "run"
 
 
 @pytest.fixture(scope="session")
@@ -130,20 +174,20 @@ def in_process():
 
 
 @pytest.fixture(scope="session")
-def exports(tmp_path_factory, digits_run, in_process):
+def exports(once, digits_run, in_process):
     """Returns the export of ``digits_run`` in a format and scheme, made once; do not change it."""
-    folder = tmp_path_factory.mktemp("exports")
-
-    @functools.cache
-    def made(format, scheme, io):
-        path = folder / f"small-{scheme}-{io}.{format}"
-        arguments = (digits_run, "--quantize", scheme, "--io", io, "-o", path, "--json", "-")
-        ended = in_process("export", format, *arguments)
-        assert ended.code == 0, ended.err
-        return Export(path, ended.record)
 
     def get(format, scheme="none", io="float32"):
-        return made(format, scheme, io)
+        name = f"small-{scheme}-{io}.{format}"
+
+        def export(folder):
+            options = ("--quantize", scheme, "--io", io, "-o", folder / name, "--json", "-")
+            ended = in_process("export", format, digits_run, *options)
+            assert ended.code == 0, ended.err
+            (folder / "record.json").write_text(ended.out)
+
+        folder = once(f"export-{name}", export)
+        return Export(folder / name, json.loads((folder / "record.json").read_text()))
 
     return get
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import cct_export
+from cct_export import api
 from cct_export.errors import InvalidModel, UnsupportedScheme
 
 
@@ -20,15 +21,22 @@ def test_importing_the_package_loads_nothing_heavy():
     assert not modules & {"numpy", "keras", "tensorflow", "onnx", "onnxruntime", "click", "PIL"}
 
 
-@pytest.mark.parametrize("name", [n for n in cct_export.__all__ if not n.startswith("__")])
+@pytest.mark.parametrize("name", api.__all__)
 def test_every_function_of_the_api_says_what_it_takes_and_gives(name):
     function = getattr(cct_export, name)
     text = inspect.getdoc(function)
     assert text
-    for section in ("Args:", "Returns:", "Raises:"):
+    for section in ("Args:", "Returns:", "Raises:", "Example:"):
         assert section in text, section
     for parameter in inspect.signature(function).parameters:
         assert f"{parameter}:" in text, parameter
+
+
+@pytest.mark.parametrize("name", api.__all__)
+def test_every_function_of_the_api_takes_options_by_keyword_only(name):
+    parameters = list(inspect.signature(getattr(cct_export, name)).parameters.values())
+    by_keyword = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+    assert all(parameter.kind in by_keyword for parameter in parameters[1:])
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error():
@@ -46,7 +54,7 @@ def test_a_keras_model_in_memory_is_exported(tmp_path, digits_model):
     exported = cct_export.export_tflite(model, output=path, data="digits", parity_samples=32)
     assert exported.parity.passed
     assert exported.artifact.path == path
-    assert exported.artifact.source == model.name
+    assert exported.artifact.contract.source == model.name
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     found = session.run(litert.open_session(path), pixels)
     np.testing.assert_allclose(found, model.predict_on_batch(pixels.astype("float32")), atol=1e-4)
@@ -77,14 +85,16 @@ def test_an_unknown_scheme_is_refused_before_the_model_is_read(tmp_path):
 def test_no_room_of_the_package_takes_the_name_of_a_function():
     import importlib.util
 
-    for name in cct_export.__all__:
+    for name in api.__all__:
         assert importlib.util.find_spec(f"cct_export.{name}") is None, name
 
 
 def test_verify_and_bench_return_what_the_commands_print(exports):
     report = cct_export.verify(exports("tflite").path, samples=8)
     assert report.passed
-    (result,) = cct_export.benchmark("onnx", sources=[exports("onnx").path], warmup_s=0, min_runs=3, min_s=0)
+    (result,) = cct_export.benchmark(
+        "onnx", sources=[exports("onnx").path], warmup_s=0, min_runs=3, min_s=0
+    )
     assert len(result.times_ns) == 3
     assert result.parity.passed
 

@@ -49,9 +49,9 @@ def test_versions_leave_out_what_is_not_installed():
 def test_the_machine_is_described_by_what_the_system_tells():
     import os
 
-    found = machine.describe()
-    assert found["python"] == platform.python_version()
-    assert found["architecture"] == platform.machine()
-    assert found["os"].startswith(platform.system())
-    assert 1 <= found["cores"] <= os.cpu_count()
-    assert found["cpu"]
+    machine_info = machine.describe()
+    assert machine_info.python == platform.python_version()
+    assert machine_info.architecture == platform.machine()
+    assert machine_info.os.startswith(platform.system())
+    assert 1 <= machine_info.cores <= os.cpu_count()
+    assert machine_info.cpu

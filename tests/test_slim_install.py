@@ -56,7 +56,9 @@ def _run(*command, **options):
 @pytest.mark.slow
 def test_the_wheel_measures_and_bundles_a_tflite_file_without_any_converter(slim, tmp_path):
     artifact = tmp_path / "cct.tflite"
-    exported = cct_export.export_tflite("cct_keras_io", output=artifact, scheme="int8", parity_samples=64)
+    exported = cct_export.export_tflite(
+        "cct_keras_io", output=artifact, scheme="int8", parity_samples=64
+    )
     assert exported.parity.passed
     environment = {"PATH": os.environ["PATH"]}
     program = slim.with_name("cct-bench")

@@ -23,7 +23,9 @@ NASTY = ['a "quoted" one', "$HOME ${x}", "back\\slash\\n", "grün 日本", "</st
 @pytest.fixture(scope="module")
 def module(exports, tmp_path_factory):
     """The bundle of a float32 file, as a folder."""
-    return api.bundle(exports("tflite").path, target="android", output=tmp_path_factory.mktemp("a") / "small-cct")
+    return api.bundle(
+        exports("tflite").path, target="android", output=tmp_path_factory.mktemp("a") / "small-cct"
+    )
 
 
 @pytest.fixture(scope="module")

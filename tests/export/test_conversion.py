@@ -13,11 +13,21 @@ from published import published_example
 
 import cct_export
 from cct_export.errors import InvalidRequest
-from cct_export.export.conversion import convert
+from cct_export.export.draft import plan_of
+from cct_export.formats import FORMATS
+from cct_export.formats.traced import CONVERTERS
 from cct_export.graph.fold import PASSES
 from cct_export.specs import ExportSpec, ModelSpec
 
 SMALL = ModelSpec(name="small", filters=(6, 16), mlp_units=(16, 16), heads=2, head_dim=16)
+
+
+def convert(model, spec):
+    """Returns the float32 file of a model, folded if it is a CCT."""
+    plan = plan_of(model, spec)
+    if plan is None:
+        return CONVERTERS[spec.format](model, spec)
+    return FORMATS[spec.format].emit(plan, spec)
 
 
 def sequential():
@@ -40,7 +50,7 @@ def sequential():
 def test_a_sequential_model_is_traced_and_one_line_says_so(tmp_path, caplog, format):
     caplog.set_level("INFO", "cct_export")
     export = getattr(cct_export, f"export_{format}")
-    exported = export(sequential(), tmp_path / f"m.{format}", parity_samples=64)
+    exported = export(sequential(), output=tmp_path / f"m.{format}", parity_samples=64)
     assert exported.parity.passed
     said = [record.getMessage() for record in caplog.records if "fold" in record.getMessage()]
     assert said == ["not folded: plain is a Sequential, no CCT; it is traced as it is"]
@@ -52,7 +62,7 @@ def test_mobilenet_is_exported_and_proven(tmp_path, caplog, format):
     keras.utils.set_random_seed(0)
     model = keras.applications.MobileNetV2((96, 96, 3), weights=None, classes=7)
     export = getattr(cct_export, f"export_{format}")
-    exported = export(model, tmp_path / f"m.{format}", parity_samples=32)
+    exported = export(model, output=tmp_path / f"m.{format}", parity_samples=32)
     assert exported.parity.passed, exported.parity.failures
     assert exported.parity.samples == 32
     assert "not folded" in caplog.text
@@ -68,7 +78,7 @@ def test_a_cct_is_not_said_to_be_traced(tmp_path, caplog, format):
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
 def test_weights_far_from_their_initial_values_pass_the_bound_of_float32(tmp_path, format):
     export = getattr(cct_export, f"export_{format}")
-    exported = export(random_model(SMALL, 4), tmp_path / f"m.{format}", parity_samples=64)
+    exported = export(random_model(SMALL, 4), output=tmp_path / f"m.{format}", parity_samples=64)
     assert exported.parity.passed, exported.parity.failures
     assert exported.parity.sqnr_db > 90
 
@@ -80,7 +90,9 @@ def test_a_checkpoint_of_the_published_example_is_folded(tmp_path, format):
     model.set_weights([w + random.normal(0, 0.1, w.shape) for w in model.get_weights()])
     model.save_weights(tmp_path / "x.weights.h5")
     export = getattr(cct_export, f"export_{format}")
-    exported = export(tmp_path / "x.weights.h5", tmp_path / f"m.{format}", parity_samples=200)
+    exported = export(
+        tmp_path / "x.weights.h5", output=tmp_path / f"m.{format}", parity_samples=200
+    )
     assert exported.parity.passed
     assert exported.parity.max_abs < 2e-5
     found = cct_export.inspect(exported.artifact.path)
@@ -96,7 +108,9 @@ def test_a_fold_that_is_left_out_is_not_in_the_file(in_process, tmp_path, digits
     ended = in_process("export", format, *arguments)
     assert ended.code == 0, ended.err
     found = cct_export.inspect(path)
-    whole = cct_export.export_tflite(digits_run, output=tmp_path / "whole.tflite", parity_samples=32)
+    whole = cct_export.export_tflite(
+        digits_run, output=tmp_path / "whole.tflite", parity_samples=32
+    )
     folded = cct_export.inspect(whole.artifact.path)
     assert (found.macs > folded.macs) == (name == "query-key")
     assert found.parameters > folded.parameters + 32
@@ -158,7 +172,7 @@ def test_small_heads_are_exported_with_one_product_for_query_key_and_value(tmp_p
 def test_a_cct_on_jax_is_exported_without_tensorflow(tmp_path, format):
     code = f"""
 import sys, cct_export
-exported = cct_export.export_{format}("cct_keras_io", "m.{format}", parity_samples=32)
+exported = cct_export.export_{format}("cct_keras_io", output="m.{format}", parity_samples=32)
 assert exported.parity.passed, exported.parity.failures
 assert not {{"tensorflow", "tf2onnx"}} & set(sys.modules)
 """

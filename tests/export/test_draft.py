@@ -7,7 +7,7 @@ import pytest
 
 import cct_export
 from cct_export.data import read
-from cct_export.export import draft
+from cct_export.export.workspace import Workspace, write_calibration_record
 
 
 @pytest.fixture(scope="module")
@@ -16,16 +16,18 @@ def recorded(digits_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("recorded") / "run"
     shutil.copytree(digits_run, folder)
     loaded = cct_export.load(folder)
-    draft.record(loaded, read("digits", (32, 32, 3)), 200, folder / "calibration.npz")
+    write_calibration_record(
+        loaded, read("digits", (32, 32, 3)), samples=200, path=folder / "calibration.npz"
+    )
     record = folder / "run.json"
     record.write_text(record.read_text().replace('"digits"', '"gone-from-here"'))
     return folder
 
 
 def test_a_run_without_its_data_is_calibrated_on_its_record(recorded, tmp_path, exports):
-    found = cct_export.export_tflite(recorded, output=tmp_path / "m.tflite", scheme="int8")
-    assert found.artifact.calibration == "record of 200 training images of digits"
-    again = cct_export.verify(found.artifact.path, against=recorded, data="digits")
+    exported = cct_export.export_tflite(recorded, output=tmp_path / "m.tflite", scheme="int8")
+    assert exported.artifact.contract.calibration == "record of 200 training images of digits"
+    again = cct_export.verify(exported.artifact.path, against=recorded, data="digits")
     with_data = exports("tflite", "int8").record["parity"]["sqnr_db"]
     assert again.sqnr_db == pytest.approx(with_data, abs=1.0)
 
@@ -34,8 +36,8 @@ def test_a_record_is_used_in_every_scheme_and_format(recorded, tmp_path):
     for format, scheme in (("tflite", "int8-full"), ("onnx", "int8"), ("onnx", "int8-dynamic")):
         path = tmp_path / f"{scheme}.{format}"
         export = getattr(cct_export, f"export_{format}")
-        found = export(recorded, path, scheme, parity_samples=64)
-        assert found.artifact.calibration.startswith("record of"), (format, scheme)
+        exported = export(recorded, output=path, scheme=scheme, parity_samples=64)
+        assert exported.artifact.contract.calibration.startswith("record of"), (format, scheme)
 
 
 def test_training_leaves_a_record(tmp_path):
@@ -46,9 +48,11 @@ def test_training_leaves_a_record(tmp_path):
 
 
 def test_the_shipped_model_is_calibrated_on_its_record(tmp_path, caplog):
-    found = cct_export.export_tflite(output=tmp_path / "m.tflite", scheme="int8", parity_samples=64)
-    assert found.artifact.calibration == "record of 200 training images of cifar10"
-    assert found.parity.passed
+    exported = cct_export.export_tflite(
+        output=tmp_path / "m.tflite", scheme="int8", parity_samples=64
+    )
+    assert exported.artifact.contract.calibration == "record of 200 training images of cifar10.npz"
+    assert exported.parity.passed
 
 
 def test_a_record_of_other_weights_is_left_aside(recorded, tmp_path):
@@ -58,8 +62,10 @@ def test_a_record_of_other_weights_is_left_aside(recorded, tmp_path):
     for variable in loaded.model.trainable_variables:
         variable.assign(np.asarray(variable) * 1.01)
     loaded.model.save(folder / "best.keras")
-    found = cct_export.export_tflite(folder, output=tmp_path / "m.tflite", scheme="int8", parity_samples=64)
-    assert found.artifact.calibration == "200 photo crops"
+    exported = cct_export.export_tflite(
+        folder, output=tmp_path / "m.tflite", scheme="int8", parity_samples=64
+    )
+    assert exported.artifact.contract.calibration == "200 photo crops"
 
 
 @pytest.mark.parametrize("content", [b"", b"not a record", b"PK\x03\x04 cut"])
@@ -68,8 +74,10 @@ def test_a_damaged_record_is_said_and_photo_crops_serve(recorded, tmp_path, capl
     shutil.copytree(recorded, folder)
     (folder / "calibration.npz").write_bytes(content)
     with caplog.at_level("WARNING", "cct_export"):
-        found = cct_export.export_tflite(folder, output=tmp_path / "m.tflite", scheme="int8", parity_samples=64)
-    assert found.artifact.calibration == "200 photo crops"
+        exported = cct_export.export_tflite(
+            folder, output=tmp_path / "m.tflite", scheme="int8", parity_samples=64
+        )
+    assert exported.artifact.contract.calibration == "200 photo crops"
     assert "is no calibration record" in caplog.text
 
 
@@ -78,8 +86,9 @@ def test_a_step_that_is_not_there_cannot_stay_float(digits_model):
     from cct_export.quantize.schemes import scheme
     from cct_export.specs import CalibrationSpec, ExportSpec
 
-    begun = draft.draft(
-        cct_export.load(digits_model), ExportSpec("tflite"), scheme("int8", "tflite"), None, 16
+    workspace = Workspace(
+        cct_export.load(digits_model), data=None, calibration_samples=16, parity_samples=16
     )
+    draft = workspace.draft(ExportSpec("tflite"), scheme("int8", "tflite"))
     with pytest.raises(InvalidRequest, match="no step is called 'nowhere'"):
-        begun.quantized(CalibrationSpec(floats=("nowhere",)))
+        draft.quantized(CalibrationSpec(floats=("nowhere",)))

@@ -46,10 +46,10 @@ def test_a_rejected_file_does_not_replace_a_good_one(
 ):
     path = tmp_path / f"m.{format}"
     export = getattr(api, f"export_{format}")
-    export(loaded, path, parity_samples=16)
+    export(loaded, output=path, parity_samples=16)
     good = _snapshot(tmp_path)
     request.getfixturevalue("impossible")
-    exported = export(loaded, path, parity_samples=16)
+    exported = export(loaded, output=path, parity_samples=16)
     assert not exported.parity.passed
     assert exported.artifact.path == tmp_path / f"m.{format}.rejected"
     after = _snapshot(tmp_path)
@@ -130,14 +130,22 @@ def test_a_run_is_calibrated_and_compared_on_the_data_it_was_trained_on(
 ):
     with caplog.at_level(logging.INFO, "cct_export"):
         of_run = api.export_tflite(
-            digits_run, output=tmp_path / "a.tflite", scheme="int8", calibration_samples=8, parity_samples=16
+            digits_run,
+            output=tmp_path / "a.tflite",
+            scheme="int8",
+            calibration_samples=8,
+            parity_samples=16,
         )
         of_file = api.export_tflite(
-            digits_model, output=tmp_path / "b.tflite", scheme="int8", calibration_samples=8, parity_samples=16
+            digits_model,
+            output=tmp_path / "b.tflite",
+            scheme="int8",
+            calibration_samples=8,
+            parity_samples=16,
         )
-    assert of_run.artifact.calibration == "8 training images of digits"
+    assert of_run.artifact.contract.calibration == "8 training images of digits"
     assert of_run.parity.images == "16 test images of digits"
-    assert of_file.artifact.calibration == "8 photo crops"
+    assert of_file.artifact.contract.calibration == "8 photo crops"
     assert of_file.parity.images == "16 photo crops"
     assert "calibrated on 8 photo crops: no training images at hand" in caplog.text
 
@@ -146,7 +154,7 @@ def test_a_run_is_calibrated_and_compared_on_the_data_it_was_trained_on(
     "counts", [{"calibration_samples": 0, "scheme": "int8"}, {"parity_samples": 0}]
 )
 def test_no_images_at_all_are_refused(tmp_path, loaded, counts):
-    with pytest.raises(CCTExportError, match=r"at least 1 is needed|0 images calibrate nothing"):
+    with pytest.raises(CCTExportError, match=r"at least 1 is needed|0 calibration samples"):
         api.export_tflite(loaded, output=tmp_path / "m.tflite", **counts)
     assert not _snapshot(tmp_path)
 
@@ -262,7 +270,9 @@ def test_verify_against_a_model_of_other_images_is_refused(
 
 
 def test_golden_images_are_spread_over_those_that_proved_it(tmp_path, loaded):
-    exported = api.export_tflite(loaded, output=tmp_path / "m.tflite", data="digits", parity_samples=100)
+    exported = api.export_tflite(
+        loaded, output=tmp_path / "m.tflite", data="digits", parity_samples=100
+    )
     assert exported.parity.passed
     golden = sidecar.read(tmp_path / "m.tflite").golden
     images = sampling.parity(read("digits", (32, 32, 3)), (32, 32, 3), 100).images

@@ -27,7 +27,9 @@ def test_the_report_has_every_step_with_integers_and_no_other(report, exports):
 
 
 def test_the_report_is_as_noisy_as_the_file_that_the_engine_runs(report, exports, digits_run):
-    reached = cct_export.verify(exports("tflite", "int8").path, against=digits_run, data="digits", samples=40)
+    reached = cct_export.verify(
+        exports("tflite", "int8").path, against=digits_run, data="digits", samples=40
+    )
     assert report[0]["sqnr_db"] == pytest.approx(reached.sqnr_db, abs=2.0)
 
 
@@ -119,7 +121,7 @@ def test_a_bound_that_floats_cannot_hold_fails_parity_and_keeps_the_old_file(
     ended = export(in_process, digits_model, path, *options)
     assert ended.code == 3
     assert path.read_bytes() == b"old"
-    assert "below the 1000 dB asked for" in ended.err
+    assert "below the 1000 dB of --min-sqnr" in ended.err
 
 
 def test_integers_only_have_no_floats_to_go_back_to(in_process, digits_run, tmp_path):
@@ -127,7 +129,7 @@ def test_integers_only_have_no_floats_to_go_back_to(in_process, digits_run, tmp_
     options = ("--quantize", "int8-full", "--min-sqnr", "60")
     ended = export(in_process, digits_run, path, *options)
     assert ended.code == 2
-    assert "take int8" in ended.err
+    assert "use int8" in ended.err
     assert "calibrated" not in ended.err, "it is said before any work"
     assert not path.exists()
 
@@ -176,7 +178,7 @@ def test_auto_with_bounds_that_nothing_keeps_says_why_and_writes_nothing(
     options = ("--quantize", "auto", "--min-sqnr", "1000", "--samples", "16")
     ended = export(in_process, digits_model, path, *options, format="onnx")
     assert ended.code == 1
-    assert "no scheme keeps the bounds" in ended.err
+    assert "no scheme meets the constraints" in ended.err
     assert "int8" in ended.err
     assert list(tmp_path.iterdir()) == []
 
@@ -187,13 +189,13 @@ def test_auto_with_bounds_that_nothing_keeps_says_why_and_writes_nothing(
         (("--quantize", "auto", "--max-drop", "1"), "give labelled images with --data"),
         (("--quantize", "int8", "--max-drop", "1"), "--quantize auto"),
         (("--quantize", "int8-full", "--io", "float32"), "uint8, int8"),
-        (("--quantize", "int8", "--min-sqnr", "nan"), "nan dB bounds nothing"),
-        (("--quantize", "int8", "--min-sqnr", "inf"), "inf dB bounds nothing"),
+        (("--quantize", "int8", "--min-sqnr", "nan"), "nan dB is no bound"),
+        (("--quantize", "int8", "--min-sqnr", "inf"), "inf dB is no bound"),
         (("--quantize", "auto", "--max-drop", "nan", "--data", "digits"), "not by nan"),
         (("--quantize", "auto", "--calibrate", "best"), "--calibrate best is for one scheme"),
     ],
 )
-def test_wishes_that_do_not_fit_are_refused(in_process, digits_model, tmp_path, options, says):
+def test_constraints_that_contradict_are_refused(in_process, digits_model, tmp_path, options, says):
     ended = export(in_process, digits_model, tmp_path / "m.tflite", *options)
     assert ended.code == 2
     assert says in ended.err
@@ -210,7 +212,7 @@ def test_models_that_are_no_cct_have_the_stock_schemes_only(scheme, tmp_path):
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
-    with pytest.raises(UnsupportedScheme, match="take int8"):
+    with pytest.raises(UnsupportedScheme, match="use int8"):
         cct_export.export_tflite(model, output=tmp_path / "m.tflite", scheme=scheme)
     assert list(tmp_path.iterdir()) == []
 

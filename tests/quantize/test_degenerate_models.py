@@ -53,7 +53,9 @@ def test_a_bias_fits_beside_weights_that_are_next_to_nothing(tmp_path, layer, si
 def test_a_file_that_the_engine_dies_of_ends_no_process_but_its_own(tmp_path, scheme):
     nothing = edited(lambda path, values: 0 * values if values.ndim > 1 else values)
     with pytest.raises(ConversionError, match=rf"s as tflite {scheme}: the file cannot be run"):
-        cct_export.export_tflite(nothing, output=tmp_path / "m.tflite", scheme=scheme, parity_samples=16)
+        cct_export.export_tflite(
+            nothing, output=tmp_path / "m.tflite", scheme=scheme, parity_samples=16
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -62,7 +64,9 @@ def test_a_file_that_the_engine_dies_of_ends_no_process_but_its_own(tmp_path, sc
 def test_weights_that_are_no_numbers_are_named(tmp_path, value, scheme):
     broken = edited(lambda path, values: values * value if "mlp_1/kernel" in path else values)
     with pytest.raises(InvalidModel, match=r"its weight block_0/mlp_1/kernel holds NaN or inf"):
-        cct_export.export_tflite(broken, output=tmp_path / "m.tflite", scheme=scheme, parity_samples=16)
+        cct_export.export_tflite(
+            broken, output=tmp_path / "m.tflite", scheme=scheme, parity_samples=16
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,10 +11,10 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from ai_edge_litert.tools import flatbuffer_utils
+from cct_export.export.conversion import plan_of
 from plans import random_images
 
 from cct_export.data.sampling import photo_crops
-from cct_export.export.conversion import plan_of
 from cct_export.formats import FORMATS
 from cct_export.graph import steps
 from cct_export.graph.interpret import interpret

@@ -11,27 +11,23 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cct_export.files import sha256
-from cct_export.records import Artifact, sidecar
+from cct_export.records import Artifact, Contract, InputContract, OutputContract, sidecar
 
 
-def _artifact(path, **changes):
-    fields = {
-        "path": path,
-        "format": "tflite",
-        "scheme": "none",
-        "io": "float32",
-        "source": "m.keras",
-        "source_sha256": "0" * 64,
-        "image_shape": (2, 3, 1),
-        "batch": 1,
-        "classes": 2,
-        "labels": ("cat", "ü"),
-        "calibration": "",
-        "versions": {"numpy": "2"},
-        "size_bytes": path.stat().st_size,
-        "sha256": sha256(path),
-    }
-    return Artifact(**fields | changes)
+def _artifact(path):
+    contract = Contract(
+        format="tflite",
+        scheme="none",
+        io="float32",
+        source="m.keras",
+        source_sha256="0" * 64,
+        image_shape=(2, 3, 1),
+        labels=("cat", "ü"),
+        versions={"numpy": "2"},
+        input=InputContract.of("float32", 1, (2, 3, 1)),
+        output=OutputContract("logits", "float32", 2),
+    )
+    return Artifact(path, contract, path.stat().st_size, sha256(path))
 
 
 @pytest.fixture
@@ -64,9 +60,9 @@ def test_golden_images_and_logits_come_back_bit_for_bit(images, classes, data):
 
 
 def test_the_record_has_the_contract_and_no_folder_of_this_machine(written):
-    record = sidecar.read(written).record
+    assert sidecar.read(written).artifact == _artifact(written)
+    record = json.loads(sidecar.path_of(written).read_text())
     assert record["path"] == "m.tflite"
-    assert record["labels"] == ["cat", "ü"]
     assert record["input"]["shape"] == [1, 2, 3, 1]
     assert record["input"]["channels"] == "grey"
     assert str(written.parent) not in sidecar.path_of(written).read_text()

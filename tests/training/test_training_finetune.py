@@ -195,7 +195,9 @@ def test_a_preset_and_a_checkpoint_are_not_both_taken(in_process, digits_run, tm
     from cct_export.specs import TrainSpec
 
     with pytest.raises(InvalidRequest, match="give either a model or a start"):
-        cct_export.train(tmp_path / "none", recipe=TrainSpec("digits"), model="cct_2_3x2_32", start=digits_run)
+        cct_export.train(
+            tmp_path / "none", recipe=TrainSpec("digits"), model="cct_2_3x2_32", start=digits_run
+        )
     assert not (tmp_path / "none").exists()
 
 
