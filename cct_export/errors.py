@@ -1,25 +1,25 @@
 """The errors a caller may see, each one line that says what is wrong and what to do.
 
 CCTExportError
-├── MissingDependency     a library that an extra installs is not here
-├── InvalidRequest        what was asked for does not fit together
+├── MissingDependency     a library of an optional extra is not installed
+├── InvalidRequest        options are invalid or contradict each other
 ├── UnsupportedScheme     the format has no such quantization scheme
-├── InvalidModel          the file is not a model that can be used
-├── InvalidArtifact       the .tflite or .onnx file cannot be used
-├── InvalidData           images or labels cannot be used
-├── OutputError           the result cannot be written where it was asked for
-├── ConversionError       the converter refused the model
-├── ParityFailed          a step needs a file that passed parity, and it did not
-├── EngineFailed          the engine broke while running the artifact
-└── NotAvailable          the delegate or device is not here, or does not take the artifact
-    └── ConnectionLost    the device was there, and is no longer
+├── InvalidModel          the file is not a usable model
+├── InvalidArtifact       the .tflite or .onnx file is not usable
+├── InvalidData           images or labels are not usable
+├── OutputError           the output cannot be written
+├── ConversionError       a converter refused the model
+├── ParityFailed          the file that a command needs failed parity
+├── EngineFailed          the engine failed while it ran the artifact
+└── NotAvailable          the delegate or device is not available, or does not take the artifact
+    └── ConnectionLost    the connection to the device was lost
 
 A failed check (parity, accuracy) is a result, not an error: commands turn it into an exit code.
 """
 
 
 class CCTExportError(Exception):
-    """Root of the tree; ``exit_code`` is what a command ends with."""
+    """Root of the tree; ``exit_code`` is the exit code of a command that raises it."""
 
     exit_code = 1
 
@@ -36,13 +36,13 @@ class MissingDependency(CCTExportError):
 
 
 class InvalidRequest(CCTExportError):
-    """What was asked for does not fit together."""
+    """Options are invalid or contradict each other."""
 
     exit_code = 2
 
 
 class UnsupportedScheme(CCTExportError):
-    """The quantization scheme does not exist, or not for the format asked for."""
+    """The quantization scheme does not exist, or not in this format."""
 
     exit_code = 2
 
@@ -68,7 +68,7 @@ class ConversionError(CCTExportError):
 
 
 class ParityFailed(CCTExportError):
-    """A step needs a file that passed parity, and it did not."""
+    """The file that a command needs failed parity."""
 
     exit_code = 3
 
@@ -78,10 +78,10 @@ class EngineFailed(CCTExportError):
 
 
 class NotAvailable(CCTExportError):
-    """The delegate or device asked for is not here, or would not really run the artifact."""
+    """The delegate or device is not available, or would not really run the artifact."""
 
     exit_code = 6
 
 
 class ConnectionLost(NotAvailable):
-    """The connection to a device broke; what was sent to it is still there."""
+    """The connection to a device was lost; the files that were sent to it are still there."""

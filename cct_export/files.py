@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old file or the new one, never half of one."""
+"""Atomic writes: a reader sees the old file or the new one, never half of one."""
 
 import hashlib
 import os
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from cct_export.errors import OutputError
 
-# How the names of files begin that are not whole yet.
+# Prefix of files that are still being written.
 TEMPORARY = ".tmp-"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside ``path`` that becomes ``path`` if the block succeeds.
+    """Yields a temporary path beside ``path`` that replaces ``path`` if the block succeeds.
 
     Args:
-        path: the file to make or replace; its folder is created when missing.
+        path: the file to create or replace; its folder is created when missing.
 
     Yields:
         A path with the same suffix to write to. On any error it is removed and ``path`` is as it
@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        # mkstemp makes files private; the result gets what any new file would.
+        # mkstemp makes files private; the result gets the permissions of any new file.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -50,7 +50,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Raises ``OutputError`` if ``path`` plainly cannot be written; makes nothing."""
+    """Raises ``OutputError`` if ``path`` cannot be written; creates nothing."""
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder; name a file")
     ancestor = path.absolute().parent
@@ -63,13 +63,13 @@ def check_writable(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes ``content`` to ``path`` in one step; raises ``OutputError`` as ``replacing``."""
+    """Writes ``content`` to ``path`` atomically; raises ``OutputError``."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes UTF-8 ``content`` to ``path`` in one step; raises ``OutputError``."""
+    """Writes UTF-8 ``content`` to ``path`` atomically; raises ``OutputError``."""
     write_bytes(path, content.encode())
 
 

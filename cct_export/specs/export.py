@@ -1,37 +1,37 @@
-"""What file to make of a model, and how its integers are chosen."""
+"""What file to export, and how it is quantized."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-# How ranges are chosen from the values of calibration images, see ``quantize.ranges``; ``best`` is
-# for each tensor the one with the least error of the logits.
+# Calibration methods, see ``quantize.ranges``; ``best`` chooses for each tensor the one that costs
+# the logits least.
 METHODS = ("min-max", "percentile", "entropy", "mse")
 BEST = "best"
 ROUNDINGS = ("gptq", "nearest")
-# Instead of a scheme: the fastest on this machine that keeps the bounds.
+# In place of a scheme: the fastest one on this machine that meets the constraints.
 AUTO = "auto"
 # Training images to calibrate with, and test images to verify parity on.
 CALIBRATION_SAMPLES = 200
 PARITY_SAMPLES = 1000
-# Processors that integers of ONNX files are chosen for.
+# Processors that the integer types of ONNX files are chosen for.
 TARGETS = ("x86", "arm64")
 
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """What file to make of a model.
+    """What file to export.
 
     Attributes:
         format: ``tflite`` or ``onnx``.
         scheme: name of a quantization scheme.
         io: type of the image input, ``float32``, ``uint8`` or ``int8`` (pixel minus 128); logits
             are float32, those of integers only of the image's type.
-        dynamic_batch: any number of images at once, else one (ONNX only; TFLite is always one).
-        opset: ONNX operator set; None for the newest that the way of conversion is proven with.
+        dynamic_batch: any number of images per call, else one (ONNX only; TFLite always takes one).
+        opset: ONNX operator set; None for the default of the converter.
         no_fold: names of folds to leave out, see ``graph.fold``.
-        target: the processor that integers are chosen for, of ``TARGETS`` (ONNX only).
+        target: the processor that integer types are chosen for, of ``TARGETS`` (ONNX only).
     """
 
     format: str
@@ -45,22 +45,22 @@ class ExportSpec:
 
 @dataclass(frozen=True)
 class QuantScheme:
-    """A way to make a model smaller.
+    """A post-training quantization scheme.
 
-    Activations are ``float``; ``static``, integers on a grid that calibration found, read and
-    made; ``static-inputs``, such integers read and floats made; or ``dynamic``, integers on a grid
-    found at run time read and floats made.
+    How activations are computed is one of: ``float``; ``static``, inputs and outputs are integers
+    with calibrated ranges; ``static-inputs``, inputs are such integers and outputs floats; or
+    ``dynamic``, inputs are integers with ranges determined at run time and outputs floats.
 
     Attributes:
-        name: what ``--quantize`` says.
+        name: the value of ``--quantize``.
         about: one line for people.
-        weights: stored type of the weights of dense layers and, down to int8, of convolutions.
-        convolution: how the activations of convolutions are stored.
-        dense: the same for dense layers.
-        scores: the same for products of queries and keys.
-        rest: the same for everything else, ``float`` or ``static``.
+        weights: type of the weights of dense layers and, down to int8, of convolutions.
+        convolution: activations of convolutions.
+        dense: activations of dense layers.
+        scores: activations of the products of queries and keys.
+        rest: activations of everything else, ``float`` or ``static``.
         bits: of static activations.
-        rows: whether every row has a grid of its own at run time, else every tensor.
+        rows: whether dynamic ranges are per row (token), else per tensor.
     """
 
     name: str
@@ -75,7 +75,7 @@ class QuantScheme:
 
     @property
     def calibrated(self) -> bool:
-        """Whether ranges of activations are needed."""
+        """Whether the scheme needs calibrated ranges."""
         modes = (self.convolution, self.dense, self.scores, self.rest)
         return any(mode.startswith("static") for mode in modes)
 
