@@ -48,7 +48,7 @@ def verify(
     from cct_export.evaluation.verify import verify as compare
 
     model = None if against is None else load(against)
-    return compare(Path(artifact), model, data, samples, scheme)
+    return compare(Path(artifact), against=model, data=data, samples=samples, scheme=scheme)
 
 
 def inspect(artifact: str | Path) -> "Inspection":
@@ -102,7 +102,7 @@ def predict(
     if not images:
         raise InvalidRequest("no image to predict: name one or more files")
     session = open_any(Path(source))
-    return classify(session, [Path(image) for image in images], top)
+    return classify(session, images=[Path(image) for image in images], top=top)
 
 
 def bundle(artifact: str | Path, *, target: str, output: str | Path | None = None) -> Path:

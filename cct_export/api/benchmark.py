@@ -282,16 +282,16 @@ def time_together(
         >>> statistics.median(ours) / statistics.median(stock)
     """
     from cct_export.evaluation.latency import time_files
+    from cct_export.runtimes import format_of
 
     paths = [Path(artifact) for artifact in artifacts]
     for path in paths:
-        if path.suffix not in (".tflite", ".onnx"):
-            raise InvalidRequest(f"{path} is neither a .tflite nor an .onnx file")
+        format_of(path)
     if not paths or min(threads, rounds, burst) < 1 or warmup < 0:
         raise InvalidRequest(
             "nothing to time: name artifacts, and one thread, round and run or more"
         )
-    return time_files(paths, threads, rounds, burst, warmup)
+    return time_files(paths, threads=threads, rounds=rounds, burst=burst, warmup=warmup)
 
 
 def _is_record(source: str | Path) -> bool:
@@ -299,10 +299,10 @@ def _is_record(source: str | Path) -> bool:
 
 
 def _job(source: str | Path, threads: int, batch: int) -> BenchJob:
-    from cct_export.runtimes import ENGINE_NAMES
+    from cct_export.runtimes import ENGINE_NAMES, format_of, is_artifact
 
     path = Path(source)
-    format = path.suffix[1:] if path.suffix in (".tflite", ".onnx") else "keras"
+    format = format_of(path) if is_artifact(path) else "keras"
     return BenchJob(path, BenchSpec(ENGINE_NAMES[format], threads, batch))
 
 

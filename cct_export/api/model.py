@@ -80,9 +80,9 @@ def inspect_model(model: "Source") -> "Architecture":
     from cct_export.model.presets import PRESETS, preset
 
     if isinstance(model, str) and (model in PRESETS or _is_name(model)):
-        return inspection.inspect(CCT(preset(model)), model)
+        return inspection.inspect(CCT(preset(model)), name=model)
     loaded = load(model)
-    return inspection.inspect(loaded.model, loaded.source)
+    return inspection.inspect(loaded.model, name=loaded.source)
 
 
 def _is_name(model: str) -> bool:

@@ -12,7 +12,7 @@ from cct_export.bench.hosts.channel import Channel, Start, start_worker
 from cct_export.bench.hosts.host import Host, Say
 from cct_export.bench.measurement import Tally
 from cct_export.errors import CCTExportError
-from cct_export.evaluation.proportions import paired
+from cct_export.evaluation.accuracy import mcnemar
 from cct_export.records import Accuracy, Conditions, OperatorProfile, Sustained
 from cct_export.specs import BenchPasses, BenchSpec
 
@@ -102,7 +102,8 @@ def _accuracy(tally: Tally, data: str, host: Host, references: References, say: 
         there = host.labelled(data, (height, width, channels))
         answer = channel.ask("accuracy", Scored, tell, data=there)
     reference = references.right(tally, data) if tally.spec.runtime != "keras" else None
-    pair = None if reference is None else paired(reference, np.array(answer.right, bool))
+    candidate = np.array(answer.right, bool)
+    pair = None if reference is None else mcnemar(reference=reference, candidate=candidate)
     return replace(answer.accuracy, data=data, paired=pair)
 
 

@@ -28,7 +28,7 @@ from cct_export.evaluation.golden import GoldenCheck
 from cct_export.records import Conditions, MachineInfo, OperatorProfile, Runtime
 from cct_export.records.encoding import from_json, to_builtins
 from cct_export.runtimes import ENGINES, PROFILERS
-from cct_export.runtimes.session import Session, dequantized, prepare
+from cct_export.runtimes.session import Session, dequantize, prepare
 from cct_export.specs import BenchSpec
 
 Answer = dict[str, Any]
@@ -62,7 +62,7 @@ class Worker:
         engine.import_engine()  # loading a file is timed, importing Python modules is not
         started = time.perf_counter_ns()
         self._session = engine.open_session(
-            self._path, self._spec.threads, trusted=True, delegation=self._spec.delegation
+            self._path, threads=self._spec.threads, trusted=True, delegation=self._spec.delegation
         )
         load_ms = (time.perf_counter_ns() - started) / 1e6
         session, batch = self._session, self._spec.batch
@@ -92,7 +92,7 @@ class Worker:
 
     def golden(self) -> GoldenCheck:
         """Compares with the golden images; see ``golden.check``."""
-        return golden.check(self._session, self._path, self._spec.delegation)
+        return golden.check(self._session, path=self._path, delegation=self._spec.delegation)
 
     def warm_up(self, seconds: float) -> None:
         """Runs for ``seconds``, untimed."""
@@ -114,7 +114,7 @@ class Worker:
         )
 
     def _best(self, logits: np.ndarray) -> np.ndarray:
-        reals = dequantized(logits, self._session.output_quantization)
+        reals = dequantize(logits, self._session.output_quantization)
         shares = np.exp(reals - reals.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)
         return np.sort(shares, axis=1)[:, -5:]
@@ -128,15 +128,17 @@ class Worker:
     def accuracy(self, data: str) -> Scored:
         """Measures the accuracy on labelled images."""
         dataset = read(data, self._session.image_shape)
-        found = accuracy.measure(self._session, dataset, self._tell)
-        return Scored(found.accuracy, tuple(found.right.tolist()))
+        found = accuracy.measure(self._session, dataset=dataset, progress=self._tell)
+        return Scored(found.accuracy, tuple(found.correct.tolist()))
 
     def operators(self, runs: int) -> OperatorProfile:
         """Times each operator."""
         profile = PROFILERS.get(self._spec.runtime)
         if profile is None:
             raise InvalidRequest(f"{self._spec.runtime} tells no times of its operators")
-        return profile(self._path, self._spec.threads, runs, self._spec.delegation)
+        return profile(
+            self._path, threads=self._spec.threads, runs=runs, delegation=self._spec.delegation
+        )
 
     def machine(self) -> MachineInfo:
         """Returns ``machine.describe``."""

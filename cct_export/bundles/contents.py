@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from cct_export.errors import InvalidArtifact, InvalidRequest
+from cct_export.errors import InvalidArtifact
 from cct_export.evaluation import parity
 from cct_export.records import Artifact, sidecar
 from cct_export.records.sidecar import Golden, Sidecar
-from cct_export.runtimes import engine_of
-from cct_export.runtimes.session import Session, dequantized, prepare
+from cct_export.runtimes import engine_of, format_of
+from cct_export.runtimes.session import Session, dequantize, prepare
 
 Files = dict[str, bytes]
 
@@ -132,9 +132,7 @@ def gather(artifact: Path, name: str) -> Contents:
         InvalidArtifact: it cannot be run, has no sidecar, or does not give the logits in there.
         MissingDependency: its engine is not installed.
     """
-    format = artifact.suffix[1:]
-    if format not in ENGINES:
-        raise InvalidRequest(f"{artifact} is neither a .tflite nor an .onnx file")
+    format = format_of(artifact)
     session: Session = engine_of(format).open_session(artifact)
     beside = sidecar.read(artifact)
     if beside is None:
@@ -151,8 +149,8 @@ def gather(artifact: Path, name: str) -> Contents:
         raise InvalidArtifact(f"{sidecar.path_of(artifact)} {wrong}: export the model again")
     report = parity.compare(
         beside.golden.logits,
-        dequantized(outputs, session.output_quantization),
-        beside.contract.scheme,
+        candidate=dequantize(outputs, session.output_quantization),
+        scheme=beside.contract.scheme,
         names=(beside.contract.source, str(artifact)),
         images=f"golden images in the sidecar ({beside.golden.origin})",
         policy=parity.policy_of(beside.contract.scheme, golden=True),

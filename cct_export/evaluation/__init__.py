@@ -1,1 +1,1 @@
-"""How close a file is to its model, how accurate it is, and what it predicts."""
+"""Numerical parity with the Keras model, accuracy, latency and predictions of exported files."""

@@ -1,50 +1,56 @@
-"""How right a session is on labelled images."""
+"""Accuracy on labelled images, with confidence intervals.
 
+The statistics use the standard library: SciPy is not installed on small devices.
+"""
+
+import math
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
 from cct_export.data.dataset import Dataset, check_classes
 from cct_export.errors import InvalidData
-from cct_export.evaluation.proportions import calibration_error, wilson
-from cct_export.records import Accuracy
-from cct_export.runtimes.session import Session, run
+from cct_export.graph.interpret import softmax
+from cct_export.records import Accuracy, PairedAccuracy
+from cct_export.runtimes.session import Logits, Session, run
 
 CHUNK = 256
+CONFIDENCE = 0.95
+BINS = 15
 
 
 class Scored(NamedTuple):
-    """What a session did on labelled images.
+    """The predictions of a session, compared with the labels.
 
     Attributes:
-        accuracy: in all.
-        right: bool ``(N,)``, whether the best class of each image is its label.
+        accuracy: over all images.
+        correct: bool ``(N,)``, whether the best class of each image is its label.
     """
 
     accuracy: Accuracy
-    right: np.ndarray
-
-
-def _ignore(done: int, total: int) -> None:
-    """Default progress: none."""
+    correct: np.ndarray
 
 
 def measure(
-    session: Session, dataset: Dataset, progress: Callable[[int, int], None] = _ignore
+    session: Session,
+    *,
+    dataset: Dataset,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Scored:
-    """Returns how right ``session`` is on the whole test split of ``dataset``.
-
-    An image whose logits are not all finite is wrong, whatever they are, and stands in no column
-    of the confusion matrix.
+    """Measures the accuracy of a session on the whole test split of a dataset.
 
     Args:
-        session: on any engine.
-        dataset: with labels.
+        session: an open session of any engine.
+        dataset: labelled images.
         progress: called with the number of images done, and of all.
 
+    Returns:
+        The accuracy, and which images are classified correctly; see ``score``.
+
     Raises:
-        InvalidData: the data has labels that the model does not know.
+        InvalidData: the labels are not those of the model.
     """
     labels = session.contract.labels
     check_classes(dataset, labels)
@@ -54,47 +60,113 @@ def measure(
         raise InvalidData(
             f"{dataset.name} has label {targets.max()}, the model {logits.shape[1]} logits"
         )
-    return Scored(*score(logits, targets, dataset.name, tuple(labels)))
+    return score(logits, targets=targets, data=dataset.name, labels=tuple(labels))
 
 
-def _logits(session: Session, dataset: Dataset, progress: Callable[[int, int], None]) -> np.ndarray:
+def _logits(
+    session: Session, dataset: Dataset, progress: Callable[[int, int], None] | None
+) -> Logits:
     split = dataset.test
-    total, parts = len(split.labels), []
+    total, chunks = len(split.labels), []
     for start in range(0, total, CHUNK):
         stop = min(start + CHUNK, total)
-        parts.append(run(session, split.images(list(range(start, stop)))))
-        progress(stop, total)
-    return np.concatenate(parts)
+        chunks.append(run(session, split.images(list(range(start, stop)))))
+        if progress is not None:
+            progress(stop, total)
+    return np.concatenate(chunks)
 
 
 def score(
-    logits: np.ndarray, targets: np.ndarray, data: str, labels: tuple[str, ...] = ()
-) -> tuple[Accuracy, np.ndarray]:
-    """Returns the accuracy of logits, and which images are right.
+    logits: np.ndarray, *, targets: np.ndarray, data: str, labels: tuple[str, ...] = ()
+) -> Scored:
+    """Compares logits with labels.
+
+    An image whose logits are not all finite counts as wrong, and is left out of the confusion
+    matrix.
 
     Args:
         logits: float ``(N, classes)``.
         targets: int ``(N,)``, the true classes.
         data: where the images are from.
         labels: class names.
+
+    Returns:
+        The accuracy, and which images are classified correctly.
     """
     total, classes = logits.shape
     finite = np.isfinite(logits).all(axis=1)
     ranked = (-np.where(finite[:, None], logits, 0.0)).argsort(axis=1, kind="stable")
     hits = (ranked == targets[:, None]) & finite[:, None]
-    right = hits[:, 0]
+    correct = hits[:, 0]
     confusion = np.zeros((classes, classes), int)
     np.add.at(confusion, (targets[finite], ranked[finite, 0]), 1)
-    top1, top5 = int(right.sum()), int(hits[:, :5].any(axis=1).sum())
+    top1, top5 = int(correct.sum()), int(hits[:, :5].any(axis=1).sum())
     accuracy = Accuracy(
         top1=top1 / total,
         top5=top5 / total,
         samples=total,
         data=data,
-        top1_interval=wilson(top1, total),
-        top5_interval=wilson(top5, total),
-        calibration_error=calibration_error(logits[finite], right[finite]),
+        top1_interval=wilson_interval(top1, total),
+        top5_interval=wilson_interval(top5, total),
+        calibration_error=calibration_error(logits[finite], correct=correct[finite]),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         labels=labels,
     )
-    return accuracy, right
+    return Scored(accuracy, correct)
+
+
+def wilson_interval(hits: int, total: int) -> tuple[float, float]:
+    """Returns the 95 % score interval of a proportion (Wilson, JASA 22, 1927).
+
+    Args:
+        hits: 0 to ``total``.
+        total: at least one.
+    """
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    proportion = hits / total
+    center = proportion + z * z / (2 * total)
+    margin = z * math.sqrt(proportion * (1 - proportion) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    # Rounding would miss the bounds 0 and 1, which are exact here.
+    low = 0.0 if hits == 0 else (center - margin) / scale
+    high = 1.0 if hits == total else (center + margin) / scale
+    return low, high
+
+
+def calibration_error(logits: np.ndarray, *, correct: np.ndarray) -> float:
+    """Returns the expected calibration error over 15 equal bins (arXiv:1706.04599, equation 3).
+
+    Args:
+        logits: finite ``(N, classes)``.
+        correct: bool ``(N,)``.
+
+    Returns:
+        The mean absolute difference of accuracy and confidence (softmax of the best class), 0 to
+        1; 0 for no images.
+    """
+    if not len(logits):
+        return 0.0
+    confidence = softmax(np.asarray(logits, np.float64)).max(axis=1)
+    bins = np.ceil(confidence * BINS).astype(int).clip(1, BINS) - 1
+    gaps = np.bincount(bins, weights=correct - confidence, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(logits))
+
+
+def mcnemar(*, reference: np.ndarray, candidate: np.ndarray) -> PairedAccuracy:
+    """Compares two models on the same images (McNemar, Psychometrika 12, 1947; the exact test).
+
+    Args:
+        reference: bool ``(N,)``, whether the reference classifies each image correctly.
+        candidate: bool ``(N,)``, the same of the candidate.
+    """
+    only_reference = int((reference & ~candidate).sum())
+    only_candidate = int((candidate & ~reference).sum())
+    discordant, smaller = only_reference + only_candidate, min(only_reference, only_candidate)
+    tail = sum(math.comb(discordant, k) for k in range(smaller + 1))
+    return PairedAccuracy(
+        reference_top1=float(reference.mean()),
+        only_reference=only_reference,
+        only_candidate=only_candidate,
+        # Integers until the division: 2 to the power of 5,000 overflows a float.
+        p_value=min(1.0, (2 * tail) / (1 << discordant)),
+    )

@@ -1,4 +1,4 @@
-"""Whether an artifact answers to the golden images of its sidecar what its model answers."""
+"""Numerical parity on the golden images of a sidecar, on machines without Keras."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,42 +12,41 @@ from cct_export.specs import Delegation
 
 @dataclass(frozen=True)
 class GoldenCheck:
-    """An artifact against the golden images of its sidecar.
+    """A file compared with the golden logits of its sidecar.
 
     Attributes:
         parity: how close the logits are; None without a sidecar.
-        changed: whether the file is another one than the sidecar was written for.
+        changed: whether the file has changed since the sidecar was written.
     """
 
     parity: ParityReport | None = None
     changed: bool = False
 
 
-def check(session: Session, path: Path, delegation: Delegation) -> GoldenCheck:
-    """Compares what an artifact computes for its golden images with the logits of Keras.
-
-    The delegate itself computes them: a fast one may be wrong.
+def check(session: Session, *, path: Path, delegation: Delegation) -> GoldenCheck:
+    """Compares the logits of a file for its golden images with those of Keras.
 
     Args:
-        session: on the artifact, wherever it runs.
-        path: of the artifact.
-        delegation: what runs it; computing in fp16 may be part of it.
+        session: the open file, on any machine. Its own delegate computes the logits: a fast
+            delegate may be wrong.
+        path: the file.
+        delegation: the delegate of the session; it may compute in fp16.
     """
-    beside = sidecar.read(path, session.contract) if path.is_file() else None
-    if beside is None or beside.golden.images.shape[1:] != session.image_shape:
+    expected = sidecar.read(path, session.contract) if path.is_file() else None
+    if expected is None or expected.golden.images.shape[1:] != session.image_shape:
         return GoldenCheck()
-    found = run(session, beside.golden.images)
-    if found.shape != beside.golden.logits.shape:
+    logits = run(session, expected.golden.images)
+    if logits.shape != expected.golden.logits.shape:
         return GoldenCheck()
-    scheme = beside.contract.scheme
+    scheme = expected.contract.scheme
     if scheme == "none" and dict(delegation.options).get("precision") == "fp16":
-        scheme = "fp16"  # computing so was asked for
+        scheme = "fp16"
     report = parity.compare(
-        beside.golden.logits,
-        found,
-        scheme,
-        names=(beside.contract.source, str(path)),
-        images=f"golden images in the sidecar ({beside.golden.origin})",
+        expected.golden.logits,
+        candidate=logits,
+        scheme=scheme,
+        names=(expected.contract.source, str(path)),
+        images=f"golden images in the sidecar ({expected.golden.origin})",
         policy=parity.policy_of(scheme, golden=True),
     )
-    return GoldenCheck(report, beside.artifact.sha256 != sha256(path))
+    return GoldenCheck(report, expected.artifact.sha256 != sha256(path))

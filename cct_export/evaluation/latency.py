@@ -1,37 +1,39 @@
-"""Latency of several files against each other, in this process."""
+"""Latency of several files, interleaved in this process."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from cct_export.data.sampling import timing_images
-from cct_export.runtimes import engine_of
+from cct_export.runtimes import engine_of, format_of
 from cct_export.runtimes.session import prepare
-from cct_export.runtimes.timing import time_in_turn
+from cct_export.runtimes.timing import time_interleaved
 
 
 def time_files(
     paths: Sequence[Path],
+    *,
     threads: int = 1,
     rounds: int = 50,
     burst: int = 20,
     warmup: int = 5,
 ) -> list[tuple[int, ...]]:
-    """Times files round robin on one image of random pixels; see ``time_in_turn``.
-
-    Args:
-        paths: ``.tflite`` and ``.onnx`` files.
-        threads: threads that each engine may use.
-        rounds: how often each has its turn.
-        burst: timed runs in a turn.
-        warmup: untimed runs before those.
+    """Times ``.tflite`` and ``.onnx`` files on random pixels; see ``time_interleaved``.
 
     Raises:
         InvalidArtifact: a file cannot be run.
+        InvalidRequest: a file has another suffix.
     """
-    sessions = [engine_of(path.suffix[1:]).open_session(path, threads) for path in paths]
+    engines = [engine_of(format_of(path)) for path in paths]
+    sessions = [
+        engine.open_session(path, threads=threads)
+        for engine, path in zip(engines, paths, strict=True)
+    ]
     try:
-        images = [prepare(s, timing_images(s.image_shape, s.batch or 1)) for s in sessions]
-        return time_in_turn(sessions, images, rounds, burst, warmup)
+        inputs = [
+            prepare(session, timing_images(session.image_shape, session.batch or 1))
+            for session in sessions
+        ]
+        return time_interleaved(sessions, inputs=inputs, rounds=rounds, burst=burst, warmup=warmup)
     finally:
         for session in sessions:
             session.close()

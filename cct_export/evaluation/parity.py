@@ -1,5 +1,6 @@
-"""Is the exported file still the same model? Logits against logits, by a policy per scheme."""
+"""Numerical parity: logits compared with the reference, judged by a policy per scheme."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,14 +12,14 @@ from cct_export.runtimes.session import Logits
 
 @dataclass(frozen=True)
 class Policy:
-    """What a scheme has to reach.
+    """The requirements of a quantization scheme.
 
     Attributes:
-        sqnr_db: signal to quantization noise ratio at least, in dB.
-        agreement: top-1 agreement on decided images at least, 0 to 1.
-        max_abs: largest difference of a logit at most, relative to max(1, largest |logit|); None
-            for schemes that change the weights.
-        flips: decided images that may differ whatever share of all they are.
+        sqnr_db: lowest signal to quantization noise ratio in dB.
+        agreement: lowest top-1 agreement on decided images, 0 to 1.
+        max_abs: largest difference of a logit, relative to max(1, largest |logit|); None for
+            schemes that change the weights.
+        flips: decided images that may differ, whatever the agreement is.
     """
 
     sqnr_db: float
@@ -27,7 +28,7 @@ class Policy:
     flips: int = 0
 
 
-# What a handful of golden images may miss of the bounds that a thousand images reached.
+# The bounds hold on a thousand images; on a handful of golden images the figures scatter.
 GOLDEN_SLACK_DB = 3.0
 GOLDEN_FLIPS = 1
 
@@ -42,20 +43,20 @@ POLICIES = {
 }
 
 
-def policy_of(scheme: str, golden: bool = False) -> Policy:
-    """Returns what ``scheme`` has to reach.
+def policy_of(scheme: str, *, golden: bool = False) -> Policy:
+    """Returns the policy of a scheme.
 
     Args:
-        scheme: quantization scheme, as a file says it.
-        golden: on the few images of a sidecar, where the noise ratio scatters and one image is a
-            large share; no image may differ where the policy lets none.
+        scheme: quantization scheme, as the file names it.
+        golden: for the few images of a sidecar, where the SQNR scatters and one image is a large
+            share of all; no image may differ where the policy allows none.
 
     Raises:
         InvalidArtifact: there is no such scheme.
     """
     if scheme not in POLICIES:
         raise InvalidArtifact(
-            f"the file says its scheme is {scheme!r}, which is none of {', '.join(POLICIES)}"
+            f"the file names the scheme {scheme!r}, which is none of {', '.join(POLICIES)}"
         )
     policy = POLICIES[scheme]
     if not golden:
@@ -75,12 +76,16 @@ def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
 
 
 def logits_sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
-    """Returns ``sqnr_db`` of logits, each image's minus their mean, which a softmax ignores."""
-    return sqnr_db(_centred(reference), _centred(candidate))
+    """Returns the SQNR of logits ``(N, classes)`` in dB, each image's minus their mean.
+
+    The softmax is invariant to that mean; counted as signal, a large one would hide any error.
+    """
+    return sqnr_db(_centered(reference), _centered(candidate))
 
 
 def compare(
     reference: Logits,
+    *,
     candidate: Logits,
     scheme: str,
     names: tuple[str, str],
@@ -90,27 +95,25 @@ def compare(
     """Compares the logits of two sessions on the same images.
 
     Args:
-        reference: float32 ``(N, classes)``, the model's own.
-        candidate: float32 of the same shape, the exported file's.
+        reference: float32 ``(N, classes)`` of the model.
+        candidate: float32 of the same shape of the exported file.
         scheme: quantization scheme of the candidate.
         names: names of reference and candidate, for the report.
         images: where the images are from, for the report.
-        policy: what to demand; by default that of the scheme.
+        policy: the requirements; by default those of the scheme.
 
     Returns:
-        The report; it holds whether the policy was met, and why not.
+        The report, with the requirements that are not met.
     """
     policy = policy or policy_of(scheme)
-    finite = bool(np.isfinite(candidate).all())
     decided = _decided(reference, policy)
-    signal, measured = _centred(reference), _centred(candidate)
-    same = reference.argmax(1) == candidate.argmax(1)
-    agreement = float(same[decided].mean()) if decided.any() else 1.0
+    signal, measured = _centered(reference), _centered(candidate)
+    same_class = reference.argmax(1) == candidate.argmax(1)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         difference = np.abs(reference.astype(np.float64) - candidate.astype(np.float64))
-        lengths = np.linalg.norm(signal, axis=1) * np.linalg.norm(measured, axis=1)
+        norms = np.linalg.norm(signal, axis=1) * np.linalg.norm(measured, axis=1)
         products = np.sum(signal * measured, axis=1)
-        cosine = float(np.mean(products / np.maximum(lengths, np.finfo(np.float32).tiny)))
+        cosine = float(np.mean(products / np.maximum(norms, np.finfo(np.float32).tiny)))
         ratio = sqnr_db(signal, measured)
     report = ParityReport(
         reference=names[0],
@@ -122,55 +125,50 @@ def compare(
         mean_abs=float(difference.mean()),
         cosine=cosine,
         sqnr_db=ratio,
-        top1_agreement=agreement,
+        top1_agreement=float(same_class[decided].mean()) if decided.any() else 1.0,
         decided=int(decided.sum()),
-        finite=finite,
-        constant=_one_class(candidate) and not _one_class(reference),
+        finite=bool(np.isfinite(candidate).all()),
+        constant=_is_constant(candidate) and not _is_constant(reference),
         failures=(),
     )
     limit = None if policy.max_abs is None else policy.max_abs * max(1.0, np.abs(reference).max())
-    return _judged(report, policy, limit)
+    return replace(report, failures=tuple(_failures(report, policy, limit)))
 
 
-def _centred(logits: np.ndarray) -> np.ndarray:
-    """Returns the logits minus their mean over the classes.
-
-    A softmax does not see that mean; counted as signal, a large one would hide any error.
-    """
+def _centered(logits: np.ndarray) -> np.ndarray:
+    """Returns the logits minus their mean over the classes."""
     with np.errstate(invalid="ignore"):
-        centred: np.ndarray = logits - logits.mean(axis=1, keepdims=True, dtype=np.float64)
-    return centred
+        centered: np.ndarray = logits - logits.mean(axis=1, keepdims=True, dtype=np.float64)
+    return centered
 
 
-def _one_class(logits: Logits) -> bool:
+def _is_constant(logits: Logits) -> bool:
+    """Returns whether all images have the same best class."""
     return len(np.unique(logits.argmax(1))) == 1
 
 
 def _decided(reference: Logits, policy: Policy) -> np.ndarray:
-    """Tells the images whose best class the error that the scheme may have does not decide."""
-    allowed = np.sqrt(np.mean(_centred(reference) ** 2)) * 10 ** (-policy.sqnr_db / 20)
-    best = np.sort(reference, axis=1)[:, -2:]
-    margins: np.ndarray = best[:, 1] - best[:, 0] > allowed
-    return margins
+    """Returns which images, bool ``(N,)``, have a best class that the allowed error keeps."""
+    allowed = np.sqrt(np.mean(_centered(reference) ** 2)) * 10 ** (-policy.sqnr_db / 20)
+    best_two = np.sort(reference, axis=1)[:, -2:]
+    decided: np.ndarray = best_two[:, 1] - best_two[:, 0] > allowed
+    return decided
 
 
-def _judged(report: ParityReport, policy: Policy, limit: float | None) -> ParityReport:
-    failures = []
+def _failures(report: ParityReport, policy: Policy, limit: float | None) -> Iterator[str]:
+    """Yields the requirements that are not met; ``limit`` bounds the difference of a logit."""
     if not report.finite:
-        failures.append("the logits hold NaN or infinity")
+        yield "the logits hold NaN or infinity"
     if report.constant:
-        failures.append("it answers one class for every image")
-    # Written as "not (reached)" so that a NaN fails.
+        yield "it predicts one class for every image"
+    # "not >=" instead of "<", so that NaN fails.
     if not report.sqnr_db >= policy.sqnr_db:
-        failures.append(f"SQNR {report.sqnr_db:.1f} dB is below {policy.sqnr_db:.0f} dB")
-    # Where every logit has a bound, as in float32, that and the noise ratio are proof enough.
+        yield f"SQNR {report.sqnr_db:.1f} dB is below {policy.sqnr_db:.0f} dB"
+    # Where every logit has a bound, as in float32, parity does not depend on the agreement.
     if not report.decided and limit is None:
-        failures.append("no image has a best class that stands out: agreement says nothing")
+        yield "no image has a clear best class: top-1 agreement is undefined"
     flips = round((1 - report.top1_agreement) * report.decided)
     if not report.top1_agreement >= policy.agreement and flips > policy.flips:
-        failures.append(
-            f"top-1 agreement {report.top1_agreement:.4f} is below {policy.agreement:.4f}"
-        )
+        yield f"top-1 agreement {report.top1_agreement:.4f} is below {policy.agreement:.4f}"
     if limit is not None and not report.max_abs <= limit:
-        failures.append(f"a logit differs by {report.max_abs:.2e}, more than {limit:.2e}")
-    return replace(report, failures=tuple(failures))
+        yield f"a logit differs by {report.max_abs:.2e}, more than {limit:.2e}"

@@ -121,7 +121,7 @@ class _AccuracyDrop:
 
     def __call__(self, path: Path) -> float:
         if self._reference is None:
-            self._reference = self._top1(KerasSession(self._workspace.loaded.model))
+            self._reference = self._top1(KerasSession(self._workspace.loaded))
         session = engine_of(path.suffix[1:]).open_session(path, trusted=True)
         try:
             return 100 * (self._reference - self._top1(session))
@@ -131,4 +131,4 @@ class _AccuracyDrop:
     def _top1(self, session: Session) -> float:
         dataset = self._workspace.dataset
         assert dataset is not None, "checked before any scheme was tried"
-        return accuracy.measure(session, dataset).accuracy.top1
+        return accuracy.measure(session, dataset=dataset).accuracy.top1

@@ -220,8 +220,8 @@ def _verify(
     images = workspace.parity_images
     report = parity.compare(
         workspace.reference,
-        _logits(content, artifact, images.images),
-        artifact.scheme,
+        candidate=_logits(content, artifact, images.images),
+        scheme=artifact.scheme,
         names=(workspace.loaded.source, str(artifact.path)),
         images=images.origin,
     )

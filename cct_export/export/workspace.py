@@ -74,7 +74,7 @@ class Workspace:
     @cached_property
     def reference(self) -> Logits:
         """Logits of the Keras model for ``parity_images``."""
-        return session.run(KerasSession(self.loaded.model), self.parity_images.images)
+        return session.run(KerasSession(self.loaded), self.parity_images.images)
 
     def draft(self, spec: ExportSpec, scheme: QuantScheme) -> Draft | None:
         """Returns the model on its way to a file; None if it is no CCT.

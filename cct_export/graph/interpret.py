@@ -150,15 +150,16 @@ def _(step: steps.Gelu, x: Array) -> Array:
     return 0.5 * x * (1 + curve)
 
 
-def _softmax(x: Array, axis: int = -1) -> Array:
-    powers = np.exp(x - x.max(axis, keepdims=True))
-    shares: Array = powers / powers.sum(axis, keepdims=True)
-    return shares
+def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Returns the softmax along an axis; subtracting the maximum first, it never overflows."""
+    exponentials = np.exp(x - x.max(axis, keepdims=True))
+    probabilities: np.ndarray = exponentials / exponentials.sum(axis, keepdims=True)
+    return probabilities
 
 
 @compute.register
 def _(step: steps.Softmax, x: Array) -> Array:
-    return _softmax(x)
+    return softmax(x)
 
 
 @compute.register
@@ -176,7 +177,7 @@ def _(step: steps.Attention, x: Array) -> Array:
         return y.reshape(*x.shape[:2], step.heads, -1).swapaxes(1, 2)
 
     scores = step.scale * heads(step.query) @ heads(step.key).swapaxes(-1, -2)
-    mixed = _softmax(scores) @ heads(step.value)
+    mixed = softmax(scores) @ heads(step.value)
     together = mixed.swapaxes(1, 2).reshape(*x.shape[:2], -1)
     y: Array = together @ step.out.kernel + step.out.bias
     return y
@@ -185,5 +186,5 @@ def _(step: steps.Attention, x: Array) -> Array:
 @compute.register
 def _(step: steps.SequencePool, x: Array) -> Array:
     scores = x @ step.kernel + (0 if step.bias is None else step.bias)
-    pooled: Array = np.einsum("bt,btw->bw", _softmax(scores), x)
+    pooled: Array = np.einsum("bt,btw->bw", softmax(scores), x)
     return pooled

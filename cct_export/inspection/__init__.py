@@ -1,24 +1,24 @@
-"""What is in a finished file: operators, their cost, their quantization; one module per format."""
+"""Inspection of models and exported files: operators, multiply-accumulates, quantization."""
 
 from pathlib import Path
 
-from cct_export.errors import InvalidArtifact, InvalidRequest
+from cct_export.errors import InvalidArtifact
 from cct_export.inspection import onnx, tflite
 from cct_export.records import Inspection
+from cct_export.runtimes import format_of
 
-INSPECTORS = {".tflite": tflite.inspect, ".onnx": onnx.inspect}
+INSPECTORS = {"tflite": tflite.inspect, "onnx": onnx.inspect}
 
 
 def inspect(path: Path) -> Inspection:
-    """Returns what is in ``path``, a ``.tflite`` or ``.onnx`` file.
+    """Lists operators and tensors of a ``.tflite`` or ``.onnx`` file.
 
     Raises:
-        InvalidRequest: its suffix is another one.
-        InvalidArtifact: missing or broken.
-        MissingDependency: what reads or runs the format is not installed.
+        InvalidRequest: the file has another suffix.
+        InvalidArtifact: it is missing or broken.
+        MissingDependency: a library that reads or runs the format is not installed.
     """
-    if path.suffix not in INSPECTORS:
-        raise InvalidRequest(f"{path} is neither a .tflite nor an .onnx file")
+    format = format_of(path)
     if not path.is_file():
         raise InvalidArtifact(f"{path} is not a file" if path.exists() else f"no such file: {path}")
-    return INSPECTORS[path.suffix](path)
+    return INSPECTORS[format](path)

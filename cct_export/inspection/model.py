@@ -1,4 +1,4 @@
-"""What is in a model: layers, parameters, and multiply-accumulates from its inference plan."""
+"""Inspection of a Keras model: layers, parameters, and multiply-accumulates of its plan."""
 
 import math
 import re
@@ -9,11 +9,11 @@ import keras
 
 from cct_export.graph.fold import fold
 from cct_export.graph.lower import can_lower, lower
-from cct_export.model.cct import CCT
+from cct_export.graph.plan import Plan
 from cct_export.model.checkpoint import image_shape, labels
 from cct_export.records import Architecture, Cost, Layer
 
-# Where a weight is in Keras, and the step of the plan that it is part of.
+# Path of a weight in Keras, and the step of the plan that contains it.
 _STEPS = (
     (r"tokenizer/conv_(\d+)", r"tokenizer/\1/conv"),
     (r"(block_\d+)/(attention/\w+|qkv|projection)", r"\1/attention"),
@@ -21,38 +21,38 @@ _STEPS = (
 )
 
 
-def inspect(model: keras.Model, name: str) -> Architecture:
-    """Returns what ``model`` is made of.
+def inspect(model: keras.Model, *, name: str) -> Architecture:
+    """Lists the layers of a model with their parameters and cost.
 
     Args:
         model: an image classifier.
-        name: what the user wrote.
+        name: the source that the user named.
     """
     shape = image_shape(model)
     classes = int(model.outputs[0].shape[1])
     if not can_lower(model):
         return Architecture(name, shape, classes, labels(model), _layers(model))
-    folded = fold(lower(model))
-    cost = Cost(len(folded.steps), folded.parameters, folded.total_macs)
-    spec = model.spec.to_dict()
-    return Architecture(name, shape, classes, labels(model), _steps(model), spec, cost)
-
-
-def _steps(model: CCT) -> tuple[Layer, ...]:
-    """Returns the steps of the unfolded plan, each with the weights that Keras has for it."""
     plan = lower(model)
+    folded = fold(plan)
+    cost = Cost(len(folded.steps), folded.parameters, folded.total_macs)
+    layers = _plan_layers(model, plan)
+    return Architecture(name, shape, classes, labels(model), layers, spec=model.spec, folded=cost)
+
+
+def _plan_layers(model: keras.Model, plan: Plan) -> tuple[Layer, ...]:
+    """Returns the steps of the unfolded plan, each with the number of its Keras weights."""
     trainable: Counter[str] = Counter()
     fixed: Counter[str] = Counter()
     for weight in model.weights:
-        sizes = trainable if weight.trainable else fixed
-        sizes[_step_of(weight.path)] += math.prod(weight.shape)
+        parameters = trainable if weight.trainable else fixed
+        parameters[_step_of(weight.path)] += math.prod(weight.shape)
     return tuple(
         Layer(
-            name := step.output,
+            step.output,
             step.kind,
-            plan.shapes[name],
-            trainable[name],
-            fixed[name],
+            plan.shapes[step.output],
+            trainable[step.output],
+            fixed[step.output],
             plan.macs(step),
         )
         for step in plan.steps
@@ -67,14 +67,14 @@ def _step_of(path: str) -> str:
 
 
 def _layers(model: keras.Model) -> tuple[Layer, ...]:
-    """Returns the layers of a model that is no CCT; what they cost is not known."""
+    """Returns the layers of a model that is no CCT; their cost is not known."""
     return tuple(
         Layer(
             layer.name,
             type(layer).__name__,
-            tuple(_output_shape(layer)),
-            _count(layer.trainable_weights),
-            _count(layer.non_trainable_weights),
+            _output_shape(layer),
+            _parameters(layer.trainable_weights),
+            _parameters(layer.non_trainable_weights),
             None,
         )
         for layer in model.layers
@@ -82,10 +82,10 @@ def _layers(model: keras.Model) -> tuple[Layer, ...]:
 
 
 def _output_shape(layer: Any) -> tuple[int | None, ...]:
-    found = layer.output
-    first = found[0] if isinstance(found, list | tuple) else found
+    outputs = layer.output
+    first = outputs[0] if isinstance(outputs, list | tuple) else outputs
     return tuple(first.shape)[1:]
 
 
-def _count(weights: list[Any]) -> int:
+def _parameters(weights: list[Any]) -> int:
     return sum(math.prod(weight.shape) for weight in weights)

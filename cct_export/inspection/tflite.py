@@ -1,7 +1,8 @@
-"""What is in a TFLite file: read from the flatbuffer, placed by LiteRT in a process of its own."""
+"""Inspection of a TFLite file: the flatbuffer is parsed here, and run by LiteRT in a subprocess."""
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -10,27 +11,28 @@ from typing import Any
 from cct_export.errors import InvalidArtifact
 from cct_export.records import Inspection, Operator, Tensor
 from cct_export.runtimes import litert, litert_file
+from cct_export.runtimes.litert_file import Node
 
-# LiteRT verifies the flatbuffer when it opens it. What it can open but not prepare, such as a file
-# with operators of somebody else's, can still be read.
-_NODES = """
+# LiteRT validates the flatbuffer when it opens it. A file that it opens and cannot run, such as one
+# with custom operators, can still be inspected.
+_LIST_NODES = """
 import json, sys
 from ai_edge_litert.interpreter import Interpreter
-nodes, refusal, opened = [], "", False
+nodes, error_line, opened = [], "", False
 try:
     interpreter = Interpreter(sys.argv[1])
     opened = True
     interpreter.allocate_tensors()
     for node in interpreter._get_ops_details():
-        ends = {end: [int(tensor) for tensor in node[end]] for end in ("inputs", "outputs")}
-        nodes.append({"index": int(node["index"]), "op_name": node["op_name"], **ends})
+        inputs, outputs = ([int(tensor) for tensor in node[key]] for key in ("inputs", "outputs"))
+        nodes.append([int(node["index"]), node["op_name"], inputs, outputs])
 except (ValueError, RuntimeError) as error:
-    refusal = str(error).strip().partition("\\n")[0] or "it does not say why"
-print(json.dumps([nodes, refusal, opened]))
+    error_line = str(error).strip().partition("\\n")[0] or "LiteRT gives no reason"
+print(json.dumps([nodes, error_line, opened]))
 """
-# Operators that only bring a stored weight into the type of the computation.
+# Operators that only convert a stored weight to the type of the computation.
 _DECODERS = ("DEQUANTIZE", "DENSIFY")
-# Integers of other types are shapes, axes and the like, unless they carry a scale.
+# Integers of other types are shapes, axes and the like, unless they have a scale.
 _WEIGHT_TYPES = (
     "float16", "float32", "float64", "bfloat16", "int2", "int4", "int8", "uint4", "uint8",
 )  # fmt: skip
@@ -39,10 +41,10 @@ _Shape = tuple[int, ...]
 
 
 def inspect(path: Path) -> Inspection:
-    """Returns what is in ``path``.
+    """Lists operators and tensors of a ``.tflite`` file.
 
     Raises:
-        InvalidArtifact: LiteRT does not take it for a TFLite file.
+        InvalidArtifact: LiteRT cannot open it.
         MissingDependency: ai-edge-litert is not installed.
     """
     litert.import_engine()
@@ -51,120 +53,130 @@ def inspect(path: Path) -> Inspection:
         contract = litert_file.read_contract(content)
     except InvalidArtifact as error:
         raise InvalidArtifact(f"{path}: {error}") from error
-    nodes, refusal, opened = json.loads(
-        litert_file.in_child(_NODES, path).strip().rpartition("\n")[2]
-    )
-    if not opened:
-        raise InvalidArtifact(f"LiteRT cannot open {path}: {refusal}")
+    nodes, error_line = _list_nodes(path)
     partitions = litert_file.partitions(nodes)
-    delegates = sum(node["op_name"] == "DELEGATE" for node in nodes)
+    delegate_nodes = sum(node.is_partition for node in nodes)
     try:
         model = _Model(content)
         operators = _operators(model, partitions)
-        ends = model.ends()
+        inputs, outputs = model.inputs_and_outputs()
         quantized = tuple(filter(None, map(_quantized, model.all_tensors())))
-    except Exception as error:  # a broken flatbuffer raises anything, struct.error above all
+    except Exception as error:  # a broken flatbuffer raises anything, above all struct.error
         raise InvalidArtifact(f"{path}: not a readable TFLite file: {error}") from error
     return Inspection(
         path=path,
         format="tflite",
         contract=contract,
         size_bytes=len(content),
-        inputs=ends[0],
-        outputs=ends[1],
+        inputs=inputs,
+        outputs=outputs,
         operators=operators,
         parameters=model.parameters(),
         tensors=len(model.all_tensors()),
         quantized=quantized,
         engine=f"litert {metadata.version('ai-edge-litert')}",
-        nodes=None if refusal else len(nodes) - delegates,
-        delegated=None if refusal else len(partitions),
-        partitions=None if refusal else delegates,
-        warnings=(f"LiteRT cannot run it: {refusal}",) if refusal else (),
+        nodes=None if error_line else len(nodes) - delegate_nodes,
+        delegated=None if error_line else len(partitions),
+        partitions=None if error_line else delegate_nodes,
+        warnings=(f"LiteRT cannot run it: {error_line}",) if error_line else (),
     )
 
 
+def _list_nodes(path: Path) -> tuple[list[Node], str]:
+    """Returns the nodes that LiteRT runs, or none of them and its error message."""
+    stdout = litert_file.run_in_subprocess(_LIST_NODES, path=path)
+    rows, error_line, opened = json.loads(stdout.strip().rpartition("\n")[2])
+    if not opened:
+        raise InvalidArtifact(f"LiteRT cannot open {path}: {error_line}")
+    nodes = [Node(index, kind, tuple(ins), tuple(outs)) for index, kind, ins, outs in rows]
+    return nodes, error_line
+
+
 class _Graph:
-    """One subgraph, with its constants.
+    """A subgraph with its constants.
 
     Attributes:
+        graph: the subgraph, as the schema has it.
         tensors: its tensors, as the schema has them.
-        steps: kind and operator, in order.
-        stored: for each constant tensor, and for what an operator only decodes of one, the
-            constant.
+        operators: kind and operator, in order.
+        constants: index of the stored constant, by the index of each constant tensor and of each
+            tensor that only decodes one.
     """
 
-    def __init__(self, model: Any, graph: Any, codes: list[str]) -> None:
+    def __init__(self, model: Any, graph: Any, kinds: list[str]) -> None:
         self.graph = graph
         self.tensors = list(graph.tensors)
-        self.steps = [(codes[step.opcodeIndex], step) for step in _list(graph.operators)]
-        self.stored = {
+        self.operators = [
+            (kinds[operator.opcodeIndex], operator) for operator in _list(graph.operators)
+        ]
+        self.constants = {
             index: index
             for index, tensor in enumerate(self.tensors)
             if _has_data(model.buffers[tensor.buffer])
         }
-        for kind, step in self.steps:
-            if kind in _DECODERS and int(step.inputs[0]) in self.stored:
-                self.stored[int(step.outputs[0])] = self.stored[int(step.inputs[0])]
+        for kind, operator in self.operators:
+            if kind in _DECODERS and int(operator.inputs[0]) in self.constants:
+                constant = self.constants[int(operator.inputs[0])]
+                self.constants[int(operator.outputs[0])] = constant
 
-    def weights(self, kind: str, step: Any) -> set[int]:
-        """Returns the constants that an operator reads as weights, by index."""
+    def weights(self, kind: str, operator: Any) -> set[int]:
+        """Returns the indices of the constants that an operator reads as weights."""
         if kind in _DECODERS:
             return set()
-        read = {int(tensor) for tensor in _list(step.inputs)}
-        found = {self.stored[tensor] for tensor in read if tensor in self.stored}
-        return {tensor for tensor in found if _is_weight(self.tensors[tensor])}
+        inputs = {int(tensor) for tensor in _list(operator.inputs)}
+        constants = {self.constants[tensor] for tensor in inputs if tensor in self.constants}
+        return {index for index in constants if _is_weight(self.tensors[index])}
 
 
 class _Model:
-    """A flatbuffer, unpacked."""
+    """An unpacked flatbuffer."""
 
     def __init__(self, content: bytes) -> None:
         from ai_edge_litert import schema_py_generated as schema
 
         self._model = schema.ModelT.InitFromPackedBuf(content, 0)
-        codes = [_kind(code) for code in self._model.operatorCodes or []]
-        self.graphs = [_Graph(self._model, graph, codes) for graph in self._model.subgraphs]
+        kinds = [_kind(code) for code in self._model.operatorCodes or []]
+        self.graphs = [_Graph(self._model, graph, kinds) for graph in self._model.subgraphs]
 
     def all_tensors(self) -> list[Any]:
         """Returns the tensors of all subgraphs."""
         return [tensor for graph in self.graphs for tensor in graph.tensors]
 
     def parameters(self) -> int:
-        """Returns the elements of all weights, each counted once."""
+        """Returns the number of elements of all weights, each counted once."""
         return sum(
             _size(graph.tensors[index])
             for graph in self.graphs
-            for index in set().union(*(graph.weights(*step) for step in graph.steps))
+            for index in set().union(*(graph.weights(*operator) for operator in graph.operators))
         )
 
-    def ends(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Returns inputs and outputs of the main subgraph, named as in the signature."""
+    def inputs_and_outputs(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Returns inputs and outputs of the main subgraph, with their names in the signature."""
         main = self.graphs[0]
         inputs, outputs = {}, {}
         for signature in _list(self._model.signatureDefs)[:1]:
             inputs = {entry.tensorIndex: entry.name for entry in _list(signature.inputs)}
             outputs = {entry.tensorIndex: entry.name for entry in _list(signature.outputs)}
         return (
-            tuple(_end(main.tensors[index], inputs.get(index)) for index in main.graph.inputs),
-            tuple(_end(main.tensors[index], outputs.get(index)) for index in main.graph.outputs),
+            tuple(_named(main.tensors[index], inputs.get(index)) for index in main.graph.inputs),
+            tuple(_named(main.tensors[index], outputs.get(index)) for index in main.graph.outputs),
         )
 
 
 def _list(vector: Any) -> list[Any]:
-    """Returns a vector of the flatbuffer, in which an empty one may be absent."""
+    """Returns a vector of the flatbuffer, which is absent where it is empty."""
     return [] if vector is None else list(vector)
 
 
 def _has_data(buffer: Any) -> bool:
-    # Behind the flatbuffer, in files over 2 GB, a buffer has an offset.
+    # In files over 2 GB the data follows the flatbuffer, at an offset.
     return (buffer.data is not None and len(buffer.data) > 0) or buffer.offset > 1
 
 
 def _kind(code: Any) -> str:
     from ai_edge_litert import schema_py_generated as schema
 
-    # Files older than the second field have their number in the first.
+    # Older files have the number in the first field only.
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     if number == schema.BuiltinOperator.CUSTOM:
         return f"CUSTOM {(code.customCode or b'').decode(errors='replace')}"
@@ -182,7 +194,7 @@ def _dtype(tensor: Any) -> str:
 
 
 def _shape(tensor: Any) -> _Shape:
-    """Returns the sizes for one image: the flatbuffer has 1 where the signature is open."""
+    """Returns the shape for one image: an open batch is stored as 1."""
     return tuple(int(size) for size in _list(tensor.shape))
 
 
@@ -197,7 +209,7 @@ def _scales(tensor: Any) -> tuple[float, ...]:
 
 
 def _is_weight(tensor: Any) -> bool:
-    """Tells a weight from a shape, an axis, or a number such as the epsilon of a norm."""
+    """Distinguishes a weight from a shape, an axis, or a scalar such as an epsilon."""
     return bool(_shape(tensor)) and (_dtype(tensor) in _WEIGHT_TYPES or bool(_scales(tensor)))
 
 
@@ -206,69 +218,71 @@ def _text(name: bytes | None) -> str:
 
 
 def _quantized(tensor: Any) -> Tensor | None:
-    """Returns the record of a tensor that has a scale, else None."""
+    """Returns the record of a tensor with a scale, None for others."""
     scales = _scales(tensor)
     if not scales:
         return None
-    channels = len(scales) > 1
+    per_channel = len(scales) > 1
     return Tensor(
         _text(tensor.name),
         _dtype(tensor),
         _shape(tensor),
-        granularity="channel" if channels else "tensor",
-        axis=int(tensor.quantization.quantizedDimension) if channels else None,
+        granularity="channel" if per_channel else "tensor",
+        axis=int(tensor.quantization.quantizedDimension) if per_channel else None,
         scales=scales,
         zero_points=tuple(int(zero) for zero in _list(tensor.quantization.zeroPoint)),
     )
 
 
-def _end(tensor: Any, name: bytes | None) -> Tensor:
+def _named(tensor: Any, name: bytes | None) -> Tensor:
+    """Returns an input or output with its name in the signature."""
     signature = _list(tensor.shapeSignature) or _shape(tensor)
     shape = tuple(None if size < 0 else int(size) for size in signature)
-    plain = Tensor("", _dtype(tensor), shape)
-    return replace(_quantized(tensor) or plain, name=_text(name or tensor.name), shape=shape)
+    record = _quantized(tensor) or Tensor("", _dtype(tensor), shape)
+    return replace(record, name=_text(name or tensor.name), shape=shape)
 
 
-def _operators(model: _Model, partitions: dict[int, int]) -> tuple[Operator, ...]:
-    """Returns every operator; those of other subgraphs than the main one follow it.
+def _operators(model: _Model, partitions: Mapping[int, int]) -> tuple[Operator, ...]:
+    """Returns all operators, those of the main subgraph first.
 
-    LiteRT tells the partitions of the main one only.
+    LiteRT lists the partitions of the main subgraph only.
     """
-    found: list[Operator] = []
+    records: list[Operator] = []
     for number, graph in enumerate(model.graphs):
-        for place, (kind, step) in enumerate(graph.steps):
-            weights = [graph.tensors[index] for index in sorted(graph.weights(kind, step))]
-            outputs = _list(step.outputs)
-            found.append(
+        for position, (kind, operator) in enumerate(graph.operators):
+            weights = [graph.tensors[index] for index in sorted(graph.weights(kind, operator))]
+            outputs = _list(operator.outputs)
+            records.append(
                 Operator(
-                    index=len(found),
+                    index=len(records),
                     kind=kind,
                     shape=_shape(graph.tensors[outputs[0]]) if outputs else None,
-                    macs=_macs(kind, step, graph.tensors),
+                    macs=_macs(kind, operator, graph.tensors),
                     parameters=sum(map(_size, weights)),
                     weight_dtype=_dtype(max(weights, key=_size)) if weights else None,
-                    partition=partitions.get(place) if number == 0 else None,
+                    partition=partitions.get(position) if number == 0 else None,
                 )
             )
-    return tuple(found)
+    return tuple(records)
 
 
-def _macs(kind: str, step: Any, tensors: list[Any]) -> int:
-    """Returns the multiply-accumulates of an operator, taps over the border included."""
+def _macs(kind: str, operator: Any, tensors: list[Any]) -> int:
+    """Returns the multiply-accumulates of an operator, including those on padding."""
 
-    def input(slot: int) -> _Shape:
-        return _shape(tensors[step.inputs[slot]])
+    def input_shape(slot: int) -> _Shape:
+        return _shape(tensors[operator.inputs[slot]])
 
     if kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED",
                     "BATCH_MATMUL"):  # fmt: skip
         return 0
-    made = math.prod(_shape(tensors[step.outputs[0]]))
+    output_size = math.prod(_shape(tensors[operator.outputs[0]]))
     if kind == "CONV_2D":  # weights (out, height, width, in)
-        return made * math.prod(input(1)[1:])
+        return output_size * math.prod(input_shape(1)[1:])
     if kind == "DEPTHWISE_CONV_2D":  # weights (1, height, width, out)
-        return made * math.prod(input(1)[1:3])
+        return output_size * math.prod(input_shape(1)[1:3])
     if kind == "TRANSPOSE_CONV":  # shape, weights (out, height, width, in), images
-        return math.prod(input(2)) * math.prod(input(1)[:3])
+        return math.prod(input_shape(2)) * math.prod(input_shape(1)[:3])
     if kind == "FULLY_CONNECTED":  # weights (out, in)
-        return made * input(1)[-1]
-    return made * input(0)[-2 if getattr(step.builtinOptions, "adjX", False) else -1]
+        return output_size * input_shape(1)[-1]
+    transposed = getattr(operator.builtinOptions, "adjX", False)
+    return output_size * input_shape(0)[-2 if transposed else -1]

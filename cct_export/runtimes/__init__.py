@@ -1,26 +1,21 @@
 """Engines that run a model file: LiteRT, ONNX Runtime, and Keras as the reference."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from cct_export.errors import InvalidRequest
 from cct_export.records import OperatorProfile
-from cct_export.runtimes import (
-    keras,
-    litert,
-    litert_profile,
-    onnxruntime,
-    onnxruntime_profile,
-)
+from cct_export.runtimes import keras, litert, litert_profile, onnxruntime, onnxruntime_profile
 from cct_export.runtimes.session import Session
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
 
 class Engine(Protocol):
-    """What each module of an engine provides.
+    """The interface of an engine's module.
 
     Attributes:
-        DELEGATES: name of each delegate, and one line about it.
+        DELEGATES: one line about each delegate, by name.
     """
 
     @property
@@ -33,6 +28,7 @@ class Engine(Protocol):
     def open_session(
         self,
         path: Path,
+        *,
         threads: int = 1,
         trusted: bool = False,
         delegation: Delegation = DEFAULT_DELEGATION,
@@ -42,21 +38,72 @@ class Engine(Protocol):
         Args:
             path: the model file.
             threads: threads that the engine may use.
-            trusted: whether this process just wrote the file; others are first tried in a child
-                process.
-            delegation: what the engine hands its work to.
+            trusted: whether this process just wrote the file; others first run in a subprocess,
+                where a broken file can crash the engine.
+            delegation: the delegate or execution provider, one of ``DELEGATES``.
+
+        Raises:
+            InvalidArtifact: the file is missing, broken, or does not map images to logits.
+            InvalidRequest: the delegate has no such option.
+            MissingDependency: the library is not installed.
+            NotAvailable: the delegate is not available, or does not run all operators.
+        """
+        ...
+
+
+class Profiler(Protocol):
+    """Times the operators of a file on one image of random pixels."""
+
+    def __call__(
+        self,
+        path: Path,
+        *,
+        threads: int,
+        runs: int,
+        delegation: Delegation = DEFAULT_DELEGATION,
+    ) -> OperatorProfile:
+        """Times a file.
+
+        Args:
+            path: the file; it is only read.
+            threads: threads that the engine may use.
+            runs: timed runs of each operator.
+            delegation: the delegate or execution provider.
+
+        Raises:
+            EngineFailed: the engine failed, or its profile lacks runs.
+            InvalidArtifact: the file is missing, broken, or does not map images to logits.
+            InvalidRequest: operators cannot be timed on this delegate.
+            MissingDependency: the library is not installed.
         """
         ...
 
 
 ENGINES: dict[str, Engine] = {"litert": litert, "onnxruntime": onnxruntime, "keras": keras}
 ENGINE_NAMES = {"tflite": "litert", "onnx": "onnxruntime", "keras": "keras"}
-PROFILERS: dict[str, Callable[[Path, int, int, Delegation], OperatorProfile]] = {
+PROFILERS: dict[str, Profiler] = {
     "litert": litert_profile.profile,
     "onnxruntime": onnxruntime_profile.profile,
 }
+_SUFFIXES = {".tflite": "tflite", ".onnx": "onnx"}
 
 
 def engine_of(format: str) -> Engine:
     """Returns the engine that runs files of ``format``, a key of ``ENGINE_NAMES``."""
     return ENGINES[ENGINE_NAMES[format]]
+
+
+def is_artifact(path: Path) -> bool:
+    """Returns whether the suffix is that of an exported file, ``.tflite`` or ``.onnx``."""
+    return path.suffix in _SUFFIXES
+
+
+def format_of(path: Path) -> str:
+    """Returns the format of an exported file by its suffix, ``tflite`` or ``onnx``.
+
+    Raises:
+        InvalidRequest: the file has another suffix.
+    """
+    if not is_artifact(path):
+        raise InvalidRequest(f"{path} is neither a .tflite nor an .onnx file")
+    return _SUFFIXES[path.suffix]

@@ -1,4 +1,4 @@
-"""Keras itself, the reference, on whatever backend it runs."""
+"""Keras, the reference, on any of its backends."""
 
 import os
 from pathlib import Path
@@ -8,45 +8,38 @@ import numpy as np
 
 from cct_export.errors import InvalidRequest, NotAvailable
 from cct_export.records import Contract
-from cct_export.runtimes.session import Logits, Quantization
+from cct_export.runtimes.session import Logits, Session
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
 if TYPE_CHECKING:
-    import keras
+    from cct_export.importers import LoadedModel
 
 DELEGATES = {
-    "default": "what the backend finds",
+    "default": "the processor that the backend chooses",
     "cpu": "the CPU",
     "gpu": "a GPU, with the backend that KERAS_BACKEND names",
 }
 
 
-class KerasSession:
-    """A Keras model, compiled for inference. See ``Session``."""
+class KerasSession(Session):
+    """A loaded Keras model. See ``Session``."""
 
-    def __init__(self, model: "keras.Model", source: str = "", sha256: str = "") -> None:
+    def __init__(self, loaded: "LoadedModel") -> None:
         import keras
 
-        from cct_export.model.checkpoint import image_shape, labels
-
-        self._model = model
+        self._model = loaded.model
         self.engine = (f"keras-{keras.backend.backend()}", keras.__version__)
         self.accelerator = _processor()
         self.delegate = "default"
-        self.image_shape = image_shape(model)
+        self.image_shape = loaded.image_shape
         self.io = "float32"
-        self.input_quantization: Quantization | None = None
-        self.output_quantization: Quantization | None = None
-        self.batch: int | None = None
         self.contract = Contract(
             format="keras",
             scheme="none",
-            source=source,
-            source_sha256=sha256,
-            labels=labels(model),
+            source=loaded.source,
+            source_sha256=loaded.sha256,
+            labels=loaded.labels,
         )
-        self.delegated_nodes: int | None = None
-        self.total_nodes: int | None = None
 
     def invoke(self, prepared: np.ndarray) -> Logits:
         """Runs once; see ``Session``."""
@@ -66,25 +59,16 @@ def import_engine() -> None:
 
 def open_session(
     path: Path,
+    *,
     threads: int | None = None,
     trusted: bool = False,
     delegation: Delegation = DEFAULT_DELEGATION,
 ) -> KerasSession:
-    """Loads a MODEL (see ``cct_export.load``) and returns a session on it.
+    """Loads a model, see ``cct_export.load`` and ``Engine.open_session``.
 
-    Args:
-        path: of the model.
-        threads: set for the whole process, so only where it is given, and for TensorFlow, in
-            which nothing may have run yet; JAX takes its own.
-        trusted: changes nothing, a model never runs code of its file.
-        delegation: ``default``, or ``cpu`` or ``gpu``: the backend takes what it finds, and this
-            makes sure of it.
-
-    Raises:
-        InvalidModel: see ``cct_export.load``.
-        InvalidRequest: options, which there are none.
-        MissingDependency: Keras is not installed.
-        NotAvailable: the backend runs on another processor.
+    TensorFlow takes the number of threads for the whole process, before its first operation; JAX
+    chooses its own. ``trusted`` has no effect: a model never runs code from its file. The backend
+    chooses the processor; the delegates ``cpu`` and ``gpu`` only require it.
     """
     import_engine()
     if delegation.name not in DELEGATES:
@@ -103,8 +87,7 @@ def open_session(
 
     if threads is not None:
         _set_threads(threads)
-    loaded = load_model(os.fspath(path))
-    return KerasSession(loaded.model, loaded.source, loaded.sha256)
+    return KerasSession(load_model(os.fspath(path)))
 
 
 def _processor() -> str:

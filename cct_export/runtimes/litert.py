@@ -1,5 +1,6 @@
-"""LiteRT (TensorFlow Lite): its interpreter and the delegates of that."""
+"""LiteRT (TensorFlow Lite): its interpreter and delegates."""
 
+import functools
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -7,52 +8,57 @@ from typing import Any
 import numpy as np
 
 from cct_export.data.dataset import ImageShape
-from cct_export.errors import InvalidArtifact, MissingDependency, NotAvailable
-from cct_export.runtimes import litert_delegates as delegates
+from cct_export.errors import InvalidArtifact, InvalidRequest, MissingDependency, NotAvailable
 from cct_export.runtimes.litert_file import (
+    Node,
+    check_runs,
     contract_of,
-    ends,
+    image_and_logits,
+    nodes_of,
     partitions,
-    quantization,
-    try_in_child,
 )
 from cct_export.runtimes.session import Logits, Session
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
-DELEGATES = delegates.ABOUT
+DELEGATES = {
+    "default": "XNNPACK for the operators that it supports, LiteRT's own kernels for the rest",
+    "xnnpack": "the CPU's fast kernels",
+    "none": "LiteRT's own kernels",
+    "reference": "LiteRT's reference kernels, slow and exact",
+    "gpu": "CompiledModel on WebGPU (Vulkan, Metal, Direct3D) or OpenCL",
+    "npu": "CompiledModel on a vendor's dispatch library",
+    "external": "external:/path/to/delegate.so, such as Edge TPU, Arm NN, Hexagon or VX",
+}
+# With these, running operators outside of the delegate is what was requested.
+_PARTIAL = ("default", "none", "reference")
 
 
-class LiteRTSession:
+class LiteRTSession(Session):
     """A ``.tflite`` file in LiteRT's interpreter. See ``Session``."""
 
-    def __init__(self, path: Path, threads: int, delegation: Delegation) -> None:
-        """Opens ``path``.
-
-        Raises:
-            InvalidArtifact: broken, or not from images to logits.
-            NotAvailable: the delegate is not here, or does not take the whole file.
-        """
+    def __init__(self, path: Path, *, threads: int, delegation: Delegation) -> None:
+        """Opens ``path``; see ``Engine.open_session``."""
         self.contract = contract_of(path)
         try:
-            self._interpreter = delegates.interpreter(path, threads, delegation)
+            self._interpreter = _interpreter(path, threads, delegation)
             self._interpreter.allocate_tensors()
             nodes = self.nodes()
         except (ValueError, RuntimeError) as error:
-            raise InvalidArtifact(f"LiteRT cannot open {path}: {_first_line(error)}") from error
+            reason = str(error).strip().partition("\n")[0]
+            raise InvalidArtifact(f"LiteRT cannot open {path}: {reason}") from error
         self.engine = ("litert", metadata.version("ai-edge-litert"))
         self.delegate = "xnnpack" if delegation.name == "default" else delegation.name
         self.accelerator = "external" if delegation.name.startswith("external:") else "cpu"
-        image, logits = ends(self._interpreter, path)
-        self._input, self._output = image["index"], logits["index"]
-        self.input_quantization = quantization(image)
-        self.output_quantization = quantization(logits)
-        self.image_shape: ImageShape = tuple(int(size) for size in image["shape"][1:])  # type: ignore[assignment]
-        self.io = np.dtype(image["dtype"]).name
-        self.batch: int | None = int(image["shape"][0])
-        self.delegated_nodes: int | None
-        self.total_nodes: int | None
-        self.delegated_nodes, self.total_nodes = _count_nodes(nodes)
-        delegates.check_taken(path, delegation, self.delegated_nodes, self.total_nodes)
+        image, logits = image_and_logits(self._interpreter, path=path)
+        self._input, self._output = image.index, logits.index
+        self.input_quantization = image.quantization
+        self.output_quantization = logits.quantization
+        self.image_shape: ImageShape = image.shape[1:]  # type: ignore[assignment]
+        self.io = image.dtype
+        self.batch = image.shape[0]
+        delegated, total = len(partitions(nodes)), sum(not node.is_partition for node in nodes)
+        self.delegated_nodes, self.total_nodes = delegated, total
+        _check_delegated(path, delegation, delegated, total)
 
     def invoke(self, prepared: np.ndarray) -> Logits:
         """Runs once; see ``Session``."""
@@ -61,10 +67,9 @@ class LiteRTSession:
         logits: Logits = self._interpreter.get_tensor(self._output)
         return logits
 
-    def nodes(self) -> list[dict[str, Any]]:
-        """Returns the file's operators and after them the delegate's, see ``partitions``."""
-        nodes: list[dict[str, Any]] = self._interpreter._get_ops_details()
-        return nodes
+    def nodes(self) -> list[Node]:
+        """Returns the file's operators, followed by the delegate's partitions."""
+        return nodes_of(self._interpreter)
 
     def close(self) -> None:
         """Frees the interpreter."""
@@ -81,45 +86,85 @@ def import_engine() -> None:
 
 
 def open_session(
-    path: Path, threads: int = 1, trusted: bool = False, delegation: Delegation = DEFAULT_DELEGATION
+    path: Path,
+    *,
+    threads: int = 1,
+    trusted: bool = False,
+    delegation: Delegation = DEFAULT_DELEGATION,
 ) -> Session:
-    """Returns a session on ``path``.
-
-    Args:
-        path: the file.
-        threads: threads that the CPU may use.
-        trusted: skip the trial in a process of its own, which a broken flatbuffer can end: for
-            files just made, and where this process may end.
-        delegation: one of ``DELEGATES``.
-
-    Raises:
-        InvalidArtifact: missing, broken, or not from images to logits.
-        MissingDependency: ai-edge-litert is not installed.
-        NotAvailable: the delegate is not here, or does not take the whole file.
-    """
+    """Opens a ``.tflite`` file; see ``Engine.open_session``."""
     if not path.is_file():
         raise InvalidArtifact(f"no such file: {path}")
     import_engine()
     if not trusted:
         contract_of(path)
-        try_in_child(path)
-    word, colon, _ = delegation.name.partition(":")
-    if word not in DELEGATES or (colon and word != "external"):
+        check_runs(path)
+    kind, colon, _ = delegation.name.partition(":")
+    if kind not in DELEGATES or (colon and kind != "external"):
         raise NotAvailable(
             f"LiteRT has no delegate {delegation.name!r}: choose {', '.join(DELEGATES)}"
         )
-    if word in ("gpu", "npu"):
+    if kind in ("gpu", "npu"):
         from cct_export.runtimes.litert_compiled import CompiledSession
 
-        return CompiledSession(path, threads, delegation)
-    return LiteRTSession(path, threads, delegation)
+        return CompiledSession(path, threads=threads, delegation=delegation)
+    return LiteRTSession(path, threads=threads, delegation=delegation)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _interpreter(path: Path, threads: int, delegation: Delegation) -> Any:
+    """Returns LiteRT's interpreter with a delegate; its tensors are not allocated yet.
+
+    Raises:
+        InvalidRequest: the delegate was given options, and takes none.
+        NotAvailable: the delegate cannot be loaded.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    new = functools.partial(Interpreter, str(path), num_threads=threads)
+    kind, _, library = delegation.name.partition(":")
+    if kind == "external":
+        return new(
+            experimental_delegates=[_external(library, delegation)],
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+    if delegation.options:
+        names = ", ".join(name for name, _ in delegation.options)
+        raise InvalidRequest(f"LiteRT's delegate {kind!r} takes no options, not {names}")
+    if kind == "none":
+        resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        return new(experimental_op_resolver_type=resolver)
+    if kind == "reference":
+        return new(experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+    return new()
 
 
-def _count_nodes(operators: list[dict[str, Any]]) -> tuple[int, int]:
-    """Returns how many operators the delegate took, and how many there are."""
-    originals = sum(node["op_name"] != "DELEGATE" for node in operators)
-    return len(partitions(operators)), originals
+def _external(library: str, delegation: Delegation) -> Any:
+    from ai_edge_litert.interpreter import load_delegate
+
+    if not library:
+        raise InvalidRequest(
+            f"{delegation.name!r} names no library: write external:/path/to/delegate.so"
+        )
+    if not Path(library).is_file():
+        raise NotAvailable(f"no such delegate: {library}")
+    try:
+        return load_delegate(library, dict(delegation.options))
+    except AttributeError as error:
+        raise NotAvailable(
+            f"{library} is no LiteRT delegate: it has no tflite_plugin_create_delegate"
+        ) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise NotAvailable(f"{library} cannot be loaded as a delegate: {error}") from error
+
+
+def _check_delegated(path: Path, delegation: Delegation, delegated: int, total: int) -> None:
+    """Raises ``NotAvailable`` if the requested delegate does not run all operators."""
+    if delegation.name in _PARTIAL or delegated == total:
+        return
+    if delegated == 0:
+        raise NotAvailable(f"{delegation.name} runs none of the {total} operators of {path}")
+    if not delegation.allow_fallback:
+        raise NotAvailable(
+            f"{delegation.name} runs {delegated} of the {total} operators of {path}: "
+            "--allow-fallback measures it anyway and reports the share"
+        )

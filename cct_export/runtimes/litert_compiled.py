@@ -5,71 +5,60 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest, NotAvailable
-from cct_export.runtimes.litert_file import contract_of, ends, quantization
-from cct_export.runtimes.session import Logits, Quantization
+from cct_export.runtimes.litert_file import TensorDetails, contract_of, image_and_logits
+from cct_export.runtimes.session import Logits, Session
 from cct_export.specs import Delegation
 
-# Which of the engine's messages tell what went wrong, and where in the engine they are from.
-_SIGNS = ("No adapters", "ould not", "ouldn't", "not accelerated", "nsupported", "not supported")
-_SHARES = re.compile(r"(\d+) operations will run on the \w+, and the remaining (\d+) operations")
-_ORIGIN = re.compile(r"^(?:└ )?(?:(?:ERROR|WARNING|Warning): ?(?:\[[^\]]*\])? ?)?")
-# The engine tries every accelerator, whichever was asked for.
-_OF_ANOTHER = {"gpu": ("NPU", "compiler_plugin", "openvino"), "npu": ("Vulkan", "WebGPU")}
+# Parts of log lines that report a failure.
+_FAILURES = ("No adapters", "ould not", "ouldn't", "not accelerated", "nsupported", "not supported")
+_COVERAGE = re.compile(r"(\d+) operations will run on the \w+, and the remaining (\d+) operations")
+# Severity and source location, with which a log line begins.
+_LOG_PREFIX = re.compile(r"^(?:└ )?(?:(?:ERROR|WARNING|Warning): ?(?:\[[^\]]*\])? ?)?")
+# LiteRT tries all accelerators: log lines about the other ones, by the requested accelerator.
+_OTHER_ACCELERATORS = {
+    "gpu": ("NPU", "compiler_plugin", "openvino"),
+    "npu": ("Vulkan", "WebGPU"),
+}
 _HOST_MEMORY = 1  # LiteRT's type of a buffer that the CPU reads and writes
 _PRECISIONS = ("fp32", "fp16")
 
 
-class _End(NamedTuple):
-    shape: tuple[int, ...]
-    dtype: str
-    quantization: Quantization | None
-
-
-class CompiledSession:
+class CompiledSession(Session):
     """A ``.tflite`` file compiled for a GPU or NPU. See ``Session``."""
 
-    def __init__(self, path: Path, threads: int, delegation: Delegation) -> None:
-        """Opens ``path``.
-
-        Raises:
-            InvalidArtifact: broken, or not from one image to logits.
-            InvalidRequest: an option that there is not.
-            NotAvailable: there is no such accelerator, or it does not take the whole file.
-        """
+    def __init__(self, path: Path, *, threads: int, delegation: Delegation) -> None:
+        """Opens ``path``; see ``Engine.open_session``."""
         self.contract = contract_of(path)
-        image, logits = _ends(path)
+        image, self._logits = _image_and_logits(path)
         self.engine = ("litert", metadata.version("ai-edge-litert"))
         self.delegate = self.accelerator = delegation.name
-        self._model, messages = _compiled(path, threads, delegation)
+        self._model, log_lines = _compile(path, threads, delegation)
         self._inputs = self._model.create_input_buffers(0)
         self._outputs = self._model.create_output_buffers(0)
         self.image_shape: ImageShape = image.shape[1:]  # type: ignore[assignment]
-        self.batch: int | None = image.shape[0]
+        self.batch = image.shape[0]
         self.io = image.dtype
         self.input_quantization = image.quantization
-        self.output_quantization = logits.quantization
-        self._logits = logits
-        # How many operators there are, the engine says only where some of them fell back.
-        self.delegated_nodes: int | None
-        self.total_nodes: int | None
-        self.delegated_nodes, self.total_nodes = _shares(messages)
+        self.output_quantization = self._logits.quantization
+        # LiteRT logs the number of operators only where some of them fell back to the CPU.
+        self.delegated_nodes, self.total_nodes = _coverage(log_lines)
 
     def invoke(self, prepared: np.ndarray) -> Logits:
-        """Runs once; see ``Session``. The run itself is asynchronous: reading waits for it."""
+        """Runs once; see ``Session``. The run is asynchronous: reading the output waits for it."""
         self._inputs[0].write(np.ascontiguousarray(prepared))
         self._model.run_by_index(0, self._inputs, self._outputs)
-        count = int(np.prod(self._logits.shape))
-        found = self._outputs[0].read(count, np.dtype(self._logits.dtype).type)
-        logits: Logits = np.asarray(found).reshape(self._logits.shape)
+        shape, dtype = self._logits.shape, np.dtype(self._logits.dtype).type
+        values = self._outputs[0].read(int(np.prod(shape)), dtype)
+        logits: Logits = np.asarray(values).reshape(shape)
         return logits
 
     def close(self) -> None:
@@ -77,136 +66,132 @@ class CompiledSession:
         self._model.close()
 
 
-def _compiled(path: Path, threads: int, delegation: Delegation) -> tuple[Any, list[str]]:
-    """Returns the engine's model, and what it said while it made that."""
+def _compile(path: Path, threads: int, delegation: Delegation) -> tuple[Any, list[str]]:
+    """Returns the compiled model and the lines that LiteRT logged meanwhile."""
     from ai_edge_litert.compiled_model import CompiledModel
     from ai_edge_litert.hardware_accelerator import HardwareAccelerator
     from ai_edge_litert.options import CpuOptions, GpuOptions, Options
 
-    word = delegation.name
-    wanted = HardwareAccelerator.GPU if word == "gpu" else HardwareAccelerator.NPU
+    name = delegation.name
+    accelerators = HardwareAccelerator.GPU if name == "gpu" else HardwareAccelerator.NPU
     if delegation.allow_fallback:
-        wanted |= HardwareAccelerator.CPU
-    options = Options(wanted, cpu_options=CpuOptions(num_threads=threads))
-    if word == "gpu":
+        accelerators |= HardwareAccelerator.CPU
+    options = Options(accelerators, cpu_options=CpuOptions(num_threads=threads))
+    if name == "gpu":
         options = Options(
-            wanted,
+            accelerators,
             cpu_options=CpuOptions(num_threads=threads),
             gpu_options=GpuOptions(enforce_f32=_precision(delegation) == "fp32"),
         )
     elif delegation.options:
-        raise InvalidRequest(f"LiteRT's delegate {word!r} takes no options")
-    model, refusal = None, None
-    with _native_messages() as messages:
+        raise InvalidRequest(f"LiteRT's delegate {name!r} takes no options")
+    model, failure = None, None
+    with _native_log() as log_lines:
         try:
             model = CompiledModel.from_file(str(path), options=options)
         except RuntimeError as error:
-            refusal = error
-    if refusal is not None:
-        reason = _cause(word, messages, refusal)
-        raise NotAvailable(f"{word} does not run {path}: {reason}") from refusal
-    _check_ran(path, word, model, messages)
-    return model, messages
+            failure = error
+    if failure is not None:
+        reason = _reason(name, [*log_lines, *str(failure).splitlines()])
+        raise NotAvailable(f"{name} does not run {path}: {reason}") from failure
+    _check_accelerated(path, name, model, log_lines)
+    return model, log_lines
 
 
-def _shares(messages: list[str]) -> tuple[int, int] | tuple[None, None]:
-    """Returns how many operators the accelerator took, and how many there are."""
-    found = [match for line in messages if (match := _SHARES.search(line))]
-    if not found:
+def _coverage(log_lines: Sequence[str]) -> tuple[int, int] | tuple[None, None]:
+    """Returns the number of operators that the accelerator runs, and of all operators."""
+    matches = [match for line in log_lines if (match := _COVERAGE.search(line))]
+    if not matches:
         return None, None
-    return int(found[-1][1]), int(found[-1][1]) + int(found[-1][2])
+    accelerated, remaining = int(matches[-1][1]), int(matches[-1][2])
+    return accelerated, accelerated + remaining
 
 
-def _check_ran(path: Path, word: str, model: Any, messages: list[str]) -> None:
-    """Raises ``NotAvailable`` if the CPU would run the file, or begin it: the engine may be silent.
+def _check_accelerated(path: Path, name: str, model: Any, log_lines: Sequence[str]) -> None:
+    """Raises ``NotAvailable`` if the CPU runs the file, or its first operators.
 
-    With a fallback it calls a model that runs on the CPU fully accelerated. Which memory the
-    input is read from tells: host memory only is the CPU's.
+    With a fallback, LiteRT reports a model that runs on the CPU as fully accelerated. The memory
+    types of its input tell them apart: the CPU reads from host memory only.
     """
-    types = set(model.get_input_buffer_requirements(0)["supported_types"])
-    if word == "gpu" and types == {_HOST_MEMORY}:
-        raise NotAvailable(f"{path} would start on the CPU, not on a GPU: {_cause(word, messages)}")
-    if word == "npu" and any("NPU accelerator could not be loaded" in line for line in messages):
-        raise NotAvailable(f"{path} would run on the CPU, not on an NPU: {_cause(word, messages)}")
+    memory_types = set(model.get_input_buffer_requirements(0)["supported_types"])
+    if name == "gpu" and memory_types == {_HOST_MEMORY}:
+        reason = _reason(name, log_lines)
+        raise NotAvailable(f"{path} would start on the CPU, not on a GPU: {reason}")
+    if name == "npu" and any("NPU accelerator could not be loaded" in line for line in log_lines):
+        reason = _reason(name, log_lines)
+        raise NotAvailable(f"{path} would run on the CPU, not on an NPU: {reason}")
 
 
 def _precision(delegation: Delegation) -> str:
     options = dict(delegation.options)
     precision = options.pop("precision", _PRECISIONS[0])
     if options or precision not in _PRECISIONS:
-        said = ", ".join(f"{name}={value}" for name, value in delegation.options)
+        received = ", ".join(f"{name}={value}" for name, value in delegation.options)
         raise InvalidRequest(
-            f"LiteRT's GPU takes the option precision={' or '.join(_PRECISIONS)}, not {said}"
+            f"LiteRT's GPU takes the option precision={' or '.join(_PRECISIONS)}, not {received}"
         )
     return precision
 
 
-def _ends(path: Path) -> tuple[_End, _End]:
-    """Returns image and logits as the interpreter tells them: CompiledModel tells no scales."""
+def _image_and_logits(path: Path) -> tuple[TensorDetails, TensorDetails]:
+    """Returns input and output as the interpreter has them: CompiledModel has no scales."""
     from ai_edge_litert.interpreter import Interpreter
 
     try:
-        image, logits = ends(Interpreter(str(path)), path)
+        return image_and_logits(Interpreter(str(path)), path=path)
     except (ValueError, RuntimeError) as error:
         raise InvalidArtifact(f"LiteRT cannot open {path}: {error}") from error
-    return _end(image), _end(logits)
-
-
-def _end(details: dict[str, Any]) -> _End:
-    shape = tuple(int(size) for size in details["shape"])
-    return _End(shape, np.dtype(details["dtype"]).name, quantization(details))
 
 
 @contextlib.contextmanager
-def _native_messages() -> Iterator[list[str]]:
-    """Gives a list that holds, afterwards, what native code wrote to standard error.
+def _native_log() -> Iterator[list[str]]:
+    """Yields a list that afterwards holds the lines native code wrote to standard error.
 
-    LiteRT says there, and nowhere else, why an accelerator cannot be had. A worker's standard
-    error is a file that can be read back; it is left as it is, so that the last words of an
-    engine that ends the process come through.
+    Only there does LiteRT report why an accelerator is not available. A worker's standard error is
+    a file that can be read back; it is not redirected, so that the last lines of an engine that
+    aborts the process are kept.
     """
-    messages: list[str] = []
-    if _readable(2):
+    log_lines: list[str] = []
+    if _is_readable_file(2):
         start = os.fstat(2).st_size
-        yield messages
-        _take(messages, os.pread(2, os.fstat(2).st_size - start, start))
+        yield log_lines
+        log_lines += _lines(os.pread(2, os.fstat(2).st_size - start, start))
         return
-    saved = os.dup(2)
+    stderr = os.dup(2)
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
         try:
-            yield messages
+            yield log_lines
         finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+            os.dup2(stderr, 2)
+            os.close(stderr)
             file.seek(0)
             content = file.read()
-            _take(messages, content)
+            log_lines += _lines(content)
             os.write(2, content)
 
 
-def _readable(descriptor: int) -> bool:
+def _is_readable_file(descriptor: int) -> bool:
     try:
         os.pread(descriptor, 0, 0)
-    except (OSError, AttributeError):  # a pipe, a file to write only; Windows
+    except (OSError, AttributeError):  # a pipe or a write-only file; Windows
         return False
     return stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
-def _take(messages: list[str], content: bytes) -> None:
+def _lines(content: bytes) -> list[str]:
     lines = content.decode(errors="replace").splitlines()
-    messages += [line.strip() for line in lines if line.strip()]
+    return [line.strip() for line in lines if line.strip()]
 
 
-def _cause(word: str, messages: list[str], error: Exception | None = None) -> str:
-    """Returns the lines that say why, in one."""
-    lines = [*messages, *(str(error).splitlines() if error else ())]
-    others = _OF_ANOTHER.get(word, ())
-    telling = [
-        _ORIGIN.sub("", line)
-        for line in lines
-        if any(sign in line for sign in _SIGNS) and not any(other in line for other in others)
+def _reason(name: str, log_lines: Sequence[str]) -> str:
+    """Returns the log lines that explain the failure of an accelerator, as one line."""
+    others = _OTHER_ACCELERATORS.get(name, ())
+    failures = [
+        _LOG_PREFIX.sub("", line)
+        for line in log_lines
+        if any(sign in line for sign in _FAILURES) and not any(other in line for other in others)
     ]
-    shares = [line for line in lines if _SHARES.search(line)]
-    told = dict.fromkeys(line for line in (*shares[-1:], *telling) if line)
-    return "; ".join(told) or "it gave no reason"
+    coverage = [line for line in log_lines if _COVERAGE.search(line)]
+    unique = dict.fromkeys(line for line in (*coverage[-1:], *failures) if line)
+    return "; ".join(unique) or "LiteRT gives no reason"

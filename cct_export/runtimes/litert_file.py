@@ -1,7 +1,12 @@
-"""What can be known of a ``.tflite`` file before an engine opens it, which a broken one may end."""
+"""Metadata, input and output of a ``.tflite`` file, and trial runs of it in a subprocess.
+
+Opening a broken flatbuffer can crash the process, hence the subprocess.
+"""
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +16,10 @@ from cct_export.errors import InvalidArtifact
 from cct_export.records import CONTRACT_KEY, Contract
 from cct_export.runtimes.session import Quantization
 
-PROBE_LIMIT_S = 120
-_TYPES = ("float32", "uint8", "int8")
-_PROBE = """
+SUBPROCESS_LIMIT_S = 120
+_DELEGATE = "DELEGATE"  # the kind of a node that runs a partition
+_IMAGE_TYPES = ("float32", "uint8", "int8")
+_RUN_ONCE = """
 import sys
 from ai_edge_litert.interpreter import Interpreter
 interpreter = Interpreter(sys.argv[1])
@@ -22,11 +28,50 @@ interpreter.invoke()
 """
 
 
+@dataclass(frozen=True)
+class Node:
+    """A node that LiteRT runs: an operator of the file, or a partition of the delegate.
+
+    Attributes:
+        index: position in the file; the delegate's nodes follow the operators.
+        kind: name of the operator, such as ``CONV_2D``; ``DELEGATE`` for a partition.
+        inputs: indices of the tensors that it reads.
+        outputs: indices of the tensors that it writes.
+    """
+
+    index: int
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def is_partition(self) -> bool:
+        """Whether the node is a partition that the delegate runs."""
+        return self.kind == _DELEGATE
+
+
+@dataclass(frozen=True)
+class TensorDetails:
+    """The image input or the logits of a file.
+
+    Attributes:
+        index: of the tensor.
+        shape: with the batch axis.
+        dtype: numpy's name of the type.
+        quantization: what its integers stand for; None for floats and plain pixels.
+    """
+
+    index: int
+    shape: tuple[int, ...]
+    dtype: str
+    quantization: Quantization | None
+
+
 def contract_of(path: Path) -> Contract:
-    """Returns what the file says about itself.
+    """Returns the contract stored in a file; an empty one if there is none.
 
     Raises:
-        InvalidArtifact: missing, no flatbuffer, or its contract cannot be read.
+        InvalidArtifact: the file is missing or no flatbuffer, or its contract cannot be read.
     """
     if not path.is_file():
         raise InvalidArtifact(f"no such file: {path}")
@@ -37,11 +82,7 @@ def contract_of(path: Path) -> Contract:
 
 
 def read_contract(content: bytes) -> Contract:
-    """Returns what the file says about itself.
-
-    Raises:
-        InvalidArtifact: ``content`` is no flatbuffer, or its contract cannot be read.
-    """
+    """Returns the contract stored in a flatbuffer; see ``contract_of``."""
     from ai_edge_litert import schema_py_generated as schema
 
     if content[4:8] != b"TFL3":
@@ -51,103 +92,124 @@ def read_contract(content: bytes) -> Contract:
         for index in range(model.MetadataLength()):
             entry = model.Metadata(index)
             if entry.Name() == CONTRACT_KEY.encode():
-                stored = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
-                return Contract.parse(stored.decode())
-    except Exception as error:  # a broken flatbuffer raises anything, struct.error above all
+                text = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
+                return Contract.parse(text)
+    except Exception as error:  # a broken flatbuffer raises anything, above all struct.error
         raise InvalidArtifact(f"not a readable TFLite file: {error}") from error
     return Contract()
 
 
-def try_in_child(path: Path) -> None:
-    """Runs the file once in a process of its own; raises ``InvalidArtifact`` if that fails."""
-    in_child(_PROBE, path)
+def check_runs(path: Path) -> None:
+    """Runs a file once in a subprocess; raises ``InvalidArtifact`` if that fails."""
+    run_in_subprocess(_RUN_ONCE, path=path)
 
 
-def in_child(code: str, path: Path) -> str:
-    """Runs ``code`` on ``path`` in a Python of its own, which a broken flatbuffer may end.
+def run_in_subprocess(code: str, *, path: Path) -> str:
+    """Runs Python code on a file in a subprocess, which a broken flatbuffer may crash.
 
     Args:
-        code: what to run; it finds the path in ``sys.argv[1]``.
+        code: the program; it reads the path from ``sys.argv[1]``.
         path: the file.
 
     Returns:
-        What ``code`` printed.
+        Its standard output.
 
     Raises:
-        InvalidArtifact: ``code`` failed, crashed, or took more than ``PROBE_LIMIT_S``.
+        InvalidArtifact: the program failed, crashed, or ran longer than ``SUBPROCESS_LIMIT_S``.
     """
-    # -P: the working directory may hold a module of the same name as one of ours.
+    # -P: the working directory may hold a module with the name of one of ours.
     command = [sys.executable, "-P", "-c", code, str(path)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        raise InvalidArtifact(f"{path}: one run takes more than {PROBE_LIMIT_S} s") from None
-    if done.returncode:
-        last = done.stderr.strip().rpartition("\n")[2]
-        reason = (
-            f"LiteRT crashed on it (signal {-done.returncode})" if done.returncode < 0 else last
+        process = subprocess.run(
+            command, capture_output=True, text=True, timeout=SUBPROCESS_LIMIT_S
         )
-        raise InvalidArtifact(f"{path} cannot be run: {reason}")
-    return done.stdout
+    except subprocess.TimeoutExpired:
+        raise InvalidArtifact(f"{path}: one run takes more than {SUBPROCESS_LIMIT_S} s") from None
+    if process.returncode < 0:
+        raise InvalidArtifact(
+            f"{path} cannot be run: LiteRT crashed on it (signal {-process.returncode})"
+        )
+    if process.returncode:
+        last_line = process.stderr.strip().rpartition("\n")[2]
+        raise InvalidArtifact(f"{path} cannot be run: {last_line}")
+    return process.stdout
 
 
-def partitions(operators: list[dict[str, Any]]) -> dict[int, int]:
-    """Returns the partition, from 0 on, of each operator that the delegate took.
+def nodes_of(interpreter: Any) -> list[Node]:
+    """Returns the nodes of LiteRT's interpreter: operators first, then the partitions."""
+    return [
+        Node(
+            int(details["index"]),
+            str(details["op_name"]),
+            tuple(map(int, details["inputs"])),
+            tuple(map(int, details["outputs"])),
+        )
+        for details in interpreter._get_ops_details()
+    ]
 
-    LiteRT lists the delegate's own nodes after the original operators, which stay in the list. A
-    partition is what lies between a delegate node's outputs and its inputs.
+
+def partitions(nodes: Sequence[Node]) -> dict[int, int]:
+    """Returns the partition, counted from 0, of each operator that the delegate runs.
+
+    LiteRT keeps the delegated operators in its list. A partition holds the operators between the
+    outputs and the inputs of a delegate node.
 
     Args:
-        operators: ``index``, ``op_name``, ``inputs`` and ``outputs`` of each node, as LiteRT's
-            interpreter lists them.
+        nodes: all nodes of a file, see ``nodes_of``.
+
+    Returns:
+        The partition by the index of the operator.
     """
-    originals = [node for node in operators if node["op_name"] != "DELEGATE"]
-    delegates = [node for node in operators if node["op_name"] == "DELEGATE"]
-    maker = {int(tensor): node["index"] for node in originals for tensor in node["outputs"]}
-    inputs_of = {node["index"]: node["inputs"] for node in originals}
-    taken: dict[int, int] = {}
-    for partition, delegate in enumerate(delegates):
-        border = {int(tensor) for tensor in delegate["inputs"]}
-        left = [int(tensor) for tensor in delegate["outputs"]]
-        while left:
-            tensor = left.pop()
-            node = maker.get(tensor)
-            if tensor in border or node is None or node in taken:
+    operators = {node.index: node for node in nodes if not node.is_partition}
+    producers = {tensor: node for node in operators.values() for tensor in node.outputs}
+    assigned: dict[int, int] = {}
+    for partition, delegate in enumerate(node for node in nodes if node.is_partition):
+        pending = list(delegate.outputs)
+        while pending:
+            tensor = pending.pop()
+            producer = producers.get(tensor)
+            if tensor in delegate.inputs or producer is None or producer.index in assigned:
                 continue
-            taken[node] = partition
-            left += [int(tensor) for tensor in inputs_of[node]]
-    return taken
+            assigned[producer.index] = partition
+            pending += producer.inputs
+    return assigned
 
 
-def quantization(end: dict[str, Any]) -> Quantization | None:
-    """Returns scale and zero point of an end of the graph, None if it has no integers."""
-    scale, zero_point = end["quantization"]
-    return Quantization(float(scale), int(zero_point)) if scale else None
-
-
-def ends(interpreter: Any, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the details of the image input and of the logits.
+def image_and_logits(interpreter: Any, *, path: Path) -> tuple[TensorDetails, TensorDetails]:
+    """Returns the image input and the logits of a file.
 
     Args:
         interpreter: LiteRT's, opened on ``path``.
-        path: named in the errors.
+        path: named in errors.
 
     Raises:
-        InvalidArtifact: the file is not from one image to logits.
+        InvalidArtifact: the file does not map one image to logits.
     """
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    good = (
+    is_classifier = (
         len(inputs) == len(outputs) == 1
         and len(inputs[0]["shape"]) == 4
         and -1 not in inputs[0]["shape_signature"][1:]
         and len(outputs[0]["shape"]) == 2
     )
-    if not good:
-        shapes = [tuple(map(int, end["shape"])) for end in (*inputs, *outputs)]
-        raise InvalidArtifact(f"{path} is not from one image to logits: its ends are {shapes}")
-    type = np.dtype(inputs[0]["dtype"]).name
-    if type not in _TYPES:
-        raise InvalidArtifact(f"{path} takes {type}, not {', '.join(_TYPES)} images")
-    if type == "int8" and quantization(inputs[0]) is None:
-        raise InvalidArtifact(f"{path} does not say which pixel an int8 of its input stands for")
-    return inputs[0], outputs[0]
+    if not is_classifier:
+        shapes = [tuple(map(int, details["shape"])) for details in (*inputs, *outputs)]
+        raise InvalidArtifact(
+            f"{path} does not map one image to logits: its inputs and outputs are {shapes}"
+        )
+    image, logits = _details(inputs[0]), _details(outputs[0])
+    if image.dtype not in _IMAGE_TYPES:
+        raise InvalidArtifact(f"{path} takes {image.dtype}, not {', '.join(_IMAGE_TYPES)} images")
+    if image.dtype == "int8" and image.quantization is None:
+        raise InvalidArtifact(f"{path} has no scale for its int8 input: the pixels are undefined")
+    return image, logits
+
+
+def _details(details: Any) -> TensorDetails:
+    scale, zero_point = details["quantization"]
+    return TensorDetails(
+        int(details["index"]),
+        tuple(map(int, details["shape"])),
+        np.dtype(details["dtype"]).name,
+        Quantization(float(scale), int(zero_point)) if scale else None,
+    )

@@ -1,26 +1,60 @@
 """ONNX Runtime and its execution providers."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cct_export.data.dataset import ImageShape
-from cct_export.errors import InvalidArtifact, MissingDependency
+from cct_export.errors import InvalidArtifact, InvalidRequest, MissingDependency, NotAvailable
 from cct_export.records import CONTRACT_KEY, Contract
-from cct_export.runtimes import onnxruntime_providers as providers
-from cct_export.runtimes.session import Logits, Quantization
+from cct_export.runtimes.session import Logits, Session
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
-DELEGATES = providers.ABOUT
-_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+CPU = "CPUExecutionProvider"
 
 
-class OnnxRuntimeSession:
+class Provider(NamedTuple):
+    """An execution provider.
+
+    Attributes:
+        name: in ONNX Runtime.
+        accelerator: kind of processor that it runs on.
+        package: builds of ONNX Runtime that include it.
+    """
+
+    name: str
+    accelerator: str
+    package: str
+
+
+PROVIDERS = {
+    "cpu": Provider(CPU, "cpu", "every onnxruntime"),
+    "xnnpack": Provider("XnnpackExecutionProvider", "cpu", "builds for Android, iOS and Arm Linux"),
+    "cuda": Provider("CUDAExecutionProvider", "gpu", "onnxruntime-gpu"),
+    "tensorrt": Provider("TensorrtExecutionProvider", "gpu", "onnxruntime-gpu"),
+    "openvino": Provider("OpenVINOExecutionProvider", "cpu", "onnxruntime-openvino"),
+    "qnn": Provider("QNNExecutionProvider", "npu", "onnxruntime-qnn"),
+    "coreml": Provider("CoreMLExecutionProvider", "apple", "onnxruntime on macOS"),
+    "nnapi": Provider("NnapiExecutionProvider", "android", "onnxruntime-android"),
+    "directml": Provider("DmlExecutionProvider", "gpu", "onnxruntime-directml"),
+    "webgpu": Provider("WebGpuExecutionProvider", "gpu", "onnxruntime-webgpu"),
+}
+DELEGATES = {
+    "default": "the CPU",
+    **{key: f"{provider.name}, in {provider.package}" for key, provider in PROVIDERS.items()},
+    "plugin": "plugin:/path/to/provider.so, a provider in a library of its own",
+}
+_OPENVINO = PROVIDERS["openvino"].name
+_PLUGIN = "cct_export_plugin"
+_IMAGE_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+
+
+class OnnxRuntimeSession(Session):
     """An ``.onnx`` file in ONNX Runtime. See ``Session``."""
 
     def __init__(
-        self, path: Path, threads: int, delegation: Delegation, profile: Path | None = None
+        self, path: Path, *, threads: int, delegation: Delegation, profile: Path | None = None
     ) -> None:
         """Opens ``path``; see ``open_session``."""
         import onnxruntime
@@ -33,28 +67,42 @@ class OnnxRuntimeSession:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile)
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        self._session, provider = providers.open_engine(path, options, delegation)
+        self._session, provider = _open(path, options, delegation)
         self.engine = ("onnxruntime", onnxruntime.__version__)
         self.delegate = "cpu" if delegation.name == "default" else delegation.name
-        self.accelerator = providers.accelerator(delegation)
-        image = _image(self._session, path)
+        self.accelerator = _accelerator(delegation)
+        image = _image_input(self._session, path)
         batch, height, width, channels = image.shape
         self._input = image.name
         self.image_shape: ImageShape = (height, width, channels)
-        self.io = _TYPES[image.type]
-        self.input_quantization: Quantization | None = None
-        self.output_quantization: Quantization | None = None
-        self.batch: int | None = batch if isinstance(batch, int) else None
+        self.io = _IMAGE_TYPES[image.type]
+        self.batch = batch if isinstance(batch, int) else None
         self.contract = _contract(self._session, path)
-        parts = self._session.get_provider_graph_assignment_info()
-        mine = [part for part in parts if part.ep_name == provider]
-        # WebGPU's builds tell nothing: no parts at all.
-        self.total_nodes: int | None = sum(len(part.get_nodes()) for part in parts) or None
-        self.delegated_nodes: int | None = (
-            sum(len(part.get_nodes()) for part in mine) if self.total_nodes else None
-        )
-        nodes = self.delegated_nodes, self.total_nodes
-        providers.check_taken(path, provider, delegation, *nodes)
+        subgraphs = self._session.get_provider_graph_assignment_info()
+        nodes = [(part.ep_name, len(part.get_nodes())) for part in subgraphs]
+        # Builds with WebGPU report no subgraphs.
+        if nodes:
+            self.total_nodes = sum(count for _, count in nodes)
+            self.delegated_nodes = sum(count for name, count in nodes if name == provider)
+        self._check_delegated(path, provider, delegation.allow_fallback)
+
+    def _check_delegated(self, path: Path, provider: str, allow_fallback: bool) -> None:
+        """Raises ``NotAvailable`` if the requested provider does not run all nodes."""
+        delegated, total = self.delegated_nodes, self.total_nodes
+        if total is None and allow_fallback:
+            raise NotAvailable(
+                f"{provider} does not report which nodes of {path} it runs: leave out "
+                "--allow-fallback, then ONNX Runtime requires it to run all of them"
+            )
+        if provider == CPU or delegated == total:
+            return
+        if not delegated:
+            raise NotAvailable(f"{provider} runs none of the {total} nodes of {path}")
+        if not allow_fallback:
+            raise NotAvailable(
+                f"{provider} runs {delegated} of the {total} nodes of {path}: "
+                "--allow-fallback measures it anyway and reports the share"
+            )
 
     def invoke(self, prepared: np.ndarray) -> Logits:
         """Runs once; see ``Session``."""
@@ -62,7 +110,7 @@ class OnnxRuntimeSession:
         return logits
 
     def end_profile(self) -> Path:
-        """Returns the file with the time of every operator so far, and keeps no more of them."""
+        """Stops profiling; returns the file with the times of the operators."""
         return Path(self._session.end_profiling())
 
     def close(self) -> None:
@@ -80,54 +128,143 @@ def import_engine() -> None:
 
 def open_session(
     path: Path,
+    *,
     threads: int = 1,
     trusted: bool = False,
     delegation: Delegation = DEFAULT_DELEGATION,
     profile: Path | None = None,
 ) -> OnnxRuntimeSession:
-    """Returns a session on ``path``.
+    """Opens an ``.onnx`` file; see ``Engine.open_session``.
 
-    Args:
-        path: the file.
-        threads: threads inside of an operator.
-        trusted: changes nothing, the parser survives any file.
-        delegation: one of ``DELEGATES``, or a provider by the engine's own name.
-        profile: where to keep the time of every operator, a path without suffix; see
-            ``OnnxRuntimeSession.end_profile``.
-
-    Raises:
-        InvalidArtifact: missing, broken, or not from images to logits.
-        MissingDependency: onnxruntime is not installed.
-        NotAvailable: the provider is not here, or does not take the whole file.
+    ``trusted`` has no effect: no file crashes the parser. A provider may also be named as ONNX
+    Runtime names it. With ``profile``, a path without suffix, the times of the operators are
+    recorded there; see ``OnnxRuntimeSession.end_profile``.
     """
     if not path.is_file():
         raise InvalidArtifact(f"no such file: {path}")
     import_engine()
-    return OnnxRuntimeSession(path, threads, delegation, profile)
+    return OnnxRuntimeSession(path, threads=threads, delegation=delegation, profile=profile)
 
 
-def _image(session: Any, path: Path) -> Any:
-    """Returns the image input, after checking that the file is from one image to logits."""
-    ends = inputs, outputs = session.get_inputs(), session.get_outputs()
-    good = (
-        [len(end) for end in ends] == [1, 1]
+def _find_provider(name: str) -> Provider | None:
+    """Returns a provider by its key in ``PROVIDERS`` or by ONNX Runtime's own name."""
+    by_name = {provider.name: provider for provider in PROVIDERS.values()}
+    return (PROVIDERS | by_name).get("cpu" if name == "default" else name)
+
+
+def _available_provider(name: str) -> Provider:
+    """Returns a provider; raises ``NotAvailable`` if this onnxruntime does not include it."""
+    import onnxruntime
+
+    provider = _find_provider(name)
+    if provider is None:
+        raise NotAvailable(
+            f"ONNX Runtime has no provider {name!r}: choose {', '.join(PROVIDERS)} or plugin:PATH"
+        )
+    available = onnxruntime.get_available_providers()
+    if provider.name not in available:
+        raise NotAvailable(
+            f"this onnxruntime has no {provider.name}, only {', '.join(available)}: "
+            f"it is in {provider.package}"
+        )
+    return provider
+
+
+def _accelerator(delegation: Delegation) -> str:
+    """Returns the kind of processor that a provider runs on."""
+    provider = _find_provider(delegation.name)
+    if provider is None:
+        return "plugin"
+    device = dict(delegation.options).get("device_type", "")
+    return device.lower() or provider.accelerator
+
+
+def _open(path: Path, options: Any, delegation: Delegation) -> tuple[Any, str]:
+    """Returns ONNX Runtime's session and its provider's name; changes ``options``."""
+    import onnxruntime
+
+    provider_options = dict(delegation.options)
+    providers: list[str] | None = None
+    if delegation.name.startswith("plugin"):
+        name = _add_plugin(options, delegation)
+    else:
+        name = _available_provider(delegation.name).name
+        if name == CPU and provider_options:
+            raise InvalidRequest(
+                f"ONNX Runtime's {CPU} takes no options, not {', '.join(provider_options)}"
+            )
+        if name == _OPENVINO:  # which ignores intra_op_num_threads
+            provider_options.setdefault("num_of_threads", str(options.intra_op_num_threads))
+        providers = [name]
+    if name != CPU and not delegation.allow_fallback:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        session = onnxruntime.InferenceSession(
+            path,
+            options,
+            providers=providers,
+            provider_options=[provider_options] if providers else None,
+            enable_fallback=0,
+        )
+    except Exception as error:  # its exceptions have no common base class
+        reason = str(error).strip().partition("\n")[0]
+        if name == CPU:
+            raise InvalidArtifact(f"ONNX Runtime cannot open {path}: {reason}") from error
+        raise NotAvailable(f"{name} does not run {path}: {reason}") from error
+    if name not in session.get_providers():
+        raise NotAvailable(f"{name} could not be started for {path}: `-v` shows its log")
+    return session, name
+
+
+def _add_plugin(options: Any, delegation: Delegation) -> str:
+    """Registers a provider's library and adds its first device; returns the provider's name."""
+    import onnxruntime
+
+    library = delegation.name.partition(":")[2]
+    if not library:
+        raise InvalidRequest(
+            f"{delegation.name!r} names no library: write plugin:/path/to/provider.so"
+        )
+    if not Path(library).is_file():
+        raise NotAvailable(f"no such provider: {library}")
+    known = {device.ep_name for device in onnxruntime.get_ep_devices()}
+    try:
+        onnxruntime.register_execution_provider_library(_PLUGIN, library)
+    except Exception as error:  # as above
+        reason = str(error).strip().partition("\n")[0]
+        raise NotAvailable(f"{library} is no provider of ONNX Runtime: {reason}") from error
+    devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name not in known]
+    if not devices:
+        raise NotAvailable(f"{library} finds no device on this machine")
+    options.add_provider_for_devices(devices[:1], dict(delegation.options))
+    name: str = devices[0].ep_name
+    return name
+
+
+def _image_input(session: Any, path: Path) -> Any:
+    """Returns the image input; raises ``InvalidArtifact`` if there is not one image and logits."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    is_classifier = (
+        len(inputs) == len(outputs) == 1
         and len(inputs[0].shape) == 4
         and len(outputs[0].shape) == 2
     )
-    if not good:
-        shapes = [end.shape for end in (*inputs, *outputs)]
-        raise InvalidArtifact(f"{path} is not from one image to logits: its ends are {shapes}")
-    if inputs[0].type not in _TYPES:
-        raise InvalidArtifact(f"{path} takes {inputs[0].type}, not float32 or uint8 images")
-    if not all(isinstance(size, int) for size in inputs[0].shape[1:]):
+    if not is_classifier:
+        shapes = [tensor.shape for tensor in (*inputs, *outputs)]
         raise InvalidArtifact(
-            f"{path} takes images of any size, {inputs[0].shape}: export it with a fixed one"
+            f"{path} does not map one image to logits: its inputs and outputs are {shapes}"
         )
-    return inputs[0]
+    image = inputs[0]
+    if image.type not in _IMAGE_TYPES:
+        raise InvalidArtifact(f"{path} takes {image.type}, not float32 or uint8 images")
+    if not all(isinstance(size, int) for size in image.shape[1:]):
+        raise InvalidArtifact(
+            f"{path} takes images of any size, {image.shape}: export it with a fixed one"
+        )
+    return image
 
 
 def _contract(session: Any, path: Path) -> Contract:
-    """Returns what the file says about itself."""
     properties = session.get_modelmeta().custom_metadata_map
     try:
         return Contract.parse(properties.get(CONTRACT_KEY, "{}"))

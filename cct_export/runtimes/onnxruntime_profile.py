@@ -1,16 +1,16 @@
-"""How long each operator of an ONNX file takes, from ONNX Runtime's own profile."""
+"""Times of the operators of an ONNX file, from ONNX Runtime's own profiler."""
 
-import json
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from cct_export.data.sampling import timing_images
 from cct_export.errors import EngineFailed
 from cct_export.records import OperatorProfile, OperatorTime
+from cct_export.records.encoding import from_json, parse_json
 from cct_export.runtimes.onnxruntime import open_session
 from cct_export.runtimes.session import prepare
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
@@ -18,109 +18,124 @@ from cct_export.specs import DEFAULT_DELEGATION, Delegation
 WARMUP = 10
 
 NOTE = (
-    "ONNX Runtime's own times of the graph that it optimized: operators have been fused, moved to "
-    "other layouts and renamed. Its clock counts whole microseconds, and reading it takes one or "
-    "two for every operator: short ones look longer than they are, and so does the sum."
+    "ONNX Runtime's own times of the graph that it optimized: operators have been fused, converted "
+    "to other layouts and renamed. Its clock counts whole microseconds, and reading it adds one or "
+    "two to every operator: the times of short ones, and the sum, are too large."
 )
-
-_Event = dict[str, Any]
 _KERNEL = "_kernel_time"
 
 
-def profile(
-    path: Path, threads: int, runs: int, delegation: Delegation = DEFAULT_DELEGATION
-) -> OperatorProfile:
-    """Times the operators of an ONNX file on one image of random pixels.
+@dataclass(frozen=True)
+class EventArguments:
+    """Details of a kernel's event; empty for other events."""
 
-    Args:
-        path: the file; it is only read.
-        threads: threads inside an operator.
-        runs: timed runs, after ``WARMUP`` others.
-        delegation: the execution provider.
+    op_name: str = ""
+    node_index: str | int = ""
+    provider: str = ""
 
-    Returns:
-        Every operator that ran, in the order in which they ran.
 
-    Raises:
-        InvalidArtifact: missing, broken, or not from images to logits.
-        MissingDependency: onnxruntime is not installed.
-        EngineFailed: the engine broke while running it, or kept no profile of all runs.
+@dataclass(frozen=True)
+class Event:
+    """An event of ONNX Runtime's profile.
+
+    Attributes:
+        name: of the event; of a kernel that of its node, with ``_kernel_time`` appended.
+        cat: category, ``Node`` or ``Session``.
+        dur: microseconds.
+        args: operator, index and execution provider of a node.
     """
-    found = runs_of(_events(path, threads, WARMUP + runs, delegation))[WARMUP:]
-    if len(found) < runs:
+
+    name: str = ""
+    cat: str = ""
+    dur: int = 0
+    args: EventArguments = field(default_factory=EventArguments)
+
+    @property
+    def key(self) -> tuple[str, str | int]:
+        """Identifies the node; names alone may not be unique."""
+        return self.name, self.args.node_index
+
+
+def profile(
+    path: Path, *, threads: int, runs: int, delegation: Delegation = DEFAULT_DELEGATION
+) -> OperatorProfile:
+    """Times the operators of an ONNX file; see ``Profiler``.
+
+    Every operator that ran is returned, in order of execution. ``WARMUP`` untimed runs go first.
+    """
+    timed = kernels_per_run(_events(path, threads, WARMUP + runs, delegation))[WARMUP:]
+    if len(timed) < runs:
         raise EngineFailed(
-            f"ONNX Runtime kept a profile of {len(found)} runs of {path}, not {runs}: ask for fewer"
+            f"ONNX Runtime's profile of {path} has {len(timed)} runs, not {runs}: request fewer"
         )
-    return OperatorProfile(operators(found), runs, derived=False, note=NOTE)
+    return OperatorProfile(operators(timed), runs, derived=False, note=NOTE)
 
 
 def kernels(path: Path) -> dict[str, int]:
-    """Returns the operators that ONNX Runtime runs for one image, by kind, the commonest first.
+    """Returns the number of operators that ONNX Runtime runs for one image, by kind.
 
     Args:
-        path: a file from images to logits.
+        path: an ``.onnx`` file that maps images to logits.
+
+    Returns:
+        The counts in descending order.
 
     Raises:
-        InvalidArtifact: missing, broken, or of another kind.
+        InvalidArtifact: the file is missing, broken, or of another kind.
         MissingDependency: onnxruntime is not installed.
     """
-    (ran,) = runs_of(_events(path, 1, 1, DEFAULT_DELEGATION))
-    return dict(Counter(str(event["args"]["op_name"]) for event in ran).most_common())
+    (events,) = kernels_per_run(_events(path, 1, 1, DEFAULT_DELEGATION))
+    return dict(Counter(event.args.op_name for event in events).most_common())
 
 
-def runs_of(events: Iterable[_Event]) -> list[list[_Event]]:
-    """Returns what each run did: of the events of a profile, the operators that came to an end.
+def kernels_per_run(events: Iterable[Event]) -> list[list[Event]]:
+    """Returns the events of the kernels, run by run.
 
     Args:
-        events: as ONNX Runtime writes them. A run without its end is left out: where events are
-            too many, the last ones are missing.
+        events: a profile, in ONNX Runtime's order. A run without its end is left out: the profile
+            drops the last events where there are too many.
     """
-    found: list[list[_Event]] = []
-    run: list[_Event] = []
+    runs: list[list[Event]] = []
+    current: list[Event] = []
     for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
-            run.append(event)
-        elif event.get("name") == "model_run":
-            found.append(run)
-            run = []
-    return found
+        if event.cat == "Node" and event.name.endswith(_KERNEL):
+            current.append(event)
+        elif event.name == "model_run":
+            runs.append(current)
+            current = []
+    return runs
 
 
-def operators(runs: Sequence[Sequence[_Event]]) -> tuple[OperatorTime, ...]:
-    """Returns the operators of the first run with their medians over all runs.
+def operators(runs: Sequence[Sequence[Event]]) -> tuple[OperatorTime, ...]:
+    """Returns the operators of the first run with their median times over all runs.
 
     Args:
-        runs: as ``runs_of`` gives them; of the same graph.
+        runs: the kernels of each run of the same graph, see ``kernels_per_run``.
     """
-    times: dict[tuple[str, str], list[float]] = defaultdict(list)
+    times: dict[tuple[str, str | int], list[float]] = defaultdict(list)
     for run in runs:
-        took: Counter[tuple[str, str]] = Counter()
+        totals: Counter[tuple[str, str | int]] = Counter()
         for event in run:  # in a loop, an operator runs several times
-            took[_identity(event)] += event["dur"]
-        for operator, microseconds in took.items():
-            times[operator].append(microseconds)
-    first = {_identity(event): event for event in runs[0]} if runs else {}
+            totals[event.key] += event.dur
+        for key, microseconds in totals.items():
+            times[key].append(microseconds)
+    first = {event.key: event for event in runs[0]} if runs else {}
     return tuple(
         OperatorTime(
-            name=event["name"].removesuffix(_KERNEL),
-            kind=event["args"]["op_name"],
-            ms=median(times[operator]) / 1e3,
-            where=event["args"]["provider"].removesuffix("ExecutionProvider"),
+            name=event.name.removesuffix(_KERNEL),
+            kind=event.args.op_name,
+            ms=median(times[key]) / 1e3,
+            where=event.args.provider.removesuffix("ExecutionProvider"),
         )
-        for operator, event in first.items()
+        for key, event in first.items()
     )
 
 
-def _identity(event: _Event) -> tuple[str, str]:
-    """Returns what tells an operator from others: names need not."""
-    return event["name"], event["args"]["node_index"]
-
-
-def _events(path: Path, threads: int, runs: int, delegation: Delegation) -> list[_Event]:
-    """Returns the events of a session in which one image ran ``runs`` times."""
+def _events(path: Path, threads: int, runs: int, delegation: Delegation) -> list[Event]:
+    """Returns the profile of a session in which one image runs ``runs`` times."""
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(
-            path, threads, delegation=delegation, profile=Path(folder, "profile")
+            path, threads=threads, delegation=delegation, profile=Path(folder, "profile")
         )
         image = prepare(session, timing_images(session.image_shape, session.batch or 1))
         try:
@@ -129,7 +144,6 @@ def _events(path: Path, threads: int, runs: int, delegation: Delegation) -> list
         except Exception as error:  # its exceptions have no common base class
             reason = str(error).strip().partition("\n")[0]
             raise EngineFailed(f"ONNX Runtime cannot run {path}: {reason}") from error
-        written = session.end_profile()
+        file = session.end_profile()
         session.close()
-        events: list[_Event] = json.loads(written.read_text())
-    return events
+        return from_json(parse_json(file.read_bytes()), list[Event])

@@ -1,4 +1,4 @@
-"""Timing several sessions fairly on a machine that is not quiet."""
+"""Interleaved timing of several sessions, for machines with background load."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,46 +9,47 @@ import numpy as np
 Clock = Callable[[], int]
 
 
-class Runs(Protocol):
-    """What can be timed: a ``Session``, or a part of one."""
+class Runnable(Protocol):
+    """Anything that can be timed: a ``Session``, or a part of a model."""
 
     def invoke(self, prepared: np.ndarray) -> Any:
         """Runs once."""
         ...
 
 
-def time_in_turn(
-    sessions: Sequence[Runs],
-    prepared: Sequence[np.ndarray],
+def time_interleaved(
+    sessions: Sequence[Runnable],
+    *,
+    inputs: Sequence[np.ndarray],
     rounds: int,
     burst: int,
     warmup: int,
     clock: Clock = time.perf_counter_ns,
     settle_ns: int = 0,
 ) -> list[tuple[int, ...]]:
-    """Times sessions round robin, so that whatever the machine does meets them all alike.
+    """Times sessions round robin, so that background load affects all of them alike.
 
     Args:
-        sessions: opened, all in this process.
-        prepared: the input of each.
-        rounds: how often each has its turn.
-        burst: timed runs in a turn.
-        warmup: untimed runs before those, which bring code and weights back into the caches.
+        sessions: open sessions, all in this process.
+        inputs: the prepared input of each session.
+        rounds: rounds, in each of which every session runs one burst.
+        burst: timed runs per burst.
+        warmup: untimed runs before each burst, which bring code and weights back into the caches.
         clock: returns nanoseconds.
-        settle_ns: how long the untimed runs of a turn go on at least.
+        settle_ns: minimum duration of the untimed runs of each burst.
 
     Returns:
         For each session the nanoseconds of its ``rounds · burst`` runs, in order.
     """
     times: list[list[int]] = [[] for _ in sessions]
     for _ in range(rounds):
-        for session, image, kept in zip(sessions, prepared, times, strict=True):
+        for session, prepared, durations in zip(sessions, inputs, times, strict=True):
             start, untimed = clock(), 0
             while untimed < warmup or clock() - start < settle_ns:
-                session.invoke(image)
+                session.invoke(prepared)
                 untimed += 1
             for _ in range(burst):
                 before = clock()
-                session.invoke(image)
-                kept.append(clock() - before)
-    return [tuple(kept) for kept in times]
+                session.invoke(prepared)
+                durations.append(clock() - before)
+    return [tuple(durations) for durations in times]

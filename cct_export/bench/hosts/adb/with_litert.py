@@ -67,19 +67,19 @@ class WithLiteRT:
         """Finds out what goes in and what comes out."""
         from ai_edge_litert.interpreter import Interpreter
 
-        litert_file.try_in_child(self._path)
+        litert_file.check_runs(self._path)
         interpreter = Interpreter(str(self._path))
-        image, logits = litert_file.ends(interpreter, self._path)
+        image, logits = litert_file.image_and_logits(interpreter, path=self._path)
         # No tensors are allocated: no delegate has changed the graph yet.
         self._operators = len(interpreter._get_ops_details())
-        self._shape = tuple(int(size) for size in image["shape"])
+        self._shape = image.shape
         self.image_shape: ImageShape = self._shape[1:]  # type: ignore[assignment]
         self.batch: int | None = self._shape[0]
-        self.io = np.dtype(image["dtype"]).name
-        self.input_quantization: Quantization | None = litert_file.quantization(image)
-        self.output_quantization: Quantization | None = litert_file.quantization(logits)
-        self._output_type = np.dtype(logits["dtype"])
-        self._classes = int(logits["shape"][-1])
+        self.io = image.dtype
+        self.input_quantization: Quantization | None = image.quantization
+        self.output_quantization: Quantization | None = logits.quantization
+        self._output_type = np.dtype(logits.dtype)
+        self._classes = logits.shape[-1]
 
     def first(self) -> Report:
         """See ``Tool``."""
@@ -97,7 +97,7 @@ class WithLiteRT:
         if not self._shows_output:
             self.unproven = f"this {benchmark_model.NAME} cannot write what it computes"
             return GoldenCheck()
-        answer = golden.check(self, self._path, self._spec.delegation)
+        answer = golden.check(self, path=self._path, delegation=self._spec.delegation)
         if answer.parity is None:
             self.unproven = "there is no sidecar with golden images beside the file"
         return answer
