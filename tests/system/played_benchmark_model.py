@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from cct_export.runtimes.litert_file import partitions
+from cct_export.runtimes.litert_file import nodes_of, partitions
 
 PLAYED = os.environ.get("PLAYED", "")
 FLAGS = dict(argument.lstrip("-").partition("=")[::2] for argument in sys.argv[1:])
@@ -77,8 +77,8 @@ def opened():
     if FLAGS.get("use_gpu") == "true":
         print("WARN: GPU acceleration is unsupported on this platform.", flush=True)
     if xnnpack:
-        nodes = interpreter._get_ops_details()
-        total = sum(node["op_name"] != "DELEGATE" for node in nodes)
+        nodes = nodes_of(interpreter)
+        total = sum(not node.is_partition for node in nodes)
         taken = total - 4 if PLAYED == "partly" else len(partitions(nodes))
         kernels = len(nodes) - total
         if PLAYED == "partly":  # a build for debugging says more

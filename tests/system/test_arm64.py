@@ -11,7 +11,7 @@ from arm64 import PI_4, PI_5
 from debian_archive import Unavailable
 from PIL import Image
 
-from cct_export.runtimes.tflite_prefixes import prefixes
+from cct_export.runtimes.litert_profile import prefixes
 
 pytestmark = [
     pytest.mark.arm64,
