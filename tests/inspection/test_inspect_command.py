@@ -1,4 +1,4 @@
-"""``cct-export inspect``: tables, JSON, two files side by side, and what is refused."""
+"""``cct-export inspect``: tables, JSON, two files side by side, and refused files."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def artifact(request, exports):
 
 @pytest.fixture
 def refused(in_process, tmp_path):
-    """Inspects a file that must be refused with one line; returns the line."""
+    """Inspects a file that must be refused in one line; returns the line."""
 
     def run(code, *arguments):
         ended = in_process("export", "inspect", *arguments)
@@ -32,7 +32,7 @@ def refused(in_process, tmp_path):
 
 
 def test_the_tables_show_header_kinds_every_operator_and_totals(in_process, artifact):
-    found = cct_export.inspect(artifact)
+    report = cct_export.inspect(artifact)
     ended = in_process("export", "inspect", artifact)
     assert ended.code == 0, ended.err
     lines = ended.out.splitlines()
@@ -41,15 +41,16 @@ def test_the_tables_show_header_kinds_every_operator_and_totals(in_process, arti
     assert f"{artifact.suffix[1:]}, scheme int8, {size}" in joined
     assert [line for line in lines if line.split()[:3] == ["input", "image", "float32"]]
     rows = [line.split() for line in lines if line.split()[:1] and line.split()[0].isdecimal()]
-    steps = [row for row in rows if len(row) == 7]
-    assert [row[1] for row in steps] == [step.kind for step in found.operators]
-    assert [int(row[3].replace(",", "")) for row in steps] == [s.macs for s in found.operators]
+    table = [row for row in rows if len(row) == 7]
+    assert [row[1] for row in table] == [operator.kind for operator in report.operators]
+    macs = [int(row[3].replace(",", "")) for row in table]
+    assert macs == [operator.macs for operator in report.operators]
     (total,) = [line.split()[-1] for line in lines if line.startswith("MACs ")]
-    assert int(total.replace(",", "")) == found.macs
-    assert f"{len(found.quantized)} quantized tensors" in ended.out
+    assert int(total.replace(",", "")) == report.macs
+    assert f"{len(report.quantized)} quantized tensors" in ended.out
 
 
-def test_quantized_tensors_are_listed_when_asked_for(in_process, exports):
+def test_quantized_tensors_are_listed_on_request(in_process, exports):
     path = exports("tflite", "int8").path
     short = in_process("export", "inspect", path).out
     long = in_process("export", "inspect", path, "--tensors").out
@@ -58,21 +59,21 @@ def test_quantized_tensors_are_listed_when_asked_for(in_process, exports):
     assert "channel of axis 0" not in short
 
 
-def test_the_record_stands_alone_on_standard_output_and_holds_everything(cct_export, artifact):
+def test_the_record_alone_is_on_standard_output_and_is_complete(cct_export, artifact):
     ended = cct_export("inspect", artifact, "--json", "-")
     assert ended.returncode == 0, ended.stderr
     record = json.loads(ended.stdout)
     assert set(record) == {"artifact"}
-    found = record["artifact"]
-    assert found["totals"]["operators"] == len(found["operators"])
-    assert found["totals"]["macs"] == sum(step["macs"] for step in found["operators"])
-    assert found["totals"]["macs"] == sum(kind["macs"] for kind in found["kinds"])
-    assert found["inputs"][0]["shape"][1:] == [32, 32, 3]
-    assert {len(tensor["scales"]) for tensor in found["quantized"]} >= {1, 16, 32}
+    fields = record["artifact"]
+    assert fields["totals"]["operators"] == len(fields["operators"])
+    assert fields["totals"]["macs"] == sum(operator["macs"] for operator in fields["operators"])
+    assert fields["totals"]["macs"] == sum(kind["macs"] for kind in fields["kinds"])
+    assert fields["inputs"][0]["shape"][1:] == [32, 32, 3]
+    assert {len(tensor["scales"]) for tensor in fields["quantized"]} >= {1, 16, 32}
     assert "quantized tensors" in ended.stderr
 
 
-def test_two_files_are_put_side_by_side_with_ratios(in_process, exports):
+def test_two_files_are_compared_with_ratios(in_process, exports):
     small, large = exports("tflite", "int8").path, exports("onnx").path
     ended = in_process("export", "inspect", small, "--against", large, "--json", "-")
     assert ended.code == 0, ended.err
@@ -95,12 +96,12 @@ def test_two_files_are_put_side_by_side_with_ratios(in_process, exports):
 
 
 def test_the_comparison_is_a_table_of_both_files(in_process, exports):
-    one, two = exports("tflite", "int8").path, exports("tflite").path
-    out = in_process("export", "inspect", one, "--against", two).out
+    int8, float32 = exports("tflite", "int8").path, exports("tflite").path
+    out = in_process("export", "inspect", int8, "--against", float32).out
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
     assert rows["CONV_2D"] == ["2", "2", "1.000"]
-    ratio = one.stat().st_size / two.stat().st_size
-    assert rows["bytes"] == [f"{p.stat().st_size:,}" for p in (one, two)] + [f"{ratio:.3f}"]
+    sizes = [path.stat().st_size for path in (int8, float32)]
+    assert rows["bytes"] == [*map("{:,}".format, sizes), f"{sizes[0] / sizes[1]:.3f}"]
 
 
 def test_a_tflite_file_is_inspected_without_tensorflow_keras_or_onnx(exports, tmp_path):
@@ -109,11 +110,11 @@ def test_a_tflite_file_is_inspected_without_tensorflow_keras_or_onnx(exports, tm
         "cct_export.inspect(sys.argv[1])\n"
         "print([n for n in ('tensorflow', 'keras', 'onnx', 'onnxruntime') if n in sys.modules])"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(exports("tflite").path)],
         cwd=tmp_path, capture_output=True, text=True, env=os.environ,
     )  # fmt: skip
-    assert done.stdout.strip().splitlines()[-1:] == ["[]"], done.stderr
+    assert process.stdout.strip().splitlines()[-1:] == ["[]"], process.stderr
 
 
 @pytest.mark.parametrize(
@@ -124,20 +125,18 @@ def test_a_tflite_file_is_inspected_without_tensorflow_keras_or_onnx(exports, tm
         ("onnx", "onnx", "onnx"),
     ],
 )
-def test_a_library_that_is_missing_is_named_with_its_extra(
-    exports, tmp_path, library, format, extra
-):
+def test_a_missing_library_is_named_with_its_extra(exports, tmp_path, library, format, extra):
     code = (
         f"import sys; sys.modules[{library!r}] = None\n"
         "from cct_export.commands.program import export_main; export_main()"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, "inspect", str(exports(format).path)],
         cwd=tmp_path, capture_output=True, text=True, env=os.environ,
     )  # fmt: skip
-    assert done.returncode == 6
-    assert f"cct-export[{extra}]" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert process.returncode == 6
+    assert f"cct-export[{extra}]" in process.stderr
+    assert process.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["m.keras", "m.tflite.json", "m", "m.pb"])
@@ -150,7 +149,7 @@ def test_a_file_that_is_neither_an_artifact_nor_a_model_is_refused(refused, tmp_
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
-def test_a_file_that_is_not_there_is_refused_and_so_is_a_folder(refused, tmp_path, format):
+def test_a_missing_file_is_refused_and_so_is_a_folder(refused, tmp_path, format):
     assert "no such file" in refused(1, tmp_path / f"absent.{format}")
     (tmp_path / f"folder.{format}").mkdir()
     assert "is not a file" in refused(1, tmp_path / f"folder.{format}")
@@ -158,21 +157,21 @@ def test_a_file_that_is_not_there_is_refused_and_so_is_a_folder(refused, tmp_pat
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
 @pytest.mark.parametrize("content", [b"", b"a text\n" * 99, b"\0" * 64, bytes(range(256)) * 8])
-def test_what_is_no_model_is_refused(refused, tmp_path, format, content):
+def test_a_file_that_is_no_model_is_refused(refused, tmp_path, format, content):
     path = tmp_path / f"odd.{format}"
     path.write_bytes(content)
     assert str(path) in refused(1, path)
 
 
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.95])
-def test_a_file_that_was_cut_off_is_refused(refused, tmp_path, artifact, share):
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.95])
+def test_a_truncated_file_is_refused(refused, tmp_path, artifact, fraction):
     content = artifact.read_bytes()
     path = tmp_path / f"cut{artifact.suffix}"
-    path.write_bytes(content[: int(share * len(content))])
+    path.write_bytes(content[: int(fraction * len(content))])
     assert str(path) in refused(1, path)
 
 
-def test_names_that_are_no_text_are_refused(refused, tmp_path, exports):
+def test_names_that_are_not_utf_8_are_refused(refused, tmp_path, exports):
     path = tmp_path / "odd.onnx"
     path.write_bytes(exports("onnx").path.read_bytes().replace(b"logits", b"\xffogits"))
     assert str(path) in refused(1, path)
@@ -183,7 +182,7 @@ def test_the_other_file_is_checked_too(refused, tmp_path, artifact):
     assert "neither" in refused(2, artifact, "--against", tmp_path / "model.keras")
 
 
-def test_names_from_a_file_do_not_reach_the_terminal_as_commands(in_process, tmp_path):
+def test_control_characters_in_names_do_not_reach_the_terminal(in_process, tmp_path):
     import onnx
     from onnx import TensorProto, helper
 
@@ -203,12 +202,12 @@ def test_names_from_a_file_do_not_reach_the_terminal_as_commands(in_process, tmp
     assert "\N{REPLACEMENT CHARACTER}[31mred[/bold]" in ended.out
 
 
-def test_the_contract_tells_what_goes_in_and_what_comes_out(in_process, exports):
+def test_the_contract_describes_input_and_output(in_process, exports):
     for format in ("tflite", "onnx"):
         ended = in_process("export", "inspect", exports(format, "int8", "uint8").path)
-        said = " ".join(ended.out.split())
-        assert "pixels raw pixels, 0 to 255, RGB, NHWC, other sizes bilinear" in said
-        assert "labels 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in said
+        text = " ".join(ended.out.split())
+        assert "pixels raw pixels, 0 to 255, RGB, NHWC, other sizes bilinear" in text
+        assert "labels 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in text
     contract = cct_export.inspect(exports("tflite", "int8-full", "int8").path).to_dict()["contract"]
     assert contract["input"]["preprocessing"] == "pixel - 128"
     assert contract["input"]["resize"].startswith("bilinear")

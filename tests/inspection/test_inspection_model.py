@@ -14,37 +14,37 @@ SMALL = [name for name, spec in PRESETS.items() if spec.layers < 6]
 
 @pytest.mark.parametrize("name", [*SMALL, "cct_7_7x2_224_sine"])
 def test_the_layers_of_a_preset_add_up_to_the_keras_model_and_its_plan(name):
-    found = cct_export.inspect_model(name)
+    report = cct_export.inspect_model(name)
     model = CCT(preset(name))
     fixed = sum(weight.shape.num_elements() for weight in model.non_trainable_weights)
-    assert found.trainable + found.fixed == model.count_params()
-    assert found.fixed == fixed
+    assert report.trainable + report.fixed == model.count_params()
+    assert report.fixed == fixed
     assert (fixed > 0) == ("sine" in name)
     plan = lower(model)
-    assert [layer.name for layer in found.layers] == [step.output for step in plan.steps]
-    assert found.macs == plan.total_macs
-    assert found.image_shape == model.input_shape[1:]
-    assert found.classes == preset(name).classes
-    assert found.folded.macs <= found.macs
+    assert [layer.name for layer in report.layers] == [step.output for step in plan.steps]
+    assert report.macs == plan.total_macs
+    assert report.image_shape == model.input_shape[1:]
+    assert report.classes == preset(name).classes
+    assert report.folded.macs <= report.macs
 
 
-def test_every_layer_has_the_weights_that_keras_has_for_it():
-    found = {layer.name: layer for layer in cct_export.inspect_model("cct_2_3x2_32").layers}
+def test_every_layer_has_as_many_weights_as_in_keras():
+    layers = {layer.name: layer for layer in cct_export.inspect_model("cct_2_3x2_32").layers}
     width = 128
-    assert found["tokenizer/1/conv"].trainable == 9 * 64 * width
-    assert found["block_1/attention"].trainable == 4 * width * width + width
-    assert found["block_1/attention"].macs == 64 * 4 * width * width + 2 * 64 * 64 * width
-    assert found["block_0/mlp_norm"].trainable == 2 * width
-    assert found["pooling"].trainable == width + 1
-    assert found["logits"].trainable == 10 * width + 10
-    assert found["logits"].shape == (10,)
-    assert found["tokenizer/tokens"].shape == (64, width)
+    assert layers["tokenizer/1/conv"].trainable == 9 * 64 * width
+    assert layers["block_1/attention"].trainable == 4 * width * width + width
+    assert layers["block_1/attention"].macs == 64 * 4 * width * width + 2 * 64 * 64 * width
+    assert layers["block_0/mlp_norm"].trainable == 2 * width
+    assert layers["pooling"].trainable == width + 1
+    assert layers["logits"].trainable == 10 * width + 10
+    assert layers["logits"].shape == (10,)
+    assert layers["tokenizer/tokens"].shape == (64, width)
 
 
-def test_the_published_example_has_its_attention_in_one_row():
-    found = {layer.name: layer for layer in cct_export.inspect_model("cct_keras_io").layers}
-    assert found["block_0/attention"].trainable == 3 * (128 * 256 + 256) + 256 * 128 + 128
-    assert found["position_embedding"].trainable == 64 * 128
+def test_the_attention_of_the_published_example_is_one_layer():
+    layers = {layer.name: layer for layer in cct_export.inspect_model("cct_keras_io").layers}
+    assert layers["block_0/attention"].trainable == 3 * (128 * 256 + 256) + 256 * 128 + 128
+    assert layers["position_embedding"].trainable == 64 * 128
 
 
 def test_a_preset_is_shown_as_table_and_as_json(in_process):
@@ -74,7 +74,7 @@ def test_a_run_directory_is_shown_with_its_labels(in_process, digits_run):
     assert "32×32×3 to 10 logits (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)" in ended.out
 
 
-def test_a_model_that_is_no_cct_is_shown_without_what_it_costs(in_process, tmp_path):
+def test_a_model_that_is_no_cct_is_shown_without_cost(in_process, tmp_path):
     model = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
@@ -103,16 +103,16 @@ def test_a_model_that_is_no_cct_is_shown_without_what_it_costs(in_process, tmp_p
 
 
 @pytest.mark.parametrize("more", [("--against", "m.tflite"), ("--tensors",)])
-def test_what_is_for_files_is_refused_for_models(in_process, more):
+def test_options_for_files_are_refused_for_models(in_process, more):
     ended = in_process("export", "inspect", "cct_2_3x2_32", *more)
     assert ended.code == 2
     assert "--against and --tensors are for .tflite and .onnx files" in ended.err
 
 
-def test_an_unknown_preset_is_refused_with_those_there_are(in_process):
+def test_an_unknown_preset_is_refused_and_the_presets_are_listed(in_process):
     ended = in_process("export", "inspect", "vit_huge")
     assert ended.code == 1
     assert "no preset is called 'vit_huge': there is cct_keras_io, cct_2_3x2_32, " in ended.err
     assert "(not foreseen" not in ended.err
-    assert "..." not in ended.err, "the line is cut off"
+    assert "..." not in ended.err
     assert len(ended.err.splitlines()) == 1

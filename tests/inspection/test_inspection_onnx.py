@@ -1,4 +1,4 @@
-"""What is found in an ONNX file: cost by hand, quantization, what ONNX Runtime runs."""
+"""Inspection of ONNX files: cost against hand counts, quantization, nodes that run."""
 
 import keras
 import numpy as np
@@ -34,13 +34,13 @@ def integers(*shape):
     return np.random.default_rng(sum(shape)).integers(-127, 127, shape).astype(np.int8)
 
 
-def steps(inspection):
-    return {step.kind: step for step in inspection.operators}
+def by_kind(report):
+    return {operator.kind: operator for operator in report.operators}
 
 
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory):
-    """A graph with an open batch, of operators without names."""
+    """A graph with an open batch and nodes without names."""
     return write(
         tmp_path_factory.mktemp("stock") / "stock.onnx",
         [
@@ -64,39 +64,38 @@ def stock(tmp_path_factory):
     )
 
 
-def test_operators_cost_their_taps_times_what_they_give_for_one_image(stock):
-    found = cct_export.inspect(stock)
-    by_kind = steps(found)
-    assert by_kind["Conv"].shape == (1, 8, 4, 4)
-    assert by_kind["Conv"].macs == 8 * 4 * 4 * (2 * 3 * 3)
-    assert by_kind["Conv"].parameters == 8 * 2 * 3 * 3 + 8
-    assert by_kind["ConvTranspose"].shape == (1, 3, 8, 8)
-    assert by_kind["ConvTranspose"].macs == 8 * 4 * 4 * (3 * 2 * 2)
-    assert by_kind["Gemm"].macs == 25 * 192
-    assert by_kind["Gemm"].parameters == 25 * 192 + 25
-    assert by_kind["MatMul"].macs == 5 * 5 * 5
-    assert by_kind["MatMul"].parameters == by_kind["Reshape"].parameters == 0
-    assert found.macs == 2304 + 1536 + 4800 + 125
-    assert found.parameters == 152 + 96 + 4825
-    assert (found.tensors, len(found.operators)) == (1 + 6 + 6, 6)
+def test_macs_are_counted_for_one_image_where_the_batch_is_open(stock):
+    report = cct_export.inspect(stock)
+    operators = by_kind(report)
+    assert operators["Conv"].shape == (1, 8, 4, 4)
+    assert operators["Conv"].macs == 8 * 4 * 4 * (2 * 3 * 3)
+    assert operators["Conv"].parameters == 8 * 2 * 3 * 3 + 8
+    assert operators["ConvTranspose"].shape == (1, 3, 8, 8)
+    assert operators["ConvTranspose"].macs == 8 * 4 * 4 * (3 * 2 * 2)
+    assert operators["Gemm"].macs == 25 * 192
+    assert operators["Gemm"].parameters == 25 * 192 + 25
+    assert operators["MatMul"].macs == 5 * 5 * 5
+    assert operators["MatMul"].parameters == operators["Reshape"].parameters == 0
+    assert report.macs == 2304 + 1536 + 4800 + 125
+    assert report.parameters == 152 + 96 + 4825
+    assert (report.tensors, len(report.operators)) == (1 + 6 + 6, 6)
 
 
-def test_the_ends_are_shown_as_they_are_in_the_file(stock):
-    found = cct_export.inspect(stock)
-    assert (found.format, found.scheme) == ("onnx", None)
-    assert [(end.name, end.dtype, end.shape) for end in (*found.inputs, *found.outputs)] == [
-        ("x", "float32", (None, 4, 9, 9)),
-        ("y", "float32", (None, 5, 5)),
-    ]
+def test_an_open_batch_is_shown_as_open(stock):
+    report = cct_export.inspect(stock)
+    assert (report.format, report.scheme) == ("onnx", None)
+    (image,), (product,) = report.inputs, report.outputs
+    assert (image.name, image.dtype, image.shape) == ("x", "float32", (None, 4, 9, 9))
+    assert (product.name, product.dtype, product.shape) == ("y", "float32", (None, 5, 5))
 
 
-def test_operators_without_names_are_found_again_in_what_the_engine_runs(stock):
-    found = cct_export.inspect(stock)
-    assert [step.partition for step in found.operators] == [0] * 6
-    assert (found.nodes, found.delegated, found.partitions) == (6, 6, 1)
+def test_nodes_without_names_are_identified_in_the_optimized_graph(stock):
+    report = cct_export.inspect(stock)
+    assert [operator.partition for operator in report.operators] == [0] * 6
+    assert (report.nodes, report.delegated, report.partitions) == (6, 6, 1)
 
 
-def test_an_operator_that_the_engine_folds_is_in_no_partition(tmp_path):
+def test_an_operator_that_the_engine_removes_is_in_no_partition(tmp_path):
     path = write(
         tmp_path / "folded.onnx",
         [
@@ -107,71 +106,72 @@ def test_an_operator_that_the_engine_folds_is_in_no_partition(tmp_path):
         [1, 4],
         {"w": weights(3, 4)},
     )
-    found = cct_export.inspect(path)
-    assert [step.partition for step in found.operators] == [None, 0]
-    assert (found.nodes, len(found.operators)) == (1, 2)
+    report = cct_export.inspect(path)
+    assert [operator.partition for operator in report.operators] == [None, 0]
+    assert (report.nodes, len(report.operators)) == (1, 2)
 
 
 @pytest.mark.parametrize("scheme", ["none", "fp16", "int8-dynamic", "int8"])
-def test_every_scheme_has_the_parameters_of_the_model_and_one_cost(exports, digits_model, scheme):
-    found = cct_export.inspect(exports("onnx", scheme).path)
+def test_every_scheme_has_the_parameters_and_macs_of_the_model(exports, digits_model, scheme):
+    report = cct_export.inspect(exports("onnx", scheme).path)
     plan = fold(lower(keras.saving.load_model(digits_model)))
-    # LayerNormalization must have a gamma, even where it is folded: ones, stored once.
+    # LayerNormalization needs a gamma even where it is folded: ones, stored once.
     ones = plan.shapes["norm"][-1]
-    assert found.parameters == plan.parameters + ones
-    assert found.macs == plan.total_macs > 0
-    assert found.scheme == scheme
-    assert found.warnings == ()
-    kinds = {"int8-dynamic": "MatMulInteger"}.get(scheme, "MatMul")
-    stored = {step.weight_dtype for step in found.operators if step.kind == kinds}
-    wanted = {"none": "float32", "fp16": "float16"}.get(scheme, "int8")
-    assert wanted in stored
+    assert report.parameters == plan.parameters + ones
+    assert report.macs == plan.total_macs > 0
+    assert report.scheme == scheme
+    assert report.warnings == ()
+    product = {"int8-dynamic": "MatMulInteger"}.get(scheme, "MatMul")
+    dtype = {"none": "float32", "fp16": "float16"}.get(scheme, "int8")
+    assert dtype in {
+        operator.weight_dtype for operator in report.operators if operator.kind == product
+    }
 
 
-def test_nodes_are_those_that_bench_counts(exports):
+def test_the_nodes_are_those_that_a_session_counts(exports):
     from cct_export.runtimes import onnxruntime
 
     path = exports("onnx", "int8").path
-    found, session = cct_export.inspect(path), onnxruntime.open_session(path)
-    assert (found.delegated, found.nodes) == (session.delegated_nodes, session.total_nodes)
+    report, session = cct_export.inspect(path), onnxruntime.open_session(path)
+    assert (report.delegated, report.nodes) == (session.delegated_nodes, session.total_nodes)
 
 
-def test_an_int8_export_tells_its_weights_per_channel_and_its_activations_per_tensor(exports):
+def test_the_weights_of_an_int8_export_are_quantized_per_channel(exports):
     path = exports("onnx", "int8").path
-    found = {tensor.name: tensor for tensor in cct_export.inspect(path).quantized}
+    tensors = {tensor.name: tensor for tensor in cct_export.inspect(path).quantized}
     graph = onnx.load(path).graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     pairs = [node for node in graph.node if node.op_type == "DequantizeLinear"]
-    assert {node.input[0] for node in pairs} == set(found)
+    assert {node.input[0] for node in pairs} == set(tensors)
     for node in pairs:
-        tensor = found[node.input[0]]
+        tensor = tensors[node.input[0]]
         assert tensor.scales == pytest.approx(stored[node.input[1]].reshape(-1))
         assert tensor.zero_points == tuple(
             zero for name in node.input[2:] for zero in stored[name].reshape(-1)
         )
-    kernels = [tensor for name, tensor in found.items() if name in stored]
+    kernels = [tensor for name, tensor in tensors.items() if name in stored]
     assert {(k.dtype, k.granularity) for k in kernels if len(k.shape) > 1 and k.shape[1] > 1} == {
         ("int8", "channel")
     }
     assert all(k.shape[k.axis] == len(k.scales) for k in kernels if k.axis is not None)
-    others = [tensor for name, tensor in found.items() if name not in stored]
-    assert others
-    assert {tensor.granularity for tensor in others} == {"tensor"}
+    activations = [tensor for name, tensor in tensors.items() if name not in stored]
+    assert activations
+    assert {tensor.granularity for tensor in activations} == {"tensor"}
 
 
-def test_integer_products_get_their_scale_from_the_multiplication_behind_them(exports):
+def test_integer_products_have_the_scale_of_the_mul_after_them(exports):
     path = exports("onnx", "int8-dynamic").path
-    found = {tensor.name: tensor for tensor in cct_export.inspect(path).quantized}
+    tensors = {tensor.name: tensor for tensor in cct_export.inspect(path).quantized}
     graph = onnx.load(path).graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     products = [node.input[1] for node in graph.node if node.op_type == "MatMulInteger"]
     assert products
     for name in products:
-        wanted = stored[f"{name}_scale"].reshape(-1)
-        assert found[name].scales == pytest.approx(wanted), name
+        scales = stored[f"{name}_scale"].reshape(-1)
+        assert tensors[name].scales == pytest.approx(scales), name
 
 
-def test_integer_operators_cost_as_the_others_and_their_settings_are_no_parameters(tmp_path):
+def test_integer_operators_have_macs_and_their_scales_are_no_parameters(tmp_path):
     path = write(
         tmp_path / "integer.onnx",
         [
@@ -189,15 +189,15 @@ def test_integer_operators_cost_as_the_others_and_their_settings_are_no_paramete
             "ks": np.array([0.5], np.float32),
         },
     )
-    found = cct_export.inspect(path)
-    assert steps(found)["ConvInteger"].macs == 4 * 4 * 4 * 27
-    assert found.parameters == steps(found)["ConvInteger"].parameters == 4 * 27
-    (kernel,) = found.quantized
+    report = cct_export.inspect(path)
+    assert by_kind(report)["ConvInteger"].macs == 4 * 4 * 4 * 27
+    assert report.parameters == by_kind(report)["ConvInteger"].parameters == 4 * 27
+    (kernel,) = report.quantized
     assert (kernel.name, kernel.dtype, kernel.shape) == ("kernel", "int8", (4, 3, 3, 3))
     assert (kernel.scales, kernel.zero_points, kernel.granularity) == ((0.5,), (2,), "tensor")
 
 
-def test_quantized_linear_operators_tell_their_inputs_weights_and_outputs(tmp_path):
+def test_qlinear_operators_quantize_their_inputs_weights_and_outputs(tmp_path):
     scale, zero = (lambda value: np.array(value, np.float32)), np.array(3, np.uint8)
     per_channel = np.array([0.5, 0.25, 0.125], np.float32)
     path = write(
@@ -230,19 +230,19 @@ def test_quantized_linear_operators_tell_their_inputs_weights_and_outputs(tmp_pa
             "square": integers(3, 4).view(np.uint8),
         },
     )
-    found = cct_export.inspect(path)
-    assert steps(found)["QLinearConv"].macs == 3 * 3 * 3 * 18
-    assert steps(found)["QLinearConv"].parameters == 3 * 18 + 3
-    assert steps(found)["QLinearMatMul"].macs == 3 * 3 * 4 * 3
-    assert found.parameters == 57 + 12
-    tensors = {tensor.name: tensor for tensor in found.quantized}
+    report = cct_export.inspect(path)
+    assert by_kind(report)["QLinearConv"].macs == 3 * 3 * 3 * 18
+    assert by_kind(report)["QLinearConv"].parameters == 3 * 18 + 3
+    assert by_kind(report)["QLinearMatMul"].macs == 3 * 3 * 4 * 3
+    assert report.parameters == 57 + 12
+    tensors = {tensor.name: tensor for tensor in report.quantized}
     assert set(tensors) == {"a", "b", "c", "kernel", "square"}
     assert (tensors["kernel"].scales, tensors["kernel"].axis) == (tuple(per_channel), 0)
     assert tensors["b"].scales == pytest.approx([0.2])
     assert (tensors["b"].dtype, tensors["b"].zero_points) == ("uint8", (3,))
 
 
-def test_operators_of_onnxruntime_itself_are_counted_with_the_shapes_it_knows(tmp_path):
+def test_the_shapes_of_onnx_runtimes_own_operators_are_those_that_it_infers(tmp_path):
     path = write(
         tmp_path / "fused.onnx",
         [
@@ -258,16 +258,16 @@ def test_operators_of_onnxruntime_itself_are_counted_with_the_shapes_it_knows(tm
         {"w": weights(5, 7), "q": integers(5, 6), "s": np.array(0.5, np.float32)},
         domains=[helper.make_opsetid("com.microsoft", 1)],
     )
-    found = cct_export.inspect(path)
-    by_kind = steps(found)
-    assert by_kind["com.microsoft.FusedMatMul"].shape == (3, 5)
-    assert by_kind["com.microsoft.FusedMatMul"].macs == 3 * 5 * 7
-    assert by_kind["com.microsoft.DynamicQuantizeMatMul"].macs == 3 * 6 * 5
-    assert found.parameters == 5 * 7 + 5 * 6
-    assert [tensor.name for tensor in found.quantized] == ["q"]
+    report = cct_export.inspect(path)
+    operators = by_kind(report)
+    assert operators["com.microsoft.FusedMatMul"].shape == (3, 5)
+    assert operators["com.microsoft.FusedMatMul"].macs == 3 * 5 * 7
+    assert operators["com.microsoft.DynamicQuantizeMatMul"].macs == 3 * 6 * 5
+    assert report.parameters == 5 * 7 + 5 * 6
+    assert [tensor.name for tensor in report.quantized] == ["q"]
 
 
-def test_functions_are_unfolded_and_branches_are_walked(tmp_path):
+def test_functions_are_inlined_and_branches_are_counted(tmp_path):
     double = helper.make_function(
         "mine", "Dense", ["a", "b"], ["c"], [helper.make_node("MatMul", ["a", "b"], ["c"])],
         [helper.make_opsetid("", 18)],
@@ -298,14 +298,14 @@ def test_functions_are_unfolded_and_branches_are_walked(tmp_path):
         functions=[double],
         domains=[helper.make_opsetid("mine", 1)],
     )
-    found = cct_export.inspect(path)
-    kinds = [step.kind for step in found.operators]
+    report = cct_export.inspect(path)
+    kinds = [operator.kind for operator in report.operators]
     assert sorted(kinds) == ["Cast", "If", "MatMul", "MatMul", "ReduceSum", "Relu"]
-    assert found.macs == 4 * 6 + 6 * 6
-    assert found.parameters == 4 * 6 + 6 * 6
+    assert report.macs == 4 * 6 + 6 * 6
+    assert report.parameters == 4 * 6 + 6 * 6
 
 
-def test_a_shape_that_stays_unknown_is_told_not_counted_as_nothing(tmp_path):
+def test_an_unknown_shape_is_a_warning_and_not_zero_macs(tmp_path):
     path = write(
         tmp_path / "open.onnx",
         [
@@ -317,16 +317,16 @@ def test_a_shape_that_stays_unknown_is_told_not_counted_as_nothing(tmp_path):
         ["n", "length", 2],
         {"w": weights(4, 3), "v": weights(3, 2)},
     )
-    found = cct_export.inspect(path)
-    assert [step.macs for step in found.operators] == [None, 0, None]
-    assert found.operators[0].shape == (1, None, 3)
-    assert found.macs == 0
-    assert found.warnings == ("the shapes of 2 operators are unknown: their MACs are not counted",)
+    report = cct_export.inspect(path)
+    assert [operator.macs for operator in report.operators] == [None, 0, None]
+    assert report.operators[0].shape == (1, None, 3)
+    assert report.macs == 0
+    assert report.warnings == ("the shapes of 2 operators are unknown: their MACs are not counted",)
 
 
-def test_a_file_with_an_operator_of_somebody_else_is_read_but_not_placed(tmp_path):
+def test_a_file_with_a_custom_operator_is_inspected_without_partitions(tmp_path):
     path = write(
-        tmp_path / "foreign.onnx",
+        tmp_path / "custom.onnx",
         [
             helper.make_node("MatMul", ["x", "w"], ["a"]),
             helper.make_node("Conv", ["a"], ["y"], domain="theirs"),
@@ -336,16 +336,16 @@ def test_a_file_with_an_operator_of_somebody_else_is_read_but_not_placed(tmp_pat
         {"w": weights(4, 3)},
         domains=[helper.make_opsetid("theirs", 1)],
     )
-    found = cct_export.inspect(path)
-    assert [(step.kind, step.macs) for step in found.operators] == [
+    report = cct_export.inspect(path)
+    assert [(operator.kind, operator.macs) for operator in report.operators] == [
         ("MatMul", 12),
         ("theirs.Conv", 0),
     ]
-    assert found.nodes is found.delegated is found.partitions is None
-    assert "theirs" in found.warnings[0]
+    assert report.nodes is report.delegated is report.partitions is None
+    assert "theirs" in report.warnings[0]
 
 
-def test_constants_may_be_nodes_of_every_kind_and_weights_may_lie_in_a_file_of_their_own(tmp_path):
+def test_constants_may_be_nodes_of_every_kind_and_weights_may_be_in_another_file(tmp_path):
     path = tmp_path / "wide.onnx"
     write(
         path,
@@ -364,17 +364,17 @@ def test_constants_may_be_nodes_of_every_kind_and_weights_may_lie_in_a_file_of_t
     )
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="wide.bin")
     assert (tmp_path / "wide.bin").stat().st_size >= 4800
-    found = cct_export.inspect(path)
-    assert [step.parameters for step in found.operators] == [1200, 3, 0, 0]
-    # ONNX Runtime makes one Gemm of the product and the sum.
-    assert [step.partition for step in found.operators] == [None, None, 0, 0]
-    assert found.nodes == 3
+    report = cct_export.inspect(path)
+    assert [operator.parameters for operator in report.operators] == [1200, 3, 0, 0]
+    # ONNX Runtime fuses the product and the sum into one Gemm.
+    assert [operator.partition for operator in report.operators] == [None, None, 0, 0]
+    assert report.nodes == 3
     (tmp_path / "wide.bin").unlink()
     with pytest.raises(InvalidArtifact, match=r"wide\.bin"):
         cct_export.inspect(path)
 
 
-def test_what_neither_onnx_nor_its_runtime_accepts_is_refused(tmp_path):
+def test_a_file_that_neither_onnx_nor_its_runtime_accepts_is_refused(tmp_path):
     nodes = [helper.make_node("MatMul", ["x"], ["y"])]
     path = write(tmp_path / "half.onnx", nodes, [1, 4], [1, 3])
     with pytest.raises(InvalidArtifact, match="ONNX Runtime cannot open"):

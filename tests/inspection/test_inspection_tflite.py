@@ -1,4 +1,4 @@
-"""What is found in a TFLite file: cost by hand, quantization, what the delegate takes."""
+"""Inspection of TFLite files: cost against hand counts, quantization, partitions."""
 
 import math
 
@@ -14,7 +14,7 @@ from cct_export.graph.lower import lower
 
 
 def write(path, function, shape, **settings):
-    """Converts ``function`` of one float32 tensor with TensorFlow's own converter."""
+    """Writes a file of TensorFlow's own converter, with one float32 input."""
     traced = tf.function(function).get_concrete_function(tf.TensorSpec(shape, tf.float32))
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced])
     for name, value in settings.items():
@@ -28,7 +28,7 @@ def weights(*shape):
 
 
 def edited(source, path, change):
-    """Writes ``source`` to ``path`` with its flatbuffer changed."""
+    """Writes a changed copy of ``source`` to ``path``."""
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model(str(source))
@@ -39,7 +39,7 @@ def edited(source, path, change):
 
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory):
-    """A file of TensorFlow's converter with an operator in its middle that XNNPACK lacks."""
+    """A stock file with an operator in the middle that XNNPACK does not support."""
 
     def net(x):
         x = tf.nn.relu(tf.nn.conv2d(x, weights(3, 3, 3, 8), 2, "SAME") + weights(8))
@@ -53,7 +53,7 @@ def stock(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def full_int8(tmp_path_factory):
-    """A dense layer that TensorFlow's own converter quantized, ends and all."""
+    """A dense layer that TensorFlow's converter quantized with integer input and output."""
     images = [np.linspace(-1, 3, 8, dtype=np.float32)[np.newaxis]]
     return write(
         tmp_path_factory.mktemp("int8") / "dense.tflite",
@@ -67,70 +67,74 @@ def full_int8(tmp_path_factory):
     )
 
 
-def steps(inspection):
-    return {step.kind: step for step in inspection.operators}
+def by_kind(report):
+    return {operator.kind: operator for operator in report.operators}
 
 
-def test_a_convolution_costs_its_taps_times_what_it_gives(stock):
-    found = steps(cct_export.inspect(stock))
-    assert found["CONV_2D"].shape == (1, 8, 8, 8)
-    assert found["CONV_2D"].macs == 8 * 8 * 8 * (3 * 3 * 3)
-    assert found["CONV_2D"].parameters == 3 * 3 * 3 * 8 + 8
-    assert found["DEPTHWISE_CONV_2D"].shape == (1, 6, 6, 16)
-    assert found["DEPTHWISE_CONV_2D"].macs == 6 * 6 * 16 * (3 * 3)
-    # The converter gives a layer without bias one of zeros.
-    assert found["DEPTHWISE_CONV_2D"].parameters == 3 * 3 * 16 + 16
-    assert found["TRANSPOSE_CONV"].shape == (1, 12, 12, 4)
-    assert found["TRANSPOSE_CONV"].macs == 6 * 6 * 16 * (2 * 2 * 4)
-    assert found["TRANSPOSE_CONV"].parameters == 2 * 2 * 4 * 16
-    assert {step.weight_dtype for step in found.values() if step.parameters} == {"float32"}
+def all_of(kind, report):
+    return [operator for operator in report.operators if operator.kind == kind]
 
 
-def test_a_product_of_two_activations_costs_but_has_no_parameters(stock):
-    found = cct_export.inspect(stock)
-    product = steps(found)["BATCH_MATMUL"]
+def test_the_macs_of_a_convolution_are_its_kernel_times_its_output(stock):
+    operators = by_kind(cct_export.inspect(stock))
+    assert operators["CONV_2D"].shape == (1, 8, 8, 8)
+    assert operators["CONV_2D"].macs == 8 * 8 * 8 * (3 * 3 * 3)
+    assert operators["CONV_2D"].parameters == 3 * 3 * 3 * 8 + 8
+    assert operators["DEPTHWISE_CONV_2D"].shape == (1, 6, 6, 16)
+    assert operators["DEPTHWISE_CONV_2D"].macs == 6 * 6 * 16 * (3 * 3)
+    # The converter adds a bias of zeros.
+    assert operators["DEPTHWISE_CONV_2D"].parameters == 3 * 3 * 16 + 16
+    assert operators["TRANSPOSE_CONV"].shape == (1, 12, 12, 4)
+    assert operators["TRANSPOSE_CONV"].macs == 6 * 6 * 16 * (2 * 2 * 4)
+    assert operators["TRANSPOSE_CONV"].parameters == 2 * 2 * 4 * 16
+    dtypes = {operator.weight_dtype for operator in operators.values() if operator.parameters}
+    assert dtypes == {"float32"}
+
+
+def test_a_product_of_two_activations_has_macs_and_no_parameters(stock):
+    report = cct_export.inspect(stock)
+    product = by_kind(report)["BATCH_MATMUL"]
     assert (product.shape, product.macs, product.parameters) == ((1, 4, 4), 4 * 4 * 144, 0)
     assert product.weight_dtype is None
-    assert found.macs == 13824 + 5184 + 9216 + 2304
-    assert found.parameters == 224 + 160 + 256
+    assert report.macs == 13824 + 5184 + 9216 + 2304
+    assert report.parameters == 224 + 160 + 256
 
 
-def test_shapes_and_axes_are_no_parameters_and_other_operators_cost_nothing(stock):
-    found = steps(cct_export.inspect(stock))
-    assert (found["RESHAPE"].parameters, found["RESHAPE"].macs) == (0, 0)
-    assert (found["CUMSUM"].parameters, found["CUMSUM"].macs) == (0, 0)
+def test_shapes_and_axes_are_no_parameters_and_other_operators_have_no_macs(stock):
+    operators = by_kind(cct_export.inspect(stock))
+    assert (operators["RESHAPE"].parameters, operators["RESHAPE"].macs) == (0, 0)
+    assert (operators["CUMSUM"].parameters, operators["CUMSUM"].macs) == (0, 0)
 
 
-def test_an_operator_that_the_delegate_lacks_parts_the_graph(stock):
-    found = cct_export.inspect(stock)
-    places = [step.partition for step in found.operators]
-    gap = [step.kind for step in found.operators].index("CUMSUM")
-    assert places == [0] * gap + [None] + [1] * (len(places) - gap - 1)
-    assert (found.partitions, found.nodes) == (2, len(places))
-    assert found.delegated == len(places) - 1
-    assert {kind.name: kind.delegated for kind in found.kinds()}["CUMSUM"] == 0
+def test_an_operator_that_the_delegate_does_not_support_separates_two_partitions(stock):
+    report = cct_export.inspect(stock)
+    partitions = [operator.partition for operator in report.operators]
+    gap = [operator.kind for operator in report.operators].index("CUMSUM")
+    assert partitions == [0] * gap + [None] + [1] * (len(partitions) - gap - 1)
+    assert (report.partitions, report.nodes) == (2, len(partitions))
+    assert report.delegated == len(partitions) - 1
+    assert {kind.name: kind.delegated for kind in report.kinds()}["CUMSUM"] == 0
 
 
-def test_partitions_are_those_that_bench_counts_nodes_in(exports):
+def test_the_delegated_operators_are_those_that_a_session_counts(exports):
     from cct_export.runtimes import litert
 
     path = exports("tflite", "int8").path
-    found, session = cct_export.inspect(path), litert.open_session(path)
-    assert (found.delegated, found.nodes) == (session.delegated_nodes, session.total_nodes)
-    assert found.partitions == 1
-    assert {step.partition for step in found.operators} == {0}
+    report, session = cct_export.inspect(path), litert.open_session(path, trusted=True)
+    assert (report.delegated, report.nodes) == (session.delegated_nodes, session.total_nodes)
+    assert report.partitions == 1
+    assert {operator.partition for operator in report.operators} == {0}
 
 
 def test_a_stock_file_has_no_scheme_and_the_names_of_its_signature(stock):
-    found = cct_export.inspect(stock)
-    assert found.scheme is None
-    assert found.format == "tflite"
-    assert found.size_bytes == stock.stat().st_size
-    assert [(end.name, end.dtype, end.shape) for end in found.inputs] == [
-        ("x", "float32", (1, 16, 16, 3))
-    ]
-    assert [end.shape for end in found.outputs] == [(1, 4, 4)]
-    assert found.quantized == found.warnings == ()
+    report = cct_export.inspect(stock)
+    assert report.scheme is None
+    assert report.format == "tflite"
+    assert report.size_bytes == stock.stat().st_size
+    (image,), (product,) = report.inputs, report.outputs
+    assert (image.name, image.dtype, image.shape) == ("x", "float32", (1, 16, 16, 3))
+    assert product.shape == (1, 4, 4)
+    assert report.quantized == report.warnings == ()
 
 
 def test_an_open_batch_counts_as_one_image(tmp_path):
@@ -139,75 +143,73 @@ def test_an_open_batch_counts_as_one_image(tmp_path):
         lambda x: tf.nn.conv2d(x, weights(3, 3, 3, 8), 1, "SAME"),
         (None, 16, 16, 3),
     )
-    found = cct_export.inspect(path)
-    assert found.inputs[0].shape == (None, 16, 16, 3)
-    assert found.operators[0].shape == (1, 16, 16, 8)
-    assert found.macs == 16 * 16 * 8 * 27
+    report = cct_export.inspect(path)
+    assert report.inputs[0].shape == (None, 16, 16, 3)
+    assert report.operators[0].shape == (1, 16, 16, 8)
+    assert report.macs == 16 * 16 * 8 * 27
 
 
 @pytest.mark.parametrize("scheme", ["none", "fp16", "int8-dynamic", "int8"])
-def test_every_scheme_has_the_parameters_of_the_model_and_one_cost(exports, digits_model, scheme):
+def test_every_scheme_has_the_parameters_and_macs_of_the_model(exports, digits_model, scheme):
     plan = fold(lower(keras.saving.load_model(digits_model)))
-    found = cct_export.inspect(exports("tflite", scheme).path)
-    convolutions = [step for step in found.operators if step.kind == "CONV_2D"]
-    # The tokenizer has no biases; TFLite's convolutions want zeros.
-    zeros = sum(step.shape[-1] for step in convolutions)
-    assert found.parameters == plan.parameters + zeros
-    assert sum(kind.parameters for kind in found.kinds()) == found.parameters
-    assert found.macs == plan.total_macs
-    wanted = {"none": "float32", "fp16": "float16"}.get(scheme, "int8")
-    dense = [step.weight_dtype for step in found.operators if step.kind == "FULLY_CONNECTED"]
-    # The scores of the pooling are too small to gain anything.
-    assert set(dense) == ({wanted} if "int8" not in scheme else {wanted, "float32"})
-    assert found.scheme == scheme
-    assert (found.inputs[0].name, found.outputs[0].name) == ("image", "logits")
+    report = cct_export.inspect(exports("tflite", scheme).path)
+    convolutions = all_of("CONV_2D", report)
+    # The tokenizer has no biases; TFLite's convolutions need zeros.
+    zeros = sum(operator.shape[-1] for operator in convolutions)
+    assert report.parameters == plan.parameters + zeros
+    assert sum(kind.parameters for kind in report.kinds()) == report.parameters
+    assert report.macs == plan.total_macs
+    dtype = {"none": "float32", "fp16": "float16"}.get(scheme, "int8")
+    dense = [operator.weight_dtype for operator in all_of("FULLY_CONNECTED", report)]
+    # Quantizing the small layer of the pooling would gain nothing.
+    assert set(dense) == ({dtype} if "int8" not in scheme else {dtype, "float32"})
+    assert report.scheme == scheme
+    assert (report.inputs[0].name, report.outputs[0].name) == ("image", "logits")
 
 
-def test_the_cost_of_the_small_transformer_is_that_of_its_layers(exports, digits_model):
+def test_the_macs_of_convolutions_are_those_of_the_keras_layers(exports, digits_model):
     keras_model = keras.saving.load_model(digits_model)
-    found = cct_export.inspect(exports("tflite").path)
-    convolutions = [step for step in found.operators if step.kind == "CONV_2D"]
+    report = cct_export.inspect(exports("tflite").path)
+    convolutions = all_of("CONV_2D", report)
     kernels = [w.shape for w in keras_model.weights if len(w.shape) == 4]
-    assert [step.macs for step in convolutions] == [
-        math.prod(step.shape) * math.prod(kernel[:3])
-        for step, kernel in zip(convolutions, kernels, strict=True)
+    assert [operator.macs for operator in convolutions] == [
+        math.prod(operator.shape) * math.prod(kernel[:3])
+        for operator, kernel in zip(convolutions, kernels, strict=True)
     ]
 
 
-def test_a_file_quantized_end_to_end_tells_every_scale(full_int8):
-    found = cct_export.inspect(full_int8)
-    (image,), (logits,) = found.inputs, found.outputs
-    # Ranges of (-1, 3) in 255 steps: zero stands at -128 + 255 / 4.
+def test_a_fully_quantized_file_has_all_scales(full_int8):
+    report = cct_export.inspect(full_int8)
+    (image,), (logits,) = report.inputs, report.outputs
+    # A range of (-1, 3) in 255 steps: the zero point is -128 + 255 / 4.
     assert (image.dtype, image.granularity) == ("int8", "tensor")
     assert image.scales == pytest.approx([4 / 255])
     assert image.zero_points == (-64,)
     assert logits.dtype == "int8"
-    (dense,) = [step for step in found.operators if step.kind == "FULLY_CONNECTED"]
+    (dense,) = all_of("FULLY_CONNECTED", report)
     assert (dense.macs, dense.parameters, dense.weight_dtype) == (8 * 5, 8 * 5 + 5, "int8")
-    by_type = {tensor.dtype: tensor for tensor in found.quantized if tensor.shape == (5,)}
+    by_type = {tensor.dtype: tensor for tensor in report.quantized if tensor.shape == (5,)}
     assert set(by_type) == {"int32"}
-    (kernel,) = [tensor for tensor in found.quantized if tensor.shape == (5, 8)]
+    (kernel,) = [tensor for tensor in report.quantized if tensor.shape == (5, 8)]
     assert (kernel.granularity, kernel.axis) == ("channel", 0)
     assert kernel.scales == pytest.approx(np.abs(weights(8, 5)).max(axis=0) / 127, rel=1e-5)
     assert set(kernel.zero_points) == {0}
 
 
-def test_an_int8_export_tells_its_kernels_per_channel_and_its_images_per_tensor(
-    exports, digits_model
-):
-    found = cct_export.inspect(exports("tflite", "int8", "uint8").path)
-    (image,) = found.inputs
+def test_the_kernels_of_an_int8_export_are_quantized_per_channel(exports, digits_model):
+    report = cct_export.inspect(exports("tflite", "int8", "uint8").path)
+    (image,) = report.inputs
     assert (image.dtype, image.scales, image.zero_points) == ("uint8", (1.0,), (0,))
-    kernels = [tensor for tensor in found.quantized if len(tensor.shape) == 4 and tensor.axis == 0]
+    kernels = [tensor for tensor in report.quantized if len(tensor.shape) == 4 and tensor.axis == 0]
     trained = [w for w in keras.saving.load_model(digits_model).weights if len(w.shape) == 4]
-    # The converter multiplies the rescaling of pixels into the first kernel.
+    # The rescaling of pixels is folded into the first kernel.
     for weight, rescaling in zip(trained, (255, 1), strict=True):
         height, width, inside, outside = weight.shape
         (kernel,) = [k for k in kernels if k.shape == (outside, height, width, inside)]
         assert (kernel.dtype, kernel.granularity) == ("int8", "channel")
         largest = np.abs(np.asarray(weight)).max(axis=(0, 1, 2))
         assert kernel.scales == pytest.approx(largest / 127 / rescaling, rel=1e-3)
-    biases = [tensor for tensor in found.quantized if tensor.dtype == "int32"]
+    biases = [tensor for tensor in report.quantized if tensor.dtype == "int32"]
     assert len(biases) == len(trained)
 
 
@@ -216,38 +218,38 @@ def test_a_weight_that_two_operators_read_counts_once_in_the_total(tmp_path):
         shared = tf.constant(weights(6, 6))
         return tf.matmul(tf.nn.tanh(tf.matmul(x, shared)), shared)
 
-    found = cct_export.inspect(write(tmp_path / "twice.tflite", twice, (1, 6)))
-    dense = [step for step in found.operators if step.kind == "FULLY_CONNECTED"]
-    assert [step.parameters for step in dense] == [36, 36]
-    assert found.parameters == 36
+    report = cct_export.inspect(write(tmp_path / "twice.tflite", twice, (1, 6)))
+    dense = all_of("FULLY_CONNECTED", report)
+    assert [operator.parameters for operator in dense] == [36, 36]
+    assert report.parameters == 36
 
 
-def test_a_file_with_an_operator_of_somebody_else_is_read_but_not_placed(tmp_path, stock):
+def test_a_file_with_a_custom_operator_is_inspected_without_partitions(tmp_path, stock):
     from ai_edge_litert import schema_py_generated as schema
 
-    def foreign(model):
+    def custom(model):
         for code in model.operatorCodes:
             if code.builtinCode == schema.BuiltinOperator.CUMSUM:
                 code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
                 code.customCode = b"TheirSum"
-        for step in model.subgraphs[0].operators:
-            if model.operatorCodes[step.opcodeIndex].customCode:
-                step.builtinOptionsType, step.builtinOptions = 0, None
+        for operator in model.subgraphs[0].operators:
+            if model.operatorCodes[operator.opcodeIndex].customCode:
+                operator.builtinOptionsType, operator.builtinOptions = 0, None
 
-    found = cct_export.inspect(edited(stock, tmp_path / "foreign.tflite", foreign))
-    assert "CUSTOM TheirSum" in steps(found)
-    assert found.macs == cct_export.inspect(stock).macs
-    assert found.nodes is found.delegated is found.partitions is None
-    (warning,) = found.warnings
+    report = cct_export.inspect(edited(stock, tmp_path / "custom.tflite", custom))
+    assert "CUSTOM TheirSum" in by_kind(report)
+    assert report.macs == cct_export.inspect(stock).macs
+    assert report.nodes is report.delegated is report.partitions is None
+    (warning,) = report.warnings
     assert "unresolved custom op: TheirSum" in warning
 
 
-def test_a_file_whose_operators_read_what_is_not_there_is_refused(tmp_path, stock):
-    def astray(model):
+def test_a_file_whose_operators_read_a_missing_tensor_is_refused(tmp_path, stock):
+    def read_missing(model):
         model.subgraphs[0].operators[0].inputs[1] = 999
 
     with pytest.raises(InvalidArtifact, match="not a readable TFLite file"):
-        cct_export.inspect(edited(stock, tmp_path / "astray.tflite", astray))
+        cct_export.inspect(edited(stock, tmp_path / "missing.tflite", read_missing))
 
 
 def test_an_operator_newer_than_the_engine_is_named(tmp_path, stock):
