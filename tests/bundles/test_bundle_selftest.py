@@ -209,7 +209,14 @@ def test_the_self_test_judges_as_parity_does(bundle_of, run, kind):
         outputs = (outputs - output["zero_point"]) * output["scale"]
     policy = parity.policy_of(kind[1], golden=True)
     outputs = outputs.astype(np.float32)
-    report = parity.compare(logits, outputs, kind[1], ("keras", "here"), "golden", policy)
+    report = parity.compare(
+        logits,
+        candidate=outputs,
+        scheme=kind[1],
+        names=("keras", "here"),
+        images="golden",
+        policy=policy,
+    )
     assert found["sqnr_db"] == pytest.approx(report.sqnr_db, abs=1e-3)
     assert found["max_abs"] == pytest.approx(report.max_abs, rel=1e-3)
     assert found["decided"] == report.decided

@@ -80,8 +80,9 @@ def test_sqnr_does_not_depend_on_the_scale_of_the_logits(data, factor):
     reference = data.draw(arrays.arrays(np.float64, shape, elements=NUMBERS))
     error = data.draw(arrays.arrays(np.float64, shape, elements=NUMBERS))
     assume(reference.any() and error.any())
-    sqnr_db = parity.sqnr_db(reference, reference + error)
-    assert parity.sqnr_db(factor * reference, factor * (reference + error)) == pytest.approx(sqnr_db)
+    expected = parity.sqnr_db(reference, reference + error)
+    scaled = parity.sqnr_db(factor * reference, factor * (reference + error))
+    assert scaled == pytest.approx(expected)
 
 
 def test_ten_times_the_error_is_20_db_less(logits):

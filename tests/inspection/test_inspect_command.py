@@ -25,7 +25,7 @@ def refused(in_process, tmp_path):
         assert (ended.code, ended.out) == (code, "")
         assert ended.err.startswith("error: ")
         assert len(ended.err.splitlines()) == 1, ended.err
-        assert "not foreseen" not in ended.err
+        assert "-v shows" not in ended.err
         return ended.err
 
     return run

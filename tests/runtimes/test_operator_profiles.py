@@ -276,6 +276,29 @@ def test_untimed_runs_of_a_burst_last_at_least_the_requested_time():
     assert times == [(MS,) * 6]
 
 
+def test_every_session_runs_one_burst_in_every_round():
+    runs = []
+
+    class Named:
+        def __init__(self, name):
+            self.name = name
+
+        def invoke(self, prepared):
+            runs.append((self.name, prepared))
+
+    ticks = iter(range(10_000))
+    times = time_interleaved(
+        [Named("a"), Named("b")],
+        inputs=["x", "y"],
+        rounds=3,
+        burst=2,
+        warmup=1,
+        clock=lambda: next(ticks),
+    )
+    assert runs == ([("a", "x")] * 3 + [("b", "y")] * 3) * 3
+    assert times == [(1,) * 6, (1,) * 6]
+
+
 @pytest.mark.parametrize("format", PROFILERS)
 def test_a_broken_file_is_refused_in_one_line(exports, tmp_path, format):
     path = tmp_path / f"broken.{format}"

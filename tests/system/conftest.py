@@ -7,7 +7,6 @@ import subprocess
 
 import arm64 as emulated
 import pytest
-import vulkan as lavapipe
 from debian_archive import Unavailable, unpack
 
 ON_ARM64 = pytest.StashKey()
@@ -15,11 +14,24 @@ ON_ARM64 = pytest.StashKey()
 
 @pytest.fixture(scope="session")
 def vulkan(tmp_path_factory):
-    """The variables with which a child process finds a software Vulkan."""
+    """The variables with which a child process finds Mesa's software Vulkan (lavapipe).
+
+    LiteRT may refuse the Mesa of Debian's stable release, so the backports are preferred.
+    """
+    folder = tmp_path_factory.mktemp("vulkan")
     try:
-        return lavapipe.environment(tmp_path_factory.mktemp("vulkan"))
+        root = unpack(folder, "mesa-vulkan-drivers", "libvulkan1", backports=True)
     except Unavailable as error:
         pytest.skip(f"no software Vulkan: {error}")
+    loaders = sorted(root.glob("usr/lib/*/libvulkan.so.1"))
+    drivers = sorted(root.glob("usr/share/vulkan/icd.d/lvp_icd*.json"))
+    if not (loaders and drivers):
+        pytest.skip("no software Vulkan: the packages contain no loader, or no driver")
+    return {
+        "LD_LIBRARY_PATH": str(loaders[0].parent),
+        "VK_ICD_FILENAMES": str(drivers[0]),
+        "MESA_SHADER_CACHE_DIR": str(folder / "shaders"),  # compiling them takes most of the time
+    }
 
 
 @pytest.fixture(scope="session")
