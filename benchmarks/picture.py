@@ -8,10 +8,10 @@ from record import Results
 
 # Format, our scheme, and how the pair is labelled.
 PAIRS = (
-    ("tflite", "none", "TFLite\nfloat32"),
-    ("tflite", "int8", "TFLite\nint8"),
-    ("onnx", "none", "ONNX\nfloat32"),
-    ("onnx", "int8", "ONNX\nint8"),
+    ("tflite", "none", "TFLite float32"),
+    ("tflite", "int8", "TFLite int8"),
+    ("onnx", "none", "ONNX float32"),
+    ("onnx", "int8", "ONNX int8"),
 )
 STOCK_COLOUR, OUR_COLOUR, TEXT_COLOUR, BACKGROUND = "#9aa0a6", "#c2334d", "#202124", "#f6f7f8"
 # Inches: on a phone, 360 pixels wide, a letter of 13 points is as high as 11 pixels.
@@ -47,18 +47,18 @@ class Bar:
 
 
 def bars(all_results: list[Results]) -> list[Bar]:
-    """Returns the bars from top to bottom; files that could not be made have none."""
-    found = []
+    """Returns the bars from top to bottom: stock, then ours, of each pair that is complete."""
+    drawn = []
     for results in all_results:
         for format, scheme, label in PAIRS:
             ours = results.file(f"cct-export {format} {scheme}")
-            if ours is None:
+            stock = ours and results.file(ours.baseline)
+            if ours is None or stock is None:
                 continue
-            for maker, file in (("stock", results.file(ours.baseline)), ("cct-export", ours)):
-                if file is not None and file.accuracy is not None:
-                    ms, top1 = file.median_ms(results.threads), 100 * file.accuracy.top1
-                    found.append(Bar(results.model, label.replace("\n", " "), maker, ms, top1))
-    return found
+            for maker, file in (("stock", stock), ("cct-export", ours)):
+                ms, top1 = file.median_ms(results.threads), 100 * file.accuracy.top1
+                drawn.append(Bar(results.model, label, maker, ms, top1))
+    return drawn
 
 
 def digest(all_results: list[Results]) -> str:

@@ -93,8 +93,13 @@ def results_page(results: Results) -> str:
             files_table(results, threads),
         ]
     parts += [f"## Targets, {_threads(results.threads)}", targets_table(results)]
-    errors = [f"- {file.name}: {file.error}" for file in results.files if file.error]
-    return "\n\n".join([*parts, *(["\n".join(errors)] if errors else [])]) + "\n"
+    return "\n\n".join([*parts, *_errors(results)]) + "\n"
+
+
+def _errors(results: Results) -> list[str]:
+    """Returns why files could not be made: one list, none if there are all."""
+    lines = [f"- {file.name}: {file.error}" for file in results.files if file.error]
+    return ["\n".join(lines)] if lines else []
 
 
 def _threads(count: int) -> str:
@@ -227,7 +232,8 @@ def _render(block: re.Match[str]) -> str:
 def _picture(path: str, *folders: str) -> str:
     """The bars, with their figures as the text for who cannot see them."""
     bars = picture.bars([record.read(folder) for folder in folders])
-    figures = "; ".join(f"{bar.model} {bar.label} {bar.maker} {bar.text}" for bar in bars)
+    pairs = zip(bars[::2], bars[1::2], strict=True)
+    figures = "; ".join(f"{b.model} {b.label} {b.text} (stock {a.text})" for a, b in pairs)
     return f'<img src="{path}" width="560" alt="Latency and top-1 accuracy: {figures}">'
 
 
@@ -283,16 +289,16 @@ def _headline(folder: str) -> str:
         f"The int8 TFLite file of `{results.model}` ({results.parameters:,} parameters) takes "
         f"**{ours.median_ms(threads):.2f} ms** on {_threads(threads)} of an "
         f"{results.machine.cpu}, where `TFLiteConverter`'s takes {stock.median_ms(threads):.2f}. "
-        f"It has {_kb(ours)} kB, an SQNR of {ours.parity.sqnr_db:.1f} dB instead of "
-        f"{stock.parity.sqnr_db:.1f}, and **{100 * ours.accuracy.top1:.2f} %** top-1 accuracy "
-        f"(float32: {100 * exact.accuracy.top1:.2f} %)."
+        f"It is {_kb(ours)} kB and reaches **{100 * ours.accuracy.top1:.2f} %** top-1 accuracy "
+        f"(float32: {100 * exact.accuracy.top1:.2f} %), with an SQNR of "
+        f"{ours.parity.sqnr_db:.1f} dB instead of {stock.parity.sqnr_db:.1f}."
     )
 
 
 def _files(folder: str) -> str:
-    """Every file, on the first number of threads."""
+    """Every file, on the first number of threads, and why some could not be made."""
     results = record.read(folder)
-    return files_table(results, results.threads)
+    return "\n\n".join([files_table(results, results.threads), *_errors(results)])
 
 
 def _targets_of(folder: str) -> str:
