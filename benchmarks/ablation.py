@@ -1,102 +1,103 @@
-"""What each way to quantize better is worth, one at a time, on real images.
+"""What each part of post-training quantization is worth, on real images.
 
 ``python benchmarks/ablation.py --data DATA`` prints a table. The figures are those of the integer
-arithmetic computed in numpy, which engines follow to a few tenths of a dB.
+arithmetic computed in numpy; the engines differ from it by a few tenths of a dB.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import click
 import numpy as np
 
-from cct_export import api, data
-from cct_export.data import sampling
+from cct_export import api
 from cct_export.evaluation.parity import logits_sqnr_db
-from cct_export.export.draft import Draft, draft
-from cct_export.export.sensitivity import logits, only
+from cct_export.export.draft import Draft
+from cct_export.export.sensitivity import logits_of, only
+from cct_export.export.workspace import Workspace
 from cct_export.graph import steps
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan, tensors
-from cct_export.model.checkpoint import image_shape
-from cct_export.quantize.schemes import SCHEMES
+from cct_export.quantize.schemes import scheme as scheme_of
 from cct_export.quantize.statistics import gather
-from cct_export.specs import METHODS, CalibrationSpec, ExportSpec
+from cct_export.specs import CALIBRATION_SAMPLES, METHODS, CalibrationSpec, ExportSpec
 
+DEFAULT = CalibrationSpec()
 NEAREST = CalibrationSpec(rounding="nearest")
+BIAS_CORRECTION_IMAGES = 100
+Variant = tuple[str, Callable[[], QuantizedPlan]]
 
 
 @click.command()
-@click.option("--data", "source", required=True, help="Images: cifar10, digits, folder or .npz.")
+@click.option("--data", required=True, help="Images: cifar10, digits, a folder or an .npz.")
 @click.option("--model", default="cct_keras_io", help="A preset, .keras, .weights.h5 or run.")
-@click.option("--images", type=click.IntRange(1), default=1000, help="Test images to judge on.")
-def main(source: str, model: str, images: int) -> None:
-    """Print SQNR and top-1 agreement of int8 and int8-full with each part on and off."""
+@click.option("--images", type=click.IntRange(1), default=1000, help="Test images to compare on.")
+def main(data: str, model: str, images: int) -> None:
+    """Print SQNR and top-1 agreement of int8 and int8-full, with each part on and off."""
     loaded = api.load(model)
-    shape = image_shape(loaded.model)
-    dataset = data.read(source, shape)
-    judges = sampling.parity(dataset, shape, images).images
-    print("| scheme | what | SQNR dB | top-1 agreement |\n|---|---|---|---|")
+    workspace = partial(Workspace, calibration_samples=CALIBRATION_SAMPLES, parity_samples=images)
+    with_data = workspace(loaded, data=data)
+    with_record = workspace(loaded, data=None)
+    with_crops = workspace(replace(loaded, calibration=None), data=None)
+    test_images = with_data.parity_images.images
+    print("| scheme | variant | SQNR dB | top-1 agreement |\n|---|---|---:|---:|")
     for name in ("int8", "int8-full"):
         spec = ExportSpec("tflite", name)
-        started = draft(loaded, spec, SCHEMES[name], dataset, 200)
-        assert started is not None, "not a CCT"
-        wanted = logits(QuantizedPlan(started.plan), judges)
-        crops = draft(loaded, spec, SCHEMES[name], None, 200)
-        without = draft(replace(loaded, calibration=None), spec, SCHEMES[name], None, 200)
-        calibration = sampling.calibration(dataset, shape, 200).images
-        for what, make in _ways(started, crops, without, calibration):
-            found = logits(make(), judges)
-            agreement = (wanted.argmax(1) == found.argmax(1)).mean()
-            print(f"| {name} | {what} | {logits_sqnr_db(wanted, found):.1f} | {agreement:.3f} |")
-
-
-Way = tuple[str, Callable[[], QuantizedPlan]]
-
-
-def _ways(
-    started: Draft, recorded: Draft | None, crops: Draft | None, images: np.ndarray
-) -> Iterator[Way]:
-    usual = CalibrationSpec()
-    yield "as it is", lambda: started.quantized(usual)
-    yield "nearest rounding", lambda: started.quantized(NEAREST)
-    for method in METHODS:
-        yield (
-            f"ranges: {method}",
-            lambda method=method: started.quantized(CalibrationSpec(methods=method)),
+        draft, by_record, by_crops = (
+            w.draft(spec, scheme_of(name, "tflite")) for w in (with_data, with_record, with_crops)
         )
-    assert recorded is not None and crops is not None, "not a CCT"
-    yield "calibrated on the model's record", lambda: recorded.quantized(usual)
-    yield "calibrated on photo crops", lambda: crops.quantized(usual)
-    equal = replace(started, plan=equalized(started.plan))
-    equal = replace(equal, statistics=gather(equal.plan, images, "calibration images"))
-    yield "channels equalized", lambda: equal.quantized(usual)
-    yield "biases corrected", lambda: corrected(started, started.quantized(usual), images)
-    yield (
-        "biases corrected, nearest",
-        lambda: corrected(started, started.quantized(NEAREST), images),
-    )
-    yield from _single_parts(started)
+        if draft is None or by_record is None or by_crops is None:
+            raise click.ClickException(f"{model} is not a CCT")
+        reference = logits_of(QuantizedPlan(draft.plan), test_images)
+        variants = [
+            *_variants(draft, with_data.calibration_images.images),
+            ("calibrated on the model's record", partial(by_record.quantized, DEFAULT)),
+            ("calibrated on photo crops", partial(by_crops.quantized, DEFAULT)),
+            *_single_kinds(draft),
+        ]
+        for variant, quantize in variants:
+            logits = logits_of(quantize(), test_images)
+            agreement = (reference.argmax(1) == logits.argmax(1)).mean()
+            sqnr_db = logits_sqnr_db(reference, logits)
+            print(f"| {name} | {variant} | {sqnr_db:.1f} | {agreement:.3f} |")
 
 
-def _single_parts(started: Draft) -> Iterator[Way]:
-    """Gives each kind of steps alone."""
-    quantized = started.quantized(CalibrationSpec())
-    kinds = {plan.kind for plan in started.plan.steps if plan.output in quantized.configs}
+def _variants(draft: Draft, images: np.ndarray) -> Iterator[Variant]:
+    yield "default", partial(draft.quantized, DEFAULT)
+    yield "nearest rounding", partial(draft.quantized, NEAREST)
+    for method in METHODS:
+        yield f"ranges: {method}", partial(draft.quantized, CalibrationSpec(methods=method))
+    plan = equalized(draft.plan)
+    equal = replace(draft, plan=plan, statistics=gather(plan, images, "calibration images"))
+    yield "channels equalized", partial(equal.quantized, DEFAULT)
+    for calibration, name in (
+        (DEFAULT, "biases corrected"),
+        (NEAREST, "biases corrected, nearest"),
+    ):
+        yield name, partial(_corrected, draft, calibration, images)
+
+
+def _corrected(draft: Draft, calibration: CalibrationSpec, images: np.ndarray) -> QuantizedPlan:
+    return corrected(draft, draft.quantized(calibration), images[:BIAS_CORRECTION_IMAGES])
+
+
+def _single_kinds(draft: Draft) -> Iterator[Variant]:
+    """Quantizes each kind of steps alone."""
+    quantized = draft.quantized(DEFAULT)
+    kinds = {step.kind for step in draft.plan.steps if step.output in quantized.configs}
     for kind in sorted(kinds):
-        chosen = [s for s in started.plan.steps if s.kind == kind]
-        yield f"{kind} alone", lambda chosen=chosen: _of(started, quantized, chosen)
+        yield f"{kind} alone", partial(_only_kind, draft, quantized, kind)
 
 
-def _of(started: Draft, quantized: QuantizedPlan, chosen: list[steps.Step]) -> QuantizedPlan:
-    found = QuantizedPlan(started.plan, quantized.qparams, {}, quantized.rows)
-    for step in chosen:
-        if step.output in quantized.configs:
-            one = only(replace(started, plan=found.plan), quantized, step)
-            configs = {**found.configs, **one.configs}
-            found = replace(one, configs=configs)
-    return found
+def _only_kind(draft: Draft, quantized: QuantizedPlan, kind: str) -> QuantizedPlan:
+    plan = QuantizedPlan(draft.plan, quantized.qparams, {}, quantized.rows)
+    for step in draft.plan.steps:
+        if step.kind == kind and step.output in quantized.configs:
+            single = only(replace(draft, plan=plan.plan), quantized, step)
+            plan = replace(single, configs={**plan.configs, **single.configs})
+    return plan
 
 
 def equalized(plan: Plan) -> Plan:
@@ -106,9 +107,9 @@ def equalized(plan: Plan) -> Plan:
     """
     convolutions = [step for step in plan.steps if isinstance(step, steps.Conv)]
     for first, second in pairwise(convolutions):
-        out = np.abs(first.kernel).max((0, 1, 2))
-        into = np.abs(second.kernel).max((0, 1, 3))
-        scale = np.sqrt(out / into)
+        output_range = np.abs(first.kernel).max((0, 1, 2))
+        input_range = np.abs(second.kernel).max((0, 1, 3))
+        scale = np.sqrt(output_range / input_range)
         bias = None if first.bias is None else first.bias / scale
         plan = plan.replace(
             {
@@ -119,23 +120,27 @@ def equalized(plan: Plan) -> Plan:
     return plan
 
 
-def corrected(started: Draft, quantized: QuantizedPlan, images: np.ndarray) -> QuantizedPlan:
-    """Returns the plan with the mean error of every layer taken off its bias, one by one."""
-    for step in started.plan.steps:
-        treated = quantized.plan.producer(step.output)
-        if not isinstance(treated, steps.Dense) or treated.bias is None:
+def corrected(draft: Draft, quantized: QuantizedPlan, images: np.ndarray) -> QuantizedPlan:
+    """Returns the plan with the mean error of each dense layer subtracted from its bias."""
+    for step in draft.plan.steps:
+        dense = quantized.plan.producer(step.output)
+        if not isinstance(dense, steps.Dense) or dense.bias is None:
             continue
-        means: list[np.ndarray] = []
-
-        def note(name: str, x: np.ndarray, means: list = means, wanted: str = step.output) -> None:
-            if name == wanted:
-                means.append(x.reshape(-1, x.shape[-1]).mean(0))
-
-        tensors(started.plan, images[:100], note)
-        tensors(quantized, images[:100], note)
-        better = replace(treated, bias=treated.bias + means[0] - means[1])
+        error = _channel_means(quantized, images, step) - _channel_means(draft.plan, images, step)
+        better = replace(dense, bias=dense.bias - error)
         quantized = replace(quantized, plan=quantized.plan.replace({step.output: [better]}))
     return quantized
+
+
+def _channel_means(plan: Plan | QuantizedPlan, images: np.ndarray, step: steps.Step) -> np.ndarray:
+    means: dict[str, np.ndarray] = {}
+
+    def collect(name: str, x: np.ndarray) -> None:
+        if name == step.output:
+            means[name] = x.reshape(-1, x.shape[-1]).mean(0)
+
+    tensors(plan, images, collect)
+    return means[step.output]
 
 
 if __name__ == "__main__":

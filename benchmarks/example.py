@@ -1,6 +1,6 @@
-"""The keras.io example "Compact Convolutional Transformers" built of stock layers, to be trained.
+"""The keras.io example "Compact Convolutional Transformers" built of stock layers.
 
-What it computes is the example's; the words are ours. Nothing of cct-export is in it.
+It computes what the example does, and uses nothing of cct-export.
 """
 
 import keras

@@ -1,6 +1,7 @@
-"""Compares what this project makes of a model with what the stock routes make of it.
+"""Compares the files of cct-export with those of the stock converters, and publishes the figures.
 
-``python benchmarks/run.py --data DATA`` writes results.json, results.md and latency-accuracy.png.
+``python benchmarks/run.py --data DATA`` writes results.json and results.md below results/;
+``--write README.md`` refreshes the figures that stand between markers in a page.
 """
 
 import logging
@@ -11,57 +12,77 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import click
+import record
+from record import Accuracy, MatmulRate, MeasuredFile, Parity, Results
 
 from cct_export.errors import CCTExportError, InvalidArtifact
-from cct_export.specs import DEFAULT_MODEL
+from cct_export.specs import DEFAULT_MODEL, PARITY_SAMPLES
 
 log = logging.getLogger("benchmarks")
-ACCURACY = ("top1", "top5", "samples", "top1_interval", "top5_interval", "calibration_error")
 LIBRARIES = (
     "tensorflow", "keras", "ai-edge-litert", "ai-edge-quantizer", "onnx", "onnxruntime", "tf2onnx",
 )  # fmt: skip
+# The matrix product whose rate is the compute roof, and how often it is timed.
+MATMUL_SIZE = 768
+MATMUL_RUNS = 15
+MATMUL_WARMUP = 3
+
+
+class Numbers(click.ParamType):
+    """Positive numbers with commas between, such as ``1,2``."""
+
+    name = "numbers"
+
+    def convert(self, value: object, param: object, ctx: object) -> tuple[int, ...]:
+        """Returns the numbers."""
+        if isinstance(value, tuple):
+            return value
+        if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", str(value)):
+            self.fail(f"{value!r} is not a list of numbers such as 1,2", param, ctx)
+        return tuple(int(part) for part in str(value).split(","))
 
 
 @click.command()
-@click.option("--data", required=True, help="Images: cifar10, digits, a folder or an .npz.")
+@click.option("--data", help="Images: cifar10, digits, a folder or an .npz.")
 @click.option("--model", default=DEFAULT_MODEL, help="A preset, .keras, .weights.h5 or run.")
 @click.option("--out", type=click.Path(path_type=Path), help="By default results/MACHINE/MODEL.")
-@click.option("--threads", default="1,2", help="Thread counts to time with.")
-@click.option("--rounds", type=click.IntRange(1), default=60, help="Turns of 20 runs each.")
-@click.option("--images", type=click.IntRange(1), default=1000, help="Images that parity takes.")
-@click.option("--schemes", default="", help="Only these of ours, as none,int8, and their twins.")
-def main(
-    data: str, model: str, out: Path | None, threads: str, rounds: int, images: int, schemes: str
-) -> None:
-    """Compare cct-export with the stock routes, from the same weights, in one run."""
+@click.option("--threads", type=Numbers(), default="1,2", help="Thread counts to time with.")
+@click.option("--rounds", type=click.IntRange(1), default=60, help="Rounds of 20 runs each.")
+@click.option(
+    "--images", type=click.IntRange(1), default=PARITY_SAMPLES, help="Test images for parity."
+)
+@click.option("--schemes", default="", help="Only these, as none,int8, and their baselines.")
+@click.option(
+    "--write", "pages", multiple=True, metavar="PAGE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Refresh the figures of this page; without --data nothing is measured.",
+)  # fmt: skip
+def main(data: str | None, out: Path | None, pages: tuple[Path, ...], **options: object) -> None:
+    """Compare cct-export with the stock converters, from the same weights, in one run."""
+    import tables
+
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    counts = _counts(threads)
+    if data is None and not pages:
+        raise click.UsageError("name the images with --data, or a page with --write")
     try:
-        record = measure(model, data, counts, rounds, images, schemes.split(",") if schemes else [])
+        if data is not None:
+            results = measure(data, **options)
+            folder = out or record.RESULTS / slug(results.machine.cpu) / results.model
+            folder.mkdir(parents=True, exist_ok=True)
+            record.write(results, folder)
+            (folder / "results.md").write_text(tables.results_page(results))
+            click.echo(f"wrote {folder}")
+        for page in pages:
+            tables.refresh(page)
+            click.echo(f"wrote {page}")
     except CCTExportError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None
-    import report
-
-    place = Path(__file__).parent / "results" / slug(record["machine"]["cpu"])
-    folder = out or place / record["model"]
-    report.write(record, folder)
-    click.echo(f"wrote {folder}")
-
-
-def _counts(text: str) -> list[int]:
-    """Returns thread counts from ``1,2``."""
-    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
-        raise click.BadParameter(
-            f"{text!r} is no list of numbers such as 1,2", param_hint="--threads"
-        )
-    return [int(part) for part in text.split(",")]
 
 
 def slug(cpu: str) -> str:
@@ -70,120 +91,157 @@ def slug(cpu: str) -> str:
 
 
 def measure(
-    model: str, data: str, threads: list[int], rounds: int, images: int, schemes: list[str]
-) -> dict[str, Any]:
-    """Makes every file, proves and times it.
+    data: str, *, model: str, threads: tuple[int, ...], rounds: int, images: int, schemes: str
+) -> Results:
+    """Makes, verifies and times every file.
 
     Args:
+        data: images, as the commands take them.
         model: what the commands take as MODEL.
-        data: what they take as ``--data``.
         threads: thread counts to time with.
-        rounds: turns of every artifact.
-        images: test images that parity takes.
-        schemes: those of ours to take, with the stock routes beside them; all if empty.
-
-    Returns:
-        What results.json holds.
+        rounds: rounds of every file.
+        images: test images for parity.
+        schemes: of cct-export, with commas between; all if empty.
     """
-    import routes
+    import conversions
 
+    import cct_export
     from cct_export import machine
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = [
-            make(route, routes.file_of(folder, route.name, route.format))
-            for route in routes.chosen(routes.routes(model, data, folder), schemes)
-        ]
-        for row in rows:
-            prove(row, model, data, images)
-        timed = [row for row in rows if not row["refused"]]
-        record = {
-            "command": shlex.join(["python", "benchmarks/run.py", *_plain(sys.argv[1:])]),
-            "machine": machine.describe(),
-            "versions": machine.versions(*LIBRARIES),
-            "model": Path(model).name,
-            "parity_images": images,
-            "cold_export_s": routes.cold_export_s(model, folder),
-            "roofline": {count: race(timed, count, rounds) for count in threads},
-        }
-    for row in rows:
-        del row["path"]
-    return record | {"rows": rows}
+        files: dict[Path, MeasuredFile] = {}
+        names = [part for part in schemes.split(",") if part]
+        for conversion in conversions.conversions(model, data, folder, names):
+            path = conversion.path(folder)
+            file = make(conversion, path)
+            files[path] = file if file.error else verify(file, path, model, data, images)
+        roofline = {count: time_files(files, count, rounds) for count in threads}
+        architecture = cct_export.inspect_model(cct_export.load(model))
+        return Results(
+            command=shlex.join(["python", "benchmarks/run.py", *_without_folders(sys.argv[1:])]),
+            model=Path(model).name,
+            parameters=architecture.trainable + architecture.fixed,
+            data=Path(data).name,
+            machine=machine.describe(),
+            versions=machine.versions(*LIBRARIES),
+            parity_images=images,
+            cold_export_s=conversions.cold_export_s(model, folder),
+            roofline=roofline,
+            files=tuple(files.values()),
+        )
 
 
-def _plain(arguments: list[str]) -> list[str]:
+def _without_folders(arguments: list[str]) -> list[str]:
     """Returns the arguments without the folders above the files they name."""
     return [argument.rstrip("/").rpartition("/")[2] for argument in arguments]
 
 
-def make(route: Any, path: Path) -> dict[str, Any]:
-    """Makes the file of a route and returns its row, which says so if the route refuses."""
-    log.info("making %s", route.name)
-    fields = {key: value for key, value in asdict(route).items() if key != "make"}
-    row = fields | {"ours": route.ours, "path": path, "refused": "", "times_ns": {}}
-    started = time.perf_counter()
+def make(conversion: object, path: Path) -> MeasuredFile:
+    """Makes the file of a ``Conversion``; a converter's exception becomes ``error``."""
+    log.info("converting %s", conversion.name)
+    file = MeasuredFile(
+        conversion.name, conversion.format, conversion.precision, conversion.baseline
+    )
+    start = time.perf_counter()
     try:
-        route.make(path)
-    except Exception as error:  # whatever the stock routes raise is the result
-        row["refused"] = _line(error)
-    row["export_s"] = time.perf_counter() - started
-    row["size_bytes"] = path.stat().st_size if path.is_file() else None
-    return row
+        conversion.convert(path)
+    except Exception as error:  # whatever a stock converter raises is its result
+        file = replace(file, error=_one_line(error))
+    size = path.stat().st_size if path.is_file() else None
+    return replace(file, export_s=time.perf_counter() - start, size_bytes=size)
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def prove(row: dict[str, Any], model: str, data: str, images: int) -> None:
-    """Adds parity, accuracy and multiply-accumulates to a row, or why its file does not run."""
+def verify(file: MeasuredFile, path: Path, model: str, data: str, images: int) -> MeasuredFile:
+    """Adds parity, accuracy and multiply-accumulates, or why the file does not run."""
     import cct_export
 
-    if row["refused"]:
-        return
-    log.info("proving %s", row["name"])
+    log.info("verifying %s", file.name)
     try:
-        report = cct_export.verify(
-            row["path"], against=model, data=data, samples=images, scheme="none"
-        )
+        parity = cct_export.verify(path, against=model, data=data, samples=images, scheme="none")
     except InvalidArtifact as error:
-        row["refused"] = _line(error).replace(str(row["path"].parent) + os.sep, "")
-        return
-    row["parity"] = {
-        key: getattr(report, key) for key in ("max_abs", "sqnr_db", "top1_agreement", "samples")
-    }
+        message = _one_line(error).replace(str(path.parent) + os.sep, "")
+        return replace(file, error=message)
     (result,) = cct_export.benchmark(
-        row["format"],
-        sources=[row["path"]],
-        data=data,
-        accuracy=True,
-        min_runs=1,
-        min_s=0,
-        warmup_s=0,
+        file.format, sources=path, data=data, accuracy=True, min_runs=1, min_s=0, warmup_s=0
     )
-    # Of a thousand classes the confusions alone are megabytes.
     accuracy = asdict(result.accuracy)
-    row["accuracy"] = {key: accuracy[key] for key in ACCURACY} | {"data": Path(data).name}
-    found = cct_export.inspect(row["path"])
-    row["macs"], row["partitions"] = found.macs, found.partitions
-    row["delegated"] = [found.delegated, found.nodes]
+    inspection = cct_export.inspect(path)
+    return replace(
+        file,
+        parity=Parity(parity.sqnr_db, parity.max_abs, parity.top1_agreement, parity.samples),
+        # Without the confusions, which are megabytes for a thousand classes.
+        accuracy=Accuracy(**{name: accuracy[name] for name in Accuracy.__annotations__}),
+        macs=inspection.macs,
+        delegated=(inspection.delegated, inspection.nodes),
+        partitions=inspection.partitions,
+    )
 
 
-def race(rows: list[dict[str, Any]], threads: int, rounds: int) -> dict[str, float]:
-    """Times all files round robin; returns the rate of a matrix product before and after."""
-    import roofline
+def time_files(files: dict[Path, MeasuredFile], threads: int, rounds: int) -> MatmulRate:
+    """Times all files interleaved, and adds the times to their records.
 
+    Returns:
+        The rate of a matrix product, the better of before and after.
+    """
     import cct_export
 
-    log.info("timing %d files, %d threads", len(rows), threads)
-    before = roofline.rates(threads)
-    times = cct_export.time_together([row["path"] for row in rows], threads=threads, rounds=rounds)
-    after = roofline.rates(threads)
-    for row, runs in zip(rows, times, strict=True):
-        row["times_ns"][threads] = runs
-        row.setdefault("median_ms", {})[threads] = statistics.median(runs) / 1e6
-    return {name: max(before[name], after[name]) for name in before}
+    paths = [path for path, file in files.items() if not file.error]
+    log.info("timing %d files, %d threads", len(paths), threads)
+    before = matmul_rate(threads)
+    times = cct_export.time_together(paths, threads=threads, rounds=rounds)
+    after = matmul_rate(threads)
+    for path, runs in zip(paths, times, strict=True):
+        file = files[path]
+        files[path] = replace(file, times_ns={**file.times_ns, threads: tuple(runs)})
+    return MatmulRate(max(before.float32, after.float32), max(before.int8, after.int8))
+
+
+def matmul_rate(threads: int) -> MatmulRate:
+    """Measures ONNX Runtime's matrix product, the fastest for both types that is installed."""
+    return MatmulRate(
+        *(MATMUL_SIZE**3 / _matmul_s(precision, threads) for precision in ("float32", "int8"))
+    )
+
+
+def _matmul_s(precision: str, threads: int) -> float:
+    """Returns the median time of one product."""
+    import numpy as np
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(0)
+    shape = (MATMUL_SIZE, MATMUL_SIZE)
+    if precision == "float32":
+        kind, types = "MatMul", (TensorProto.FLOAT, TensorProto.FLOAT)
+        left, right = (random.normal(size=shape).astype(np.float32) for _ in range(2))
+    else:
+        kind, types = "MatMulInteger", (TensorProto.UINT8, TensorProto.INT32)
+        left = random.integers(0, 256, shape, np.uint8)
+        right = random.integers(-128, 128, shape, np.int8)
+    graph = helper.make_graph(
+        [helper.make_node(kind, ["a", "b"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("a", types[0], shape)],
+        [helper.make_tensor_value_info("y", types[1], shape)],
+        [numpy_helper.from_array(right, "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    times = []
+    for _ in range(MATMUL_RUNS):
+        start = time.perf_counter()
+        session.run(None, {"a": left})
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[MATMUL_WARMUP:])
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Compares how fast cct-export trains with how fast the example's own code does, in one run.
+"""Compares the training throughput of cct-export with that of the keras.io example's own code.
 
-``python benchmarks/throughput.py`` takes turns: an epoch of the example's ``fit``, then an epoch of
-``cct_export.train`` with the same recipe, and with other settings. What is timed are the steps of
-an epoch but for the first. The images are random, which costs a step as much as any.
+``python benchmarks/throughput.py`` alternates: an epoch of the example's ``fit``, then an epoch of
+``cct_export.train`` with the same recipe, and with other settings. The first step of an epoch is
+not timed. The images are random, which costs a step as much as any.
 """
 
 import json
@@ -10,9 +10,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -20,30 +19,47 @@ BATCH = 128
 
 
 @dataclass
-class Contender:
-    """Something that trains.
+class Trainer:
+    """Code that trains, one epoch at a time.
 
     Attributes:
         name: for the table.
-        epoch: trains the epoch of that number, from 1, and tells of the end of every step.
-        rates: images per second of every turn.
+        epoch: trains the epoch of a number, from 1, and calls a function after every step.
+        rates: images per second of every epoch.
     """
 
     name: str
     epoch: Callable[[int, Callable[[], None]], None]
     rates: list[float] = field(default_factory=list)
 
-    def turn(self, number: int) -> None:
-        """Trains an epoch and notes how fast."""
+    def train(self, number: int) -> None:
+        """Trains an epoch and adds its rate."""
         ends: list[float] = []
         self.epoch(number, lambda: ends.append(time.perf_counter()))
         self.rates.append(BATCH * (len(ends) - 1) / (ends[-1] - ends[0]))
 
 
+@dataclass(frozen=True)
+class Throughput:
+    """How fast a trainer is.
+
+    Attributes:
+        name: of the trainer.
+        images_per_s: median over the epochs.
+        ratio: median of its rate over the first trainer's, epoch by epoch.
+        rates: images per second of every epoch.
+    """
+
+    name: str
+    images_per_s: float
+    ratio: float
+    rates: list[float]
+
+
 @click.command()
-@click.option("--steps", type=click.IntRange(2), default=40, help="Of an epoch.")
-@click.option("--rounds", type=click.IntRange(1), default=7, help="Turns of each.")
-@click.option("--xla", is_flag=True, help="Compile the steps of ours with XLA too.")
+@click.option("--steps", type=click.IntRange(2), default=40, help="Steps of an epoch.")
+@click.option("--rounds", type=click.IntRange(1), default=7, help="Epochs of each.")
+@click.option("--xla", is_flag=True, help="Also compile the steps of cct-export with XLA.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the record as JSON.")
 def main(steps: int, rounds: int, xla: bool, out: Path | None) -> None:
     """Compare the throughput of training."""
@@ -53,31 +69,31 @@ def main(steps: int, rounds: int, xla: bool, out: Path | None) -> None:
 
     with tempfile.TemporaryDirectory() as name:
         data = _images(Path(name), steps)
-        contenders = [
+        trainers = [
             _example(data),
             _ours("cct-export", data),
             _ours("cct-export, mixed_bfloat16", data, precision="mixed_bfloat16"),
             *([_ours("cct-export, XLA", data, jit="on")] if xla else []),
         ]
         for number in range(1, rounds + 1):
-            for contender in contenders:
-                contender.turn(number)
-    rows = _rows(contenders)
+            for trainer in trainers:
+                trainer.train(number)
+    rows = _summary(trainers)
     for row in rows:
-        click.echo(f"{row['name']:30} {row['images_per_s']:8.0f} images/s  {row['ratio']:.2f} x")
+        click.echo(f"{row.name:30} {row.images_per_s:8.0f} images/s  {row.ratio:.2f} x")
     if out is not None:
         record = {
             "backend": keras.backend.backend(),
             "steps": steps,
-            "machine": machine.describe(),
+            "machine": asdict(machine.describe()),
             "versions": machine.versions("tensorflow", "keras", "jax"),
-            "rows": rows,
+            "rows": [asdict(row) for row in rows],
         }
         out.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _images(folder: Path, steps: int) -> Path:
-    """Writes random images, so many that an epoch has ``steps`` steps."""
+    """Writes as many random images as ``steps`` steps take."""
     import numpy as np
 
     random = np.random.default_rng(0)
@@ -89,21 +105,20 @@ def _images(folder: Path, steps: int) -> Path:
     return path
 
 
-def _rows(contenders: list[Contender]) -> list[dict[str, Any]]:
-    """Returns the rate of each, and the median of its rate over the first's, turn by turn."""
-    first = contenders[0].rates
+def _summary(trainers: list[Trainer]) -> list[Throughput]:
+    first = trainers[0].rates
     return [
-        {
-            "name": one.name,
-            "images_per_s": statistics.median(one.rates),
-            "ratio": statistics.median(a / b for a, b in zip(one.rates, first, strict=True)),
-            "rates": one.rates,
-        }
-        for one in contenders
+        Throughput(
+            trainer.name,
+            statistics.median(trainer.rates),
+            statistics.median(a / b for a, b in zip(trainer.rates, first, strict=True)),
+            trainer.rates,
+        )
+        for trainer in trainers
     ]
 
 
-def _example(data: Path) -> Contender:
+def _example(data: Path) -> Trainer:
     import example
     import keras
     import numpy as np
@@ -113,26 +128,28 @@ def _example(data: Path) -> Contender:
     model = example.build()
 
     def epoch(number: int, step: Callable[[], None]) -> None:
-        told = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: step())
+        callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: step())
         model.fit(
-            pixels, targets, batch_size=BATCH, validation_split=0.1, callbacks=[told],
+            pixels, targets, batch_size=BATCH, validation_split=0.1, callbacks=[callback],
             initial_epoch=number - 1, epochs=number, verbose=0,
         )  # fmt: skip
 
-    return Contender("the example's code", epoch)
+    return Trainer("the example's code", epoch)
 
 
-def _ours(name: str, data: Path, **knobs: Any) -> Contender:
+def _ours(name: str, data: Path, **hyperparameters: str) -> Trainer:
     import cct_export
 
     def epoch(number: int, step: Callable[[], None]) -> None:
-        recipe = cct_export.recipe("keras-io", data=str(data), epochs=number, batch=BATCH, **knobs)
+        recipe = cct_export.recipe(
+            "keras-io", data=str(data), epochs=number, batch=BATCH, **hyperparameters
+        )
         cct_export.train(
             data.parent / name, recipe=recipe, resume=number > 1,
-            progress=lambda _epoch, done, _of, _metrics: step() if done else None,
+            progress=lambda _epoch, done, _steps, _metrics: step() if done else None,
         )  # fmt: skip
 
-    return Contender(name, epoch)
+    return Trainer(name, epoch)
 
 
 if __name__ == "__main__":

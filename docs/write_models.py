@@ -6,8 +6,8 @@ import cct_export
 from cct_export.model.presets import PRESETS, preset
 
 PAGE = Path(__file__).with_name("models.md")
-BEGIN = "<!-- written by docs/write_models.py -->\n"
-END = "<!-- until here -->\n"
+BEGIN = "<!-- models: written by docs/write_models.py -->\n"
+END = "<!-- /models -->\n"
 HEAD = (
     "| preset | image | tokens | classes | parameters | MACs | exported: parameters | MACs |",
     "|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -15,30 +15,30 @@ HEAD = (
 
 
 def table() -> str:
-    """Returns a line per preset; twins, which differ in positions or head, have none."""
+    """Returns a row for each preset, without those that differ in positions or head alone."""
     names = [name for name in PRESETS if not name.endswith(("_sine", "_c100"))]
     return "\n".join([*HEAD, *map(_row, names)]) + "\n"
 
 
 def _row(name: str) -> str:
-    found = cct_export.inspect_model(name)
-    size, spec = found.image_shape[0], preset(name)
-    tokens = next(layer.shape for layer in found.layers if layer.name == "tokenizer/tokens")
+    architecture = cct_export.inspect_model(name)
+    size = architecture.image_shape[0]
+    tokens = next(layer for layer in architecture.layers if layer.name == "tokenizer/tokens")
     figures = (
         f"{size}×{size}",
-        tokens[0],
-        spec.classes,
-        found.trainable + found.fixed,
-        found.macs,
-        found.folded.parameters,
-        found.folded.macs,
+        tokens.shape[0],
+        preset(name).classes,
+        architecture.trainable + architecture.fixed,
+        architecture.macs,
+        architecture.folded.parameters,
+        architecture.folded.macs,
     )
     cells = (value if isinstance(value, str) else f"{value:,}" for value in figures)
     return f"| `{name}` | {' | '.join(cells)} |"
 
 
 def page() -> str:
-    """Returns the page with its table as it should be; raises ``ValueError`` without its place."""
+    """Returns the page with its table up to date; raises ``ValueError`` without its markers."""
     text = PAGE.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"{PAGE.name} needs one {BEGIN.strip()} and one {END.strip()}")

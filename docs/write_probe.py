@@ -1,6 +1,6 @@
-"""Writes the files that `cct-export doctor` tries engines with: `python docs/write_probe.py`.
+"""Writes the files that `cct-export doctor` runs on every engine: `python docs/write_probe.py`.
 
-A CCT with every kind of step and hardly any weights, its logits by Keras in the sidecar.
+A CCT with every kind of step and few weights; the sidecar has its Keras logits.
 """
 
 from pathlib import Path
