@@ -220,7 +220,7 @@ def open_dataset(loaded: LoadedModel, data_name: str | None) -> Dataset | None:
     shape = loaded.image_shape
     if data_name is not None:
         dataset = data.read(data_name, shape)
-    elif loaded.data is not None and data.at_hand(loaded.data):
+    elif loaded.data is not None and data.is_available(loaded.data):
         dataset = data.read(loaded.data, shape, loaded.on_corrupt)
     else:
         return None

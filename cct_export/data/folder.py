@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cct_export.data.dataset import Dataset, ImageShape, Labels, existing
-from cct_export.data.encoded import EncodedSplit, split_in_two
+from cct_export.data.dataset import Dataset, ImageShape, Labels, existing_path
+from cct_export.data.encoded import EncodedSplit, train_test_split
 from cct_export.errors import InvalidData
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -16,43 +16,43 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 log = logging.getLogger(__name__)
 
 
-class Files:
-    """Image files below a folder.
+class ImageFiles:
+    """Image files below a folder, an ``encoded.Store``.
 
-    Names are kept as text: a million of them as ``Path`` would be some 400 MB.
+    Names are kept as text: a million ``Path`` objects would take some 400 MB.
 
     Args:
         root: the folder.
-        names: paths below it.
+        names: paths relative to it.
     """
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:
         self.root = str(root)
         self.names = names
 
-    def where(self, item: int) -> str:
+    def name(self, item: int) -> str:
         """Returns the file's path."""
         return os.path.join(self.root, self.names[item])  # noqa: PTH118
 
     def size_bytes(self, item: int) -> int:
         """Returns the file's size."""
         try:
-            return Path(self.where(item)).stat().st_size
+            return Path(self.name(item)).stat().st_size
         except OSError:
             return 0
 
-    def encoded(self, item: int) -> bytes:
-        """Returns what is in the file."""
-        path = self.where(item)
+    def read(self, item: int) -> bytes:
+        """Returns the file's content."""
+        path = self.name(item)
         try:
-            # To make a Path takes a tenth of the time that a thumbnail does.
+            # Making a Path takes a tenth of the time that reading a thumbnail does.
             with open(path, "rb", buffering=0) as file:  # noqa: PTH123
                 return file.readall()
         except FileNotFoundError:
             raise InvalidData(f"no such image: {path}") from None
         except OSError as error:
             raise InvalidData(
-                f"{path} is no readable image: {error.strerror}: remove or replace it"
+                f"{path} is not a readable image: {error.strerror}: remove or replace it"
             ) from error
 
 
@@ -61,18 +61,18 @@ def read(name: str, shape: ImageShape) -> Dataset:
 
     Args:
         name: a folder with ``train/<class>/*`` and ``test/<class>/*`` (or ``val/``), or one of
-            class folders, then split 90/10 by a fixed seed.
-        shape: height, width and channels to give.
+            class folders, which is split 90/10 by a fixed seed.
+        shape: height, width and channels of the decoded images.
 
     Raises:
-        InvalidData: no class folder there, or one without images; a test class that training
-            lacks.
+        InvalidData: no class folders, one without images, or a test class missing from training.
     """
-    root = existing(name)
+    root = existing_path(name)
     train = root / "train"
     if not train.is_dir():
         classes, names, labels = _scan(root)
-        return Dataset(name, classes, *split_in_two(Files(root, names), labels, shape, name))
+        splits = train_test_split(ImageFiles(root, names), labels, shape, name)
+        return Dataset(name, classes, *splits)
     test = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
     if test is None:
         raise InvalidData(f"{root}: there is train/ but no test/ or val/ beside it")
@@ -81,39 +81,41 @@ def read(name: str, shape: ImageShape) -> Dataset:
     unknown = sorted(set(test_classes) - set(classes))
     if unknown:
         raise InvalidData(f"{test}: class {unknown[0]!r} has no folder in {train}")
-    position = np.asarray([classes.index(name) for name in test_classes])
+    label_of_test_class = np.asarray([classes.index(name) for name in test_classes])
     return Dataset(
         name,
         classes,
-        EncodedSplit(Files(train, names), np.arange(len(names)), labels, shape),
-        EncodedSplit(
-            Files(test, test_names), np.arange(len(test_names)), position[test_labels], shape
-        ),
+        _split_of(train, names, labels, shape),
+        _split_of(test, test_names, label_of_test_class[test_labels], shape),
     )
 
 
-def _visible(folder: Path) -> list[os.DirEntry[str]]:
-    """Returns what is in ``folder``, by name, but for what other programs put there."""
+def _split_of(root: Path, names: list[str], labels: Labels, shape: ImageShape) -> EncodedSplit:
+    return EncodedSplit(ImageFiles(root, names), np.arange(len(names)), labels, shape)
+
+
+def _visible_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Returns the entries of ``folder`` by name, without hidden ones and those macOS adds."""
     try:
         with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+            visible = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
     except OSError as error:
         raise InvalidData(f"{folder} cannot be read: {error.strerror}") from error
-    return sorted(found, key=lambda entry: entry.name)
+    return sorted(visible, key=lambda entry: entry.name)
 
 
 def _scan(root: Path) -> tuple[tuple[str, ...], list[str], Labels]:
     """Returns class names, image files and labels of the class folders in ``root``."""
-    folders = [entry.name for entry in _visible(root) if entry.is_dir()]
+    classes = [entry.name for entry in _visible_entries(root) if entry.is_dir()]
     names: list[str] = []
     labels: list[np.ndarray] = []
-    others: list[str] = []
-    for label, folder in enumerate(folders):
+    ignored: list[str] = []
+    for label, folder in enumerate(classes):
         before = len(names)
-        for file in _visible(root / folder):
+        for file in _visible_entries(root / folder):
             if file.is_file():
-                images = file.name.lower().endswith(SUFFIXES)
-                (names if images else others).append(f"{folder}/{file.name}")
+                is_image = file.name.lower().endswith(SUFFIXES)
+                (names if is_image else ignored).append(f"{folder}/{file.name}")
         if len(names) == before:
             raise InvalidData(
                 f"{root / folder}: no .png or .jpg in it: fill this class or remove it"
@@ -123,7 +125,7 @@ def _scan(root: Path) -> tuple[tuple[str, ...], list[str], Labels]:
         raise InvalidData(
             f"{root}: no images in it: it needs class folders with .png or .jpg files"
         )
-    if others:
-        log.info("%s: %d files are no .png or .jpg and left out: %s%s", root, len(others),
-                 others[0], " …" if len(others) > 1 else "")  # fmt: skip
-    return tuple(folders), names, np.concatenate(labels)
+    if ignored:
+        log.info("%s: left out %d files that are not .png or .jpg: %s%s", root, len(ignored),
+                 ignored[0], " …" if len(ignored) > 1 else "")  # fmt: skip
+    return tuple(classes), names, np.concatenate(labels)
