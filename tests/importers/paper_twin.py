@@ -1,7 +1,7 @@
-"""The paper's CCT in PyTorch, written from its formulas; a program that saves one with its logits.
+"""The paper's CCT in PyTorch, written from its formulas; a program that saves one and its logits.
 
 ``python paper_twin.py FOLDER NAME SIZE CLASSES [sine]`` writes ``NAME.pth``, ``NAME.safetensors``
-where that library is there, and ``NAME.npz`` with images (uint8, NHWC), their logits, the
+if that library is installed, and ``NAME.npz`` with images (uint8, NHWC), their logits, the
 positions, and those of a larger image.
 """
 
@@ -96,7 +96,7 @@ class Twin(nn.Module):
 
 
 def made(name, size, classes, sine):
-    """Returns a twin in which every weight is random, norms and biases too."""
+    """Returns a model with random weights, including norms and biases."""
     torch.manual_seed(0)
     layers, kernel, convolutions = map(int, re.match(r"cct_(\d+)_(\d)x(\d)", name).groups())
     twin = Twin(layers, kernel, convolutions, size, classes, sine).eval()
@@ -110,7 +110,7 @@ def made(name, size, classes, sine):
 
 
 def resized(table):
-    """Returns the positions of a grid with three cells more on each side, as the paper does it."""
+    """Returns the positions of a grid with three more tokens per side, as in the paper's code."""
     side = math.isqrt(table.shape[1])
     grid = table.mT.unflatten(-1, (side, side))
     return functional.interpolate(grid, (side + 3, side + 3), mode="bilinear").flatten(2).mT[0]

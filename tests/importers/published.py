@@ -1,6 +1,6 @@
 """The published keras.io example, built from its description.
 
-Its classes have the names that its files carry, and nobody registered them.
+Its classes have the names that its files contain, and are not registered with Keras.
 """
 
 import keras
@@ -29,7 +29,7 @@ class CCTTokenizer(layers.Layer):
 
 
 class PositionEmbedding(layers.Layer):
-    """Gives the table alone; the example adds it outside."""
+    """Returns the table alone; the example adds it."""
 
     def build(self, shape):
         self.position_embeddings = self.add_weight(name="embeddings", shape=shape[1:])
@@ -39,7 +39,7 @@ class PositionEmbedding(layers.Layer):
 
 
 class StochasticDepth(layers.Layer):
-    """The identity where nothing trains; it has no weights but a random state."""
+    """The identity at inference; it has a random state but no weights."""
 
     def __init__(self):
         super().__init__()

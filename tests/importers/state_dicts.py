@@ -1,6 +1,6 @@
 """Random state dicts of the paper's architecture as numpy arrays, and files of them.
 
-Written out here byte by byte: no PyTorch is needed to make them.
+They are written byte by byte, without PyTorch.
 """
 
 import itertools
@@ -15,11 +15,11 @@ def state_dict(
 ):
     """Returns arrays by the authors' names; ``side``² tokens."""
     random = np.random.default_rng(0)
-    found = {}
+    arrays = {}
 
     def add(name, *shape):
         scale = 1 / np.sqrt(np.prod(shape[1:])) if len(shape) > 1 else 0.1
-        found[name] = (random.normal(0, scale, shape) + (len(shape) == 1)).astype(np.float32)
+        arrays[name] = (random.normal(0, scale, shape) + (len(shape) == 1)).astype(np.float32)
 
     channels = (3, *filters, width)
     for index, (inside, outside) in enumerate(itertools.pairwise(channels)):
@@ -44,7 +44,7 @@ def state_dict(
     for name, out in (("attention_pool", 1), ("fc", classes)):
         add(f"classifier.{name}.weight", out, width)
         add(f"classifier.{name}.bias", out)
-    return found
+    return arrays
 
 
 TYPES = {
