@@ -4,14 +4,15 @@
 folders, a folder of TFRecord shards, or an ``.npz`` file.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from cct_export.data import folder, npz, tfrecord
-from cct_export.data.dataset import Dataset, ImageShape, existing_path
+from cct_export.data.dataset import Dataset, ImageShape
 from cct_export.data.encoded import without_corrupt
 from cct_export.data.named import NAMED
-from cct_export.errors import InvalidRequest
+from cct_export.errors import InvalidData, InvalidRequest
 
 # What to do with an image that cannot be decoded.
 OnCorrupt = Literal["refuse", "skip"]
@@ -47,7 +48,14 @@ def read(name: str, shape: ImageShape, on_corrupt: OnCorrupt = "refuse") -> Data
 
 
 def _read_path(name: str, shape: ImageShape) -> Dataset:
-    path = existing_path(name)
+    path = Path(name).expanduser()
+    if not name or not (path.is_file() or path.is_dir()):
+        raise InvalidData(
+            f"no such data: {name!r}: give cifar10, cifar100, digits, a folder, TFRecord shards "
+            "or an .npz file"
+        )
     if tfrecord.shards_by_split(path):
-        return tfrecord.read(name, shape)
-    return folder.read(name, shape) if path.is_dir() else npz.read(name, shape)
+        dataset = tfrecord.read(path, shape)
+    else:
+        dataset = folder.read(path, shape) if path.is_dir() else npz.read(path, shape)
+    return replace(dataset, name=name)

@@ -3,7 +3,6 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -155,14 +154,3 @@ def checked_pixels(pixels: np.ndarray, shape: ImageShape, where: str) -> Images:
     if len(pixels) == 0:
         raise InvalidData(f"{where}: it holds no images")
     return pixels
-
-
-def existing_path(name: str | Path) -> Path:
-    """Returns the path ``name`` if it exists, else raises ``InvalidData``."""
-    path = Path(name).expanduser()
-    if not str(name) or not (path.is_file() or path.is_dir()):
-        raise InvalidData(
-            f"no such data: {str(name)!r}: give cifar10, cifar100, digits, a folder, "
-            "TFRecord shards or an .npz file"
-        )
-    return path

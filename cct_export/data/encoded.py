@@ -215,13 +215,7 @@ def without_corrupt(dataset: Dataset) -> Dataset:
 
 
 def _readable(split: Split, name: str, classes: Sequence[str] | None) -> Split:
-    """Returns ``split`` without the images that cannot be decoded.
-
-    Args:
-        split: of any kind.
-        name: what messages call it, before the word images.
-        classes: the class names if each must keep an image, else None.
-    """
+    """Returns ``split`` without corrupt images; each class of ``classes`` must keep one."""
     if not isinstance(split, EncodedSplit):
         return split
     total = len(split.items)

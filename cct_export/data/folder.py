@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cct_export.data.dataset import Dataset, ImageShape, Labels, existing_path
+from cct_export.data.dataset import Dataset, ImageShape, Labels
 from cct_export.data.encoded import EncodedSplit, train_test_split
 from cct_export.errors import InvalidData
 
@@ -56,23 +56,22 @@ class ImageFiles:
             ) from error
 
 
-def read(name: str, shape: ImageShape) -> Dataset:
-    """Returns the images below the folder ``name``.
+def read(root: Path, shape: ImageShape) -> Dataset:
+    """Returns the images below the folder ``root``.
 
     Args:
-        name: a folder with ``train/<class>/*`` and ``test/<class>/*`` (or ``val/``), or one of
+        root: a folder with ``train/<class>/*`` and ``test/<class>/*`` (or ``val/``), or one of
             class folders, which is split 90/10 by a fixed seed.
         shape: height, width and channels of the decoded images.
 
     Raises:
         InvalidData: no class folders, one without images, or a test class missing from training.
     """
-    root = existing_path(name)
     train = root / "train"
     if not train.is_dir():
         classes, names, labels = _scan(root)
-        splits = train_test_split(ImageFiles(root, names), labels, shape, name)
-        return Dataset(name, classes, *splits)
+        splits = train_test_split(ImageFiles(root, names), labels, shape, str(root))
+        return Dataset(str(root), classes, *splits)
     test = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
     if test is None:
         raise InvalidData(f"{root}: there is train/ but no test/ or val/ beside it")
@@ -83,7 +82,7 @@ def read(name: str, shape: ImageShape) -> Dataset:
         raise InvalidData(f"{test}: class {unknown[0]!r} has no folder in {train}")
     label_of_test_class = np.asarray([classes.index(name) for name in test_classes])
     return Dataset(
-        name,
+        str(root),
         classes,
         _split_of(train, names, labels, shape),
         _split_of(test, test_names, label_of_test_class[test_labels], shape),

@@ -82,7 +82,7 @@ def _read_cifar(name: str, classes: tuple[str, ...], shape: ImageShape) -> Datas
     path = cache_file(name)
     if not path.is_file():
         _download(name, path)
-    dataset = npz.read(str(path), shape)
+    dataset = npz.read(path, shape)
     return Dataset(name, classes, dataset.train, dataset.test)
 
 

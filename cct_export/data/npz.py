@@ -12,25 +12,23 @@ from cct_export.data.dataset import (
     ImageShape,
     checked_labels,
     checked_pixels,
-    existing_path,
 )
 from cct_export.errors import InvalidData
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def read(name: str, shape: ImageShape) -> Dataset:
-    """Returns the dataset in the file ``name``; pickled objects in it are never loaded.
+def read(path: Path, shape: ImageShape) -> Dataset:
+    """Returns the dataset in a file; pickled objects in it are never loaded.
 
     Args:
-        name: path of the file. ``x_*`` are uint8 ``(N, *shape)``, ``y_*`` integers ``(N,)`` or
+        path: the file. ``x_*`` are uint8 ``(N, *shape)``, ``y_*`` integers ``(N,)`` or
             ``(N, 1)``.
         shape: height, width and channels of the model's input.
 
     Raises:
         InvalidData: not such an .npz; the message names file and key.
     """
-    path = existing_path(name)
     arrays = _arrays(path)
     missing = [key for key in KEYS if key not in arrays]
     if missing:
@@ -51,7 +49,7 @@ def read(name: str, shape: ImageShape) -> Dataset:
     if not classes:
         count = 1 + max(int(split.labels.max()) for split in splits)
         classes = tuple(str(index) for index in range(count))
-    return Dataset(name, classes, *splits)
+    return Dataset(str(path), classes, *splits)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

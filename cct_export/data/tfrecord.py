@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cct_export.data import tfrecord_format
-from cct_export.data.dataset import Dataset, ImageShape, Labels, checked_labels, existing_path
+from cct_export.data.dataset import Dataset, ImageShape, Labels, checked_labels
 from cct_export.data.encoded import EncodedSplit, train_test_split
 from cct_export.data.tfrecord_format import ByteSource, Feature, MalformedExample, Span
 from cct_export.errors import InvalidData
@@ -109,18 +109,17 @@ def shards_by_split(path: Path) -> dict[str, list[Path]]:
     return shards
 
 
-def read(name: str, shape: ImageShape) -> Dataset:
-    """Returns the images in the shards ``name``.
+def read(root: Path, shape: ImageShape) -> Dataset:
+    """Returns the images in the shards ``root``.
 
     Args:
-        name: a folder with shards for training and for testing or validation; or shards without a
+        root: a folder with shards for training and for testing or validation; or shards without a
             split in their names, which are split 90/10 by a fixed seed.
         shape: height, width and channels of the decoded images.
 
     Raises:
         InvalidData: a shard is missing, truncated or damaged; a record lacks its label.
     """
-    root = existing_path(name)
     shards = shards_by_split(root)
     for files in shards.values():
         _check_complete(files)
@@ -129,7 +128,9 @@ def read(name: str, shape: ImageShape) -> Dataset:
             raise InvalidData(f"{root}: there are no shards for training: train-00000-of-00001, …")
         index = _index(shards[""])
         (labels,), classes = _labels_and_classes(root, [index])
-        return Dataset(name, classes, *train_test_split(index.images, labels, shape, name))
+        return Dataset(
+            str(root), classes, *train_test_split(index.images, labels, shape, str(root))
+        )
     test = next((split for split in ("test", "val") if split in shards), None)
     if test is None:
         raise InvalidData(f"{root}: there are train shards but no test or validation shards")
@@ -139,7 +140,7 @@ def read(name: str, shape: ImageShape) -> Dataset:
         EncodedSplit(index.images, np.arange(len(labels)), labels, shape)
         for index, labels in zip(indexes, labels_of_splits, strict=True)
     ]
-    return Dataset(name, classes, *splits)
+    return Dataset(str(root), classes, *splits)
 
 
 def _entries(folder: Path) -> list[Path]:

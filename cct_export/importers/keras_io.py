@@ -50,7 +50,7 @@ _LETTERS = {
 }
 _EXAMPLE = re.compile(r"IRT(PA)?(NMANFFA)*NQF")
 _UNREADABLE = (zipfile.BadZipFile, OSError, KeyError, ValueError, NotImplementedError, EOFError)
-_HEADS_REASON = "the shapes of its weights tell the heads"
+_HEADS_REASON = "the heads follow from the shapes of its weights"
 
 
 def load_weights(path: Path, options: ImportSpec) -> ImportedModel:

@@ -65,8 +65,8 @@ def load(folder: Path, options: ImportSpec) -> ImportedModel:
     check_options(
         folder,
         options,
-        heads="the shapes of its weights tell the heads",
-        gelu="its own logits tell the GELU",
+        heads="the heads follow from the shapes of its weights",
+        gelu="the GELU follows from its logits",
     )
     if find_spec("tensorflow") is None:
         raise MissingDependency.of("tensorflow", "tensorflow")

@@ -155,7 +155,7 @@ def _load_keras(path: Path, options: ImportSpec) -> ImportedModel:
     """Reads a ``.keras`` file of this package, of Keras' own layers, or of the keras.io example."""
     if keras_io.is_example(path):
         return keras_io.load_archive(path, options)
-    reason = "its configuration tells"
+    reason = "its configuration contains it"
     check_options(path, options, heads=reason, gelu=reason)
     model = checkpoint.load(path)
     return ImportedModel(model, ".keras file", len(model.weights), model.count_params())
@@ -230,7 +230,7 @@ def _checksum(path: Path) -> str:
 
 @dataclass(frozen=True)
 class _Location:
-    """Where the weights of a MODEL are, and what is known about their training."""
+    """Where the weights of a MODEL are, and how they were trained if that is recorded."""
 
     path: Path
     data: str | None = None

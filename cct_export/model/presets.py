@@ -79,7 +79,7 @@ def preset(name: str) -> ModelSpec:
     try:
         return PRESETS[name]
     except KeyError:
-        known = (preset for preset in PRESETS if not preset.endswith(("_sine", "_c100")))
+        known = [known for known in PRESETS if not known.endswith(("_sine", "_c100"))]
         raise InvalidModel(
             f"no preset is called {name!r}: there is {', '.join(known)}; those of the paper also "
             "with the suffix _sine, _c100 (for 32 pixels) or both"

@@ -233,7 +233,7 @@ def _many_records(root):
             write(path, (records[index % 8] for index in range(IMAGES // 4)))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read as Linux tells it")
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from Linux")
 @pytest.mark.parametrize(("make", "on_corrupt"), [(_many_records, "refuse"), (_many_files, "skip")])
 def test_reading_in_batches_takes_a_fraction_of_the_memory_of_all_images(
     tmp_path, make, on_corrupt

@@ -4,6 +4,7 @@ Its classes have the names that its files contain, and are not registered with K
 """
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 WIDTH = 128
@@ -84,3 +85,10 @@ def published_example(
         tokens = layers.Add()([StochasticDepth()(x), tokens])
     pooled = SequencePooling()(layers.LayerNormalization(epsilon=epsilon)(tokens))
     return keras.Model(image, layers.Dense(classes)(pooled))
+
+
+def randomised(model):
+    """Adds noise to every weight, so that a lost or swapped one shows."""
+    random = np.random.default_rng(0)
+    model.set_weights([w + random.normal(0, 0.1, w.shape) for w in model.get_weights()])
+    return model

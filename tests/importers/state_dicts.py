@@ -9,6 +9,9 @@ import struct
 
 import numpy as np
 
+from cct_export.importers import import_checkpoint
+from cct_export.specs import ImportSpec
+
 
 def state_dict(
     width=64, layers=1, kernel=3, filters=(), side=8, classes=10, ratio=1, positional=True
@@ -69,3 +72,8 @@ def write_safetensors(path, arrays):
     content = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
     path.write_bytes(struct.pack("<Q", len(text)) + text + content)
     return path
+
+
+def load(path, **options):
+    """Returns the account of an import with the options of ``ImportSpec``."""
+    return import_checkpoint(str(path), ImportSpec(**options))[0]

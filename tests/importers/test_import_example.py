@@ -8,7 +8,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from published import published_example
+from published import published_example, randomised
 
 import cct_export
 from cct_export.errors import InvalidModel
@@ -19,12 +19,6 @@ from cct_export.specs import ImportSpec
 IMAGES = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
 
 
-def _randomised(model):
-    random = np.random.default_rng(0)
-    model.set_weights([w + random.normal(0, 0.1, w.shape) for w in model.get_weights()])
-    return model
-
-
 def _logits(model):
     return keras.ops.convert_to_numpy(model(IMAGES, training=False))
 
@@ -33,7 +27,7 @@ def _logits(model):
 def example(tmp_path_factory):
     """A ``.keras`` file of the example's own classes, and its logits."""
     path = tmp_path_factory.mktemp("example") / "example.keras"
-    model = _randomised(published_example())
+    model = randomised(published_example())
     model.save(path)
     return path, _logits(model)
 
@@ -78,7 +72,7 @@ def test_a_file_of_the_examples_classes_gives_its_logits_without_them(example):
     ids=str,
 )
 def test_other_hyperparameters_are_read_from_configuration_and_weights(tmp_path, changes):
-    model = _randomised(published_example(**changes))
+    model = randomised(published_example(**changes))
     model.save(tmp_path / "m.keras")
     imported = load_model(str(tmp_path / "m.keras")).model
     images = IMAGES[:, : model.input_shape[1], : model.input_shape[2]]
@@ -87,7 +81,7 @@ def test_other_hyperparameters_are_read_from_configuration_and_weights(tmp_path,
 
 
 def test_the_exact_gelu_is_used_on_request(tmp_path):
-    model = _randomised(published_example(activation="gelu"))
+    model = randomised(published_example(activation="gelu"))
     model.save(tmp_path / "m.keras")
     exact, _ = import_checkpoint(str(tmp_path / "m.keras"), ImportSpec(gelu="exact"))
     np.testing.assert_allclose(_logits(exact.model), _logits(model), rtol=1e-5, atol=1e-5)
@@ -96,7 +90,7 @@ def test_the_exact_gelu_is_used_on_request(tmp_path):
 
 
 def test_the_exact_gelu_survives_saving_folding_and_both_formats(tmp_path):
-    model = _randomised(published_example(activation="gelu"))
+    model = randomised(published_example(activation="gelu"))
     for format in ("tflite", "onnx"):
         export = getattr(cct_export, f"export_{format}")
         assert export(model, output=tmp_path / f"m.{format}", parity_samples=16).parity.passed

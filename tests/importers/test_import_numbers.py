@@ -4,19 +4,13 @@ import keras
 import ml_dtypes
 import numpy as np
 import pytest
-from state_dicts import state_dict
+from state_dicts import load, state_dict
 
-from cct_export.importers import import_checkpoint
 from cct_export.importers import state_dict as reader
-from cct_export.specs import ImportSpec
 
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 
 NORM = "classifier.norm.weight"
-
-
-def _load(path, **options):
-    return import_checkpoint(str(path), ImportSpec(**options))[0]
 
 
 def test_finite_weights_with_infinite_logits_are_refused(refused, saved):
@@ -33,14 +27,14 @@ def test_another_kind_of_model_is_run_too(refused, tmp_path):
     last = keras.layers.Dense(3)
     model = keras.Sequential([keras.Input((8, 8, 3), 2), keras.layers.Flatten(), last])
     model.save(tmp_path / "good.keras")
-    assert _load(tmp_path / "good.keras").model.input_shape == (2, 8, 8, 3)
+    assert load(tmp_path / "good.keras").model.input_shape == (2, 8, 8, 3)
     last.set_weights([np.full((192, 3), 1e38), np.zeros(3)])
     model.save(tmp_path / "bad.keras")
     assert "but 12 of the 12 logits" in refused("bad.keras", "-o", "m.keras")
 
 
 def test_a_model_too_large_to_run_is_imported_with_a_note(saved):
-    imported = _load(saved(state_dict(64, positional=False)), image_size=1024)
+    imported = load(saved(state_dict(64, positional=False)), image_size=1024)
     assert imported.notes[-1] == "not run: one image of 1024×1024 needs over 1 GiB of memory"
 
 
@@ -61,7 +55,7 @@ def test_integer_counters_of_another_model_are_reported_as_left_over(refused, sa
 def test_other_floating_point_types_are_converted_with_a_note(saved, kind):
     arrays = state_dict(64)
     changed = {name: array.astype(kind) for name, array in arrays.items() if "blocks" in name}
-    imported = _load(saved(arrays | changed))
+    imported = load(saved(arrays | changed))
     name = np.dtype(kind).name
     assert imported.notes[0] == f"{len(changed)} of 19 tensors converted from {name} to float32"
     kernel = next(w for w in imported.model.weights if w.path.endswith("qkv/kernel")).numpy()

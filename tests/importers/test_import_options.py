@@ -5,18 +5,14 @@ import shutil
 import keras
 import pytest
 from published import published_example
-from state_dicts import state_dict
+from state_dicts import load, state_dict
 
 import cct_export
 from cct_export.errors import InvalidRequest
-from cct_export.importers import import_checkpoint, load_model, saved_model
+from cct_export.importers import load_model, saved_model
 from cct_export.specs import ImportSpec
 
 pytest.importorskip("safetensors", reason="safetensors is not installed")
-
-
-def _load(path, **options):
-    return import_checkpoint(str(path), ImportSpec(**options))[0]
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +32,11 @@ def keras_files(tmp_path_factory, digits_model):
 @pytest.mark.parametrize(
     ("name", "option", "value", "reason"),
     [
-        ("example.keras", "heads", 2, "the shapes of its weights tell the heads"),
-        ("example.weights.h5", "heads", 2, "the shapes of its weights tell the heads"),
-        ("ours.keras", "heads", 2, "its configuration tells"),
-        ("ours.keras", "gelu", "exact", "its configuration tells"),
-        ("other.keras", "gelu", "exact", "its configuration tells"),
+        ("example.keras", "heads", 2, "the heads follow from the shapes of its weights"),
+        ("example.weights.h5", "heads", 2, "the heads follow from the shapes of its weights"),
+        ("ours.keras", "heads", 2, "its configuration contains it"),
+        ("ours.keras", "gelu", "exact", "its configuration contains it"),
+        ("other.keras", "gelu", "exact", "its configuration contains it"),
     ],
 )
 def test_an_option_without_effect_on_a_keras_file_is_refused(
@@ -59,7 +55,7 @@ def test_the_gelu_of_the_papers_block_cannot_be_set(refused, saved):
 
 @pytest.mark.parametrize("option", [{"heads": 2}, {"gelu": "tanh"}])
 def test_heads_and_gelu_of_a_saved_model_cannot_be_set(tmp_path, option):
-    with pytest.raises(InvalidRequest, match=f"--{next(iter(option))} does nothing for .*tell"):
+    with pytest.raises(InvalidRequest, match=f"--{next(iter(option))} does nothing for .*follow"):
         saved_model.load(tmp_path, ImportSpec(**option))
 
 
@@ -79,7 +75,7 @@ def test_the_normalization_follows_from_the_tokenizer_with_a_note(
     saved, kernel, options, normalization
 ):
     path = saved(state_dict(64, kernel=kernel, positional=False))
-    imported = _load(path, **options)
+    imported = load(path, **options)
     assert any(note.endswith(f"normalization {normalization}") for note in imported.notes)
     mean = {"cifar10": (0.4914,), "imagenet": (0.485,), "none": ()}[normalization.split()[0]]
     assert imported.model.spec.mean[:1] == mean
@@ -87,7 +83,7 @@ def test_the_normalization_follows_from_the_tokenizer_with_a_note(
 
 def test_a_small_tokenizer_with_a_hundred_classes_gets_the_normalization_of_cifar100(saved):
     path = saved(state_dict(64, classes=100, positional=False))
-    imported = _load(path, image_size=33)
+    imported = load(path, image_size=33)
     assert imported.model.spec.mean[0] == 0.5071
     assert "normalization cifar100" in imported.notes[0]
 
@@ -111,7 +107,7 @@ def test_repeated_and_unprintable_labels_are_refused(refused, saved, names, reas
 def test_labels_may_be_of_any_script_but_not_empty(saved):
     path = saved(state_dict(64, classes=3))
     labels = ("Kätzchen", "狗 🐕", "a b")
-    assert _load(path, labels=labels).model.spec.labels == labels
+    assert load(path, labels=labels).model.spec.labels == labels
     with pytest.raises(InvalidRequest, match="label ' ' cannot be shown"):
         cct_export.import_model(path, output=path.with_suffix(".keras"), labels=("a", " ", "c"))
 

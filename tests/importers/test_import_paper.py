@@ -6,11 +6,11 @@ import struct
 
 import numpy as np
 import pytest
-from state_dicts import state_dict
+from state_dicts import load, state_dict
 
 import cct_export
 from cct_export.errors import InvalidModel, InvalidRequest
-from cct_export.importers import import_checkpoint, load_model
+from cct_export.importers import load_model
 from cct_export.model.adapting import interpolate_positions
 from cct_export.model.layers import sine_table
 from cct_export.model.presets import PRESETS
@@ -19,10 +19,6 @@ from cct_export.specs import ImportSpec
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 3)).astype(np.float32)
-
-
-def _load(path, **options):
-    return import_checkpoint(str(path), ImportSpec(**options))[0]
 
 
 def _of_preset(name):
@@ -50,7 +46,7 @@ def test_a_preset_is_recognized_from_its_shapes_and_its_table(saved, name):
     if PRESETS[name].positional == "sine":
         table = arrays["classifier.positional_emb"]
         arrays["classifier.positional_emb"] = sine_table(*table.shape[1:])[None].astype(np.float32)
-    imported = _load(saved(arrays))
+    imported = load(saved(arrays))
     assert imported.model.spec == PRESETS[name]
     assert imported.tensors == len(arrays)
     assert imported.parameters == sum(array.size for array in arrays.values())
@@ -59,7 +55,7 @@ def test_a_preset_is_recognized_from_its_shapes_and_its_table(saved, name):
 
 def test_other_sizes_than_those_of_presets_are_read_from_the_shapes(saved):
     arrays = state_dict(128, 3, 5, (24, 40), 4, 7, 2, positional=False)
-    spec = _load(saved(arrays), image_size=40).model.spec
+    spec = load(saved(arrays), image_size=40).model.spec
     assert (spec.filters, spec.kernel, spec.padding, spec.layers) == ((24, 40, 128), 5, 2, 3)
     assert (spec.heads, spec.mlp_units, spec.positional) == (2, (256, 128), "none")
     assert (spec.image_size, spec.classes) == (40, 7)
@@ -68,16 +64,16 @@ def test_other_sizes_than_those_of_presets_are_read_from_the_shapes(saved):
 def test_heads_must_be_given_where_no_rule_applies(saved):
     path = saved(state_dict(48))
     with pytest.raises(InvalidModel, match="give --heads a divisor of 48"):
-        _load(path)
+        load(path)
     with pytest.raises(InvalidModel, match="48 channels cannot be shared by 5 heads"):
-        _load(path, heads=5)
-    assert _load(path, heads=3).model.spec.head_dim == 16
-    assert _load(saved(state_dict(64)), heads=4).model.spec.heads == 4
+        load(path, heads=5)
+    assert load(path, heads=3).model.spec.head_dim == 16
+    assert load(saved(state_dict(64)), heads=4).model.spec.heads == 4
 
 
 def test_an_image_size_with_as_many_tokens_changes_no_weight(saved):
     path = saved(state_dict(64))
-    first, second = _load(path), _load(path, image_size=15)
+    first, second = load(path), load(path, image_size=15)
     assert (first.model.spec.image_size, second.model.spec.image_size) == (16, 15)
     for ours, theirs in zip(first.model.get_weights(), second.model.get_weights(), strict=True):
         assert np.array_equal(ours, theirs)
@@ -86,7 +82,7 @@ def test_an_image_size_with_as_many_tokens_changes_no_weight(saved):
 
 def test_positions_are_interpolated_for_another_image_size(saved):
     arrays = state_dict(64)
-    imported = _load(saved(arrays), image_size=32)
+    imported = load(saved(arrays), image_size=32)
     table = imported.model.get_layer("position_embedding").embeddings.numpy()
     # Between four centres their weighted mean; beyond the outermost the outermost value.
     grid = arrays["classifier.positional_emb"].reshape(8, 8, 64)
@@ -112,7 +108,7 @@ def test_interpolation_reproduces_linear_tables_and_keeps_the_same_size_unchange
 def test_a_sine_table_is_computed_anew_for_another_image_size(saved):
     arrays = state_dict(64)
     arrays["classifier.positional_emb"] = sine_table(64, 64)[None].astype(np.float32)
-    imported = _load(saved(arrays), image_size=32)
+    imported = load(saved(arrays), image_size=32)
     assert imported.model.spec.positional == "sine"
     table = imported.model.get_layer("position_embedding").embeddings.numpy()
     np.testing.assert_allclose(table, sine_table(256, 64), atol=1e-6)
@@ -120,20 +116,20 @@ def test_a_sine_table_is_computed_anew_for_another_image_size(saved):
 
 def test_another_number_of_classes_replaces_the_head_alone(saved):
     path = saved(state_dict(64))
-    ten, five = _load(path).model, _load(path, classes=5)
+    ten, five = load(path).model, load(path, classes=5)
     assert five.model.output_shape == (None, 5)
     assert five.model.name == f"{ten.name}_c5"
     assert any("a new head for 5 classes in place of 10" in note for note in five.notes)
     for old, new in zip(ten.weights[:-2], five.model.weights[:-2], strict=True):
         assert np.array_equal(old, new)
-    assert _load(path, classes=10).notes == _load(path).notes
+    assert load(path, classes=10).notes == load(path).notes
 
 
 def test_labels_name_the_classes_and_give_their_number(saved):
     path = saved(state_dict(64))
-    assert _load(path, labels=("a", "b", "c")).model.spec.labels == ("a", "b", "c")
+    assert load(path, labels=("a", "b", "c")).model.spec.labels == ("a", "b", "c")
     with pytest.raises(InvalidRequest, match="3 labels for 10 classes"):
-        _load(path, labels=("a", "b", "c"), classes=10)
+        load(path, labels=("a", "b", "c"), classes=10)
 
 
 @pytest.mark.parametrize(
@@ -142,8 +138,8 @@ def test_labels_name_the_classes_and_give_their_number(saved):
 )
 def test_the_normalization_is_part_of_the_model(saved, options, mean):
     path = saved(state_dict(64))
-    model = _load(path, **options).model
-    plain = _load(path, normalize="none").model
+    model = load(path, **options).model
+    plain = load(path, normalize="none").model
     assert model.spec.mean[0] == mean
     assert plain.spec.mean == ()
     normalized = 255 * (IMAGES / 255 - model.spec.mean) / model.spec.std
@@ -255,7 +251,7 @@ def test_another_architecture_is_refused_with_the_difference(refused, saved, kin
     make, reason = REFUSED[kind]
     arrays = {name: np.asarray(array, np.float32) for name, array in make().items()}
     with pytest.raises(InvalidModel, match=reason):
-        _load(saved(arrays))
+        load(saved(arrays))
     assert "m.safetensors" in refused("m.safetensors")
 
 

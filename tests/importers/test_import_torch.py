@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-# PyTorch itself, and what it imports when it is.
+# PyTorch and the packages that it imports.
 PACKAGES = (
     "torch", "filelock", "typing-extensions", "sympy", "mpmath", "networkx", "jinja2",
     "markupsafe", "fsspec", "setuptools",
@@ -53,9 +53,9 @@ def _run(python, *arguments):
 @pytest.fixture(scope="module", params=MODELS)
 def imported(request, python, tmp_path_factory):
     """An imported model: its record, its ``.keras`` file, and PyTorch's own results."""
-    folder = tmp_path_factory.mktemp("twin")
+    folder = tmp_path_factory.mktemp("paper")
     name = request.param
-    _run(python, HERE / "paper_twin.py", folder, name, *MODELS[name])
+    _run(python, HERE / "paper_in_torch.py", folder, name, *MODELS[name])
     keras_file = folder / f"{name}.keras"
     code = "from cct_export.commands.program import export_main; export_main()"
     arguments = (folder / f"{name}.pth", "-o", keras_file, "--json", "-")
@@ -71,7 +71,7 @@ def test_the_imported_model_gives_pytorchs_logits(imported):
     assert record["name"] == model.name == path.stem
     assert record["parameters"] == model.count_params()
     assert record["tensors"] == len(model.weights)
-    assert np.ptp(expected, axis=0).min() > 1e-2, "the logits must tell the images apart"
+    assert np.ptp(expected, axis=0).min() > 1e-2, "the logits of the images must differ"
     logits = keras.ops.convert_to_numpy(model(images.astype(np.float32), training=False))
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
@@ -138,7 +138,7 @@ def test_integers_stay_unchanged_until_they_are_refused(pickles):
         ("truncated-old", "it is not a complete PyTorch file"),
         ("empty", "it is not a complete PyTorch file"),
         ("text", "it is not a complete PyTorch file"),
-        ("tar", "before 0.1.10, as a tar archive"),
+        ("tar", "before 0.1.10 wrote it, as a tar archive"),
         ("script", "a TorchScript program, not a state dict"),
         ("expanded", "and claims to hold 4,000,000,000,000"),
         ("bomb", "and claims to hold 268,4"),

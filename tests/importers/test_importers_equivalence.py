@@ -3,16 +3,10 @@
 import keras
 import numpy as np
 import pytest
-from published import published_example
+from published import published_example, randomised
 
 import cct_export
 from cct_export.importers.equivalence import equivalent_cct
-
-
-def randomised(model):
-    random = np.random.default_rng(0)
-    model.set_weights([w + random.normal(0, 0.1, w.shape) for w in model.get_weights()])
-    return model
 
 
 @pytest.mark.parametrize(

@@ -7,19 +7,12 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from published import published_example
+from published import published_example, randomised
 
 from cct_export.errors import InvalidModel
 from cct_export.importers import keras_io, load_model
 from cct_export.model.cct import CCT
 from cct_export.specs import ImportSpec, ModelSpec
-
-
-def _randomised(model):
-    random = np.random.default_rng(0)
-    model.set_weights([w + random.normal(0, 0.1, w.shape) for w in model.get_weights()])
-    return model
-
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
 
@@ -37,7 +30,7 @@ def test_the_example_of_these_tests_has_the_published_size():
 def test_a_checkpoint_of_the_examples_callback_gives_its_logits(tmp_path):
     keras.backend.clear_session()
     path = tmp_path / "checkpoint.weights.h5"
-    example = _randomised(published_example())
+    example = randomised(published_example())
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     example.compile("adamw", loss, run_eagerly=True)
     callback = keras.callbacks.ModelCheckpoint(
@@ -54,7 +47,7 @@ def test_a_checkpoint_of_the_examples_callback_gives_its_logits(tmp_path):
 
 def test_the_second_model_of_a_process_is_read_too(tmp_path):
     published_example()
-    example = _randomised(published_example())
+    example = randomised(published_example())
     example.save_weights(tmp_path / "x.weights.h5")
     _assert_same(keras_io.load_weights(tmp_path / "x.weights.h5", ImportSpec()).model, example)
 
@@ -70,7 +63,7 @@ def _shift_counters(group, by):
 @pytest.mark.parametrize("by", [1, 9, 98])
 def test_the_counters_in_the_names_do_not_matter(tmp_path, by):
     # Keras 3.15 numbers layers within a model; others carry on over the whole process.
-    example = _randomised(published_example())
+    example = randomised(published_example())
     example.save_weights(tmp_path / "x.weights.h5")
     with h5py.File(tmp_path / "x.weights.h5", "a") as file:
         _shift_counters(file["layers"], by)
@@ -81,7 +74,7 @@ def test_the_counters_in_the_names_do_not_matter(tmp_path, by):
 
 
 def test_the_number_of_classes_is_read_from_the_file(tmp_path):
-    example = _randomised(published_example(classes=100))
+    example = randomised(published_example(classes=100))
     example.save_weights(tmp_path / "x.weights.h5")
     imported = keras_io.load_weights(tmp_path / "x.weights.h5", ImportSpec()).model
     assert imported.output_shape == (None, 100)

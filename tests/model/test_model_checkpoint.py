@@ -1,4 +1,4 @@
-"""Reading ``.keras`` files: what is not a model, or not a safe one, is refused in one line."""
+"""Reading ``.keras`` files: other files and unsafe ones are refused in one line."""
 
 import json
 import zipfile
@@ -255,9 +255,9 @@ def test_a_lambda_layer_is_refused_and_never_executed(tmp_path):
     assert marker.exists(), "the payload of this test does nothing"
 
 
-FOREIGN = {
+CALLABLES = {
     "a function of a module": {
-        "module": "foreign_code", "class_name": "function", "config": "harmless",
+        "module": "other_code", "class_name": "function", "config": "harmless",
         "registered_name": "harmless",
     },
     "a builtin": {
@@ -265,18 +265,18 @@ FOREIGN = {
         "registered_name": "function",
     },
     "a class of a module": {
-        "module": "foreign_code", "class_name": "Harmless", "config": {},
+        "module": "other_code", "class_name": "Harmless", "config": {},
         "registered_name": "Harmless",
     },
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("kind", CALLABLES)
 def test_a_callable_of_another_module_is_refused_and_its_module_never_imported(
     tmp_path, monkeypatch, kind
 ):
     marker = tmp_path / "executed"
-    (tmp_path / "foreign_code.py").write_text(
+    (tmp_path / "other_code.py").write_text(
         f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n"
         "def harmless(x):\n    return x\n"
         "class Harmless:\n    def __call__(self, x):\n        return x\n"
@@ -288,7 +288,7 @@ def test_a_callable_of_another_module_is_refused_and_its_module_never_imported(
         if name != "config.json":
             return content
         config = json.loads(content)
-        config["config"]["layers"][-1]["config"]["activation"] = FOREIGN[kind]
+        config["config"]["layers"][-1]["config"]["activation"] = CALLABLES[kind]
         return json.dumps(config)
 
     _rewrite(path, plant)
