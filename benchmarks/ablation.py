@@ -19,7 +19,6 @@ from cct_export.export.sensitivity import logits, only
 from cct_export.graph import steps
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan, tensors
-from cct_export.model.checkpoint import image_shape
 from cct_export.quantize.schemes import SCHEMES
 from cct_export.quantize.statistics import gather
 from cct_export.specs import METHODS, CalibrationSpec, ExportSpec
@@ -34,7 +33,7 @@ NEAREST = CalibrationSpec(rounding="nearest")
 def main(source: str, model: str, images: int) -> None:
     """Print SQNR and top-1 agreement of int8 and int8-full with each part on and off."""
     loaded = api.load(model)
-    shape = image_shape(loaded.model)
+    shape = loaded.image_shape
     dataset = data.read(source, shape)
     judges = sampling.parity(dataset, shape, images).images
     print("| scheme | what | SQNR dB | top-1 agreement |\n|---|---|---|---|")
@@ -44,7 +43,7 @@ def main(source: str, model: str, images: int) -> None:
         assert started is not None, "not a CCT"
         wanted = logits(QuantizedPlan(started.plan), judges)
         crops = draft(loaded, spec, SCHEMES[name], None, 200)
-        without = draft(replace(loaded, calibration=None), spec, SCHEMES[name], None, 200)
+        without = draft(replace(loaded, calibration_file=None), spec, SCHEMES[name], None, 200)
         calibration = sampling.calibration(dataset, shape, 200).images
         for what, make in _ways(started, crops, without, calibration):
             found = logits(make(), judges)

@@ -185,7 +185,7 @@ def test_the_first_of_two_corrupt_images_is_named_whichever_thread_is_faster(tmp
                 train.images(list(order))
 
 
-IMAGES, SIZE, BATCH = 4000, 128, 64
+IMAGES, SIZE, BATCH = 3000, 128, 64
 ARRAY_BYTES = IMAGES * SIZE * SIZE * 3
 # A batch is 3 MB, and every thread keeps memory that its allocator once had.
 LIMIT_BYTES = ARRAY_BYTES // 5

@@ -1,8 +1,8 @@
 """The paper's CCT in PyTorch, written from its formulas; a program that saves one and its logits.
 
-``python paper_in_torch.py FOLDER NAME SIZE CLASSES [sine]`` writes ``NAME.pth``, ``NAME.safetensors``
-if that library is installed, and ``NAME.npz`` with images (uint8, NHWC), their logits, the
-positions, and those of a larger image.
+``python paper_in_torch.py FOLDER NAME SIZE CLASSES [sine]`` writes ``NAME.pth``,
+``NAME.safetensors`` if that library is installed, and ``NAME.npz`` with images (uint8, NHWC), their
+logits, the positions, and those of a larger image.
 """
 
 import itertools
