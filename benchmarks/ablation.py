@@ -40,7 +40,7 @@ def main(data: str, model: str, images: int) -> None:
     workspace = partial(Workspace, calibration_samples=CALIBRATION_SAMPLES, parity_samples=images)
     with_data = workspace(loaded, data=data)
     with_record = workspace(loaded, data=None)
-    with_crops = workspace(replace(loaded, calibration=None), data=None)
+    with_crops = workspace(replace(loaded, calibration_file=None), data=None)
     test_images = with_data.parity_images.images
     print("| scheme | variant | SQNR dB | top-1 agreement |\n|---|---|---:|---:|")
     for name in ("int8", "int8-full"):

@@ -131,7 +131,7 @@ def import_model(
         >>> imported.notes
     """
     from cct_export.files import check_writable, sha256
-    from cct_export.importers import load_foreign
+    from cct_export.importers import import_checkpoint
     from cct_export.model import checkpoint
     from cct_export.records import Imported
 
@@ -145,22 +145,22 @@ def import_model(
         options = ImportSpec(image_size, classes, heads, normalize, gelu, tuple(labels))
     except ValueError as error:
         raise InvalidRequest(str(error)) from error
-    foreign, checksum = load_foreign(str(source), options)
-    checkpoint.check_classifier(foreign.model, str(source))
-    checkpoint.save(foreign.model, path)
+    imported, checksum = import_checkpoint(str(source), options)
+    checkpoint.check_classifier(imported.model, str(source))
+    checkpoint.save(imported.model, path)
     return Imported(
         path=path,
         source=str(source),
         source_sha256=checksum,
-        kind=foreign.kind,
-        name=foreign.model.name,
-        image_shape=checkpoint.image_shape(foreign.model),
-        classes=foreign.model.output_shape[-1],
-        tensors=foreign.tensors,
-        parameters=foreign.parameters,
-        notes=foreign.notes,
-        difference=foreign.difference,
-        images=foreign.images,
+        kind=imported.kind,
+        name=imported.model.name,
+        image_shape=checkpoint.image_shape(imported.model),
+        classes=imported.model.output_shape[-1],
+        tensors=imported.tensors,
+        parameters=imported.parameters,
+        notes=imported.notes,
+        difference=imported.difference,
+        images=imported.images,
         size_bytes=path.stat().st_size,
         sha256=sha256(path),
     )
@@ -273,10 +273,10 @@ def _write_calibration_record(folder: str, recipe: TrainSpec) -> None:
     from cct_export.export.workspace import write_calibration_record
 
     loaded = load(folder)
-    if loaded.calibration is not None:
+    if loaded.calibration_file is not None:
         dataset = data.read(recipe.data, loaded.image_shape, recipe.on_corrupt)
         write_calibration_record(
-            loaded, dataset, samples=CALIBRATION_SAMPLES, path=loaded.calibration
+            loaded, dataset, samples=CALIBRATION_SAMPLES, path=loaded.calibration_file
         )
 
 
@@ -287,12 +287,12 @@ def _architecture(model: str | ModelSpec) -> ModelSpec:
 
 
 def _start(source: "Source") -> "Start":
-    from cct_export.importers.lookalike import recognize
+    from cct_export.importers.equivalence import equivalent_cct
     from cct_export.model.cct import CCT
     from cct_export.training.transfer import Start
 
     loaded = load(source)
-    cct = loaded.model if type(loaded.model) is CCT else recognize(loaded.model)
+    cct = loaded.model if type(loaded.model) is CCT else equivalent_cct(loaded.model)
     return Start.of(cct or loaded.model, loaded.source, loaded.sha256)
 
 

@@ -1,8 +1,8 @@
-"""Labelled images: what every source of data gives."""
+"""The records that every data source returns, and the checks that sources share."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -12,34 +12,49 @@ from cct_export.errors import InvalidData
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+Indices = Sequence[int] | NDArray[np.int64]
 ImageShape = tuple[int, int, int]
-# Where the data does not name its classes; ImageNet-21k has 21,841.
-MOST_CLASSES = 100_000
+# The limit where the data does not name its classes; ImageNet-21k has 21,841.
+MAX_CLASSES = 100_000
+_FINGERPRINT_SAMPLES = 16
 
 
 class Split(Protocol):
-    """Images with labels, read when they are asked for."""
+    """Images with labels, read when they are used."""
 
     @property
     def labels(self) -> Labels:
         """Index into the dataset's class names, int64 ``(N,)``."""
         ...
 
-    def images(self, indices: Sequence[int] | NDArray[np.int64]) -> Images:
+    def images(self, indices: Indices) -> Images:
         """Returns the images at ``indices`` as uint8 ``(n, height, width, channels)``, 0–255."""
+        ...
+
+    def checksum(self, indices: Indices) -> int:
+        """Returns the CRC-32 of the images at ``indices`` as they are stored."""
         ...
 
 
 @dataclass(frozen=True)
 class ArraySplit:
-    """A split that is already in memory."""
+    """A split in memory.
+
+    Attributes:
+        pixels: uint8 ``(N, height, width, channels)``, 0–255.
+        labels: int64 ``(N,)``.
+    """
 
     pixels: Images
     labels: Labels
 
-    def images(self, indices: Sequence[int] | NDArray[np.int64]) -> Images:
+    def images(self, indices: Indices) -> Images:
         """Returns the images at ``indices``."""
         return self.pixels[np.asarray(indices, dtype=np.int64)]
+
+    def checksum(self, indices: Indices) -> int:
+        """Returns the CRC-32 of the pixels of the images at ``indices``."""
+        return zlib.crc32(np.ascontiguousarray(self.images(indices)).tobytes())
 
 
 @dataclass(frozen=True)
@@ -59,20 +74,36 @@ class Dataset:
     test: Split
 
 
-def check_classes(dataset: Dataset, known: Sequence[str]) -> None:
-    """Raises ``InvalidData`` if a model that knows the classes ``known`` has others."""
-    if known and dataset.classes != tuple(known):
+def fingerprint(dataset: Dataset) -> dict[str, int]:
+    """Returns counts and checksums that reveal other data under the same name.
+
+    Args:
+        dataset: the data.
+
+    Returns:
+        For each split the number of images, the CRC-32 of all labels, and that of 16 evenly spaced
+        images.
+
+    Raises:
+        InvalidData: one of these images cannot be read.
+    """
+    values = {}
+    for name, split in (("training", dataset.train), ("test", dataset.test)):
+        count = len(split.labels)
+        samples = np.unique(np.linspace(0, count - 1, _FINGERPRINT_SAMPLES).astype(np.int64))
+        values[f"{name} images"] = count
+        values[f"{name} labels"] = zlib.crc32(split.labels.astype("<i8").tobytes())
+        values[f"{name} content"] = split.checksum(samples)
+    return values
+
+
+def check_classes(dataset: Dataset, labels: Sequence[str]) -> None:
+    """Raises ``InvalidData`` if ``dataset`` has other classes than a model with ``labels``."""
+    if labels and dataset.classes != tuple(labels):
         raise InvalidData(
             f"{dataset.name} has the classes {', '.join(dataset.classes[:10])}; the model knows "
-            f"{', '.join(known[:10])}: give the data it was trained for"
+            f"{', '.join(labels[:10])}: give the data it was trained for"
         )
-
-
-def pick(split: Split, count: int, seed: int) -> NDArray[np.int64]:
-    """Returns up to ``count`` distinct indices of ``split``, chosen by ``seed``, in order."""
-    total = len(split.labels)
-    chosen = np.random.default_rng(seed).permutation(total)[:count]
-    return np.sort(chosen)
 
 
 def checked_labels(labels: np.ndarray, images: int, classes: int | None, where: str) -> Labels:
@@ -81,11 +112,11 @@ def checked_labels(labels: np.ndarray, images: int, classes: int | None, where: 
     Args:
         labels: integers ``(N,)`` or ``(N, 1)``.
         images: number of images they belong to.
-        classes: number of classes, or None if not known.
+        classes: number of classes, or None if unknown.
         where: file and key, for the message.
 
     Raises:
-        InvalidData: not integers, another count than the images, or out of range.
+        InvalidData: not integers, out of range, or not one for each image.
     """
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -97,7 +128,7 @@ def checked_labels(labels: np.ndarray, images: int, classes: int | None, where: 
         raise InvalidData(f"{where}: {len(labels)} labels for {images} images")
     if len(labels) and labels.min() < 0:
         raise InvalidData(f"{where}: label {labels.min()} is out of range: labels start at 0")
-    limit = MOST_CLASSES if classes is None else classes
+    limit = MAX_CLASSES if classes is None else classes
     if len(labels) and labels.max() >= limit:
         raise InvalidData(
             f"{where}: label {labels.max()} is out of range: there are {limit} classes at most"
@@ -121,16 +152,5 @@ def checked_pixels(pixels: np.ndarray, shape: ImageShape, where: str) -> Images:
             f"{shape[1]}, {shape[2]}): resize the array first"
         )
     if len(pixels) == 0:
-        raise InvalidData(f"{where}: there is no image in it")
+        raise InvalidData(f"{where}: it holds no images")
     return pixels
-
-
-def existing(path: str | Path) -> Path:
-    """Returns ``path`` if it exists, else raises ``InvalidData``."""
-    found = Path(path).expanduser()
-    if not str(path) or not (found.is_file() or found.is_dir()):
-        raise InvalidData(
-            f"no such data: {str(path)!r}: give cifar10, cifar100, digits, a folder, "
-            "TFRecord shards or an .npz file"
-        )
-    return found

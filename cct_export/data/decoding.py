@@ -1,4 +1,4 @@
-"""PNG and JPEG to pixels."""
+"""Decoding of PNG and JPEG images."""
 
 import io
 from pathlib import Path
@@ -11,18 +11,18 @@ from cct_export.errors import InvalidData
 
 
 def decode(path: Path, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
-    """Reads an image file, upright as its EXIF data says.
+    """Decodes an image file, turned upright as its EXIF data says.
 
     Args:
         path: a PNG or JPEG file.
-        shape: height, width and channels to give (3: RGB, 1: grey); resized bilinearly where the
-            file's size differs.
+        shape: height, width and channels of the result (3: RGB, 1: grey); a file of another size
+            is resized bilinearly.
 
     Returns:
         The pixels as uint8 ``shape``, and the file's own (height, width).
 
     Raises:
-        InvalidData: the file is missing, no readable image, or one of 16 bits per channel.
+        InvalidData: the file is missing, not a readable image, or has 16 bits per channel.
     """
     if not path.is_file():
         raise InvalidData(f"no such image: {path}")
@@ -30,44 +30,44 @@ def decode(path: Path, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
 
 
 def decode_bytes(content: bytes, where: str, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
-    """Reads an image from memory, as ``decode`` does from a file.
+    """Decodes an image in memory, as ``decode`` does a file.
 
     Args:
-        content: what a PNG or JPEG file holds.
-        where: what a message calls it.
+        content: the content of a PNG or JPEG file.
+        where: what error messages call it.
         shape: height, width, channels.
 
     Raises:
-        InvalidData: as of ``decode``.
+        InvalidData: as ``decode``.
     """
     return _decode(io.BytesIO(content), where, shape)
 
 
 def _decode(file: Path | BinaryIO, where: str, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
-    # Here, since a device that is sent arrays has no Pillow.
+    # Imported here, since a device that receives arrays has no Pillow.
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     height, width, channels = shape
     try:
-        # No other format: some hand the file to a program, as EPS does to Ghostscript.
+        # No other formats: Pillow hands some to a program, as EPS to Ghostscript.
         with Image.open(file, formats=("PNG", "JPEG")) as image:
             if image.mode.startswith(("I", "F")):
                 raise InvalidData(f"{where} has more than 8 bits per channel: save it with 8 bits")
             ImageOps.exif_transpose(image, in_place=True)
             size = (image.height, image.width)
             mode = "L" if channels == 1 else "RGB"
-            # A copy less where nothing is to convert.
+            # Saves a copy where no conversion is needed.
             image.load()
             converted = image if image.mode == mode else image.convert(mode)
     except (InvalidData, MemoryError):
         raise
-    # Whatever Pillow stumbles over: SyntaxError in a PNG, TypeError or struct.error in EXIF data.
+    # Pillow raises many kinds: SyntaxError for a PNG, TypeError or struct.error for EXIF data.
     except Exception as error:
-        # Where Pillow knows nothing it says where the bytes are in memory.
+        # Pillow's own message for an unknown format is the memory address of the bytes.
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "neither PNG nor JPEG" if unknown else str(error)
         raise InvalidData(
-            f"{where} is no readable image: {reason}: remove or replace it"
+            f"{where} is not a readable image: {reason}: remove or replace it"
         ) from error
     if size != (height, width):
         converted = converted.resize((width, height), Image.Resampling.BILINEAR)

@@ -1,8 +1,9 @@
-"""Splits whose images stay encoded where they are until they are asked for."""
+"""Splits whose images stay encoded in their files until they are used."""
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol, TypeVar
@@ -10,20 +11,20 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cct_export.data.dataset import Dataset, Images, ImageShape, Labels, Split
+from cct_export.data.dataset import Dataset, Images, ImageShape, Indices, Labels, Split
 from cct_export.data.decoding import decode_bytes
 from cct_export.errors import InvalidData
 
-# Above this a thread helps: Pillow decodes without Python's lock. Of a thumbnail, what Python does
-# around the decoding takes longer than the decoding, and threads would only wait for each other.
-WORTH_A_THREAD_BYTES = 8192
-MOST_THREADS = 16
-# Images that a thread takes at a time.
-BLOCK = 4
-CHECKED_AT_ONCE = 4096
+# Threads help above this size: Pillow decodes without Python's lock. For a thumbnail, Python's own
+# work exceeds the decoding, and threads would only wait for each other.
+MIN_BYTES_FOR_THREADS = 8192
+MAX_THREADS = 16
+IMAGES_PER_TASK = 4
+# How many images are decoded at a time to find corrupt ones.
+CHECK_BATCH = 4096
 TEST_FRACTION = 0.1
-_WAY_OUT = "; training leaves such images out with --skip-corrupt"
 SPLIT_SEED = 0
+_SKIP_HINT = "; training leaves such images out with --skip-corrupt"
 
 Result = TypeVar("Result")
 Size = tuple[int, int]
@@ -32,18 +33,18 @@ log = logging.getLogger(__name__)
 
 
 class Store(Protocol):
-    """Where encoded images are."""
+    """Encoded images, by number."""
 
-    def where(self, item: int) -> str:
-        """Returns what a message calls the image ``item``."""
+    def name(self, item: int) -> str:
+        """Returns what messages call the image ``item``."""
         ...
 
     def size_bytes(self, item: int) -> int:
-        """Returns about how long ``item`` is; 0 where it cannot be told."""
+        """Returns the approximate size of the image ``item``; 0 if unknown."""
         ...
 
-    def encoded(self, item: int) -> bytes:
-        """Returns the PNG or JPEG ``item``.
+    def read(self, item: int) -> bytes:
+        """Returns the image ``item``, a PNG or JPEG.
 
         Raises:
             InvalidData: it cannot be read.
@@ -52,13 +53,13 @@ class Store(Protocol):
 
 
 class EncodedSplit:
-    """Labelled images of a store; each is read and decoded when it is asked for.
+    """Labelled images of a store; each is read and decoded when it is used.
 
     Args:
-        store: where they are.
-        items: int64 ``(N,)``, which images of the store.
+        store: the encoded images.
+        items: int64 ``(N,)``, numbers of images in the store.
         labels: int64 ``(N,)``.
-        shape: height, width, channels of the images to give (3: RGB, 1: grey).
+        shape: height, width and channels of the decoded images (3: RGB, 1: grey).
     """
 
     def __init__(
@@ -68,107 +69,112 @@ class EncodedSplit:
         self.items = items
         self.labels = labels
         self.shape = shape
-        self.resize_said = False
+        self._resizing_logged = False
 
-    def images(self, indices: Sequence[int] | NDArray[np.int64]) -> Images:
-        """Returns the images at ``indices``, resized bilinearly where their size differs.
+    def images(self, indices: Indices) -> Images:
+        """Returns the images at ``indices`` in this order, resized bilinearly to the shape.
 
-        Several are decoded at a time; the order is that of ``indices``, and of two broken images
-        the first is named.
+        Larger images are decoded by several threads.
 
         Raises:
-            InvalidData: an image cannot be read; the message names it.
+            InvalidData: an image cannot be read; the message names the first in ``indices``.
         """
         items = self.items[np.asarray(indices, dtype=np.int64)]
-        result = np.empty((len(items), *self.shape), np.uint8)
+        pixels = np.empty((len(items), *self.shape), np.uint8)
 
-        def put(row: int) -> Size:
+        def decode_row(row: int) -> Size:
             try:
-                result[row], size = self._decoded(int(items[row]))
+                pixels[row], size = self._decode(int(items[row]))
             except InvalidData as error:
-                raise InvalidData(f"{error}{_WAY_OUT}") from error
+                raise InvalidData(f"{error}{_SKIP_HINT}") from error
             return size
 
-        sizes = self._each(put, items)
-        if not self.resize_said:
-            self._say_resized(items, sizes)
-        return result
+        sizes = self._map(decode_row, items)
+        if not self._resizing_logged:
+            self._log_resizing(items, sizes)
+        return pixels
 
-    def faults(self) -> dict[int, str]:
-        """Decodes every image once and returns what is wrong, by index, with those that fail."""
-        found: dict[int, str] = {}
-        for start in range(0, len(self.items), CHECKED_AT_ONCE):
-            items = self.items[start : start + CHECKED_AT_ONCE]
+    def checksum(self, indices: Indices) -> int:
+        """Returns the CRC-32 of the encoded images at ``indices``.
 
-            def fault(row: int, items: NDArray[np.int64] = items) -> str:
+        The decoded pixels of a JPEG depend on the version of the library.
+        """
+        checksum = 0
+        for item in self.items[np.asarray(indices, dtype=np.int64)]:
+            checksum = zlib.crc32(self.store.read(int(item)), checksum)
+        return checksum
+
+    def decoding_errors(self) -> dict[int, str]:
+        """Decodes every image once; returns the message of each that fails, by index."""
+        errors: dict[int, str] = {}
+        for start in range(0, len(self.items), CHECK_BATCH):
+            items = self.items[start : start + CHECK_BATCH]
+
+            def error_of(row: int, items: NDArray[np.int64] = items) -> str:
                 try:
-                    self._decoded(int(items[row]))
+                    self._decode(int(items[row]))
                 except InvalidData as error:
                     return str(error)
                 return ""
 
-            messages = enumerate(self._each(fault, items), start)
-            found |= {index: message for index, message in messages if message}
-        return found
+            messages = enumerate(self._map(error_of, items), start)
+            errors |= {index: message for index, message in messages if message}
+        return errors
 
-    def encoded(self, indices: NDArray[np.int64]) -> Iterator[bytes]:
-        """Yields the PNG or JPEG of each of the images at ``indices``."""
-        for item in self.items[indices]:
-            yield self.store.encoded(int(item))
-
-    def only(self, indices: NDArray[np.int64]) -> "EncodedSplit":
+    def subset(self, indices: NDArray[np.int64]) -> "EncodedSplit":
         """Returns the split of the images at ``indices`` alone."""
         return EncodedSplit(self.store, self.items[indices], self.labels[indices], self.shape)
 
-    def _decoded(self, item: int) -> tuple[Images, Size]:
-        return decode_bytes(self.store.encoded(item), self.store.where(item), self.shape)
+    def _decode(self, item: int) -> tuple[Images, Size]:
+        return decode_bytes(self.store.read(item), self.store.name(item), self.shape)
 
-    def _each(self, function: Callable[[int], Result], items: NDArray[np.int64]) -> list[Result]:
-        """Returns ``function`` of every row of ``items``, in order, by several threads."""
+    def _map(self, function: Callable[[int], Result], items: NDArray[np.int64]) -> list[Result]:
+        """Returns ``function(row)`` for every row of ``items``, in order, computed by threads."""
         threads = 1
-        if len(items) > BLOCK and self.store.size_bytes(int(items[0])) >= WORTH_A_THREAD_BYTES:
-            threads = min(_cores(), MOST_THREADS)
+        if len(items) > IMAGES_PER_TASK:
+            large = self.store.size_bytes(int(items[0])) >= MIN_BYTES_FOR_THREADS
+            threads = min(_usable_cores(), MAX_THREADS) if large else 1
         if threads == 1:
             return [function(row) for row in range(len(items))]
 
-        def block(start: int) -> list[Result]:
-            return [function(row) for row in range(start, min(start + BLOCK, len(items)))]
+        def task(start: int) -> list[Result]:
+            return [function(row) for row in range(start, min(start + IMAGES_PER_TASK, len(items)))]
 
-        # Made for this call: a pool that is kept would be dead in a process that was forked.
+        # A new pool for each call: a forked process inherits a pool without its threads.
         with ThreadPoolExecutor(threads) as pool:
-            parts = pool.map(block, range(0, len(items), BLOCK))
+            parts = pool.map(task, range(0, len(items), IMAGES_PER_TASK))
             return [result for part in parts for result in part]
 
-    def _say_resized(self, items: NDArray[np.int64], sizes: Sequence[Size]) -> None:
-        """Says once that images are resized, and how many sizes they have as far as is seen."""
-        other = [row for row, size in enumerate(sizes) if size != self.shape[:2]]
-        if not other:
+    def _log_resizing(self, items: NDArray[np.int64], sizes: Sequence[Size]) -> None:
+        """Logs once that images are resized, and how many sizes the first ones have."""
+        row = next((row for row, size in enumerate(sizes) if size != self.shape[:2]), None)
+        if row is None:
             return
-        self.resize_said = True
-        first, several = other[0], len(set(sizes))
+        self._resizing_logged = True
+        several = len(set(sizes))
         log.info(
             "%s is %d×%d%s: images are resized to %d×%d (bilinear)",
-            self.store.where(int(items[first])), sizes[first][1], sizes[first][0],
+            self.store.name(int(items[row])), sizes[row][1], sizes[row][0],
             f", the first {len(sizes)} images have {several} sizes" if several > 1 else "",
             self.shape[1], self.shape[0],
         )  # fmt: skip
 
 
-def split_in_two(
+def train_test_split(
     store: Store, labels: Labels, shape: ImageShape, name: str
 ) -> tuple[EncodedSplit, EncodedSplit]:
-    """Returns nine tenths of the images of ``store`` for training and one for testing.
+    """Returns 90 % of the images of ``store`` for training and 10 % for testing.
 
-    Which are which depends on their number alone.
+    The split depends on the number of images alone.
 
     Args:
         store: the images.
         labels: int64 ``(N,)``, of all its images.
-        shape: height, width and channels to give.
-        name: what a message calls the data.
+        shape: height, width and channels of the decoded images.
+        name: what messages call the data.
 
     Raises:
-        InvalidData: there is one image only.
+        InvalidData: there is only one image.
     """
     total = len(labels)
     if total < 2:
@@ -183,59 +189,52 @@ def split_in_two(
 
 
 def check_readable(split: Split) -> None:
-    """Decodes every image once; arrays have none that cannot be.
+    """Decodes every image of an encoded split once.
 
     Raises:
-        InvalidData: an image cannot be read; the message names the first.
+        InvalidData: an image cannot be decoded; the message names the first.
     """
     if isinstance(split, EncodedSplit):
-        for fault in split.faults().values():
-            raise InvalidData(f"{fault}{_WAY_OUT}")
+        for message in split.decoding_errors().values():
+            raise InvalidData(f"{message}{_SKIP_HINT}")
 
 
 def without_corrupt(dataset: Dataset) -> Dataset:
-    """Returns ``dataset`` without the images that cannot be decoded, each named in the log.
+    """Returns ``dataset`` without the images that cannot be decoded, and logs each of them.
 
-    Which those are depends on the files alone, so that a resumed run has the same images. Arrays
-    have none.
+    The result depends on the files alone, so that a resumed run has the same images.
 
     Raises:
-        InvalidData: none is left of a split, or of a class of the training split.
+        InvalidData: no image is left in a split, or in a class of the training split.
     """
     return replace(
         dataset,
-        train=_checked(dataset.train, f"{dataset.name}: training", dataset.classes),
-        test=_checked(dataset.test, f"{dataset.name}: test", None),
+        train=_readable(dataset.train, f"{dataset.name}: training", dataset.classes),
+        test=_readable(dataset.test, f"{dataset.name}: test", None),
     )
 
 
-def _checked(split: Split, name: str, classes: Sequence[str] | None) -> Split:
-    """Returns ``split`` without what cannot be decoded.
-
-    Args:
-        split: of any kind.
-        name: what a message calls it, before the word images.
-        classes: their names where none may lose all its images; None if any may.
-    """
+def _readable(split: Split, name: str, classes: Sequence[str] | None) -> Split:
+    """Returns ``split`` without corrupt images; each class of ``classes`` must keep one."""
     if not isinstance(split, EncodedSplit):
         return split
     total = len(split.items)
     log.info("%s images: each of the %d is decoded once to find corrupt ones", name, total)
-    faults = split.faults()
-    for message in faults.values():
+    errors = split.decoding_errors()
+    for message in errors.values():
         log.warning("left out: %s", message)
-    if len(faults) == total:
+    if len(errors) == total:
         raise InvalidData(f"{name} images: none of the {total} can be read")
-    if not faults:
+    if not errors:
         return split
-    log.warning("%s images: %d of %d left out, which cannot be read", name, len(faults), total)
-    kept = split.only(np.setdiff1d(np.arange(total), list(faults)))
-    lost = np.setdiff1d(split.labels, kept.labels)
+    log.warning("%s images: left out %d of %d that cannot be read", name, len(errors), total)
+    readable = split.subset(np.setdiff1d(np.arange(total), list(errors)))
+    lost = np.setdiff1d(split.labels, readable.labels)
     if classes is not None and len(lost):
         raise InvalidData(f"{name} images: none of the class {classes[lost[0]]!r} can be read")
-    return kept
+    return readable
 
 
-def _cores() -> int:
-    """Returns how many cores this process may use."""
+def _usable_cores() -> int:
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,7 +12,7 @@ from cct_export.graph.fold import fold
 from cct_export.graph.lower import can_lower, lower
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan
-from cct_export.importers.lookalike import recognize
+from cct_export.importers.equivalence import equivalent_cct
 from cct_export.quantize import ptq
 from cct_export.quantize.statistics import Statistics
 from cct_export.specs import CalibrationSpec, ExportSpec, QuantScheme
@@ -30,7 +30,7 @@ def plan_of(model: keras.Model, spec: ExportSpec) -> Plan | None:
     Raises:
         InvalidRequest: ``no_fold`` names an unknown fold, or the opset is unknown.
     """
-    cct = model if can_lower(model) else recognize(model)
+    cct = model if can_lower(model) else equivalent_cct(model)
     if cct is None:
         return None
     format = FORMATS[spec.format]

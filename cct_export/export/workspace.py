@@ -108,7 +108,7 @@ class Workspace:
 
     def _recorded(self) -> Statistics | None:
         """Returns the calibration record beside the model, None if there is none."""
-        path = self.loaded.calibration
+        path = self.loaded.calibration_file
         if path is None or not path.is_file():
             return None
         try:

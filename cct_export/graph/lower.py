@@ -11,16 +11,9 @@ from cct_export.errors import ConversionError
 from cct_export.graph import steps
 from cct_export.graph.plan import Plan
 from cct_export.graph.steps import Array, Projection, Shape, Step
+from cct_export.model.blocks import PaperBlock, TransformerBlock, gelu_exact, gelu_tanh
 from cct_export.model.cct import CCT
-from cct_export.model.layers import (
-    ConvTokenizer,
-    PositionEmbedding,
-    SequencePooling,
-    TransformerBlock,
-    gelu_exact,
-    gelu_tanh,
-)
-from cct_export.model.paper import PaperBlock
+from cct_export.model.layers import ConvTokenizer, PositionEmbedding, SequencePooling
 
 
 def can_lower(model: keras.Model) -> bool:

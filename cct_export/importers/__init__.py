@@ -1,11 +1,11 @@
-"""Models from presets, ``.keras`` files, run directories and foreign checkpoints."""
+"""Models from presets, ``.keras`` files, run directories and checkpoints of other code."""
 
 from cct_export.importers.source import (
     LoadedModel,
+    import_checkpoint,
     in_memory,
-    load_foreign,
     load_model,
     open_dataset,
 )
 
-__all__ = ["LoadedModel", "in_memory", "load_foreign", "load_model", "open_dataset"]
+__all__ = ["LoadedModel", "import_checkpoint", "in_memory", "load_model", "open_dataset"]

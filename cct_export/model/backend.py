@@ -1,4 +1,4 @@
-"""Starting Keras the way this package needs it."""
+"""Import of Keras with the settings that this package needs."""
 
 import os
 
@@ -8,10 +8,10 @@ _EXTRAS = {"jax": "jax"}
 
 
 def start(backend: str | None = None) -> None:
-    """Imports Keras with float32 and channels last, whatever ``keras.json`` says.
+    """Imports Keras and sets float32 and channels last, whatever ``keras.json`` says.
 
     Args:
-        backend: what the work needs; None leaves the choice to KERAS_BACKEND.
+        backend: ``tensorflow`` or ``jax``; None for the one in KERAS_BACKEND.
 
     Raises:
         MissingDependency: Keras or its backend is not installed.

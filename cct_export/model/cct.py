@@ -6,20 +6,19 @@ from typing import Any
 import keras
 from keras import layers
 
+from cct_export.model.blocks import PaperBlock, TransformerBlock
 from cct_export.model.layers import (
     NORM_EPSILON,
     PACKAGE,
     ConvTokenizer,
     PositionEmbedding,
     SequencePooling,
-    TransformerBlock,
 )
-from cct_export.model.paper import PaperBlock
-from cct_export.specs import ModelSpec
+from cct_export.specs import JSONObject, ModelSpec
 
 
 def _rescaling(spec: ModelSpec) -> tuple[Any, Any]:
-    """Returns what pixels are multiplied with, and what is added then."""
+    """Returns scale and offset of pixels 0–255, for all channels or each."""
     if not (spec.mean or spec.std):
         return 1 / 255, 0.0
     mean = spec.mean or (0.0,) * spec.channels
@@ -32,15 +31,14 @@ def _rescaling(spec: ModelSpec) -> tuple[Any, Any]:
 class CCT(keras.Model):
     """An image classifier from raw pixels (0–255, NHWC) to logits.
 
-    Rescaling is part of the model; what changes images at random while it learns is not, see
-    ``training.augmentation``.
+    Rescaling is part of the model; augmentation is not, see ``training.augmentation``.
 
     Args:
-        spec: the architecture; a ``ModelSpec``, or its ``to_dict`` form as found in a file.
+        spec: the architecture; a ``ModelSpec``, or its ``to_dict`` form as stored in a file.
         **kwargs: passed to ``keras.Model`` (``name``).
     """
 
-    def __init__(self, spec: ModelSpec | dict[str, Any], **kwargs: Any) -> None:
+    def __init__(self, spec: ModelSpec | JSONObject, **kwargs: Any) -> None:
         if isinstance(spec, dict):
             spec = ModelSpec(**spec)
         size = spec.image_size
@@ -71,13 +69,13 @@ class CCT(keras.Model):
         super().__init__(inputs=image, outputs=logits, **kwargs)
         self.spec = spec
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> JSONObject:
         """Returns every constructor argument."""
         return {"name": self.name, "trainable": self.trainable, "spec": self.spec.to_dict()}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "CCT":
-        """Returns a fresh model of the configuration that ``get_config`` gave."""
+    def from_config(cls, config: JSONObject, custom_objects: Any = None) -> "CCT":
+        """Returns a new model with the configuration that ``get_config`` returned."""
         trainable = config.pop("trainable", True)
         model = cls(**config)
         model.trainable = trainable

@@ -1,10 +1,16 @@
-"""Reading and writing ``.keras`` files."""
+"""Reading and writing ``.keras`` files, which may come from anyone.
+
+Nothing in a file is executed. Sizes that a file declares are compared with its own size before
+memory is allocated for them.
+"""
 
 import json
+import math
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,67 +21,54 @@ from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidModel
 from cct_export.files import replacing
 from cct_export.model.cct import CCT
-from cct_export.model.sizes import parameters
-from cct_export.model.untrusted import check_archive, check_config, check_declared
-from cct_export.specs import ModelSpec
+from cct_export.model.sizes import parameter_count
+from cct_export.specs import JSONObject, ModelSpec
+
+# Weights hardly compress and are stored uncompressed: no honest file expands sixteenfold.
+_MAX_EXPANSION = 16
+_ALWAYS_ALLOWED_BYTES = 64 << 20
 
 
 def save(model: keras.Model, path: Path) -> None:
-    """Writes ``model`` to ``path`` (suffix ``.keras``) in one step; raises ``OutputError``."""
+    """Writes ``model`` to ``path`` (suffix ``.keras``) atomically; raises ``OutputError``."""
     with replacing(path) as temporary:
         model.save(temporary)
 
 
 def without_optimizer(model: CCT) -> CCT:
-    """Returns an uncompiled twin of ``model``: saved, it takes a third of the bytes."""
-    twin = CCT(model.spec)
-    twin.set_weights(model.get_weights())
-    return twin
+    """Returns an uncompiled copy of ``model``: its file has a third of the size."""
+    copy = CCT(model.spec)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def load(path: Path) -> keras.Model:
     """Reads a ``.keras`` file in Keras' safe mode: Python code in it is never run.
 
     Raises:
-        InvalidModel: missing, truncated, not a Keras file, unsafe, or no image classifier.
+        InvalidModel: missing, truncated, not a Keras file, unsafe, or not an image classifier.
     """
     if not path.is_file():
         raise InvalidModel(f"no such model file: {path}")
     if not zipfile.is_zipfile(path):
         raise InvalidModel(f"{path} is not a .keras file, or it is truncated: save the model again")
-    check_archive(path)
+    check_archive_size(path)
     try:
-        _check_architecture(path)
-        with _as_keras_wants_it(path) as file:
+        _check_architecture_size(path)
+        with _lowercase_suffix(path) as file:
             model = keras.saving.load_model(file, compile=False, safe_mode=True)
     except InvalidModel:
         raise
-    # Keras raises whatever its layers raise: every kind means that this file cannot be used.
+    # Keras raises whatever its layers raise; in each case the file cannot be used.
     except Exception as error:
         raise InvalidModel(f"{path} cannot be loaded: {_reason(error)}") from error
     check_classifier(model, str(path))
     return model
 
 
-def _check_architecture(path: Path) -> None:
-    """Refuses far more weights than the file can hold: Keras makes them before it reads.
-
-    Raises:
-        InvalidModel: it has; the message has both sizes.
-        Exception: whatever Keras raises where the file is broken.
-    """
-    with zipfile.ZipFile(path) as archive:
-        config = json.loads(archive.read("config.json"))
-    # By what Keras goes by; of a CCT a million layers are counted faster than built.
-    if config.get("registered_name") == keras.saving.get_registered_name(CCT):
-        check_declared(4 * parameters(ModelSpec(**config["config"]["spec"])), path)
-    else:
-        check_config(config, path)
-
-
 @contextmanager
-def _as_keras_wants_it(path: Path) -> Iterator[Path]:
-    """Gives ``path``, or a copy with the suffix in small letters, the only one Keras reads."""
+def _lowercase_suffix(path: Path) -> Iterator[Path]:
+    """Yields ``path``, or a copy with the suffix in lower case, the only one that Keras reads."""
     if path.suffix == ".keras":
         yield path
         return
@@ -84,12 +77,11 @@ def _as_keras_wants_it(path: Path) -> Iterator[Path]:
 
 
 def _reason(error: Exception) -> str:
-    # Keras wraps the cause between what it was doing and the configuration it was reading.
+    # Keras puts the cause between its own context and the configuration.
     text = str(error).rpartition("Exception encountered: ")[2].partition(" Full object config")[0]
     if "safe_mode" in text or "unsafe" in text.lower():
         return "it holds Python code (a Lambda layer or another callable), which is never run"
-    first = text.strip().partition("\n")[0]
-    return f"{first or type(error).__name__}"
+    return text.strip().partition("\n")[0] or type(error).__name__
 
 
 def image_shape(model: keras.Model) -> ImageShape:
@@ -106,12 +98,16 @@ def labels(model: keras.Model) -> tuple[str, ...]:
 def check_classifier(model: Any, where: str) -> None:
     """Checks that ``model`` maps images (N, H, W, 1 or 3) to logits (N, classes).
 
+    Args:
+        model: of any kind.
+        where: what the message calls it.
+
     Raises:
-        InvalidModel: it does not; the message has the shapes found.
+        InvalidModel: it does not; the message has its shapes.
     """
     inputs = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
     outputs = [tuple(tensor.shape) for tensor in getattr(model, "outputs", None) or ()]
-    good = (
+    is_classifier = (
         len(inputs) == len(outputs) == 1
         and len(inputs[0]) == 4
         and None not in inputs[0][1:]
@@ -119,8 +115,91 @@ def check_classifier(model: Any, where: str) -> None:
         and len(outputs[0]) == 2
         and (outputs[0][1] or 0) >= 2
     )
-    if not good:
+    if not is_classifier:
         raise InvalidModel(
             f"{where} is not an image classifier: it maps {inputs} to {outputs}; "
             "needed is one image (None, height, width, 1 or 3) to logits (None, classes)"
         )
+
+
+def check_declared_size(declared_bytes: int, path: Path) -> None:
+    """Refuses a file that would become far larger in memory than it is on disk.
+
+    Args:
+        declared_bytes: size of the contents according to the file.
+        path: the file, or the folder that holds it.
+
+    Raises:
+        InvalidModel: it declares more than sixteen times its size plus 64 MiB.
+    """
+    files = path.rglob("*") if path.is_dir() else [path]
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    if declared_bytes > _ALWAYS_ALLOWED_BYTES + _MAX_EXPANSION * size:
+        raise InvalidModel(
+            f"{path} is refused: it is {size:,} bytes and claims to hold {declared_bytes:,}"
+        )
+
+
+def check_archive_size(path: Path) -> None:
+    """Refuses a zip archive that would unpack to far more than its size.
+
+    Raises:
+        InvalidModel: it would, or its directory cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            declared_bytes = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise InvalidModel(f"{path} is not a readable archive: {error}") from error
+    check_declared_size(declared_bytes, path)
+
+
+def _check_architecture_size(path: Path) -> None:
+    """Refuses an architecture with far more weights than the file holds.
+
+    Keras allocates the weights before it reads them.
+
+    Raises:
+        InvalidModel: the message has both sizes.
+        Exception: whatever Keras and its layers raise for a broken or unsafe file.
+    """
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    # The key that Keras goes by. A million layers of a CCT are counted faster than built.
+    if config.get("registered_name") == keras.saving.get_registered_name(CCT):
+        check_declared_size(4 * parameter_count(ModelSpec(**config["config"]["spec"])), path)
+        return
+    # A few layers allocate arrays even while variables are only counted: check their numbers first.
+    check_declared_size(max(_sizes(config), default=0), path)
+    # Keras keeps pending initializations and name counters per thread; they end with this one.
+    with ThreadPoolExecutor(1) as thread:
+        declared_bytes = thread.submit(_weight_bytes, config).result()
+    check_declared_size(declared_bytes, path)
+
+
+def _sizes(config: Any) -> Iterator[int]:
+    """Yields the integers in a configuration and the products of shapes, but not seeds and ids."""
+    if isinstance(config, int):
+        yield config
+    elif isinstance(config, list):
+        for item in config:
+            yield from _sizes(item)
+    elif isinstance(config, dict):
+        for name, value in config.items():
+            if "shape" in name and isinstance(value, list):
+                yield math.prod(size for size in value if isinstance(size, int))
+            if "seed" not in name and name != "shared_object_id":
+                yield from _sizes(value)
+
+
+def _weight_bytes(config: JSONObject) -> int:
+    """Returns the bytes of a model's weights as float32.
+
+    Keras builds the model in a scope in which variables have a shape and no memory.
+    """
+    with keras.StatelessScope(initialize_variables=False):
+        model = keras.saving.deserialize_keras_object(
+            config | {"compile_config": None}, safe_mode=True
+        )
+        parameters: int = sum(math.prod(variable.shape) for variable in model.variables)
+    return 4 * parameters

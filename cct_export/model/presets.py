@@ -7,21 +7,21 @@ from pathlib import Path
 from cct_export.errors import InvalidModel
 from cct_export.specs import ModelSpec
 
-# Means and deviations of the training images, which the paper's code subtracts and divides by.
+# Means and standard deviations of the training images, with which the paper's code normalizes.
 CIFAR = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 CIFAR100 = ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# Layers of the transformer: width, heads, and how many times as wide the MLP is.
+# By number of transformer layers: width, heads, and ratio of the MLP's width to it.
 _SIZES = {2: (128, 2, 1), 4: (128, 2, 1), 6: (256, 4, 2), 7: (256, 4, 2), 14: (384, 6, 3)}
 
 
 def stride_and_padding(kernel: int) -> tuple[int, int]:
-    """Returns how far the paper's convolutions of this size move, and the zeros on each side."""
+    """Returns stride and padding of the paper's convolutions with this kernel size."""
     return max(1, kernel // 2 - 1), max(1, kernel // 2)
 
 
 def _paper(layers: int, kernel: int, convolutions: int, size: int, classes: int) -> ModelSpec:
-    """Returns a model of the paper, CCT-layers/kernel×convolutions, with learnable positions."""
+    """Returns the paper's CCT-layers/kernel×convolutions, with learnable positions."""
     width, heads, ratio = _SIZES[layers]
     stride, padding = stride_and_padding(kernel)
     mean, std = IMAGENET if size > 32 else CIFAR
@@ -44,14 +44,15 @@ def _paper(layers: int, kernel: int, convolutions: int, size: int, classes: int)
 
 
 def _variants(spec: ModelSpec) -> list[ModelSpec]:
-    """Returns a model of the paper, its twin with fixed positions, and both for CIFAR-100."""
-    found = [spec, replace(spec, name=f"{spec.name}_sine", positional="sine")]
+    """Returns a model of the paper, the same with fixed positions, and both for CIFAR-100."""
+    variants = [spec, replace(spec, name=f"{spec.name}_sine", positional="sine")]
     if spec.image_size == 32:
         mean, std = CIFAR100
-        found += [
-            replace(one, name=f"{one.name}_c100", classes=100, mean=mean, std=std) for one in found
+        variants += [
+            replace(variant, name=f"{variant.name}_c100", classes=100, mean=mean, std=std)
+            for variant in variants
         ]
-    return found
+    return variants
 
 
 _SMALL = ((2, 3, 2), (4, 3, 2), (6, 3, 1), (6, 3, 2), (7, 3, 1), (7, 3, 2))
@@ -73,15 +74,15 @@ def preset(name: str) -> ModelSpec:
     """Returns the architecture called ``name``.
 
     Raises:
-        InvalidModel: no preset has that name; the message lists those there are.
+        InvalidModel: no preset has that name; the message lists them.
     """
     try:
         return PRESETS[name]
     except KeyError:
-        known = (one for one in PRESETS if not one.endswith(("_sine", "_c100")))
+        known = [known for known in PRESETS if not known.endswith(("_sine", "_c100"))]
         raise InvalidModel(
-            f"no preset is called {name!r}: there is {', '.join(known)}; of the paper's also with "
-            "_sine, _c100 (those of 32 pixels) or both behind"
+            f"no preset is called {name!r}: there is {', '.join(known)}; those of the paper also "
+            "with the suffix _sine, _c100 (for 32 pixels) or both"
         ) from None
 
 

@@ -29,8 +29,9 @@ from cct_export.specs.model import (
     GELUS,
     NORMALIZATIONS,
     POSITIONALS,
-    STOCHASTIC_DEPTHS,
+    STOCHASTIC_DEPTH_MODES,
     ImportSpec,
+    JSONObject,
     ModelSpec,
 )
 from cct_export.specs.train import TrainSpec
@@ -49,7 +50,7 @@ __all__ = [
     "POSITIONALS",
     "PROFILES",
     "ROUNDINGS",
-    "STOCHASTIC_DEPTHS",
+    "STOCHASTIC_DEPTH_MODES",
     "TARGETS",
     "BenchJob",
     "BenchPasses",
@@ -60,6 +61,7 @@ __all__ = [
     "ExportRequest",
     "ExportSpec",
     "ImportSpec",
+    "JSONObject",
     "ModelSpec",
     "QuantScheme",
     "Timing",

@@ -1,4 +1,4 @@
-"""What model: its architecture, and what an imported one shall be."""
+"""Architecture of a model, and options of an import."""
 
 from dataclasses import asdict, dataclass
 from numbers import Integral
@@ -8,12 +8,14 @@ from typing import Any
 DEFAULT_MODEL = "cct_2_3x2_32"
 BLOCKS = ("keras", "paper")
 GELUS = ("tanh", "exact")
-# What the paper's code normalizes with, by the images that a model was trained on.
+# Normalizations of the paper's code, named after the training images.
 NORMALIZATIONS = ("cifar10", "cifar100", "imagenet", "none")
 POSITIONALS = ("learnable", "sine", "none")
+# JSON of any shape, such as the configuration of a Keras layer.
+JSONObject = dict[str, Any]
 _SIZES = ("image_size", "channels", "classes", "kernel", "stride", "heads", "head_dim")
-# Each sample by itself with the kept ones scaled up, the same without scaling, or the whole batch.
-STOCHASTIC_DEPTHS = ("sample", "sample-unscaled", "batch")
+# Drops samples independently and scales up the others, the same unscaled, or drops whole batches.
+STOCHASTIC_DEPTH_MODES = ("sample", "sample-unscaled", "batch")
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class ModelSpec:
     """Architecture of a Compact Convolutional Transformer (arXiv:2104.05704).
 
     Attributes:
-        name: preset name, or any name of the user's.
+        name: of a preset, or any other name.
         image_size: height and width of the input in pixels.
         channels: channels of the input.
         classes: number of logits.
@@ -31,24 +33,24 @@ class ModelSpec:
         stride: of the tokenizer's convolutions.
         padding: zeros around the input of each of them.
         block: ``keras`` for the transformer of the keras.io example, ``paper`` for that of the
-            authors: where the normalizations stand, which GELU, which layers have a bias, and what
-            lies around the tokenizer's pools. See ``model.layers``.
+            authors. They differ in the place of the norms, GELU, biases, and the padding of the
+            tokenizer's pools, see ``model.blocks``.
         layers: number of transformer blocks.
         heads: attention heads per block.
         head_dim: width of one head's query and key.
         mlp_units: widths of the dense layers of a block's MLP; the last is the width of the
             transformer.
-        gelu: of the keras block, ``tanh`` for the approximation that the example has in Keras 3,
-            ``exact`` for the error function that it had in Keras 2; the paper's is exact.
+        gelu: of the keras block: ``tanh`` for the approximation that the example uses in Keras 3,
+            ``exact`` for the error function of Keras 2; the paper's block is exact.
         positional: position embedding, ``learnable``, ``sine`` or ``none``.
-        mean: of each channel, subtracted after the pixels were divided by 255; empty for 0.
+        mean: of each channel, subtracted from pixels scaled to 0–1; empty for 0.
         std: of each channel, divided by after that; empty for 1.
-        dropout: dropout rate while training, 0 to 1: in attention and MLP, of the paper's block in
-            attention alone.
+        dropout: dropout rate while training, 0 to 1: in attention and MLP; in attention alone of
+            the paper's block.
         stochastic_depth: rate at which the last block is dropped while training, 0 to below 1;
             earlier blocks linearly less, the first never.
-        stochastic_depth_mode: what is dropped at once, see ``STOCHASTIC_DEPTHS``.
-        labels: names of the classes, in the order of the logits; empty if not known.
+        stochastic_depth_mode: which branches are dropped together, see ``STOCHASTIC_DEPTH_MODES``.
+        labels: class names in the order of the logits; empty if unknown.
     """
 
     name: str = "cct"
@@ -88,11 +90,11 @@ class ModelSpec:
             ("positional", POSITIONALS),
             ("block", BLOCKS),
             ("gelu", GELUS),
-            ("stochastic_depth_mode", STOCHASTIC_DEPTHS),
+            ("stochastic_depth_mode", STOCHASTIC_DEPTH_MODES),
         ):
             if getattr(self, name) not in known:
-                said = " or ".join(map(repr, known))
-                raise ValueError(f"{name} must be {said}, not {getattr(self, name)!r}")
+                choices = " or ".join(map(repr, known))
+                raise ValueError(f"{name} must be {choices}, not {getattr(self, name)!r}")
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (0, self.channels):
                 raise ValueError(f"{name} must name a value for each of {self.channels} channels")
@@ -111,11 +113,13 @@ class ModelSpec:
             )
 
     def _check_sizes(self) -> None:
-        """Refuses what is no size: a file may say anything, and its weights are counted by this."""
+        """Raises ``ValueError`` for invalid sizes: they may come from an untrusted file."""
         sizes = [(name, getattr(self, name), 1) for name in _SIZES]
         sizes += [(name, getattr(self, name), 0) for name in ("padding", "layers")]
         sizes += [
-            (f"each of {n}", one, 1) for n in ("filters", "mlp_units") for one in getattr(self, n)
+            (f"each of {name}", size, 1)
+            for name in ("filters", "mlp_units")
+            for size in getattr(self, name)
         ]
         for name, size, least in sizes:
             if not isinstance(size, Integral) or size < least:
@@ -126,7 +130,7 @@ class ModelSpec:
         """Channels of every token."""
         return self.filters[-1]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Returns the fields as plain JSON types."""
         fields = asdict(self)
         return {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items()}
@@ -134,17 +138,18 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class ImportSpec:
-    """What an imported model shall be that its file does not say, or says otherwise.
+    """Properties of an imported model that its file lacks, or that replace those in the file.
 
     Attributes:
-        image_size: height and width in pixels; positions are interpolated to it. None leaves it.
-        classes: number of logits; where it differs from the file's, the classifier begins anew.
-        heads: attention heads per block, which no shape of the paper's tells; None for heads of 64
-            channels, as all of the paper's models have.
-        normalize: one of ``NORMALIZATIONS``; None for what the paper's code does for such a model.
-        gelu: one of ``GELUS``, where the file of a Keras model does not tell; None for the
-            approximation that the keras.io example has.
-        labels: names of the classes, in the order of the logits, no two alike; empty if not known.
+        image_size: height and width in pixels; positions are interpolated to it. None for the
+            file's.
+        classes: number of logits; a number other than the file's resets the classifier.
+        heads: attention heads per block, which a state dict does not contain; None for heads of 64
+            channels, as in all models of the paper.
+        normalize: one of ``NORMALIZATIONS``; None for that of the paper's code for such a model.
+        gelu: one of ``GELUS``, for Keras files that do not contain it; None for the approximation
+            of the keras.io example.
+        labels: distinct class names in the order of the logits; empty if unknown.
     """
 
     image_size: int | None = None
@@ -163,7 +168,7 @@ class ImportSpec:
             if not label.isprintable() or not label.strip():
                 raise ValueError(f"label {label!r} cannot be shown: give each class a plain name")
             if self.labels.count(label) > 1:
-                raise ValueError(f"label {label!r} is there twice: each class has its own name")
+                raise ValueError(f"label {label!r} occurs twice: give each class its own name")
         if (self.image_size or 0) > 4096:
             raise ValueError(f"image_size is 4096 at most, not {self.image_size}")
         for name, known in (("normalize", NORMALIZATIONS), ("gelu", GELUS)):

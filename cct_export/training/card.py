@@ -7,7 +7,7 @@ from typing import Any
 
 from cct_export.files import write_text
 from cct_export.model.presets import PRESETS
-from cct_export.model.sizes import parameters
+from cct_export.model.sizes import parameter_count
 from cct_export.specs import ModelSpec
 from cct_export.training import diagram
 from cct_export.training.front_matter import (
@@ -59,7 +59,8 @@ def _about(model: dict[str, Any]) -> str:
     return (
         f"# {_text(model['name'])}\n\n"
         "A Compact Convolutional Transformer ([arXiv:2104.05704]"
-        f"(https://arxiv.org/abs/2104.05704)) of {parameters(ModelSpec(**model)):,} parameters. It "
+        "(https://arxiv.org/abs/2104.05704)) of "
+        f"{parameter_count(ModelSpec(**model)):,} parameters. It "
         f"takes {_picture(model)} and gives {model['classes']} logits. It was trained with "
         "cct-export, which also makes TFLite and ONNX files of it.\n\n"
         f"Classes: {labels}."

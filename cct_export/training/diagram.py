@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cct_export.files import replacing
-from cct_export.model.resize import stage_sides
-from cct_export.model.sizes import parameters, parts
+from cct_export.model.sizes import parameter_count, parameters_by_part, stage_sides
 from cct_export.specs import ModelSpec
 from cct_export.training.front_matter import printable
 
@@ -49,7 +48,7 @@ def steps(spec: ModelSpec) -> list[Step]:
     Raises:
         InvalidModel: the image is too small for the tokenizer.
     """
-    size, numbers = spec.image_size, parts(spec)
+    size, numbers = spec.image_size, parameters_by_part(spec)
     scaled = "normalized by channel" if spec.mean or spec.std else "scaled to 0–1"
     found = [Step("Image", f"raw pixels, {scaled}", (size, size, spec.channels), 0, "image")]
     stages = zip(spec.filters, stage_sides(spec), strict=True)
@@ -77,7 +76,7 @@ def _block(spec: ModelSpec, tokens: tuple[int, int]) -> list[Step]:
     """Returns the boxes of one transformer block."""
     if spec.layers == 0:
         return []
-    numbers, norm = parts(spec), 2 * spec.width
+    numbers, norm = parameters_by_part(spec), 2 * spec.width
     heads = f"{spec.heads} head{'s' * (spec.heads > 1)} of {spec.head_dim}"
     widths = " → ".join(map(str, (spec.width, *spec.mlp_units)))
     gelu = "GELU (tanh)" if spec.block == "keras" and spec.gelu == "tanh" else "GELU"
@@ -139,7 +138,7 @@ def _head(axes: "Axes", spec: ModelSpec) -> None:
         _LEFT, 0.36, _short(printable(spec.name)), fontsize=12, weight="bold", color=_INK
     )
     name.set_parse_math(False)
-    total = f"{parameters(spec):,} parameters"
+    total = f"{parameter_count(spec):,} parameters"
     axes.text(_RIGHT, 0.36, total, fontsize=9, ha="right", color=_FAINT)
     for x, text in ((_SHAPE, "output"), (_COUNT, "parameters")):
         axes.text(x, 0.36, text, fontsize=8, ha="right", color=_FAINT)

@@ -14,9 +14,8 @@ import keras
 import numpy as np
 
 from cct_export import data
-from cct_export.data.dataset import Dataset, Split
+from cct_export.data.dataset import Dataset, Split, fingerprint
 from cct_export.data.encoded import check_readable
-from cct_export.data.fingerprint import fingerprint
 from cct_export.errors import CCTExportError, InvalidData
 from cct_export.machine import versions
 from cct_export.model import checkpoint

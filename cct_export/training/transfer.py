@@ -7,8 +7,9 @@ from typing import Any
 import keras
 
 from cct_export.errors import InvalidModel, InvalidRequest
+from cct_export.model.adapting import interpolate_positions, with_image_size
 from cct_export.model.cct import CCT
-from cct_export.model.resize import at_size, positions, token_grid
+from cct_export.model.sizes import token_grid
 from cct_export.specs import ModelSpec
 
 # What can be frozen, and the layer of a CCT that it is; of blocks there are several.
@@ -63,7 +64,7 @@ def architecture(
         InvalidModel: the images are too small for the tokenizer.
     """
     if image_size is not None:
-        spec = at_size(spec, image_size)
+        spec = with_image_size(spec, image_size)
     if stochastic_depth_mode is not None:
         try:
             spec = replace(spec, stochastic_depth_mode=stochastic_depth_mode)
@@ -108,7 +109,7 @@ def take_over(base: CCT, model: CCT) -> list[str]:
             if old != new and base.spec.positional == "sine":
                 continue  # its formula gives the table of any grid
             if old != new:
-                weights = [positions(weights[0], old, new)]
+                weights = [interpolate_positions(weights[0], old, new)]
                 changes.append(
                     f"positions of {old[0]}×{old[1]} tokens interpolated to {new[0]}×{new[1]}"
                 )

@@ -80,7 +80,7 @@ def misused(in_process, tmp_path, monkeypatch):
         ("empty.keras", "not a .keras file"),
         ("truncated.keras", "not a .keras file, or it is truncated"),
         ("text.weights.h5", "not a readable HDF5 file"),
-        ("note.txt", "no model this tool reads"),
+        ("note.txt", "is not a model that can be read"),
         ("norun", "is not a run directory"),
         ("vector.keras", "is not an image classifier"),
         ("lambda.keras", "holds Python code"),

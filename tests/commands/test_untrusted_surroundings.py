@@ -63,7 +63,7 @@ def test_an_image_of_a_format_that_runs_programs_is_refused(tmp_path, artifact, 
     Image.new("RGB", (8, 8)).save(path, format="EPS")
     ended = in_process("export", "predict", artifact, path)
     assert ended.code == 1
-    assert "no readable image" in ended.err
+    assert "not a readable image" in ended.err
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from PIL import Image
 
 
 def png(value, size=4):
-    """Returns a PNG of one colour."""
+    """Returns a single-colour PNG."""
     return encoded(np.full((size, size, 3), value, np.uint8))
 
 
 def encoded(pixels, kind="PNG", **options):
-    """Returns pixels as a file's bytes."""
+    """Returns pixels as the bytes of an image file."""
     buffer = io.BytesIO()
     Image.fromarray(np.asarray(pixels, np.uint8)).save(buffer, kind, **options)
     return buffer.getvalue()
@@ -27,9 +27,9 @@ def example(**features):
 
     def feature(value):
         values = value if isinstance(value, list) else [value]
-        if all(isinstance(one, bytes) for one in values):
+        if all(isinstance(value, bytes) for value in values):
             return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-        if all(isinstance(one, int) for one in values):
+        if all(isinstance(value, int) for value in values):
             return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
         return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
@@ -38,7 +38,7 @@ def example(**features):
 
 
 def imagenet(picture, label, text=b""):
-    """Returns an Example as the shards of ImageNet have them."""
+    """Returns an Example with the features of an ImageNet record."""
     named = {"image__class__text": text} if text else {}
     return example(
         image__encoded=picture, image__class__label=label, image__height=4,

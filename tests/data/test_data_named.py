@@ -1,4 +1,4 @@
-"""``--data digits``, ``cifar10`` and ``cifar100``; no test reaches out of this machine."""
+"""``--data digits``, ``cifar10`` and ``cifar100``; no test uses the network."""
 
 import os
 import socket
@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from cct_export import data
-from cct_export.data.downloaded import cache_file
-from cct_export.data.sources import cifar10, cifar100
+from cct_export.data.named import CIFAR10_CLASSES, CIFAR100_CLASSES, cache_file
 from cct_export.errors import InvalidData
 
 SHAPE = (32, 32, 3)
@@ -35,11 +34,11 @@ def test_digits_are_ten_classes_of_colour_images_split_eighty_to_twenty(digits):
         assert set(split.labels.tolist()) == set(range(10))
 
 
-def test_digits_use_the_whole_range_of_pixels(digits):
+def test_digits_use_the_full_range_of_pixels(digits):
     assert (_all(digits.train).min(), _all(digits.train).max()) == (0, 255)
 
 
-def test_a_digit_is_its_eight_by_eight_enlarged_by_repetition(digits):
+def test_a_digit_is_enlarged_four_times_by_repetition(digits):
     from sklearn.datasets import load_digits
 
     original = load_digits()
@@ -75,26 +74,27 @@ def _cached(folder, name, images=4):
     return pixels
 
 
-@pytest.mark.parametrize("source", [cifar10, cifar100])
-def test_cifar_is_read_from_the_cache(tmp_path, monkeypatch, source):
-    name = source.__name__.rpartition(".")[2]
+@pytest.mark.parametrize(
+    ("name", "classes"), [("cifar10", CIFAR10_CLASSES), ("cifar100", CIFAR100_CLASSES)]
+)
+def test_cifar_is_read_from_the_cache(tmp_path, monkeypatch, name, classes):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert not data.at_hand(name)
+    assert not data.is_available(name)
     pixels = _cached(tmp_path, name)
-    assert data.at_hand(name)
+    assert data.is_available(name)
     dataset = data.read(name, SHAPE)
     assert dataset.name == name
-    assert dataset.classes == source.CLASSES
+    assert dataset.classes == classes
     assert np.array_equal(_all(dataset.train), pixels)
     assert dataset.test.labels.tolist() == [0, 1]
 
 
-def test_cifar_has_ten_and_a_hundred_classes():
-    assert len(set(cifar10.CLASSES)) == 10
-    assert len(set(cifar100.CLASSES)) == 100
-    # Labels of CIFAR-100 are numbered by the alphabet; as in the meta file of its archive.
-    assert list(cifar100.CLASSES) == sorted(cifar100.CLASSES)
-    assert [cifar100.CLASSES[label] for label in (19, 29, 0, 11, 1)] == [
+def test_cifar_has_its_ten_and_its_hundred_classes():
+    assert len(set(CIFAR10_CLASSES)) == 10
+    assert len(set(CIFAR100_CLASSES)) == 100
+    # Labels of CIFAR-100 are numbered in alphabetical order, as in the meta file of its archive.
+    assert list(CIFAR100_CLASSES) == sorted(CIFAR100_CLASSES)
+    assert [CIFAR100_CLASSES[label] for label in (19, 29, 0, 11, 1)] == [
         "cattle", "dinosaur", "apple", "boy", "aquarium_fish",
     ]  # fmt: skip
 
@@ -107,7 +107,7 @@ def test_cifar_refuses_a_model_of_another_size(tmp_path, monkeypatch, name):
         data.read(name, (64, 64, 3))
 
 
-def test_the_cache_is_in_the_home_folder_where_no_other_is_said(tmp_path, monkeypatch):
+def test_the_cache_is_in_the_home_folder_by_default(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_file("cifar10") == tmp_path / ".cache/cct-export/cifar10.npz"
@@ -119,38 +119,38 @@ def _closed_port():
         return probe.getsockname()[1]
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_without_a_network_cifar_says_so_within_seconds_and_leaves_nothing(
-    tmp_path, monkeypatch, name
+@pytest.mark.slow
+def test_without_a_network_cifar_is_refused_within_seconds_and_leaves_no_file(
+    tmp_path, monkeypatch
 ):
-    nowhere = f"http://127.0.0.1:{_closed_port()}"
+    closed = f"http://127.0.0.1:{_closed_port()}"
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
-        monkeypatch.setenv(variable, nowhere)
+        monkeypatch.setenv(variable, closed)
     for variable in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    begin = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(InvalidData) as refused:
-        data.read(name, SHAPE)
-    # Most of it is the start of Keras; the limit is far above, and far below a hang.
-    assert time.monotonic() - begin < 120
+        data.read("cifar10", SHAPE)
+    # Most of it is the import of Keras; the limit is far above, and far below a hang.
+    assert time.monotonic() - start < 120
     message = str(refused.value)
-    assert f"{name} is not on this machine and could not be downloaded" in message
+    assert "cifar10 is not on this machine and could not be downloaded" in message
     assert "give --data a folder" in message
     assert "\n" not in message
     assert list((tmp_path / "cache").rglob("*.npz")) == []
     assert list((tmp_path / "cache/cct-export").rglob("*")) == []
-    assert not data.at_hand(name)
+    assert not data.is_available("cifar10")
 
 
-def test_reading_data_loads_neither_keras_nor_a_backend():
+def test_reading_data_imports_neither_keras_nor_a_backend():
     code = """
 import sys
 from cct_export import data
-from cct_export.data import picks
+from cct_export.data import sampling
 data.read("digits", (32, 32, 3))
-picks.calibration(None, (8, 8, 3), 8)
+sampling.calibration(None, (8, 8, 3), 8)
 print(sorted({"keras", "tensorflow", "jax", "torch", "h5py"} & set(sys.modules)))
 """
     done = subprocess.run(

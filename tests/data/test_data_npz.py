@@ -34,7 +34,7 @@ def _saved(folder, **changes):
     return str(path)
 
 
-def test_arrays_come_back_as_they_were_saved(tmp_path):
+def test_arrays_are_read_as_they_were_saved(tmp_path):
     dataset = data.read(_saved(tmp_path), SHAPE)
     arrays = _arrays()
     assert np.array_equal(dataset.train.images([5, 0]), arrays["x_train"][[5, 0]])
@@ -76,12 +76,12 @@ def test_a_missing_array_is_named(tmp_path, key):
         data.read(_saved(tmp_path, **{key: None}), SHAPE)
 
 
-NO_DATA = {
+INVALID = {
     "float images": ({"x_train": np.zeros((6, *SHAPE), np.float32)}, "x_train: .*uint8.*float32"),
     "another size": ({"x_test": np.zeros((2, 4, 4, 3), np.uint8)}, r"x_test: .*\(2, 4, 4, 3\)"),
     "channels first": ({"x_test": np.zeros((2, 3, 5, 4), np.uint8)}, r"x_test: .*\(2, 3, 5, 4\)"),
     "flat images": ({"x_train": np.zeros((6, 60), np.uint8)}, r"x_train: .*\(6, 60\)"),
-    "no images": ({"x_test": np.zeros((0, *SHAPE), np.uint8)}, "x_test: there is no image"),
+    "no images": ({"x_test": np.zeros((0, *SHAPE), np.uint8)}, "x_test: it holds no images"),
     "float labels": ({"y_train": np.zeros(6)}, "y_train: labels must be integers.*float64"),
     "text labels": ({"y_train": np.array(["0"] * 6)}, "y_train: labels must be integers"),
     "one-hot labels": ({"y_train": np.eye(6, dtype=int)}, r"y_train: labels .*\(6, 6\)"),
@@ -102,9 +102,9 @@ NO_DATA = {
 }
 
 
-@pytest.mark.parametrize("case", NO_DATA)
-def test_wrong_arrays_are_refused_with_file_key_and_what_is_wrong(tmp_path, case):
-    changes, message = NO_DATA[case]
+@pytest.mark.parametrize("case", INVALID)
+def test_invalid_arrays_are_refused_with_file_key_and_reason(tmp_path, case):
+    changes, message = INVALID[case]
     with pytest.raises(InvalidData, match=rf"a\.npz.*{message}"):
         data.read(_saved(tmp_path, **changes), SHAPE)
 
@@ -120,8 +120,8 @@ class Payload:
 
 
 @pytest.mark.parametrize("key", ["x_train", "y_test", "classes"])
-def test_a_pickled_object_is_refused_and_never_run(tmp_path, key):
-    marker = tmp_path / "was run"
+def test_a_pickled_object_is_refused_and_never_executed(tmp_path, key):
+    marker = tmp_path / "executed"
     path = _saved(tmp_path, **{key: np.array([Payload(marker)] * 6, object)})
     with pytest.raises(InvalidData, match=r"a\.npz cannot be read"):
         data.read(path, SHAPE)
@@ -138,12 +138,12 @@ def test_a_truncated_file_is_refused(tmp_path, part):
         data.read(str(path), SHAPE)
 
 
-def test_files_of_another_kind_are_refused(tmp_path):
+def test_other_kinds_of_files_are_refused(tmp_path):
     np.save(tmp_path / "array.npy", np.zeros(3))
     (tmp_path / "text.npz").write_text("hello")
     with zipfile.ZipFile(tmp_path / "zip.npz", "w") as archive:
         for key in _arrays():
-            archive.writestr(key, b"no array")
+            archive.writestr(key, b"not an array")
     for name in ("array.npy", "text.npz", "zip.npz"):
         with pytest.raises(InvalidData, match=rf"{name} cannot be read"):
             data.read(str(tmp_path / name), SHAPE)
@@ -200,8 +200,8 @@ def test_damaged_compression_is_refused(scratch):
 )
 def test_labels_pass_unchanged_exactly_if_all_are_in_range(labels, classes, shift):
     labels = labels.astype(np.int64) + shift
-    good = all(0 <= label < (classes or 100) for label in labels.tolist())
-    if good:
+    in_range = all(0 <= label < (classes or 100) for label in labels.tolist())
+    if in_range:
         assert checked_labels(labels, len(labels), classes, "f").tolist() == labels.tolist()
     else:
         with pytest.raises(InvalidData, match="out of range"):

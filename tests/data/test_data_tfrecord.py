@@ -17,12 +17,12 @@ RGB = (4, 4, 3)
 
 
 def _values(split):
-    """Returns the colour of every image of one colour."""
+    """Returns the colour of every single-colour image."""
     return split.images(range(len(split.labels)))[:, 0, 0, 0].tolist()
 
 
 def _imagenet(root, train="train-{:05}-of-00002", test="validation-00000-of-00001"):
-    """Makes shards of 3 and 2 training images and 2 for testing; image ``i`` is all ``i``."""
+    """Makes shards of 3 and 2 training and 2 test images; image ``i`` has the colour ``i``."""
     write(root / train.format(0), [imagenet(png(i), 1 + i % 2, b"cat dog".split()[i % 2])
                                    for i in range(3)])  # fmt: skip
     write(root / train.format(1), [imagenet(png(i), 3, b"emu") for i in (3, 4)])
@@ -40,26 +40,26 @@ def test_shards_become_the_two_splits_in_the_order_of_their_records(tmp_path):
     assert dataset.classes == ("cat", "dog", "emu")
 
 
-def test_images_come_in_any_order_and_as_often_as_they_are_asked_for(tmp_path):
+def test_images_are_read_in_any_order_and_repeatedly(tmp_path):
     train = data.read(_imagenet(tmp_path), RGB).train
     assert train.images([4, 0, 3, 0])[:, 0, 0, 0].tolist() == [4, 0, 3, 0]
     assert train.images(np.array([], np.int64)).shape == (0, *RGB)
 
 
-def test_a_record_gives_the_pixels_that_its_file_gives(tmp_path):
+def test_a_record_gives_the_same_pixels_as_an_image_file(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), np.uint8)
-    pictures = [encoded(noise[0], "JPEG"), encoded(noise[1])]
+    images = [encoded(noise[0], "JPEG"), encoded(noise[1])]
     for part in ("train", "val"):
-        write(tmp_path / f"shards/{part}.tfrecord", [imagenet(p, 1) for p in pictures])
+        write(tmp_path / f"shards/{part}.tfrecord", [imagenet(p, 1) for p in images])
         (tmp_path / f"files/{part}/0").mkdir(parents=True)
-        for name, picture in zip(("a.jpg", "b.png"), pictures, strict=True):
-            (tmp_path / f"files/{part}/0/{name}").write_bytes(picture)
+        for name, image in zip(("a.jpg", "b.png"), images, strict=True):
+            (tmp_path / f"files/{part}/0/{name}").write_bytes(image)
     ours, files = (data.read(str(tmp_path / kind), RGB) for kind in ("shards", "files"))
     assert np.array_equal(ours.train.images([0, 1]), files.train.images([0, 1]))
     assert np.array_equal(ours.test.images([1, 0]), files.test.images([1, 0]))
 
 
-def test_labels_from_one_become_labels_from_zero_and_it_is_said(tmp_path, caplog):
+def test_labels_from_one_become_labels_from_zero_with_a_log_line(tmp_path, caplog):
     with caplog.at_level("INFO", logger="cct_export"):
         dataset = data.read(_imagenet(tmp_path), RGB)
     assert dataset.train.labels.min() == 0
@@ -67,7 +67,7 @@ def test_labels_from_one_become_labels_from_zero_and_it_is_said(tmp_path, caplog
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_labels_from_zero_stay_also_where_only_the_test_images_have_a_zero(tmp_path, caplog, label):
+def test_labels_from_zero_stay_even_if_only_test_images_have_a_zero(tmp_path, caplog, label):
     write(tmp_path / "train.tfrecord", [imagenet(png(0), label), imagenet(png(1), 1)])
     write(tmp_path / "test.tfrecord", [imagenet(png(2), 0)])
     with caplog.at_level("INFO", logger="cct_export"):
@@ -79,7 +79,7 @@ def test_labels_from_zero_stay_also_where_only_the_test_images_have_a_zero(tmp_p
 
 
 @pytest.mark.parametrize("name", ["labels.txt", "classes.txt", "label.labels.txt"])
-def test_class_names_stand_in_a_file_beside_the_shards(tmp_path, name):
+def test_class_names_are_read_from_a_file_beside_the_shards(tmp_path, name):
     _imagenet(tmp_path)
     (tmp_path / name).write_text("ä\nb b\n\nc\n", "utf-8")
     dataset = data.read(str(tmp_path), RGB)
@@ -93,7 +93,7 @@ def test_class_names_may_be_numbered_as_tf_slim_writes_them(tmp_path):
     assert data.read(str(tmp_path), RGB).classes == ("a", "b", "c")
 
 
-def test_a_name_for_the_background_keeps_the_labels_as_they_are(tmp_path):
+def test_a_background_class_keeps_the_labels_as_they_are(tmp_path):
     _imagenet(tmp_path)
     (tmp_path / "labels.txt").write_text("background\na\nb\nc\n")
     dataset = data.read(str(tmp_path), RGB)
@@ -108,14 +108,14 @@ def test_too_few_class_names_are_refused_with_their_file(tmp_path):
         data.read(str(tmp_path), RGB)
 
 
-def test_two_classes_of_one_name_are_told_apart_by_their_number(tmp_path):
+def test_classes_with_the_same_name_get_their_label_as_a_suffix(tmp_path):
     records = [imagenet(png(i), i, b"ant" if i == 1 else b"crane") for i in range(3)]
     for part in ("train", "val"):
         write(tmp_path / f"{part}.tfrecord", records)
     assert data.read(str(tmp_path), RGB).classes == ("crane (0)", "ant", "crane (2)")
 
 
-def test_what_tensorflow_datasets_writes_is_read(tmp_path):
+def test_shards_of_tensorflow_datasets_are_read(tmp_path):
     root = tmp_path / "pets/3.0.0"
     for part, count in (("train", 3), ("test", 2)):
         write(
@@ -140,22 +140,22 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_shards_are_known_by_name_or_folder(tmp_path, layout):
+def test_splits_are_recognized_by_file_or_folder_name(tmp_path, layout):
     dataset = data.read(_imagenet(tmp_path, *LAYOUTS[layout]), RGB)
     assert _values(dataset.train) == [0, 1, 2, 3, 4]
     assert _values(dataset.test) == [10, 11]
 
 
-def test_the_test_shards_are_taken_where_others_for_validation_lie_beside_them(tmp_path):
+def test_test_shards_are_preferred_to_validation_shards(tmp_path):
     _imagenet(tmp_path)
     write(tmp_path / "test-00000-of-00001", [imagenet(png(20), 1)])
     assert _values(data.read(str(tmp_path), RGB).test) == [20]
 
 
-@pytest.mark.parametrize("given", ["folder", "file"])
-def test_shards_that_say_no_split_are_split_ninety_to_ten(tmp_path, given):
+@pytest.mark.parametrize("source", ["folder", "file"])
+def test_shards_without_a_split_in_their_name_are_split_ninety_to_ten(tmp_path, source):
     path = write(tmp_path / "all.tfrecord", [imagenet(png(i), i % 2) for i in range(20)])
-    dataset = data.read(str(tmp_path if given == "folder" else path), RGB)
+    dataset = data.read(str(tmp_path if source == "folder" else path), RGB)
     train, test = _values(dataset.train), _values(dataset.test)
     assert (len(train), len(test)) == (18, 2)
     assert sorted(train + test) == list(range(20))
@@ -181,7 +181,7 @@ def test_train_shards_alone_and_test_shards_alone_are_refused(tmp_path):
 
 
 def _three(folder):
-    """Makes a shard of three records, and returns its path, its bytes, and where each begins."""
+    """Makes a shard of three records; returns its path, its bytes, and where records begin."""
     records = [imagenet(png(i), i) for i in range(3)]
     path = write(folder / "all.tfrecord", records)
     starts = np.cumsum([0] + [len(content) + 16 for content in records]).tolist()
@@ -217,16 +217,16 @@ def test_a_damaged_header_is_refused_with_file_and_record(tmp_path, byte):
     assert f"all.tfrecord is damaged at record 1 (byte {starts[1]})" in _message(path)
 
 
-def test_a_damaged_record_is_found_by_its_checksum(tmp_path):
+def test_a_damaged_record_is_detected_by_its_checksum(tmp_path):
     pytest.importorskip("google_crc32c", reason="google-crc32c is not installed")
     path, content, starts = _three(tmp_path)
     assert len(data.read(str(path), RGB).train.images([0, 1])) == 2
     damaged = bytearray(content)
-    # In the pixels of the picture, whose own checksum Pillow would find: in the name of its file.
+    # Not in the pixels, whose own checksum Pillow verifies, but in the name of the file.
     place = content.index(b"n01440764", starts[1])
     damaged[place] ^= 1
     path.write_bytes(damaged)
-    assert "all.tfrecord: record 1 is damaged, its checksum is another" in _message(path)
+    assert "all.tfrecord: record 1 is damaged, its checksum differs" in _message(path)
 
 
 def test_a_compressed_shard_is_refused(tmp_path):
@@ -235,53 +235,53 @@ def test_a_compressed_shard_is_refused(tmp_path):
     assert "all.tfrecord is compressed" in _message(path)
 
 
-def test_another_file_with_the_name_of_a_shard_is_refused(tmp_path):
+def test_another_file_named_like_a_shard_is_refused(tmp_path):
     path = tmp_path / "all.tfrecord"
     path.write_text("version https://git-lfs.github.com/spec/v1\n")
-    assert "all.tfrecord is no TFRecord file" in _message(path)
+    assert "all.tfrecord is not a TFRecord file" in _message(path)
 
 
-def test_shards_without_a_record_are_refused(tmp_path):
+def test_shards_without_records_are_refused(tmp_path):
     for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
         write(tmp_path / name, [])
-    assert "there is no image in" in _message(tmp_path)
+    assert "there are no images in" in _message(tmp_path)
     assert "train-00000-of-00002 … train-00001-of-00002" in _message(tmp_path)
 
 
-def test_a_shard_without_a_record_among_others_is_passed_over(tmp_path):
+def test_an_empty_shard_among_others_is_allowed(tmp_path):
     _imagenet(tmp_path, "train-{:05}-of-00003")
     (tmp_path / "train-00001-of-00003").rename(tmp_path / "train-00002-of-00003")
     write(tmp_path / "train-00001-of-00003", [])
     assert _values(data.read(str(tmp_path), RGB).train) == [0, 1, 2, 3, 4]
 
 
-NO_EXAMPLE = {
+INVALID = {
     "no label": ({"image": png(0)}, "no feature image/class/label or label"),
-    "label of text": ({"label": b"cat", "image": png(0)}, "no integers where integers are wanted"),
-    "label of floats": ({"label": 1.5, "image": png(0)}, "no integers where integers are wanted"),
+    "label of text": ({"label": b"cat", "image": png(0)}, "not a list of integers"),
+    "label of floats": ({"label": 1.5, "image": png(0)}, "not a list of integers"),
     "two labels": ({"label": [1, 2], "image": png(0)}, "2 labels and 1 images: one each is needed"),
-    "many labels": ({"label": [1] * 5000, "image": png(0)}, "many integers where one is wanted"),
+    "many labels": ({"label": [1] * 5000, "image": png(0)}, "a list of integers that is too long"),
     "text of numbers": (
-        {"label": 1, "image": png(0), "image__class__text": 5}, "numbers where bytes are wanted"
+        {"label": 1, "image": png(0), "image__class__text": 5}, "numbers instead of bytes"
     ),
     "no image": ({"label": 1}, "no feature image/encoded or image"),
-    "image of numbers": ({"label": 1, "image": [1, 2]}, "numbers where bytes are wanted"),
+    "image of numbers": ({"label": 1, "image": [1, 2]}, "numbers instead of bytes"),
     "two images": ({"label": 1, "image": [png(0)] * 2}, "1 labels and 2 images: one each is"),
     "negative label": ({"label": -1, "image": png(0)}, "label -1 is out of range"),
     "huge label": ({"label": 10**9, "image": png(0)}, "label 1000000000 is out of range"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", NO_EXAMPLE)
-def test_records_that_are_no_labelled_images_are_refused_with_what_is_wrong(tmp_path, case):
-    features, message = NO_EXAMPLE[case]
+@pytest.mark.parametrize("case", INVALID)
+def test_a_record_that_is_not_a_labelled_image_is_refused_with_the_reason(tmp_path, case):
+    features, message = INVALID[case]
     good = example(image=png(0), label=0)
     path = write(tmp_path / "all.tfrecord", [good, good, example(**features)])
-    said = _message(path)
-    assert re.search(message, said)
-    assert "all.tfrecord" in said
-    if "range" not in said:
-        assert "record 2" in said
+    error = _message(path)
+    assert re.search(message, error)
+    assert "all.tfrecord" in error
+    if "range" not in error:
+        assert "record 2" in error
 
 
 def test_a_record_of_other_bytes_is_refused(tmp_path):
@@ -289,12 +289,12 @@ def test_a_record_of_other_bytes_is_refused(tmp_path):
     assert "all.tfrecord record 1: " in _message(path)
 
 
-def test_a_broken_picture_is_refused_with_file_and_record(tmp_path):
-    pictures = [png(0), png(1)[:-30], png(2)]
-    path = write(tmp_path / "all.tfrecord", [example(image=p, label=0) for p in pictures])
-    said = _message(path)
-    assert "all.tfrecord record 1 is no readable image" in said
-    assert "--skip-corrupt" in said
+def test_a_corrupt_image_is_refused_with_file_and_record(tmp_path):
+    images = [png(0), png(1)[:-30], png(2)]
+    path = write(tmp_path / "all.tfrecord", [example(image=p, label=0) for p in images])
+    error = _message(path)
+    assert "all.tfrecord record 1 is not a readable image" in error
+    assert "--skip-corrupt" in error
 
 
 def test_a_shard_that_vanished_is_named(tmp_path):

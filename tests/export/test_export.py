@@ -147,7 +147,7 @@ def test_a_run_is_calibrated_and_compared_on_the_data_it_was_trained_on(
     assert of_run.parity.images == "16 test images of digits"
     assert of_file.artifact.contract.calibration == "8 photo crops"
     assert of_file.parity.images == "16 photo crops"
-    assert "calibrated on 8 photo crops: no training images at hand" in caplog.text
+    assert "calibrated on 8 photo crops: no training images available" in caplog.text
 
 
 @pytest.mark.parametrize(

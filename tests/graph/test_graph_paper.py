@@ -17,7 +17,7 @@ from cct_export.graph.lower import lower
 from cct_export.graph.steps import Attention, LayerNorm
 from cct_export.model.cct import CCT
 from cct_export.model.presets import PRESETS, preset
-from cct_export.model.resize import token_grid
+from cct_export.model.sizes import token_grid
 from cct_export.specs import ModelSpec
 
 EXACT = 1e-10

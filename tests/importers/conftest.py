@@ -1,4 +1,4 @@
-"""Files of weights, and imports that must end in one line."""
+"""State dicts on disk, and imports that must fail with one line."""
 
 import pytest
 from state_dicts import write_safetensors
@@ -12,7 +12,7 @@ def saved(tmp_path):
 
 @pytest.fixture
 def refused(in_process, tmp_path, monkeypatch):
-    """Runs an import that must end in one line and write nothing; returns the line."""
+    """Runs an import that must fail with one line and write nothing; returns the line."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments, code=1):

@@ -1,4 +1,4 @@
-"""Virtual environments with one more library, which sees everything that is installed here."""
+"""Virtual environments with an additional library on top of everything installed here."""
 
 import importlib.util
 import subprocess
@@ -12,14 +12,14 @@ CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 
 
 def python_with(folder, *packages, module):
-    """Returns an interpreter that can import ``module``: this one, or one made in ``folder``.
+    """Returns an interpreter that can import ``module``: this one, or one of a new environment.
 
-    Skips the test, with the reason, where it cannot be had.
+    Skips the test, with the reason, if the installation fails.
 
     Args:
-        folder: where the environment is made.
-        packages: what pip installs, in the versions of the project, without what they depend on.
-        module: what must then be importable.
+        folder: of the new environment.
+        packages: what pip installs, in the project's versions, without dependencies.
+        module: the module to import.
     """
     if importlib.util.find_spec(module):
         return sys.executable
@@ -27,9 +27,9 @@ def python_with(folder, *packages, module):
     _run(sys.executable, "-m", "venv", folder)
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run(*pip, "--no-deps", "--constraint", CONSTRAINTS, *packages)
-    here = [path for path in sys.path if path.endswith("site-packages")]
+    installed = [path for path in sys.path if path.endswith("site-packages")]
     (packages_folder,) = (folder / "lib").glob("python*/site-packages")
-    (packages_folder / "linked.pth").write_text("\n".join(here))
+    (packages_folder / "linked.pth").write_text("\n".join(installed))
     _run(python, "-c", f"import {module}")
     return str(python)
 

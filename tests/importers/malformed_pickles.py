@@ -1,4 +1,4 @@
-"""A program that writes .pth files, good and bad, reads them, and prints what happened as JSON.
+"""A program that writes valid and malformed .pth files, reads them, and prints the outcome as JSON.
 
 ``python malformed_pickles.py FOLDER``
 """
@@ -25,7 +25,7 @@ TERABYTES = b"\x8a\x06" + struct.pack("<q", 10**12)[:6]
 
 
 class Payload:
-    """Unpickled without care, it makes the file ``executed``."""
+    """Creates the file ``executed`` when it is unpickled."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -34,7 +34,7 @@ class Payload:
         return os.system, (f"touch {self.folder}/executed",)
 
 
-def write_good(folder):
+def write_valid(folder):
     torch.save(STATE, folder / "plain.pth")
     torch.save(STATE, folder / "before-1.6.pth", _use_new_zipfile_serialization=False)
     wrapped = {"state_dict": {f"module.{key}": value for key, value in STATE.items()}}
@@ -50,7 +50,7 @@ def write_good(folder):
     torch.save(STATE | {"a.count": torch.ones(2, dtype=torch.int64)}, folder / "whole.pth")
 
 
-def write_bad(folder):
+def write_malformed(folder):
     (folder / "payload.pth").write_bytes(pickle.dumps({"state_dict": Payload(folder)}, protocol=2))
     torch.save({"state_dict": Payload(folder)}, folder / "payload-zip.pth")
     torch.save(torch.nn.Linear(2, 2), folder / "module.pth")
@@ -92,14 +92,14 @@ def outcome(path):
     except CCTExportError as error:
         return {"refused": str(error)}
     same = all((STATE[name].numpy() == arrays[name]).all() for name in arrays if name in STATE)
-    found = {"names": list(arrays), "same": same, "notes": list(notes)}
-    return found | {"types": sorted({array.dtype.name for array in arrays.values()})}
+    result = {"names": list(arrays), "same": same, "notes": list(notes)}
+    return result | {"types": sorted({array.dtype.name for array in arrays.values()})}
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     folder = Path(sys.argv[1])
-    write_good(folder)
-    write_bad(folder)
-    found = {path.stem: outcome(path) for path in sorted(folder.glob("*.pth"))}
-    print(json.dumps(found | {"executed": (folder / "executed").exists()}))
+    write_valid(folder)
+    write_malformed(folder)
+    outcomes = {path.stem: outcome(path) for path in sorted(folder.glob("*.pth"))}
+    print(json.dumps(outcomes | {"executed": (folder / "executed").exists()}))

@@ -1,9 +1,10 @@
 """The published keras.io example, built from its description.
 
-Its classes have the names that its files carry, and nobody registered them.
+Its classes have the names that its files contain, and are not registered with Keras.
 """
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 WIDTH = 128
@@ -29,7 +30,7 @@ class CCTTokenizer(layers.Layer):
 
 
 class PositionEmbedding(layers.Layer):
-    """Gives the table alone; the example adds it outside."""
+    """Returns the table alone; the example adds it."""
 
     def build(self, shape):
         self.position_embeddings = self.add_weight(name="embeddings", shape=shape[1:])
@@ -39,7 +40,7 @@ class PositionEmbedding(layers.Layer):
 
 
 class StochasticDepth(layers.Layer):
-    """The identity where nothing trains; it has no weights but a random state."""
+    """The identity at inference; it has a random state but no weights."""
 
     def __init__(self):
         super().__init__()
@@ -84,3 +85,10 @@ def published_example(
         tokens = layers.Add()([StochasticDepth()(x), tokens])
     pooled = SequencePooling()(layers.LayerNormalization(epsilon=epsilon)(tokens))
     return keras.Model(image, layers.Dense(classes)(pooled))
+
+
+def randomised(model):
+    """Adds noise to every weight, so that a lost or swapped one shows."""
+    random = np.random.default_rng(0)
+    model.set_weights([w + random.normal(0, 0.1, w.shape) for w in model.get_weights()])
+    return model

@@ -1,6 +1,6 @@
 """Random state dicts of the paper's architecture as numpy arrays, and files of them.
 
-Written out here byte by byte: no PyTorch is needed to make them.
+They are written byte by byte, without PyTorch.
 """
 
 import itertools
@@ -9,17 +9,20 @@ import struct
 
 import numpy as np
 
+from cct_export.importers import import_checkpoint
+from cct_export.specs import ImportSpec
+
 
 def state_dict(
     width=64, layers=1, kernel=3, filters=(), side=8, classes=10, ratio=1, positional=True
 ):
     """Returns arrays by the authors' names; ``side``² tokens."""
     random = np.random.default_rng(0)
-    found = {}
+    arrays = {}
 
     def add(name, *shape):
         scale = 1 / np.sqrt(np.prod(shape[1:])) if len(shape) > 1 else 0.1
-        found[name] = (random.normal(0, scale, shape) + (len(shape) == 1)).astype(np.float32)
+        arrays[name] = (random.normal(0, scale, shape) + (len(shape) == 1)).astype(np.float32)
 
     channels = (3, *filters, width)
     for index, (inside, outside) in enumerate(itertools.pairwise(channels)):
@@ -44,7 +47,7 @@ def state_dict(
     for name, out in (("attention_pool", 1), ("fc", classes)):
         add(f"classifier.{name}.weight", out, width)
         add(f"classifier.{name}.bias", out)
-    return found
+    return arrays
 
 
 TYPES = {
@@ -69,3 +72,8 @@ def write_safetensors(path, arrays):
     content = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
     path.write_bytes(struct.pack("<Q", len(text)) + text + content)
     return path
+
+
+def load(path, **options):
+    """Returns the account of an import with the options of ``ImportSpec``."""
+    return import_checkpoint(str(path), ImportSpec(**options))[0]

@@ -1,4 +1,4 @@
-"""The keras.io example's own ``.keras`` files, and the archives that pretend to be models."""
+"""``.keras`` files of the keras.io example's classes, changed ones, and malicious archives."""
 
 import json
 import shutil
@@ -8,21 +8,15 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from published import published_example
+from published import published_example, randomised
 
 import cct_export
 from cct_export.errors import InvalidModel
-from cct_export.importers import load_foreign, load_model
+from cct_export.importers import import_checkpoint, load_model
 from cct_export.model.presets import IMAGENET
 from cct_export.specs import ImportSpec
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
-
-
-def _randomised(model):
-    random = np.random.default_rng(0)
-    model.set_weights([w + random.normal(0, 0.1, w.shape) for w in model.get_weights()])
-    return model
 
 
 def _logits(model):
@@ -33,14 +27,14 @@ def _logits(model):
 def example(tmp_path_factory):
     """A ``.keras`` file of the example's own classes, and its logits."""
     path = tmp_path_factory.mktemp("example") / "example.keras"
-    model = _randomised(published_example())
+    model = randomised(published_example())
     model.save(path)
     return path, _logits(model)
 
 
 @pytest.fixture
 def changed(example, tmp_path):
-    """Copies the example's file with its configuration and weights changed; returns the path."""
+    """Copies the example's file with edited configuration and weights; returns the path."""
 
     def make(edit=lambda config: None, weights=lambda file: None):
         path = tmp_path / "m.keras"
@@ -63,13 +57,13 @@ def changed(example, tmp_path):
     return make
 
 
-def test_a_file_of_the_examples_own_classes_gives_its_logits_without_them(example):
-    path, wanted = example
-    assert np.ptp(wanted, axis=0).min() > 1e-3
-    found, _ = load_foreign(str(path), ImportSpec())
-    np.testing.assert_allclose(_logits(found.model), wanted, rtol=1e-5, atol=1e-5)
-    assert (found.tensors, found.parameters) == (41, 416_331)
-    assert any("were not run" in note for note in found.notes)
+def test_a_file_of_the_examples_classes_gives_its_logits_without_them(example):
+    path, expected = example
+    assert np.ptp(expected, axis=0).min() > 1e-3
+    imported, _ = import_checkpoint(str(path), ImportSpec())
+    np.testing.assert_allclose(_logits(imported.model), expected, rtol=1e-5, atol=1e-5)
+    assert (imported.tensors, imported.parameters) == (41, 416_331)
+    assert any("were not run" in note for note in imported.notes)
 
 
 @pytest.mark.parametrize(
@@ -77,34 +71,34 @@ def test_a_file_of_the_examples_own_classes_gives_its_logits_without_them(exampl
     [{"classes": 3, "blocks": 1}, {"heads": 1, "blocks": 3}, {"positional": False, "size": 21}],
     ids=str,
 )
-def test_other_hyperparameters_are_taken_from_configuration_and_weights(tmp_path, changes):
-    model = _randomised(published_example(**changes))
+def test_other_hyperparameters_are_read_from_configuration_and_weights(tmp_path, changes):
+    model = randomised(published_example(**changes))
     model.save(tmp_path / "m.keras")
-    found = load_model(str(tmp_path / "m.keras")).model
+    imported = load_model(str(tmp_path / "m.keras")).model
     images = IMAGES[:, : model.input_shape[1], : model.input_shape[2]]
-    wanted = model(images, training=False)
-    np.testing.assert_allclose(found(images, training=False), wanted, rtol=1e-5, atol=1e-5)
+    expected = model(images, training=False)
+    np.testing.assert_allclose(imported(images, training=False), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_exact_gelu_is_taken_where_it_is_said(tmp_path):
-    model = _randomised(published_example(activation="gelu"))
+def test_the_exact_gelu_is_used_on_request(tmp_path):
+    model = randomised(published_example(activation="gelu"))
     model.save(tmp_path / "m.keras")
-    found, _ = load_foreign(str(tmp_path / "m.keras"), ImportSpec(gelu="exact"))
-    np.testing.assert_allclose(_logits(found.model), _logits(model), rtol=1e-5, atol=1e-5)
-    other, _ = load_foreign(str(tmp_path / "m.keras"), ImportSpec())
-    assert np.abs(_logits(other.model) - _logits(model)).max() > 1e-4
+    exact, _ = import_checkpoint(str(tmp_path / "m.keras"), ImportSpec(gelu="exact"))
+    np.testing.assert_allclose(_logits(exact.model), _logits(model), rtol=1e-5, atol=1e-5)
+    tanh, _ = import_checkpoint(str(tmp_path / "m.keras"), ImportSpec())
+    assert np.abs(_logits(tanh.model) - _logits(model)).max() > 1e-4
 
 
 def test_the_exact_gelu_survives_saving_folding_and_both_formats(tmp_path):
-    model = _randomised(published_example(activation="gelu"))
+    model = randomised(published_example(activation="gelu"))
     for format in ("tflite", "onnx"):
         export = getattr(cct_export, f"export_{format}")
-        assert export(model, tmp_path / f"m.{format}", parity_samples=16).parity.passed
+        assert export(model, output=tmp_path / f"m.{format}", parity_samples=16).parity.passed
     model.save(tmp_path / "theirs.keras")
     cct_export.import_model(tmp_path / "theirs.keras", output=tmp_path / "ours.keras", gelu="exact")
-    ours = cct_export.load(tmp_path / "ours.keras").model
-    assert ours.spec.gelu == "exact"
-    np.testing.assert_allclose(_logits(ours), _logits(model), rtol=1e-5, atol=1e-5)
+    imported = cct_export.load(tmp_path / "ours.keras").model
+    assert imported.spec.gelu == "exact"
+    np.testing.assert_allclose(_logits(imported), _logits(model), rtol=1e-5, atol=1e-5)
 
 
 def _layer(layers, name):
@@ -116,14 +110,15 @@ def _other_epsilon(layers):
 
 
 def _other_activation(layers):
-    # By its place: Keras counts the dense layers of a process.
+    # By position: Keras counts the dense layers of a process.
     dense = [layer for layer in layers if layer["class_name"] == "Dense"]
     dense[1]["config"]["activation"] = "relu"
 
 
 def _other_scale(layers):
     inner = _layer(layers, "data_augmentation")["config"]["layers"]
-    next(one for one in inner if one["class_name"] == "Rescaling")["config"]["scale"] = 1 / 127.5
+    rescaling = next(layer for layer in inner if layer["class_name"] == "Rescaling")
+    rescaling["config"]["scale"] = 1 / 127.5
 
 
 def _other_residual(layers):
@@ -131,7 +126,7 @@ def _other_residual(layers):
     _layer(layers, "add_2")["inbound_nodes"] = json.loads(text.replace('"add_1"', '"add"'))
 
 
-def _norm_less(layers):
+def _without_norm(layers):
     del layers[5]
 
 
@@ -142,11 +137,11 @@ def _other_layer(layers):
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
-        (_other_epsilon, "layer_normalization_1 computes otherwise"),
-        (_other_activation, r"dense_\d+ computes otherwise"),
-        (_other_scale, "rescaling.* computes otherwise"),
+        (_other_epsilon, "layer_normalization_1 has other settings"),
+        (_other_activation, r"dense_\d+ has other settings"),
+        (_other_scale, "rescaling.* has other settings"),
         (_other_residual, "add_2 adds other layers"),
-        (_norm_less, "its layers follow another order"),
+        (_without_norm, "its layers are in another order"),
         (_other_layer, "it has a layer BatchNormalization"),
         (list.clear, "cannot be loaded"),
     ],
@@ -189,14 +184,14 @@ def _elsewhere(file):
         (_elsewhere, "its weights are in other files"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(changed, edit, reason):
+def test_unsuitable_weights_are_refused(changed, edit, reason):
     path = changed(weights=edit)
     with pytest.raises(InvalidModel, match=reason):
         load_model(str(path))
 
 
 def _no_classes(file):
-    # By its shape: Keras counts the dense layers of a process.
+    # By shape: Keras counts the dense layers of a process.
     name = next(
         name for name in file if "vars/1" in file[name] and file[name]["vars/1"].shape == (10,)
     )
@@ -204,7 +199,7 @@ def _no_classes(file):
     file[name]["vars"].create_dataset("1", (0,), np.float32)
 
 
-def test_weights_for_no_classes_are_refused(changed, tmp_path):
+def test_weights_without_classes_are_refused(changed, tmp_path):
     path = changed(weights=_no_classes)
     with pytest.raises(InvalidModel, match="does not hold the example's weights"):
         load_model(str(path))
@@ -215,7 +210,7 @@ def test_weights_for_no_classes_are_refused(changed, tmp_path):
 
 
 @pytest.mark.parametrize("edit", [_add, _nan, _huge, _elsewhere])
-def test_the_same_goes_for_a_file_of_weights_alone(changed, tmp_path, edit):
+def test_unsuitable_weights_are_refused_in_a_weights_file_too(changed, tmp_path, edit):
     with zipfile.ZipFile(changed(weights=edit)) as archive:
         (tmp_path / "m.weights.h5").write_bytes(archive.read("model.weights.h5"))
     with pytest.raises(InvalidModel, match=r"left over|not finite|claims to hold|in other files"):
@@ -223,9 +218,7 @@ def test_the_same_goes_for_a_file_of_weights_alone(changed, tmp_path, edit):
 
 
 @pytest.mark.parametrize("ours", [True, False])
-def test_an_archive_that_unpacks_to_far_more_than_it_is_is_refused(
-    example, digits_model, tmp_path, in_process, monkeypatch, ours
-):
+def test_a_zip_bomb_is_refused(example, digits_model, tmp_path, in_process, monkeypatch, ours):
     monkeypatch.chdir(tmp_path)
     shutil.copy(digits_model if ours else example[0], "bomb.keras")
     with zipfile.ZipFile("bomb.keras", "a", zipfile.ZIP_DEFLATED) as archive:
@@ -237,7 +230,7 @@ def test_an_archive_that_unpacks_to_far_more_than_it_is_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["bomb.keras"]
 
 
-def test_a_file_is_not_imported_onto_itself(example, tmp_path, in_process, monkeypatch):
+def test_a_file_is_not_overwritten_by_its_import(example, tmp_path, in_process, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(example[0], "m.keras")
     before = (tmp_path / "m.keras").read_bytes()
@@ -247,24 +240,22 @@ def test_a_file_is_not_imported_onto_itself(example, tmp_path, in_process, monke
     assert (tmp_path / "m.keras").read_bytes() == before
 
 
-def test_a_model_of_ours_is_changed_by_an_import(digits_model, tmp_path, in_process):
+def test_a_cct_is_adapted_by_an_import(digits_model, tmp_path, in_process):
     arguments = (digits_model, "--classes", 4, "--image-size", 48, "-o", tmp_path / "m.keras")
     ended = in_process("export", "import", *arguments)
     assert ended.code == 0, ended.err
-    assert "classifier of 10 classes replaced by a fresh one of 4" in ended.err
+    assert "a new head for 4 classes in place of 10" in ended.err
     model = cct_export.load(tmp_path / "m.keras").model
     assert (model.input_shape, model.output_shape) == ((None, 48, 48, 3), (None, 4))
 
 
-def test_another_normalization_of_a_trained_model_is_said(digits_model):
-    found, _ = load_foreign(str(digits_model), ImportSpec(normalize="imagenet"))
-    assert found.model.spec.mean == IMAGENET[0]
-    assert found.notes == ("normalization replaced: the weights were trained with another",)
+def test_another_normalization_of_a_trained_model_is_noted(digits_model):
+    imported, _ = import_checkpoint(str(digits_model), ImportSpec(normalize="imagenet"))
+    assert imported.model.spec.mean == IMAGENET[0]
+    assert imported.notes == ("normalization replaced: the weights were trained with another",)
 
 
-def test_a_run_keeps_its_best_weights_and_names_what_is_made_in_it(
-    digits_run, tmp_path, in_process, monkeypatch
-):
+def test_an_import_of_a_run_keeps_its_best_weights(digits_run, tmp_path, in_process, monkeypatch):
     run = tmp_path / "numerals"
     shutil.copytree(digits_run, run)
     monkeypatch.chdir(run)
@@ -278,7 +269,7 @@ def test_a_run_keeps_its_best_weights_and_names_what_is_made_in_it(
     assert (run / "numerals.keras").is_file()
 
 
-def test_nothing_of_a_model_that_is_no_cct_is_changed(tmp_path, in_process):
+def test_a_model_that_is_not_a_cct_is_not_adapted(tmp_path, in_process):
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
@@ -286,4 +277,4 @@ def test_nothing_of_a_model_that_is_no_cct_is_changed(tmp_path, in_process):
     arguments = (tmp_path / "other.keras", "--classes", 4, "-o", tmp_path / "m.keras")
     ended = in_process("export", "import", *arguments)
     assert ended.code == 2
-    assert "is no CCT" in ended.err
+    assert "is not a CCT" in ended.err

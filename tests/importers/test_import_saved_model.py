@@ -1,4 +1,4 @@
-"""SavedModels: the example as Keras 2 saved it, and programs that pretend to be models."""
+"""SavedModels: the example as saved by Keras 2, and malicious programs; the Hub."""
 
 import os
 import shutil
@@ -12,7 +12,8 @@ from linked import python_with
 
 import cct_export
 from cct_export.errors import InvalidModel, MissingDependency
-from cct_export.importers import hub, load_model
+from cct_export.importers import load_model
+from cct_export.importers.source import fetch_from_hub, is_hub_id
 
 PROGRAM = Path(__file__).with_name("keras2_example.py")
 
@@ -36,29 +37,32 @@ def saved(request, python, tmp_path_factory):
         return request.param, folder / "saved", content["images"], content["logits"]
 
 
+@pytest.mark.slow
 @pytest.mark.keras2
-def test_the_example_as_keras_2_saved_it_gives_its_logits(saved, tmp_path):
-    kind, folder, images, wanted = saved
-    assert np.ptp(wanted, axis=0).min() > 1e-3
-    found = cct_export.import_model(folder, output=tmp_path / "m.keras")
-    assert (found.tensors, found.parameters) == (41, 416_331)
-    assert found.images == 8
-    assert found.difference < 1e-4
-    assert "exact GELU" in found.notes
-    assert any("constant of its graph" in note for note in found.notes) == (kind == "constant")
+def test_the_example_saved_by_keras_2_gives_its_logits(saved, tmp_path):
+    kind, folder, images, expected = saved
+    assert np.ptp(expected, axis=0).min() > 1e-3
+    imported = cct_export.import_model(folder, output=tmp_path / "m.keras")
+    assert (imported.tensors, imported.parameters) == (41, 416_331)
+    assert imported.images == 8
+    assert imported.difference < 1e-4
+    assert "exact GELU" in imported.notes
+    assert any("constant of its graph" in note for note in imported.notes) == (kind == "constant")
     model = cct_export.load(tmp_path / "m.keras").model
-    np.testing.assert_allclose(model(images, training=False), wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(model(images, training=False), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.keras2
 @pytest.mark.parametrize("saved", ["constant"], indirect=True)
-def test_a_saved_model_is_exported_as_it_lies_there(saved, tmp_path):
+def test_a_saved_model_is_exported_directly(saved, tmp_path):
     _, folder, _, _ = saved
     exported = cct_export.export_tflite(folder, output=tmp_path / "m.tflite", parity_samples=8)
     assert exported.parity.passed
     assert cct_export.verify(tmp_path / "m.tflite", samples=8).passed
 
 
+@pytest.mark.slow
 @pytest.mark.keras2
 @pytest.mark.parametrize("saved", ["weight"], indirect=True)
 @pytest.mark.parametrize("part", ["saved_model.pb", "variables/variables.data-00000-of-00001"])
@@ -72,6 +76,7 @@ def test_a_damaged_saved_model_is_refused(saved, tmp_path, part, share):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.keras2
 @pytest.mark.parametrize("saved", ["weight"], indirect=True)
 def test_a_saved_model_without_its_weights_is_refused(saved, tmp_path):
@@ -108,7 +113,7 @@ def test_a_saved_model_that_does_more_than_compute_is_neither_loaded_nor_run(
     assert "saved is not run: it has what no CCT needs (WriteFile)" in ended.err
     assert len(ended.err.splitlines()) == 1
     assert sorted(tmp_path.rglob("*")) == before
-    # It would have.
+    # The program works: run without these checks, it writes the file.
     tf.saved_model.load("saved").signatures["serving_default"](tf.zeros((1, 2, 2, 3)))
     assert (tmp_path / "executed").exists()
 
@@ -124,17 +129,18 @@ def test_a_saved_model_of_another_kind_is_refused(tmp_path):
         load_model(str(tmp_path / "saved"))
 
 
-def test_names_of_the_hub_are_told_from_paths(tmp_path, monkeypatch):
+def test_hub_ids_are_distinguished_from_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert hub.is_id("hf:somebody/cct")
-    assert hub.is_id("keras-io/cct")
+    assert is_hub_id("hf:somebody/cct")
+    assert is_hub_id("keras-io/cct")
     for other in ("runs/cct", "somebody/cct", "hf:cct", "keras-io/cct/more", "hf:../.."):
-        assert not hub.is_id(other), other
+        assert not is_hub_id(other), other
     (tmp_path / "keras-io" / "cct").mkdir(parents=True)
-    assert not hub.is_id("keras-io/cct")
+    assert not is_hub_id("keras-io/cct")
 
 
-def test_the_hub_out_of_reach_is_said_soon_and_in_one_line(cct_export, tmp_path):
+@pytest.mark.slow
+def test_an_unreachable_hub_is_reported_soon_and_in_one_line(cct_export, tmp_path):
     pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
     ended = cct_export(
         "import", "hf:somebody/cct", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=tmp_path / "cache"
@@ -147,23 +153,26 @@ def test_the_hub_out_of_reach_is_said_soon_and_in_one_line(cct_export, tmp_path)
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        (["README.md"], "no single model this tool reads: none"),
-        (["a.keras", "b.safetensors"], "no single model this tool reads: a.keras, b.safetensors"),
+        (["README.md"], "a single model that can be read: none"),
+        (
+            ["a.keras", "b.safetensors"],
+            "a single model that can be read: a.keras, b.safetensors",
+        ),
         (["a.safetensors", "README.md"], None),
         (["saved_model.pb", "a.keras"], None),
     ],
 )
-def test_what_a_repository_holds_is_found(tmp_path, monkeypatch, files, reason):
+def test_the_model_in_a_repository_is_found(tmp_path, monkeypatch, files, reason):
     library = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
     for name in files:
         (tmp_path / name).touch()
     monkeypatch.setattr(library, "snapshot_download", lambda *_, **__: os.fspath(tmp_path))
     if reason:
         with pytest.raises(InvalidModel, match=reason):
-            hub.fetch("hf:somebody/cct")
+            fetch_from_hub("hf:somebody/cct")
     else:
-        wanted = tmp_path if "saved_model.pb" in files else tmp_path / files[0]
-        assert hub.fetch("hf:somebody/cct") == wanted
+        expected = tmp_path if "saved_model.pb" in files else tmp_path / files[0]
+        assert fetch_from_hub("hf:somebody/cct") == expected
 
 
 @pytest.mark.parametrize(
@@ -174,9 +183,7 @@ def test_what_a_repository_holds_is_found(tmp_path, monkeypatch, files, reason):
         ("huggingface_hub", "hf:somebody/cct", "hub"),
     ],
 )
-def test_a_library_that_is_not_here_is_named_with_its_extra(
-    tmp_path, monkeypatch, library, source, extra
-):
+def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, library, source, extra):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.pth").touch()
     (tmp_path / "m.safetensors").touch()

@@ -1,6 +1,6 @@
-"""The paper's formulas in PyTorch beside what is imported of them, and pickles of every kind.
+"""Imports compared with the paper's formulas in PyTorch, and pickles of every kind.
 
-PyTorch runs in a process of its own, in an environment that is made where it is not installed.
+PyTorch runs in a separate process, in a virtual environment made where it is not installed.
 """
 
 import json
@@ -15,14 +15,14 @@ from linked import python_with
 
 import cct_export
 from cct_export.evaluation.predict import open_any
-from cct_export.model.resize import positions
+from cct_export.model.adapting import interpolate_positions
 from cct_export.runtimes.session import run
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-# PyTorch itself, and what it imports when it is.
+# PyTorch and the packages that it imports.
 PACKAGES = (
     "torch", "filelock", "typing-extensions", "sympy", "mpmath", "networkx", "jinja2",
     "markupsafe", "fsspec", "setuptools",
@@ -52,10 +52,10 @@ def _run(python, *arguments):
 
 @pytest.fixture(scope="module", params=MODELS)
 def imported(request, python, tmp_path_factory):
-    """A model of the paper's formulas: its ``.keras`` file, and what PyTorch says of it."""
-    folder = tmp_path_factory.mktemp("twin")
+    """An imported model: its record, its ``.keras`` file, and PyTorch's own results."""
+    folder = tmp_path_factory.mktemp("paper")
     name = request.param
-    _run(python, HERE / "paper_twin.py", folder, name, *MODELS[name])
+    _run(python, HERE / "paper_in_torch.py", folder, name, *MODELS[name])
     keras_file = folder / f"{name}.keras"
     code = "from cct_export.commands.program import export_main; export_main()"
     arguments = (folder / f"{name}.pth", "-o", keras_file, "--json", "-")
@@ -65,38 +65,37 @@ def imported(request, python, tmp_path_factory):
 
 
 def test_the_imported_model_gives_pytorchs_logits(imported):
-    record, path, told = imported
-    images, wanted = told["images"], told["logits"]
+    record, path, theirs = imported
+    images, expected = theirs["images"], theirs["logits"]
     model = cct_export.load(path).model
     assert record["name"] == model.name == path.stem
     assert record["parameters"] == model.count_params()
     assert record["tensors"] == len(model.weights)
-    assert np.ptp(wanted, axis=0).min() > 1e-2, "the logits must tell the images apart"
-    found = keras.ops.convert_to_numpy(model(images.astype(np.float32), training=False))
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+    assert np.ptp(expected, axis=0).min() > 1e-2, "the logits of the images must differ"
+    logits = keras.ops.convert_to_numpy(model(images.astype(np.float32), training=False))
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
 def test_the_exported_file_gives_pytorchs_logits(imported, tmp_path, format):
-    _, path, told = imported
+    _, path, theirs = imported
     export = getattr(cct_export, f"export_{format}")
-    exported = export(path, tmp_path / f"m.{format}", parity_samples=8)
+    exported = export(path, output=tmp_path / f"m.{format}", parity_samples=8)
     assert exported.parity.passed
-    found = run(open_any(exported.artifact.path), told["images"])
-    np.testing.assert_allclose(found, told["logits"], rtol=0, atol=2e-4)
+    logits = run(open_any(exported.artifact.path), theirs["images"])
+    np.testing.assert_allclose(logits, theirs["logits"], rtol=0, atol=2e-4)
 
 
 def test_positions_are_interpolated_as_pytorch_does_it(imported):
-    _, _, told = imported
-    sides = [round(len(told[name]) ** 0.5) for name in ("positions", "resized")]
-    found = positions(told["positions"], *((side, side) for side in sides))
-    np.testing.assert_allclose(found, told["resized"], rtol=0, atol=1e-5)
+    _, _, theirs = imported
+    sides = [round(len(theirs[name]) ** 0.5) for name in ("positions", "resized")]
+    resized = interpolate_positions(theirs["positions"], *((side, side) for side in sides))
+    np.testing.assert_allclose(resized, theirs["resized"], rtol=0, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
 def pickles(python, tmp_path_factory):
-    """What became of every file that ``malformed_pickles.py`` wrote."""
+    """The outcome of reading every file that ``malformed_pickles.py`` writes."""
     return json.loads(_run(python, HERE / "malformed_pickles.py", tmp_path_factory.mktemp("pth")))
 
 
@@ -120,42 +119,42 @@ def pickles(python, tmp_path_factory):
         ),
     ],
 )  # fmt: skip
-def test_state_dicts_are_read_with_wrappers_and_prefixes_taken_off(pickles, kind, notes):
-    wanted = {"names": ["a.weight", "a.bias"], "same": True, "types": ["float32"]}
-    assert pickles[kind] == wanted | {"notes": notes}
+def test_state_dicts_are_read_without_wrappers_and_prefixes(pickles, kind, notes):
+    expected = {"names": ["a.weight", "a.bias"], "same": True, "types": ["float32"]}
+    assert pickles[kind] == expected | {"notes": notes}
 
 
-def test_whole_numbers_stay_what_they_are_until_somebody_refuses_them(pickles):
+def test_integers_stay_unchanged_until_they_are_refused(pickles):
     assert pickles["whole"]["types"] == ["float32", "int64"]
 
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("payload", "Python objects that are no tensors (posix.system), which are never run"),
-        ("payload-zip", "Python objects that are no tensors (posix.system), which are never run"),
-        ("module", "no tensors (torch.nn.modules.linear.Linear), which are never run"),
-        ("truncated", "it is no whole PyTorch file"),
-        ("truncated-old", "it is no whole PyTorch file"),
-        ("empty", "it is no whole PyTorch file"),
-        ("text", "it is no whole PyTorch file"),
-        ("tar", "before 0.1.10, as a tar archive"),
+        ("payload", "Python objects that are not tensors (posix.system), which are never run"),
+        ("payload-zip", "Python objects that are not tensors (posix.system), which are never run"),
+        ("module", "not tensors (torch.nn.modules.linear.Linear), which are never run"),
+        ("truncated", "it is not a complete PyTorch file"),
+        ("truncated-old", "it is not a complete PyTorch file"),
+        ("empty", "it is not a complete PyTorch file"),
+        ("text", "it is not a complete PyTorch file"),
+        ("tar", "before 0.1.10 wrote it, as a tar archive"),
         ("script", "a TorchScript program, not a state dict"),
         ("expanded", "and claims to hold 4,000,000,000,000"),
         ("bomb", "and claims to hold 268,4"),
-        ("terabytes", "it is no whole PyTorch file"),
-        ("list", "holds no state dict but a list"),
-        ("number", "a is no tensor"),
-        ("sparse", "a is no plain tensor of numbers"),
-        ("complex", "a is no plain tensor of numbers"),
+        ("terabytes", "it is not a complete PyTorch file"),
+        ("list", "does not hold a state dict but a list"),
+        ("number", "a is not a tensor"),
+        ("sparse", "a is not a plain tensor of numbers"),
+        ("complex", "a is not a plain tensor of numbers"),
     ],
 )
-def test_what_is_no_state_dict_is_refused_in_one_line(pickles, kind, reason):
+def test_other_files_are_refused_in_one_line(pickles, kind, reason):
     line = pickles[kind]["refused"]
     assert reason in line
     assert "\n" not in line
     assert kind in line
 
 
-def test_nothing_in_a_pickle_is_run(pickles):
+def test_nothing_in_a_pickle_is_executed(pickles):
     assert pickles["executed"] is False

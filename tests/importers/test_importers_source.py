@@ -1,4 +1,4 @@
-"""What a user may write where a command takes a MODEL."""
+"""Everything that a user may write where a command takes a MODEL."""
 
 import hashlib
 import json
@@ -19,8 +19,8 @@ def test_a_run_directory_gives_its_best_weights_and_its_data(digits_run, digits_
     assert loaded.data == "digits"
     assert loaded.source == str(digits_run)
     best = checkpoint.load(digits_model)
-    for mine, theirs in zip(loaded.model.get_weights(), best.get_weights(), strict=True):
-        assert np.array_equal(mine, theirs)
+    for weight, expected in zip(loaded.model.get_weights(), best.get_weights(), strict=True):
+        assert np.array_equal(weight, expected)
     assert loaded.sha256 == hashlib.sha256(digits_model.read_bytes()).hexdigest()
 
 
@@ -47,7 +47,9 @@ def test_a_preset_gives_trained_weights():
 
 
 @pytest.mark.parametrize("name", ["cct_nonsense", "NOSUCHDIR", "NOSUCHDIR/", "no/such/run"])
-def test_a_name_of_nothing_is_told_what_there_could_be(name, tmp_path, in_process, monkeypatch):
+def test_an_unknown_name_is_refused_with_everything_that_model_may_be(
+    name, tmp_path, in_process, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     ended = in_process("export", "tflite", name)
     assert ended.code == 1
@@ -65,7 +67,7 @@ def test_a_run_without_a_finished_epoch_is_refused(digits_run, tmp_path):
         load_model(str(tmp_path))
 
 
-def test_a_folder_that_is_no_run_directory_is_refused(tmp_path):
+def test_a_folder_that_is_not_a_run_directory_is_refused(tmp_path):
     with pytest.raises(InvalidModel, match=r"is not a run directory: no run\.json in it"):
         load_model(str(tmp_path))
 
@@ -89,15 +91,15 @@ def test_a_run_json_without_data_is_refused(tmp_path, digits_run):
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.h5", "model"])
-def test_a_file_of_another_kind_is_refused_with_what_is_taken(tmp_path, name):
+def test_a_file_of_another_kind_is_refused_with_the_kinds_of_models(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(
-        InvalidModel, match=r"takes a \.keras or \.weights\.h5 file, a run directory"
+        InvalidModel, match=r"MODEL is a \.keras or \.weights\.h5 file, a run directory"
     ):
         load_model(str(tmp_path / name))
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InvalidModel, match=r"no such model file: .*gone\.tflite"):
         load_model(str(tmp_path / "gone.tflite"))
 
@@ -113,7 +115,7 @@ def test_a_model_in_memory_has_the_checksum_of_its_weights(small_spec):
     assert in_memory(model).model is model
 
 
-def test_a_model_in_memory_that_is_no_classifier_is_refused():
+def test_a_model_in_memory_that_is_not_a_classifier_is_refused():
     model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)], name="mine")
     with pytest.raises(InvalidModel, match="mine is not an image classifier"):
         in_memory(model)

@@ -142,7 +142,7 @@ def test_a_missing_library_is_named_with_its_extra(exports, tmp_path, library, f
 @pytest.mark.parametrize("name", ["m.keras", "m.tflite.json", "m", "m.pb"])
 def test_a_file_that_is_neither_an_artifact_nor_a_model_is_refused(refused, tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
-    reason = "is not a .keras file" if name == "m.keras" else "is no model this tool reads"
+    reason = "is not a .keras file" if name == "m.keras" else "is not a model that can be read"
     assert reason in refused(1, tmp_path / name)
     with pytest.raises(InvalidRequest, match=r"neither a \.tflite nor an \.onnx file"):
         cct_export.inspect(tmp_path / name)

@@ -1,4 +1,4 @@
-"""The architecture: counts, shapes, inference, and saved files in other processes."""
+"""The architecture: parameters, shapes, inference, and saved files in other processes."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from cct_export.specs import ModelSpec
 
 
 def _randomised(model, seed=0):
-    """Moves every weight far from its initial value, so that none can be mixed up or lost."""
+    """Adds noise to every weight, so that a lost or swapped one shows."""
     random = np.random.default_rng(seed)
     model.set_weights([w + random.normal(0, 0.2, w.shape) for w in model.get_weights()])
     return model
@@ -43,7 +43,7 @@ def test_the_preset_has_the_parameters_of_the_published_example():
     assert model.output_shape == (None, 10)
 
 
-def test_a_preset_is_called_what_its_spec_says():
+def test_a_preset_has_the_name_in_its_spec():
     assert all(name == spec.name for name, spec in PRESETS.items())
 
 
@@ -54,7 +54,7 @@ def model(small_spec):
 
 @pytest.fixture(scope="module")
 def saved(model, tmp_path_factory):
-    """A saved model, with images and their logits beside it."""
+    """A folder with a saved model, images and their logits."""
     folder = tmp_path_factory.mktemp("saved")
     checkpoint.save(model, folder / "m.keras")
     np.save(folder / "images.npy", _images(model))
@@ -79,19 +79,22 @@ def _python(code, *arguments, backend="tensorflow"):
     )
 
 
-def test_a_saved_model_gives_the_same_bits_in_a_fresh_process(saved, tmp_path):
+@pytest.mark.slow
+def test_a_saved_model_gives_the_same_logits_in_a_new_process(saved, tmp_path):
     done = _python("import cct_export.model.cct\n" + LOAD, saved, tmp_path / "l.npy")
     assert done.returncode == 0, done.stderr
     assert np.array_equal(np.load(tmp_path / "l.npy"), np.load(saved / "logits.npy"))
 
 
-def test_without_the_package_keras_says_which_class_it_misses(saved, tmp_path):
+@pytest.mark.slow
+def test_without_the_package_keras_names_the_missing_class(saved, tmp_path):
     done = _python(LOAD, saved, tmp_path / "l.npy")
     assert done.returncode != 0
     assert "cct_export>CCT" in done.stderr
     assert not (tmp_path / "l.npy").exists()
 
 
+@pytest.mark.slow
 def test_weights_of_tensorflow_give_the_same_logits_on_jax(saved, tmp_path):
     code = "import cct_export.model.cct\n" + LOAD + "print(keras.backend.backend())"
     done = _python(code, saved, tmp_path / "l.npy", backend="jax")
@@ -101,7 +104,8 @@ def test_weights_of_tensorflow_give_the_same_logits_on_jax(saved, tmp_path):
     assert np.abs(np.load(tmp_path / "l.npy") - expected).max() <= 1e-4
 
 
-def test_a_model_saved_on_jax_gives_the_same_bits_in_a_fresh_process(small_spec, tmp_path):
+@pytest.mark.slow
+def test_a_model_saved_on_jax_gives_the_same_logits_in_a_new_process(small_spec, tmp_path):
     make = """
 import json, sys, numpy as np
 from pathlib import Path
@@ -132,13 +136,13 @@ def test_inference_is_deterministic_and_training_is_random(model):
     assert not np.array_equal(first, _logits(model, images))
 
 
-def test_each_image_is_classified_on_its_own(model):
+def test_logits_do_not_depend_on_the_other_images_of_a_batch(model):
     images = _images(model, 4)
-    alone = np.concatenate([_logits(model, images[i : i + 1]) for i in range(4)])
-    np.testing.assert_allclose(_logits(model, images), alone, atol=1e-5)
+    single = np.concatenate([_logits(model, images[i : i + 1]) for i in range(4)])
+    np.testing.assert_allclose(_logits(model, images), single, atol=1e-5)
 
 
-def test_a_model_is_made_again_from_its_configuration(model, small_spec):
+def test_a_model_is_rebuilt_from_its_configuration(model, small_spec):
     config = json.loads(json.dumps(model.get_config()))
     again = CCT.from_config(config)
     assert again.spec == small_spec
@@ -152,7 +156,7 @@ def test_a_frozen_model_stays_frozen(small_spec):
     assert CCT.from_config(frozen.get_config()).trainable_variables == []
 
 
-def test_depth_is_dropped_linearly_more_from_the_first_block_to_the_last():
+def test_the_stochastic_depth_rate_rises_linearly_over_the_blocks():
     spec = ModelSpec(filters=(4,), layers=3, heads=1, head_dim=2, mlp_units=(4,))
     model = CCT(spec)
     rates = [model.get_layer(f"block_{i}").stochastic_depth for i in range(3)]
@@ -242,12 +246,19 @@ def test_any_small_architecture_of_the_paper_survives_a_round_trip(scratch, spec
     assert np.array_equal(_logits(again, images), logits)
 
 
-def test_a_file_that_was_written_before_there_were_variants_still_is_the_same_model(tmp_path):
-    """The shipped file: what it does not say is as it was when it could not be said."""
+def test_a_file_written_before_the_variants_is_loaded_as_the_same_model(tmp_path):
+    """The shipped file lacks newer fields; they get the values that it was trained with."""
     path = shipped_checkpoint("cct_keras_io")
     with zipfile.ZipFile(path) as archive:
-        said = json.loads(archive.read("config.json"))["config"]["spec"]
-    assert not said.keys() & {"stride", "padding", "block", "mean", "std", "stochastic_depth_mode"}
+        fields = json.loads(archive.read("config.json"))["config"]["spec"]
+    assert not fields.keys() & {
+        "stride",
+        "padding",
+        "block",
+        "mean",
+        "std",
+        "stochastic_depth_mode",
+    }
     model = checkpoint.load(path)
     assert model.spec == replace(preset("cct_keras_io"), labels=model.spec.labels)
     images = _images(model, 4)
@@ -258,7 +269,7 @@ def test_a_file_that_was_written_before_there_were_variants_still_is_the_same_mo
 
 @settings(deadline=None, max_examples=60)
 @given(size=st.integers(12, 65), kernel=st.integers(1, 5), stages=st.integers(1, 2))
-def test_the_number_of_tokens_follows_from_the_size(size, kernel, stages):
+def test_the_number_of_tokens_follows_from_the_image_size(size, kernel, stages):
     side = size
     for _ in range(stages):
         side = math.ceil((side - kernel + 1 + 2) / 2)
@@ -268,7 +279,7 @@ def test_the_number_of_tokens_follows_from_the_size(size, kernel, stages):
 
 
 @pytest.mark.parametrize(("height", "width"), [(9, 9), (11, 14), (32, 32)])
-def test_the_tokens_are_as_many_as_the_shape_says(height, width):
+def test_the_tokens_have_the_computed_shape(height, width):
     tokenizer = layers.ConvTokenizer([2, 3], 3)
     tokens = tokenizer(np.ones((2, height, width, 1), np.float32))
     assert tuple(tokens.shape) == (2, math.ceil(height / 2 / 2) * math.ceil(width / 2 / 2), 3)

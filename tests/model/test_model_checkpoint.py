@@ -1,4 +1,4 @@
-"""Reading ``.keras`` files: what is no model, or no safe one, is refused in one line."""
+"""Reading ``.keras`` files: other files and unsafe ones are refused in one line."""
 
 import json
 import zipfile
@@ -30,7 +30,7 @@ def file(tiny, tmp_path):
     return tmp_path / "m.keras"
 
 
-def test_what_is_saved_is_loaded(tiny, file):
+def test_a_saved_model_is_loaded_unchanged(tiny, file):
     again = checkpoint.load(file)
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.float32)
     assert np.array_equal(again(images, training=False), tiny(images, training=False))
@@ -38,19 +38,19 @@ def test_what_is_saved_is_loaded(tiny, file):
     assert checkpoint.image_shape(again) == (8, 8, 3)
 
 
-def test_a_twin_without_optimizer_is_the_same_model_in_fewer_bytes(tiny, tmp_path):
+def test_a_copy_without_optimizer_is_the_same_model_in_fewer_bytes(tiny, tmp_path):
     trained = CCT(tiny.spec)
     trained.compile(optimizer="adam", loss="mse")
+    trained.optimizer.build(trained.trainable_variables)
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.float32)
-    trained.fit(images, np.eye(2), verbose=0)
-    twin = checkpoint.without_optimizer(trained)
-    assert np.array_equal(twin(images, training=False), trained(images, training=False))
+    copy = checkpoint.without_optimizer(trained)
+    assert np.array_equal(copy(images, training=False), trained(images, training=False))
     checkpoint.save(trained, tmp_path / "trained.keras")
-    checkpoint.save(twin, tmp_path / "twin.keras")
-    assert (tmp_path / "twin.keras").stat().st_size < (tmp_path / "trained.keras").stat().st_size
+    checkpoint.save(copy, tmp_path / "copy.keras")
+    assert (tmp_path / "copy.keras").stat().st_size < (tmp_path / "trained.keras").stat().st_size
 
 
-def test_a_place_that_cannot_be_written_is_an_output_error(tiny, tmp_path):
+def test_a_path_that_cannot_be_written_is_an_output_error(tiny, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         checkpoint.save(tiny, tmp_path / "file/m.keras")
@@ -61,14 +61,14 @@ def test_a_missing_file_is_named(tmp_path):
         checkpoint.load(tmp_path / "none.keras")
 
 
-def test_a_folder_is_no_model_file(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     (tmp_path / "m.keras").mkdir()
     with pytest.raises(InvalidModel, match=r"m\.keras"):
         checkpoint.load(tmp_path / "m.keras")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04 but no zip"])
-def test_a_file_that_only_is_called_keras_is_refused(tmp_path, content):
+def test_another_file_named_like_a_model_is_refused(tmp_path, content):
     (tmp_path / "m.keras").write_bytes(content)
     with pytest.raises(InvalidModel, match=r"m\.keras is not a \.keras file"):
         checkpoint.load(tmp_path / "m.keras")
@@ -82,13 +82,13 @@ def test_a_truncated_file_is_refused(file, part):
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.weights.h5"])
-def test_a_file_that_lacks_a_part_is_refused(file, missing):
+def test_a_file_without_one_of_its_parts_is_refused(file, missing):
     _rewrite(file, lambda name, content: None if name == missing else content)
     with pytest.raises(InvalidModel, match=r"m\.keras cannot be loaded"):
         checkpoint.load(file)
 
 
-def test_an_error_is_one_line(file):
+def test_an_error_message_is_one_line(file):
     _rewrite(file, lambda name, content: b"{}" if name == "config.json" else content)
     with pytest.raises(InvalidModel) as refused:
         checkpoint.load(file)
@@ -109,7 +109,7 @@ def _rewrite(path, change):
     "changes",
     [{"mlp_units": [10**9, 16]}, {"classes": 10**9, "labels": []}, {"layers": 10**6}],
 )
-def test_an_architecture_that_the_file_cannot_hold_is_refused_before_it_is_built(file, changes):
+def test_an_architecture_larger_than_its_file_is_refused_before_it_is_built(file, changes):
     def change(name, content):
         if name != "config.json":
             return content
@@ -126,7 +126,7 @@ def test_an_architecture_that_the_file_cannot_hold_is_refused_before_it_is_built
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        # Fewer than none would hide the billion from who adds them up.
+        # A negative number would hide the billion in the sum.
         ({"classes": -(10**12), "mlp_units": [10**9, 4]}, "classes must be a whole number of 1 or"),
         ({"classes": float("nan"), "mlp_units": [10**9, 4]}, "not nan"),
         ({"heads": "2", "head_dim": 10**9}, "heads must be a whole number of 1 or more, not '2'"),
@@ -134,7 +134,7 @@ def test_an_architecture_that_the_file_cannot_hold_is_refused_before_it_is_built
         ({"layers": -1}, "layers must be a whole number of 0 or more, not -1"),
     ],
 )
-def test_an_architecture_of_sizes_that_are_none_is_refused(file, changes, reason):
+def test_an_architecture_with_invalid_sizes_is_refused(file, changes, reason):
     def change(name, content):
         if name != "config.json":
             return content
@@ -148,7 +148,7 @@ def test_an_architecture_of_sizes_that_are_none_is_refused(file, changes, reason
 
 
 def _set(**values):
-    """Returns an edit: every layer that has such a value in its configuration gets this one."""
+    """Returns an edit that sets these values in every layer that has them."""
 
     def edit(config):
         if isinstance(config, dict):
@@ -161,7 +161,7 @@ def _set(**values):
 
 
 def _unbuilt(**values):
-    """Returns an edit after which the layers' order tells with which shapes they are built."""
+    """Returns an edit after which Keras infers the shapes from the order of the layers."""
 
     def edit(config):
         for layer in config["config"]["layers"]:
@@ -171,14 +171,14 @@ def _unbuilt(**values):
     return edit
 
 
-def _built_otherwise(config):
-    """Lies about what the last layer reads; no width of any layer is large."""
+def _false_build_config(config):
+    """Declares a large input of the last layer, while all widths are small."""
     config["config"]["layers"][-1]["build_config"] = {"input_shape": [None, 10**7]}
     _set(units=10**4)(config)
 
 
 def _giant_before_code(config):
-    """Puts a layer that is refused behind one that would fill the memory."""
+    """Puts a refused layer behind one that would fill the memory."""
     _set(units=10**9)(config)
     code = {"class_name": "Lambda", "config": {}, "module": "keras.layers"}
     config["config"]["layers"].append(code)
@@ -188,15 +188,15 @@ GIANTS = {
     "units": _set(units=10**9),
     "filters": _set(filters=10**9),
     "pixels": _unbuilt(batch_shape=[None, 10**5, 10**5, 3]),
-    "wide after wide": _unbuilt(units=10**5),
-    "built otherwise": _built_otherwise,
-    "before what is refused": _giant_before_code,
+    "two wide layers": _unbuilt(units=10**5),
+    "false build config": _false_build_config,
+    "before a refused layer": _giant_before_code,
 }
 
 
 @pytest.mark.parametrize("functional", [True, False])
 @pytest.mark.parametrize("kind", GIANTS)
-def test_another_model_that_the_file_cannot_hold_is_refused_before_it_is_built(
+def test_another_model_larger_than_its_file_is_refused_before_it_is_built(
     tmp_path, kind, functional
 ):
     path = tmp_path / "m.keras"
@@ -222,7 +222,7 @@ def test_another_model_that_the_file_cannot_hold_is_refused_before_it_is_built(
         checkpoint.load(path)
 
 
-def test_counting_the_weights_of_a_file_changes_nothing_in_keras(tmp_path):
+def test_counting_the_weights_of_a_file_leaves_no_state_in_keras(tmp_path):
     path = _classifier_file(tmp_path)
     checkpoint.load(path)
     before = keras.Sequential([layers.Dense(1)]).name
@@ -234,15 +234,15 @@ def test_counting_the_weights_of_a_file_changes_nothing_in_keras(tmp_path):
     assert number[1] - number[0] == 1
 
 
-def test_a_lambda_layer_is_refused_and_never_run(tmp_path):
-    marker = tmp_path / "was run"
+def test_a_lambda_layer_is_refused_and_never_executed(tmp_path):
+    marker = tmp_path / "executed"
+    marker_name = str(marker)  # Keras saves the values that a lambda captures
     path = tmp_path / "m.keras"
-    place = str(marker)
     model = keras.Sequential(
         [
             layers.Input((8, 8, 3)),
             layers.Flatten(),
-            layers.Lambda(lambda x: (__import__("pathlib").Path(place).touch(), x)[1]),
+            layers.Lambda(lambda x: (__import__("pathlib").Path(marker_name).touch(), x)[1]),
             layers.Dense(2),
         ]
     )
@@ -255,9 +255,9 @@ def test_a_lambda_layer_is_refused_and_never_run(tmp_path):
     assert marker.exists(), "the payload of this test does nothing"
 
 
-FOREIGN = {
+CALLABLES = {
     "a function of a module": {
-        "module": "foreign_code", "class_name": "function", "config": "harmless",
+        "module": "other_code", "class_name": "function", "config": "harmless",
         "registered_name": "harmless",
     },
     "a builtin": {
@@ -265,18 +265,18 @@ FOREIGN = {
         "registered_name": "function",
     },
     "a class of a module": {
-        "module": "foreign_code", "class_name": "Harmless", "config": {},
+        "module": "other_code", "class_name": "Harmless", "config": {},
         "registered_name": "Harmless",
     },
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("kind", CALLABLES)
 def test_a_callable_of_another_module_is_refused_and_its_module_never_imported(
     tmp_path, monkeypatch, kind
 ):
-    marker = tmp_path / "was run"
-    (tmp_path / "foreign_code.py").write_text(
+    marker = tmp_path / "executed"
+    (tmp_path / "other_code.py").write_text(
         f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n"
         "def harmless(x):\n    return x\n"
         "class Harmless:\n    def __call__(self, x):\n        return x\n"
@@ -288,7 +288,7 @@ def test_a_callable_of_another_module_is_refused_and_its_module_never_imported(
         if name != "config.json":
             return content
         config = json.loads(content)
-        config["config"]["layers"][-1]["config"]["activation"] = FOREIGN[kind]
+        config["config"]["layers"][-1]["config"]["activation"] = CALLABLES[kind]
         return json.dumps(config)
 
     _rewrite(path, plant)
@@ -321,7 +321,7 @@ def _functional(shapes, outputs):
     return keras.Model(inputs, [output(x) for output in outputs])
 
 
-NO_CLASSIFIERS = {
+NOT_CLASSIFIERS = {
     "four channels": lambda: _functional([(8, 8, 4)], [layers.Dense(2)]),
     "any size": lambda: _functional([(None, None, 3)], [layers.Dense(2)]),
     "vectors": lambda: _functional([(10,)], [layers.Dense(2)]),
@@ -333,9 +333,9 @@ NO_CLASSIFIERS = {
 }
 
 
-@pytest.mark.parametrize("kind", NO_CLASSIFIERS)
-def test_a_model_that_is_no_image_classifier_is_refused_with_its_shapes(tmp_path, kind):
-    model = NO_CLASSIFIERS[kind]()
+@pytest.mark.parametrize("kind", NOT_CLASSIFIERS)
+def test_a_model_that_is_not_an_image_classifier_is_refused_with_its_shapes(tmp_path, kind):
+    model = NOT_CLASSIFIERS[kind]()
     model.save(tmp_path / "m.keras")
     with pytest.raises(InvalidModel, match=r"m\.keras is not an image classifier") as refused:
         checkpoint.load(tmp_path / "m.keras")
@@ -343,7 +343,7 @@ def test_a_model_that_is_no_image_classifier_is_refused_with_its_shapes(tmp_path
         assert str(tuple(tensor.shape)) in str(refused.value)
 
 
-def test_a_classifier_of_someone_else_is_loaded(tmp_path):
+def test_a_classifier_of_keras_layers_is_loaded(tmp_path):
     model = checkpoint.load(_classifier_file(tmp_path))
     assert checkpoint.image_shape(model) == (8, 8, 3)
     assert checkpoint.labels(model) == ()

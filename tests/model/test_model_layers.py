@@ -1,4 +1,4 @@
-"""The layers, one by one, and what a ``ModelSpec`` refuses."""
+"""Each layer by itself, and what a ``ModelSpec`` refuses."""
 
 import json
 
@@ -8,21 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cct_export.model import layers
-from cct_export.model.attention import SelfAttention
+from cct_export.model import blocks, layers
+from cct_export.model.blocks import SelfAttention
 from cct_export.specs import ModelSpec
 
-MADE = [
+LAYERS = [
     layers.ConvTokenizer((4, 6), kernel=2, name="t"),
     layers.PositionEmbedding(name="p"),
-    layers.StochasticDepth(0.25, name="d"),
-    layers.TransformerBlock(2, 3, (5, 6), dropout=0.2, stochastic_depth=0.3, name="b"),
+    blocks.StochasticDepth(0.25, name="d"),
+    blocks.TransformerBlock(2, 3, (5, 6), dropout=0.2, stochastic_depth=0.3, name="b"),
     layers.SequencePooling(name="s"),
 ]
 
 
-@pytest.mark.parametrize("layer", MADE, ids=lambda layer: type(layer).__name__)
-def test_a_layer_is_made_again_from_its_configuration(layer):
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
+def test_a_layer_is_rebuilt_from_its_configuration(layer):
     config = json.loads(json.dumps(layer.get_config()))
     again = type(layer).from_config(config)
     assert again.get_config() == layer.get_config()
@@ -32,59 +32,59 @@ def test_a_layer_is_made_again_from_its_configuration(layer):
 
 
 def test_the_configuration_holds_every_argument():
-    config = MADE[3].get_config()
-    wanted = {"heads": 2, "head_dim": 3, "mlp_units": [5, 6], "dropout": 0.2}
-    assert config.items() >= (wanted | {"stochastic_depth": 0.3}).items()
-    assert MADE[0].get_config().items() >= {"filters": [4, 6], "kernel": 2}.items()
-    assert MADE[2].get_config()["rate"] == 0.25
+    config = LAYERS[3].get_config()
+    expected = {"heads": 2, "head_dim": 3, "mlp_units": [5, 6], "dropout": 0.2}
+    assert config.items() >= (expected | {"stochastic_depth": 0.3}).items()
+    assert LAYERS[0].get_config().items() >= {"filters": [4, 6], "kernel": 2}.items()
+    assert LAYERS[2].get_config()["rate"] == 0.25
 
 
-@pytest.mark.parametrize("layer", MADE, ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
 def test_a_layer_is_registered_for_loading(layer):
     name = f"cct_export>{type(layer).__name__}"
     assert keras.saving.get_registered_object(name) is type(layer)
 
 
-def test_dropping_depth_keeps_the_expectation():
+def test_stochastic_depth_keeps_the_expectation():
     keras.utils.set_random_seed(0)
     rate, samples = 0.3, 20_000
     branch = np.full((samples, 1, 1), 2.0, np.float32)
-    dropped = np.asarray(layers.StochasticDepth(rate)(branch, training=True))
+    dropped = np.asarray(blocks.StochasticDepth(rate)(branch, training=True))
     deviation = 2 * np.sqrt(rate / (1 - rate) / samples)
     assert abs(dropped.mean() - 2) < 4 * deviation
     assert abs((dropped == 0).mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / samples)
     assert np.unique(dropped) == pytest.approx([0, 2 / (1 - rate)])
 
 
-def test_depth_is_dropped_for_whole_samples():
+def test_stochastic_depth_drops_whole_samples():
     branch = np.random.default_rng(0).uniform(1, 2, (200, 4, 3)).astype(np.float32)
-    dropped = np.asarray(layers.StochasticDepth(0.5)(branch, training=True))
-    gone = (dropped == 0).all(axis=(1, 2))
-    assert 0 < gone.sum() < 200
-    np.testing.assert_allclose(dropped[~gone], branch[~gone] * 2, rtol=1e-6)
+    dropped = np.asarray(blocks.StochasticDepth(0.5)(branch, training=True))
+    is_dropped = (dropped == 0).all(axis=(1, 2))
+    assert 0 < is_dropped.sum() < 200
+    np.testing.assert_allclose(dropped[~is_dropped], branch[~is_dropped] * 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("rate", "training"), [(0.9, False), (0.9, None), (0.0, True)])
-def test_depth_stays_at_inference_and_at_rate_zero(rate, training):
+def test_stochastic_depth_drops_nothing_at_inference_and_at_rate_zero(rate, training):
     branch = np.ones((50, 2, 3), np.float32)
-    assert np.array_equal(layers.StochasticDepth(rate)(branch, training=training), branch)
+    assert np.array_equal(blocks.StochasticDepth(rate)(branch, training=training), branch)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])
-def test_a_rate_that_keeps_nothing_or_is_no_probability_is_refused(rate):
+def test_an_invalid_stochastic_depth_rate_is_refused(rate):
     with pytest.raises(ValueError, match="rate"):
-        layers.StochasticDepth(rate)
+        blocks.StochasticDepth(rate)
     with pytest.raises(ValueError, match="stochastic_depth"):
         ModelSpec(stochastic_depth=rate)
 
 
-def test_the_activation_is_gelu_by_its_tanh_formula():
+def test_gelu_tanh_computes_its_formula():
     x = np.linspace(-4, 4, 101)
     formula = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-    np.testing.assert_allclose(layers.gelu_tanh(x.astype(np.float32)), formula, atol=1e-6)
+    np.testing.assert_allclose(blocks.gelu_tanh(x.astype(np.float32)), formula, atol=1e-6)
 
 
-def test_pooling_is_a_mean_of_the_tokens_weighted_by_softmax_scores():
+def test_pooling_is_the_mean_of_the_tokens_weighted_by_a_softmax():
     tokens = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
     pooling = layers.SequencePooling()
     pooled = np.asarray(pooling(tokens))
@@ -121,7 +121,7 @@ def test_the_position_embedding_adds_its_table():
         ({"dropout": -0.5}, "dropout"),
     ],
 )
-def test_a_spec_that_does_not_fit_together_is_refused(fields, message):
+def test_an_inconsistent_spec_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         ModelSpec(**fields)
 
@@ -140,30 +140,30 @@ def test_a_spec_read_back_from_json_equals_the_one_that_was_written(filters, hid
 
 
 @pytest.mark.parametrize("heads", [1, 3])
-def test_attention_learns_what_that_of_keras_does(heads):
+def test_attention_has_the_loss_and_gradients_of_keras(heads):
     tf = pytest.importorskip("tensorflow")
     random = np.random.default_rng(0)
     tokens = tf.constant(random.normal(size=(4, 5, 8)), tf.float32)
-    wanted = tf.constant(random.normal(size=(4, 5, 8)), tf.float32)
+    target = tf.constant(random.normal(size=(4, 5, 8)), tf.float32)
     both = SelfAttention(heads, 6), keras.layers.MultiHeadAttention(heads, 6)
-    found = []
+    results = []
     for attention in both:
         attention.build(tokens.shape, tokens.shape)
         attention.set_weights(
             [_weight(index, weight) for index, weight in enumerate(attention.get_weights())]
         )
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum((attention(tokens, tokens, training=True) - wanted) ** 2)
-        found.append((float(loss), tape.gradient(loss, attention.trainable_weights)))
-    (loss, gradients), (loss_of_keras, gradients_of_keras) = found
+            loss = tf.reduce_sum((attention(tokens, tokens, training=True) - target) ** 2)
+        results.append((float(loss), tape.gradient(loss, attention.trainable_weights)))
+    (loss, gradients), (loss_of_keras, gradients_of_keras) = results
     assert loss == pytest.approx(loss_of_keras, rel=1e-5)
     assert len(gradients) == 8
     for ours, theirs in zip(gradients, gradients_of_keras, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
-    rest = [np.asarray(one(tokens, tokens, training=False)) for one in both]
-    assert np.array_equal(*rest)
+    outputs = [np.asarray(layer(tokens, tokens, training=False)) for layer in both]
+    assert np.array_equal(*outputs)
 
 
 def _weight(index, weight):
-    """Returns other weights of that shape, the same for both."""
+    """Returns random weights of the same shape, the same for both layers."""
     return np.random.default_rng(index).normal(0, 0.3, weight.shape).astype(np.float32)

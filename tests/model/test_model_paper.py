@@ -1,4 +1,4 @@
-"""The paper's block, tokenizer and positions against formulas written down here in numpy."""
+"""The paper's block, tokenizer and positions against their formulas in numpy."""
 
 import itertools
 import json
@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cct_export.model import layers
+from cct_export.model.blocks import PaperBlock, gelu_exact, gelu_tanh
 from cct_export.model.cct import CCT
-from cct_export.model.paper import PaperBlock, gelu_exact
 from cct_export.model.presets import preset
 from cct_export.specs import ModelSpec
 
@@ -53,7 +53,7 @@ def paper_block(x, weights, heads):
 
 @pytest.fixture
 def float64():
-    """Lets Keras compute in float64, so that a formula is met or is not."""
+    """Lets Keras compute in float64, so that rounding hides no error."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
     yield
@@ -86,14 +86,14 @@ def test_the_block_computes_its_formula(heads, size, hidden, tokens, seed):
         (width,), (width,), (width, 3 * width), (width, width), (width,), (width,), (width,),
         (width, hidden), (hidden,), (hidden, width), (width,),
     ]  # fmt: skip
-    wanted = np.stack([paper_block(sample, weights, heads) for sample in x])
-    found = np.asarray(block(x, training=False))
-    assert found.dtype == np.float64
+    expected = np.stack([paper_block(sample, weights, heads) for sample in x])
+    output = np.asarray(block(x, training=False))
+    assert output.dtype == np.float64
     # Keras keeps the epsilon of a norm in float32.
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-7 * abs(wanted).max())
+    np.testing.assert_allclose(output, expected, rtol=0, atol=1e-7 * abs(expected).max())
 
 
-def test_the_block_is_made_again_from_its_configuration():
+def test_the_block_is_rebuilt_from_its_configuration():
     block = PaperBlock(
         2, 4, (5, 8), dropout=0.2, stochastic_depth=0.3, stochastic_depth_mode="batch", name="b"
     )
@@ -104,30 +104,30 @@ def test_the_block_is_made_again_from_its_configuration():
 
 
 @pytest.mark.parametrize("name", ["PaperBlock", "gelu_exact"])
-def test_what_files_refer_to_is_registered(name):
-    found = {"PaperBlock": PaperBlock, "gelu_exact": gelu_exact}[name]
-    assert keras.saving.get_registered_object(f"cct_export>{name}") is found
+def test_objects_in_files_are_registered(name):
+    registered = keras.saving.get_registered_object(f"cct_export>{name}")
+    assert registered is {"PaperBlock": PaperBlock, "gelu_exact": gelu_exact}[name]
 
 
 def test_gelu_is_exact():
     x = np.linspace(-4, 4, 101)
-    wanted = 0.5 * x * (1 + erf(x / np.sqrt(2)))
-    np.testing.assert_allclose(gelu_exact(x.astype(np.float32)), wanted, atol=1e-6)
-    assert np.abs(np.asarray(layers.gelu_tanh(x.astype(np.float32))) - wanted).max() > 1e-4
+    expected = 0.5 * x * (1 + erf(x / np.sqrt(2)))
+    np.testing.assert_allclose(gelu_exact(x.astype(np.float32)), expected, atol=1e-6)
+    assert np.abs(np.asarray(gelu_tanh(x.astype(np.float32))) - expected).max() > 1e-4
 
 
 @settings(max_examples=40, deadline=None)
 @given(tokens=st.integers(1, 300), width=st.integers(1, 130), data=st.data())
-def test_the_table_of_sines_follows_its_formula(tokens, width, data):
+def test_the_sine_table_follows_its_formula(tokens, width, data):
     table = layers.sine_table(tokens, width)
     assert table.shape == (tokens, width)
     row, column = data.draw(st.integers(0, tokens - 1)), data.draw(st.integers(0, width - 1))
     angle = row / 10000 ** (2 * math.floor(column / 2) / width)
-    wanted = math.sin(angle) if column % 2 == 0 else math.cos(angle)
-    assert table[row, column] == pytest.approx(wanted, abs=1e-12)
+    expected = math.sin(angle) if column % 2 == 0 else math.cos(angle)
+    assert table[row, column] == pytest.approx(expected, abs=1e-12)
 
 
-def test_fixed_positions_are_the_table_and_stay_it():
+def test_sine_positions_are_the_table_and_never_trainable():
     embedding = layers.PositionEmbedding("sine")
     tokens = np.zeros((1, 7, 6), np.float32)
     added = np.asarray(embedding(tokens))[0]
@@ -172,12 +172,12 @@ def test_the_tokenizer_computes_its_formula(size, kernel, stride, padding, stage
     image = random.normal(size=(size, size, 3))
     try:
         shape = tokenizer.compute_output_shape((1, size, size, 3))
-        found = np.asarray(tokenizer(image[None].astype(np.float32)))
+        tokens = np.asarray(tokenizer(image[None].astype(np.float32)))
     except ValueError:
-        return  # too small an image; see test_model_resize
-    assert found.shape == shape
-    wanted = tokenize(image, tokenizer.get_weights(), stride, padding)
-    np.testing.assert_allclose(found[0], wanted, atol=1e-4)
+        return  # too small an image, see test_model_sizes
+    assert tokens.shape == shape
+    expected = tokenize(image, tokenizer.get_weights(), stride, padding)
+    np.testing.assert_allclose(tokens[0], expected, atol=1e-4)
 
 
 def test_the_pools_of_example_and_paper_have_different_borders():
@@ -199,15 +199,15 @@ def test_the_pools_of_example_and_paper_have_different_borders():
         ({"std": (0.5, float("nan"), 0.5)}, "std must be above 0"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(fields, message):
+def test_an_inconsistent_spec_of_the_paper_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         ModelSpec(**fields)
 
 
-def test_no_two_matrices_begin_alike():
+def test_all_matrices_have_different_initial_values():
     block = CCT(preset("cct_2_3x2_32")).get_layer("block_0")
     square = [layer.get_weights()[0] for layer in (block.projection, *block.mlp)]
     assert [matrix.shape for matrix in square] == [(128, 128)] * 3
-    for one, other in itertools.combinations(square, 2):
-        assert not np.array_equal(one, other)
+    for first, second in itertools.combinations(square, 2):
+        assert not np.array_equal(first, second)
     assert not np.array_equal(block.qkv.get_weights()[0][:, :128], square[0])

@@ -1,4 +1,4 @@
-"""The named architectures have the sizes that were published."""
+"""The named architectures have their published sizes."""
 
 from dataclasses import replace
 
@@ -16,8 +16,9 @@ from cct_export.model.presets import (
     preset,
     shipped_checkpoint,
 )
+from cct_export.model.sizes import parameter_count
 
-# What the authors' PyTorch code counts; a fixed table of sines is a parameter there too.
+# Parameters of the authors' PyTorch code, in which a sine table counts too.
 COUNTS = {
     "cct_keras_io": 416_331,
     "cct_2_3x2_32": 283_723,
@@ -34,8 +35,19 @@ COUNTS = {
 TABLES = {"cct_7_3x1_32": (256, 256), "cct_7_7x2_224": (196, 256), "cct_14_7x2_384": (576, 384)}
 
 
+def _core(*names):
+    """Returns names of presets; those other than two small ones are slow to build."""
+    quick = ("cct_keras_io", "cct_2_3x2_32")
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 @pytest.mark.parametrize("name", COUNTS)
 def test_a_preset_has_the_parameters_of_the_published_code(name):
+    assert parameter_count(preset(name)) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", _core(*COUNTS))
+def test_a_built_preset_has_these_parameters_and_all_are_trainable(name):
     model = CCT(preset(name))
     assert model.count_params() == COUNTS[name]
     assert model.non_trainable_weights == []
@@ -44,8 +56,8 @@ def test_a_preset_has_the_parameters_of_the_published_code(name):
     assert model.output_shape == (None, preset(name).classes)
 
 
-@pytest.mark.parametrize("name", [name for name in COUNTS if f"{name}_sine" in PRESETS])
-def test_a_twin_with_fixed_positions_has_as_many_weights_one_table_of_them_untrainable(name):
+@pytest.mark.parametrize("name", _core(*(name for name in COUNTS if f"{name}_sine" in PRESETS)))
+def test_a_preset_with_sine_positions_has_as_many_weights_and_an_untrainable_table(name):
     model = CCT(preset(f"{name}_sine"))
     assert model.count_params() == COUNTS[name]
     (table,) = model.non_trainable_weights
@@ -54,13 +66,13 @@ def test_a_twin_with_fixed_positions_has_as_many_weights_one_table_of_them_untra
         assert tuple(table.shape) == TABLES[name]
 
 
-def test_every_model_of_the_paper_is_there_with_its_twin_and_small_ones_for_cifar100():
+def test_every_model_of_the_paper_has_its_variants():
     small = [name for name in COUNTS if name.endswith("_32")]
     large = [name for name in COUNTS if name.endswith(("_224", "_384"))]
     assert len(small) == 6
-    wanted = [f"{name}{twin}" for name in small + large for twin in ("", "_sine")]
-    wanted += [f"{name}{twin}_c100" for name in small for twin in ("", "_sine")]
-    assert sorted(PRESETS) == sorted([*wanted, "cct_keras_io"])
+    expected = [f"{name}{suffix}" for name in small + large for suffix in ("", "_sine")]
+    expected += [f"{name}{suffix}_c100" for name in small for suffix in ("", "_sine")]
+    assert sorted(PRESETS) == sorted([*expected, "cct_keras_io"])
 
 
 @pytest.mark.parametrize("name", [n for n in PRESETS if n.endswith("_c100")])
@@ -71,7 +83,7 @@ def test_a_model_for_cifar100_differs_in_head_and_normalization_only(name):
 
 
 @pytest.mark.parametrize("name", [n for n in PRESETS if n.endswith("_sine")])
-def test_a_twin_differs_in_its_positions_only(name):
+def test_a_sine_preset_differs_in_its_positions_only(name):
     base = preset(name.removesuffix("_sine"))
     assert preset(name) == replace(base, name=name, positional="sine")
 
@@ -79,8 +91,8 @@ def test_a_twin_differs_in_its_positions_only(name):
 def test_pixels_are_normalized_as_the_authors_do_for_each_data_set():
     for name, spec in PRESETS.items():
         large = spec.image_size > 32
-        wanted = IMAGENET if large else CIFAR100 if "_c100" in name else CIFAR
-        assert (spec.mean, spec.std) == (((), ()) if name == "cct_keras_io" else wanted)
+        expected = IMAGENET if large else CIFAR100 if "_c100" in name else CIFAR
+        assert (spec.mean, spec.std) == (((), ()) if name == "cct_keras_io" else expected)
 
 
 def test_a_normalized_model_takes_raw_pixels():
@@ -91,7 +103,7 @@ def test_a_normalized_model_takes_raw_pixels():
     np.testing.assert_allclose(scaled, (images / 255 - mean) / std, atol=1e-5)
 
 
-def test_a_preset_that_ships_no_weights_says_so():
+def test_a_preset_without_weights_is_refused_with_what_to_do():
     with pytest.raises(InvalidModel, match="preset cct_7_3x1_32 ships no weights: train it"):
         shipped_checkpoint("cct_7_3x1_32")
     for name in ("cct_keras_io", "cct_2_3x2_32"):

@@ -225,7 +225,7 @@ def test_what_was_pushed_is_a_model_with_its_calibration_record(push, surroundin
     code = (
         "import sys; from cct_export.importers import load_model\n"
         "loaded = load_model(sys.argv[1])\n"
-        "print(loaded.sha256, loaded.model.name, loaded.calibration.read_bytes() == "
+        "print(loaded.sha256, loaded.model.name, loaded.calibration_file.read_bytes() == "
         "open(sys.argv[2], 'rb').read())"
     )
     done = subprocess.run(

@@ -9,7 +9,7 @@ from PIL import Image
 from cct_export.errors import InvalidModel, OutputError
 from cct_export.model.cct import CCT
 from cct_export.model.presets import preset
-from cct_export.model.sizes import parts
+from cct_export.model.sizes import parameters_by_part
 from cct_export.specs import ModelSpec
 from cct_export.training.diagram import draw, steps
 
@@ -33,7 +33,7 @@ def _of(model, *names):
 
 
 def test_the_parts_have_as_many_numbers_as_keras_has_for_them(spec):
-    model, found = CCT(spec), parts(spec)
+    model, found = CCT(spec), parameters_by_part(spec)
     for stage in range(len(spec.filters)):
         assert found[f"convolution {stage + 1}"] == _of(model, f"tokenizer/conv_{stage}/")
     attention = ("attention_norm/", "attention/", "qkv/", "projection/")

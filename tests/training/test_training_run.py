@@ -254,7 +254,7 @@ def test_corrupt_images_are_left_out_when_asked_by_the_run_and_by_what_is_made_o
     )  # fmt: skip
     ended = in_process(*arguments)
     assert ended.code == 1
-    assert "07.png is no readable image" in ended.err
+    assert "07.png is not a readable image" in ended.err
     assert "--skip-corrupt" in ended.err
     ended = in_process(*arguments, "--skip-corrupt")
     assert ended.code == 0, ended.err
@@ -281,7 +281,7 @@ def test_a_corrupt_test_image_is_refused_before_the_first_epoch(tmp_path):
                 Image.new("L", (8, 8), shade + index).save(folder / f"{index:02}.png")
     broken = tmp_path / "photos/test/light/31.png"
     broken.write_bytes(broken.read_bytes()[:40])
-    with pytest.raises(InvalidData, match=r"light/31\.png is no readable image.*--skip-corrupt"):
+    with pytest.raises(InvalidData, match=r"light/31\.png is not a readable image.*--skip-corrupt"):
         train_tiny(tmp_path / "run", str(tmp_path / "photos"), epochs=1)
     assert not (tmp_path / "run").exists()
 

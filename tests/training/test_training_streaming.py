@@ -87,5 +87,5 @@ def test_an_image_found_corrupt_while_training_is_named(backend, photos, tmp_pat
     assert ended.returncode == 1
     line = ended.stderr.splitlines()[-1]
     assert line.startswith("InvalidData: ")
-    assert "light/11.png is no readable image" in line
+    assert "light/11.png is not a readable image" in line
     assert "--skip-corrupt" in line

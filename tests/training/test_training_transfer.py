@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from cct_export.errors import InvalidModel, InvalidRequest
+from cct_export.model.adapting import interpolate_positions
 from cct_export.model.cct import CCT
 from cct_export.model.layers import sine_table
-from cct_export.model.resize import positions
 from cct_export.specs import ModelSpec
 from cct_export.training.transfer import (
     PARTS,
@@ -86,7 +86,7 @@ def test_at_another_resolution_learned_positions_are_interpolated(spec, size):
     (old,), (new,) = (m.get_layer("position_embedding").get_weights() for m in (base, model))
     side, before = int(len(new) ** 0.5), int(len(old) ** 0.5)
     assert line == f"positions of {before}×{before} tokens interpolated to {side}×{side}"
-    wanted = positions(old, (before, before), (side, side)).astype(np.float32)
+    wanted = interpolate_positions(old, (before, before), (side, side)).astype(np.float32)
     assert np.array_equal(new, wanted)
     kernels = (m.get_layer("block_2").get_weights() for m in (base, model))
     assert all(np.array_equal(*pair) for pair in zip(*kernels, strict=True))

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from cct_export.commands.options import common, start_keras
-from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTHS, TrainSpec
+from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES, TrainSpec
 from cct_export.specs.train import LOGS, knobs
 from cct_export.training import recipes
 from cct_export.training.resuming import fill_in
@@ -64,7 +64,7 @@ def _knobs(function: Any) -> Any:
 )
 @click.option(
     "--stochastic-depth-mode",
-    type=click.Choice(STOCHASTIC_DEPTHS),
+    type=click.Choice(STOCHASTIC_DEPTH_MODES),
     help="What is dropped at once, by default as the model has it: a residual branch for each "
     "sample by itself, the same without scaling up what is kept, or for the whole batch, then not "
     "computed.",

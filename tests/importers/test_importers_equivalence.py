@@ -1,18 +1,12 @@
-"""A model that somebody built from the example's code is folded like our own."""
+"""Models of the keras.io example's classes have an equivalent CCT and are exported like one."""
 
 import keras
 import numpy as np
 import pytest
-from published import published_example
+from published import published_example, randomised
 
 import cct_export
-from cct_export.importers.lookalike import recognize
-
-
-def randomised(model):
-    random = np.random.default_rng(0)
-    model.set_weights([w + random.normal(0, 0.1, w.shape) for w in model.get_weights()])
-    return model
+from cct_export.importers.equivalence import equivalent_cct
 
 
 @pytest.mark.parametrize(
@@ -26,23 +20,24 @@ def randomised(model):
     ],
     ids=str,
 )
-def test_the_example_is_recognized_with_any_hyperparameters(changes):
+def test_the_example_has_an_equivalent_cct_with_any_hyperparameters(changes):
     model = randomised(published_example(**changes))
-    twin = recognize(model)
+    cct = equivalent_cct(model)
     images = (
         np.random.default_rng(3).integers(0, 256, (4, *model.input_shape[1:])).astype("float32")
     )
-    wanted = np.asarray(model(images, training=False))
-    assert np.ptp(wanted, axis=0).min() > 1e-3
-    np.testing.assert_allclose(twin(images, training=False), wanted, atol=1e-4)
+    expected = np.asarray(model(images, training=False))
+    assert np.ptp(expected, axis=0).min() > 1e-3
+    np.testing.assert_allclose(cct(images, training=False), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     "changes", [{"activation": "relu"}, {"epsilon": 1e-6}, {"epsilon": 1e-3}], ids=str
 )
-def test_the_same_weights_in_another_function_are_not_recognized(changes):
-    assert recognize(randomised(published_example(**changes))) is None
-    assert recognize(published_example(**changes)) is None
+def test_the_same_weights_in_another_function_have_no_equivalent_cct(changes):
+    model = published_example(blocks=1, **changes)
+    assert equivalent_cct(model) is None
+    assert equivalent_cct(randomised(model)) is None
 
 
 @pytest.mark.parametrize(
@@ -54,8 +49,8 @@ def test_the_same_weights_in_another_function_are_not_recognized(changes):
         [keras.layers.GlobalAveragePooling2D()],
     ],
 )
-def test_other_models_are_not_recognized(layers):
-    assert recognize(keras.Sequential([keras.Input((8, 8, 3)), *layers])) is None
+def test_other_models_have_no_equivalent_cct(layers):
+    assert equivalent_cct(keras.Sequential([keras.Input((8, 8, 3)), *layers])) is None
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
@@ -64,15 +59,17 @@ def test_the_example_in_memory_is_exported_folded_and_without_random_operators(
 ):
     caplog.set_level("INFO", "cct_export")
     export = getattr(cct_export, f"export_{format}")
-    exported = export(randomised(published_example()), tmp_path / f"m.{format}", parity_samples=64)
+    model = randomised(published_example())
+    exported = export(model, output=tmp_path / f"m.{format}", parity_samples=64)
     assert exported.parity.passed
     assert "not folded" not in caplog.text
-    found = cct_export.inspect(exported.artifact.path)
-    assert found.macs == 32_800_768
-    assert not [step.kind for step in found.operators if "random" in step.kind.lower()]
+    inspection = cct_export.inspect(exported.artifact.path)
+    assert inspection.macs == 32_800_768
+    assert not [step.kind for step in inspection.operators if "random" in step.kind.lower()]
 
 
-def test_kerass_own_onnx_export_of_the_example_cannot_be_loaded_and_ours_can(tmp_path):
+@pytest.mark.slow
+def test_the_onnx_export_of_keras_cannot_be_loaded_and_ours_can(tmp_path):
     import onnx
     import onnxruntime
 
@@ -80,7 +77,7 @@ def test_kerass_own_onnx_export_of_the_example_cannot_be_loaded_and_ours_can(tmp
     model.predict_on_batch(np.zeros((1, 32, 32, 3), np.float32))
     model.export(tmp_path / "stock.onnx", format="onnx", verbose=False)
     stock = {node.op_type for node in onnx.load(tmp_path / "stock.onnx").graph.node}
-    assert "StatelessRandomUniformV2" in stock, "Keras no longer does: this shows nothing now"
+    assert "StatelessRandomUniformV2" in stock, "Keras no longer exports it: this test is obsolete"
     with pytest.raises(Exception, match="StatelessRandom"):
         onnxruntime.InferenceSession(tmp_path / "stock.onnx", providers=["CPUExecutionProvider"])
     cct_export.export_onnx(model, output=tmp_path / "ours.onnx", parity_samples=16)

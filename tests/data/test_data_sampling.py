@@ -1,4 +1,4 @@
-"""Which images calibrate, and which prove parity."""
+"""Sampling of the images for calibration, parity and timing."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cct_export.data import sampling
-from cct_export.data.dataset import ArraySplit, Dataset, pick
+from cct_export.data.dataset import ArraySplit, Dataset
 from cct_export.errors import InvalidData
 
 SHAPE = (4, 4, 3)
 
 
 def _split(values):
-    """A split whose images each have one colour of their own."""
+    """Returns a split of single-colour images, each of another colour."""
     pixels = np.zeros((len(values), *SHAPE), np.uint8)
     pixels += np.asarray(values, np.uint8)[:, None, None, None]
     return ArraySplit(pixels, np.zeros(len(values), np.int64))
@@ -26,45 +26,46 @@ def _colours(images):
     return images[:, 0, 0, 0].tolist()
 
 
-def test_calibration_takes_training_images_only():
-    chosen = sampling.calibration(DATASET, SHAPE, 50)
-    colours = _colours(chosen.images)
+def test_calibration_samples_training_images_only():
+    samples = sampling.calibration(DATASET, SHAPE, 50)
+    colours = _colours(samples.images)
     assert len(set(colours)) == 50
     assert max(colours) < 100
-    assert chosen.origin == "50 training images of these"
+    assert samples.origin == "50 training images of these"
 
 
-def test_parity_takes_test_images_only():
-    chosen = sampling.parity(DATASET, SHAPE, 50)
-    colours = _colours(chosen.images)
+def test_parity_samples_test_images_only():
+    samples = sampling.parity(DATASET, SHAPE, 50)
+    colours = _colours(samples.images)
     assert len(set(colours)) == 50
     assert min(colours) >= 100
-    assert chosen.origin == "50 test images of these"
+    assert samples.origin == "50 test images of these"
 
 
-def test_more_than_there_are_is_all_there_are():
+def test_a_count_above_the_number_of_images_gives_all_of_them():
     assert _colours(sampling.parity(DATASET, SHAPE, 1000).images) == list(range(100, 160))
     assert sampling.calibration(DATASET, SHAPE, 1000).origin == "100 training images of these"
 
 
-def test_a_pick_is_the_same_every_time():
-    for choose in (sampling.calibration, sampling.parity):
-        first, second = (choose(DATASET, SHAPE, 10).images for _ in range(2))
+def test_samples_are_the_same_every_time():
+    for sample in (sampling.calibration, sampling.parity):
+        first, second = (sample(DATASET, SHAPE, 10).images for _ in range(2))
         assert np.array_equal(first, second)
 
 
 @given(total=st.integers(1, 60), count=st.integers(1, 80), seed=st.integers(0, 5))
-def test_picked_indices_are_distinct_ordered_and_in_range(total, count, seed):
-    indices = pick(_split(range(total)), count, seed).tolist()
+def test_sampled_indices_are_distinct_ordered_and_in_range(total, count, seed):
+    indices = sampling.sample_indices(_split(range(total)), count, seed).tolist()
     assert indices == sorted(set(indices))
     assert len(indices) == min(total, count)
     assert indices[0] >= 0
     assert indices[-1] < total
 
 
-def test_another_seed_picks_others():
+def test_another_seed_samples_other_images():
     split = _split(range(100))
-    assert pick(split, 10, 0).tolist() != pick(split, 10, 1).tolist()
+    first, second = (sampling.sample_indices(split, 10, seed).tolist() for seed in (0, 1))
+    assert first != second
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (8, 12, 1)])
@@ -85,7 +86,7 @@ def test_photo_crops_for_calibration_and_parity_have_none_in_common():
     assert not common & {crop.tobytes() for crop in parity.images}
 
 
-def test_calibrating_without_data_is_said(caplog):
+def test_calibration_without_data_uses_photo_crops_and_logs_it(caplog):
     with caplog.at_level("INFO", logger="cct_export"):
         sampling.calibration(None, (8, 8, 3), 8)
     assert any("photo crops" in line and "--data" in line for line in caplog.messages)
@@ -104,11 +105,11 @@ def test_fewer_than_eight_calibration_images_are_warned_of(caplog, count, warned
     assert any(f"only {count} calibration" in line for line in caplog.messages) == warned
 
 
-@pytest.mark.parametrize("choose", [sampling.calibration, sampling.parity])
+@pytest.mark.parametrize("sample", [sampling.calibration, sampling.parity])
 @pytest.mark.parametrize("count", [0, -3])
-def test_no_images_at_all_are_refused(choose, count):
+def test_no_images_at_all_are_refused(sample, count):
     with pytest.raises(InvalidData, match=f"{count} .*at least 1"):
-        choose(DATASET, SHAPE, count)
+        sample(DATASET, SHAPE, count)
 
 
 def test_images_for_timing_are_random_and_always_the_same():

@@ -1,4 +1,4 @@
-"""An ``.npz`` with ``x_train``, ``y_train``, ``x_test``, ``y_test`` and, if wanted, ``classes``."""
+"""An ``.npz`` with ``x_train``, ``y_train``, ``x_test``, ``y_test``, and optionally ``classes``."""
 
 import zipfile
 import zlib
@@ -12,25 +12,23 @@ from cct_export.data.dataset import (
     ImageShape,
     checked_labels,
     checked_pixels,
-    existing,
 )
 from cct_export.errors import InvalidData
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def read(name: str, shape: ImageShape) -> Dataset:
-    """Returns the dataset in the file ``name``; pickled objects in it are never loaded.
+def read(path: Path, shape: ImageShape) -> Dataset:
+    """Returns the dataset in a file; pickled objects in it are never loaded.
 
     Args:
-        name: path of the file. ``x_*`` are uint8 ``(N, *shape)``, ``y_*`` integers ``(N,)`` or
+        path: the file. ``x_*`` are uint8 ``(N, *shape)``, ``y_*`` integers ``(N,)`` or
             ``(N, 1)``.
-        shape: height, width and channels that the model takes.
+        shape: height, width and channels of the model's input.
 
     Raises:
-        InvalidData: the file is not such an .npz; the message names file and key.
+        InvalidData: not such an .npz; the message names file and key.
     """
-    path = existing(name)
     arrays = _arrays(path)
     missing = [key for key in KEYS if key not in arrays]
     if missing:
@@ -51,24 +49,24 @@ def read(name: str, shape: ImageShape) -> Dataset:
     if not classes:
         count = 1 + max(int(split.labels.max()) for split in splits)
         classes = tuple(str(index) for index in range(count))
-    return Dataset(name, classes, *splits)
+    return Dataset(str(path), classes, *splits)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Returns those arrays of the file that are asked for."""
+    """Returns the arrays of the file that this module uses."""
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is an .npy, a single array")
         with archive:
             arrays = {key: archive[key] for key in (*KEYS, "classes") if key in archive}
-    # What zipfile raises for a damaged, an encrypted and an exotic member.
+    # zipfile raises all of these, for damaged, encrypted and unusual members.
     except (
         ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError
     ) as error:  # fmt: skip
         raise InvalidData(f"{path} cannot be read as .npz: {error}") from error
     for key, array in arrays.items():
-        # numpy gives the bytes of a member that is no array.
+        # numpy returns the bytes of a member that is not an array.
         if not isinstance(array, np.ndarray):
-            raise InvalidData(f"{path} cannot be read as .npz: {key} is no array")
+            raise InvalidData(f"{path} cannot be read as .npz: {key} is not an array")
     return arrays

@@ -1,8 +1,8 @@
-"""The paper's CCT in PyTorch, written from its formulas; a program that saves one with its logits.
+"""The paper's CCT in PyTorch, written from its formulas; a program that saves one and its logits.
 
-``python paper_twin.py FOLDER NAME SIZE CLASSES [sine]`` writes ``NAME.pth``, ``NAME.safetensors``
-where that library is there, and ``NAME.npz`` with images (uint8, NHWC), their logits, the
-positions, and those of a larger image.
+``python paper_in_torch.py FOLDER NAME SIZE CLASSES [sine]`` writes ``NAME.pth``,
+``NAME.safetensors`` if that library is installed, and ``NAME.npz`` with images (uint8, NHWC), their
+logits, the positions, and those of a larger image.
 """
 
 import itertools
@@ -48,7 +48,7 @@ class Block(nn.Module):
         return x + self.linear2(functional.gelu(self.linear1(x)))
 
 
-class Twin(nn.Module):
+class PaperCCT(nn.Module):
     """CCT-layers/kernel×convolutions for square images of ``size`` pixels."""
 
     def __init__(self, layers, kernel, convolutions, size, classes, sine=False):
@@ -95,22 +95,22 @@ class Twin(nn.Module):
         return parts.fc((parts.attention_pool(x).softmax(1) * x).sum(1))
 
 
-def made(name, size, classes, sine):
-    """Returns a twin in which every weight is random, norms and biases too."""
+def random_model(name, size, classes, sine):
+    """Returns a model with random weights, including norms and biases."""
     torch.manual_seed(0)
     layers, kernel, convolutions = map(int, re.match(r"cct_(\d+)_(\d)x(\d)", name).groups())
-    twin = Twin(layers, kernel, convolutions, size, classes, sine).eval()
+    model = PaperCCT(layers, kernel, convolutions, size, classes, sine).eval()
     with torch.no_grad():
-        for key, weight in twin.named_parameters():
+        for key, weight in model.named_parameters():
             if weight.ndim == 1:
                 weight.add_(0.1 * torch.randn(weight.shape))
             elif "positional" not in key:
                 weight.mul_(1.5)
-    return twin
+    return model
 
 
 def resized(table):
-    """Returns the positions of a grid with three cells more on each side, as the paper does it."""
+    """Returns the positions of a grid with three more tokens per side, as in the paper's code."""
     side = math.isqrt(table.shape[1])
     grid = table.mT.unflatten(-1, (side, side))
     return functional.interpolate(grid, (side + 3, side + 3), mode="bilinear").flatten(2).mT[0]
@@ -118,13 +118,13 @@ def resized(table):
 
 if __name__ == "__main__":
     folder, name, size, classes, *more = sys.argv[1:]
-    twin = made(name, int(size), int(classes), "sine" in more)
+    model = random_model(name, int(size), int(classes), "sine" in more)
     images = np.random.default_rng(0).integers(0, 256, (4, int(size), int(size), 3), np.uint8)
     images[0] = 255
     images[1] //= 8
     with torch.no_grad():
-        logits = twin(torch.from_numpy(images).float()).numpy()
-    state = twin.state_dict()
+        logits = model(torch.from_numpy(images).float()).numpy()
+    state = model.state_dict()
     torch.save(state, Path(folder) / f"{name}.pth")
     np.savez(
         Path(folder) / f"{name}.npz",
