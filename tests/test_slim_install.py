@@ -89,7 +89,7 @@ def test_the_wheel_holds_the_shipped_models_and_no_tests(wheel):
     assert "cct_export/model/weights/cct_2_3x2_32.keras" in files
     assert "cct_export/model/weights/cct_keras_io.keras" in files
     assert "cct_export/model/weights/cct_keras_io.md" in files
-    assert "cct_export/bundles/texts/raspberry_pi/classify.py" in files
+    assert "cct_export/bundles/templates/raspberry_pi/classify.py" in files
     assert not [name for name in files if "tests/" in name or name.endswith("cli.py")]
 
 

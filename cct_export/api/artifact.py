@@ -129,4 +129,4 @@ def bundle(artifact: str | Path, *, target: str, output: str | Path | None = Non
     from cct_export import bundles
 
     path = Path(artifact)
-    return bundles.make(path, target, Path(output or f"{path.stem}-{target}"))
+    return bundles.make(path, target=target, output=Path(output or f"{path.stem}-{target}"))

@@ -1,5 +1,43 @@
-"""Folders that someone who never saw this project can put on a device and run."""
+"""Bundles: folders that bring an exported file to a device, with code to run and verify it there.
 
-from cct_export.bundles.making import make
+One module per target. Each has ``files(contents)``, which returns the files of its bundle by path.
+"""
 
-__all__ = ["make"]
+from collections.abc import Callable
+from pathlib import Path
+
+from cct_export.bundles import android, folder, linux_cpp, raspberry_pi
+from cct_export.bundles.contents import Contents, gather
+from cct_export.bundles.folder import CHECKSUMS, Files
+from cct_export.errors import InvalidRequest
+
+TARGETS: dict[str, Callable[[Contents], Files]] = {
+    "android": android.files,
+    "linux-cpp": linux_cpp.files,
+    "raspberry-pi": raspberry_pi.files,
+}
+
+
+def make(artifact: Path, *, target: str, output: Path) -> Path:
+    """Writes a bundle.
+
+    Args:
+        artifact: a ``.tflite`` or ``.onnx`` file with its sidecar.
+        target: a key of ``TARGETS``.
+        output: folder of the bundle, which must be empty or missing.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        InvalidRequest: there is no such target, or it does not take the format.
+        InvalidArtifact: the file cannot be bundled, see ``contents.gather``.
+        OutputError: the folder is not empty or cannot be written; nothing of it is left.
+    """
+    if target not in TARGETS:
+        raise InvalidRequest(f"no target {target!r}: choose from {', '.join(TARGETS)}")
+    folder.check_available(output)
+    files = TARGETS[target](gather(artifact, output.name))
+    files[CHECKSUMS] = folder.checksums(files)
+    folder.write(files, output)
+    return output

@@ -1,127 +1,134 @@
-"""What goes into every bundle: the model, its contract, and what it has to answer."""
+"""What every bundle holds: the model, its description, and golden inputs with their logits."""
 
-import io
-import json
 import platform
 import unicodedata
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from cct_export.bundles.folder import Files
 from cct_export.errors import InvalidArtifact
 from cct_export.evaluation import parity
-from cct_export.records import Artifact, sidecar
+from cct_export.evaluation.parity import Policy
+from cct_export.records import InputContract, OutputContract
+from cct_export.records.encoding import to_text
 from cct_export.records.sidecar import Golden, Sidecar
+from cct_export.records.sidecar import path_of as sidecar_path
+from cct_export.records.sidecar import read as read_sidecar
 from cct_export.runtimes import engine_of, format_of
-from cct_export.runtimes.session import Session, dequantize, prepare
+from cct_export.runtimes.session import Quantization, Session, dequantize, prepare
 
-Files = dict[str, bytes]
-
-# Categories of Unicode: control, half of a pair, and what ends lines and paragraphs.
+# Unicode categories of what a label of one line cannot hold: control characters, surrogates, and
+# separators of lines and paragraphs.
 _NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")
 
-# The engine's distribution, and the extra of this package that brings it.
-ENGINES = {"tflite": "ai-edge-litert", "onnx": "onnxruntime"}
+
+@dataclass(frozen=True)
+class OutputDescription(OutputContract):
+    """The output of a bundled model.
+
+    Attributes:
+        scale: an integer q stands for ``scale · (q − zero_point)``; None for floats.
+        zero_point: see ``scale``.
+    """
+
+    scale: float | None
+    zero_point: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenDescription(Policy):
+    """The golden inputs of a bundle, and the policy that their logits have to meet.
+
+    Attributes:
+        images: number of golden inputs.
+        origin: where they are from.
+        computed_by: name and version of the engine that computed the outputs in the bundle.
+        computed_on: architecture of the machine that it ran on.
+    """
+
+    images: int
+    origin: str
+    computed_by: str
+    computed_on: str
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What a program needs to know to run and verify the model: the content of ``model.json``.
+
+    Attributes:
+        model: name of the model's file in the bundle.
+        format: ``tflite`` or ``onnx``.
+        scheme: quantization scheme.
+        source: what the file was exported from, as the user wrote it.
+        source_sha256: checksum of the file with the weights that it was exported from.
+        sha256: checksum of the model's file.
+        input: contract of the input.
+        versions: of the libraries that exported it.
+        output: the output tensor.
+        labels: class names in the order of the logits; their indices where they are not known.
+        golden: the golden inputs, and the bounds on their logits.
+    """
+
+    model: str
+    format: str
+    scheme: str
+    source: str
+    source_sha256: str
+    sha256: str
+    input: InputContract
+    versions: dict[str, str]
+    output: OutputDescription
+    labels: tuple[str, ...]
+    golden: GoldenDescription
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What every target makes its files of.
+    """What every target makes its files from.
 
     Attributes:
-        name: of the bundle, a plain word.
+        name: of the bundle.
         model: content of the ``.tflite`` or ``.onnx`` file.
-        artifact: contract, size and checksum of the file.
-        golden: images with the logits that Keras gives them.
-        inputs: the same images as the engine takes them, ``(N, H, W, C)`` in the file's type.
-        outputs: what the engine answered on this machine, ``(N, classes)`` in the file's type.
-        output_quantization: scale and zero point of ``outputs``, None for floats.
-        engine: name and version of the engine that answered.
+        description: content of ``model.json``.
+        golden: golden inputs with the logits of Keras.
+        inputs: the same images in the type of the model's input, ``(N, H, W, C)``.
+        outputs: the model's outputs on this machine in their own type, ``(N, classes)``.
     """
 
     name: str
     model: bytes
-    artifact: Artifact
+    description: ModelDescription
     golden: Golden
     inputs: np.ndarray
     outputs: np.ndarray
-    output_quantization: tuple[float, int] | None
-    engine: tuple[str, str]
 
     @property
-    def format(self) -> str:
-        """``tflite`` or ``onnx``."""
-        return self.artifact.format
-
-    @property
-    def model_file(self) -> str:
-        """Name of the model in the bundle."""
-        return f"model.{self.format}"
-
-    @property
-    def labels(self) -> list[str]:
-        """Names of the classes; their numbers where they are not known."""
-        names = self.artifact.contract.labels
-        return list(names) or [str(index) for index in range(self.golden.logits.shape[1])]
-
-    def model_json(self) -> dict[str, Any]:
-        """Returns what a program needs to know to use the model, as plain JSON types.
-
-        ``input`` and ``output`` are the contract, ``golden`` says how close the answers have to
-        be: to those of Keras by the scheme's policy, and where they were computed that lie beside.
-        """
-        fields = self.artifact.to_dict()
-        policy = parity.policy_of(self.artifact.scheme, golden=True)
-        names = ("scheme", "source", "source_sha256", "sha256", "input", "versions")
-        quantized = self.output_quantization
-        return {
-            "model": self.model_file,
-            "format": self.format,
-            **{name: fields[name] for name in names},
-            "output": fields["output"]
-            | {
-                "dtype": str(self.outputs.dtype),
-                "scale": quantized[0] if quantized else None,
-                "zero_point": quantized[1] if quantized else None,
-            },
-            "labels": self.labels,
-            "golden": {
-                "images": len(self.inputs),
-                "origin": self.golden.origin,
-                "sqnr_db": policy.sqnr_db,
-                "agreement": policy.agreement,
-                "flips": policy.flips,
-                "max_abs": policy.max_abs,
-                "computed_by": " ".join(self.engine),
-                "computed_on": platform.machine(),
-            },
-        }
-
-    def golden_npz(self) -> bytes:
-        """Returns an ``.npz`` with ``images``, ``inputs``, ``outputs`` and Keras' ``logits``."""
-        stream = io.BytesIO()
-        np.savez_compressed(
-            stream,
-            images=self.golden.images,
-            inputs=self.inputs,
-            outputs=self.outputs,
-            logits=self.golden.logits,
+    def summary(self) -> str:
+        """The model's input and output, in a sentence for a README."""
+        model = self.description
+        height, width, channels = self.golden.images.shape[1:]
+        return (
+            f"`{model.model}` ({len(self.model):,} bytes, quantization scheme `{model.scheme}`) "
+            f"takes {'RGB' if channels == 3 else 'grey'} images of {height} × {width} pixels as "
+            f"{self.inputs.dtype} and returns the logits of {model.output.classes} classes as "
+            f"{self.outputs.dtype}."
         )
-        return stream.getvalue()
 
-    def common(self) -> Files:
-        """Returns the model, ``labels.txt`` and ``model.json``."""
+    def common_files(self) -> Files:
+        """Returns the files that every bundle has: the model, ``labels.txt``, ``model.json``."""
         return {
-            self.model_file: self.model,
-            "labels.txt": "".join(f"{label}\n" for label in self.labels).encode(),
-            "model.json": (json.dumps(self.model_json(), indent=1) + "\n").encode(),
+            self.description.model: self.model,
+            "labels.txt": "".join(f"{label}\n" for label in self.description.labels).encode(),
+            "model.json": to_text(self.description).encode(),
         }
 
 
 def gather(artifact: Path, name: str) -> Contents:
-    """Returns the contents of a bundle, after running the golden images here.
+    """Returns the contents of a bundle, after verifying the golden inputs on this machine.
 
     Args:
         artifact: a ``.tflite`` or ``.onnx`` file with its sidecar.
@@ -129,63 +136,100 @@ def gather(artifact: Path, name: str) -> Contents:
 
     Raises:
         InvalidRequest: the file is of another kind.
-        InvalidArtifact: it cannot be run, has no sidecar, or does not give the logits in there.
+        InvalidArtifact: it cannot be run, has no usable sidecar, or its logits miss the bounds.
         MissingDependency: its engine is not installed.
     """
     format = format_of(artifact)
-    session: Session = engine_of(format).open_session(artifact)
-    beside = sidecar.read(artifact)
-    if beside is None:
-        raise InvalidArtifact(
-            f"{artifact} has no {sidecar.path_of(artifact).name} that belongs to it, and so no "
-            "golden images to prove a device with: export it again, and keep both files"
-        )
-    shape = beside.golden.images.shape[1:]
+    with closing(engine_of(format).open_session(artifact)) as session:
+        sidecar = read_sidecar(artifact)
+        if sidecar is None:
+            raise InvalidArtifact(
+                f"{artifact} has no {sidecar_path(artifact).name} that belongs to it, and so no "
+                "golden inputs to verify a device with: export it again, and keep both files"
+            )
+        inputs, outputs = _run_golden(session, sidecar.golden, artifact)
+        if problem := _sidecar_problem(sidecar, format, inputs, outputs):
+            raise InvalidArtifact(f"{sidecar_path(artifact)} {problem}: export the model again")
+        _verify(sidecar, dequantize(outputs, session.output_quantization), artifact)
+        description = _describe(sidecar, outputs, session)
+    return Contents(name, artifact.read_bytes(), description, sidecar.golden, inputs, outputs)
+
+
+def _run_golden(session: Session, golden: Golden, artifact: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the golden inputs as the model takes them, and the model's outputs."""
+    shape = golden.images.shape[1:]
     if shape != session.image_shape:
-        raise InvalidArtifact(f"{artifact} takes images {session.image_shape}, its sidecar {shape}")
-    inputs = prepare(session, beside.golden.images)
-    outputs = np.concatenate([session.invoke(one[np.newaxis]).copy() for one in inputs])
-    if wrong := _wrong(beside, format, inputs, outputs):
-        raise InvalidArtifact(f"{sidecar.path_of(artifact)} {wrong}: export the model again")
+        raise InvalidArtifact(
+            f"{artifact} takes images of shape {session.image_shape}, and its sidecar holds golden "
+            f"inputs of shape {shape}: export the model again"
+        )
+    inputs = prepare(session, golden.images)
+    return inputs, np.concatenate([session.invoke(image[np.newaxis]).copy() for image in inputs])
+
+
+def _sidecar_problem(sidecar: Sidecar, format: str, inputs: np.ndarray, outputs: np.ndarray) -> str:
+    """Returns why no program could use what the sidecar says; empty if one can."""
+    contract, classes = sidecar.contract, outputs.shape[1]
+    labels = contract.labels or ("",) * classes
+    golden_classes = sidecar.golden.logits.shape[1]
+    if contract.format != format:
+        return f"is of the format {contract.format!r}"
+    if golden_classes != classes or len(labels) != classes:
+        return (
+            f"has {golden_classes} golden logits and {len(labels)} labels, and the model {classes} "
+            "logits"
+        )
+    for label in labels:
+        if any(unicodedata.category(letter) in _NOT_IN_A_LINE for letter in label):
+            return f"has the label {label!r}, which is not text of one line"
+    image, shape, dtype = contract.input, inputs.shape[1:], str(inputs.dtype)
+    if image is None or image.shape[1:] != shape or image.dtype != dtype:
+        return f"does not say that an image is {list(shape)} as {dtype}"
+    if not image.preprocessing or contract.output is None:
+        return "does not describe the preprocessing and the output"
+    return ""
+
+
+def _verify(sidecar: Sidecar, logits: np.ndarray, artifact: Path) -> None:
+    """Raises ``InvalidArtifact`` unless the logits of the golden inputs meet the bounds."""
+    scheme = sidecar.contract.scheme
     report = parity.compare(
-        beside.golden.logits,
-        candidate=dequantize(outputs, session.output_quantization),
-        scheme=beside.contract.scheme,
-        names=(beside.contract.source, str(artifact)),
-        images=f"golden images in the sidecar ({beside.golden.origin})",
-        policy=parity.policy_of(beside.contract.scheme, golden=True),
+        sidecar.golden.logits,
+        candidate=logits,
+        scheme=scheme,
+        names=(sidecar.contract.source, str(artifact)),
+        images=f"golden images in the sidecar ({sidecar.golden.origin})",
+        policy=parity.policy_of(scheme, golden=True),
     )
     if not report.passed:
         raise InvalidArtifact(
             f"{artifact} does not give the logits in its sidecar: {'; '.join(report.failures)}"
         )
-    quantized = session.output_quantization
-    return Contents(
-        name=name,
-        model=artifact.read_bytes(),
-        artifact=beside.artifact,
-        golden=beside.golden,
-        inputs=inputs,
-        outputs=outputs,
-        output_quantization=None if quantized is None else (quantized.scale, quantized.zero_point),
-        engine=session.engine,
+
+
+def _describe(sidecar: Sidecar, outputs: np.ndarray, session: Session) -> ModelDescription:
+    """Returns the description of a model whose sidecar ``_sidecar_problem`` accepts."""
+    contract, classes = sidecar.contract, outputs.shape[1]
+    assert contract.input is not None
+    assert contract.output is not None
+    quantization: Quantization | tuple[None, None] = session.output_quantization or (None, None)
+    policy = parity.policy_of(contract.scheme, golden=True)
+    return ModelDescription(
+        model=f"model.{contract.format}",
+        format=contract.format,
+        scheme=contract.scheme,
+        source=contract.source,
+        source_sha256=contract.source_sha256,
+        sha256=sidecar.artifact.sha256,
+        input=contract.input,
+        versions=contract.versions,
+        output=OutputDescription(contract.output.name, str(outputs.dtype), classes, *quantization),
+        labels=contract.labels or tuple(map(str, range(classes))),
+        golden=GoldenDescription(
+            **asdict(policy),
+            images=len(outputs),
+            origin=sidecar.golden.origin,
+            computed_by=" ".join(session.engine),
+            computed_on=platform.machine(),
+        ),
     )
-
-
-def _wrong(beside: Sidecar, format: str, inputs: np.ndarray, outputs: np.ndarray) -> str:
-    """Returns what a sidecar says that is not so, or that no program in a bundle could use."""
-    contract, count = beside.contract, outputs.shape[1]
-    labels = contract.labels or ("",) * count
-    if contract.format != format:
-        return f"is of the format {contract.format!r}"
-    if (wanted := beside.golden.logits.shape[1]) != count or len(labels) != count:
-        return f"has {wanted} golden logits and {len(labels)} labels, and the model {count} logits"
-    for label in labels:
-        if any(unicodedata.category(letter) in _NOT_IN_A_LINE for letter in label):
-            return f"has the label {label!r}, which is no text of one line"
-    image, shape, dtype = contract.input, inputs.shape[1:], str(inputs.dtype)
-    if image is None or image.shape[1:] != shape or image.dtype != dtype:
-        return f"does not say that an image is {list(shape)} as {dtype}"
-    if not image.preprocessing or contract.output is None:
-        return "does not say what goes into the model and comes out"
-    return ""

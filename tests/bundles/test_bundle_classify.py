@@ -1,204 +1,210 @@
-"""classify.py of a Raspberry Pi's bundle: the answers of ``cct-export predict``, anywhere."""
+"""classify.py of a Raspberry Pi bundle: the predictions of ``cct-export predict``, anywhere."""
 
-import io
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from kinds import FAST, every_kind
 
 
-def _records(done):
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def _records(process):
+    return [json.loads(line) for line in process.stdout.splitlines()]
 
 
-@every_kind
-def test_classify_answers_as_predict_does(bundle_of, run, kind, exports, pictures, in_process):
-    done = run(bundle_of(kind) / "classify.py", "--json", pictures)
-    assert done.returncode == 0, done.stderr
+def test_the_predictions_are_those_of_predict(bundle_of, call, kind, exports, pictures, in_process):
+    process = call(bundle_of(kind) / "classify.py", "--json", pictures)
+    assert process.returncode == 0, process.stderr
     paths = sorted(path for path in pictures.iterdir() if path.suffix != ".txt")
     ended = in_process("export", "predict", exports(*kind).path, *paths, "--json", "-")
-    records = _records(done)
+    records = _records(process)
     assert [record["image"] for record in records] == [str(path) for path in paths]
     for record, prediction in zip(records, ended.record["predictions"], strict=True):
         assert len(record["top"]) == 5
-        for ours, wanted in zip(record["top"], prediction["top"], strict=True):
-            assert ours["label"] == wanted["label"]
-            assert ours["probability"] == pytest.approx(wanted["probability"], abs=1e-6)
+        for score, expected in zip(record["top"], prediction["top"], strict=True):
+            assert score["label"] == expected["label"]
+            assert score["probability"] == pytest.approx(expected["probability"], abs=1e-6)
 
 
-def test_people_get_a_line_per_image(bundle_of, run, pictures):
-    done = run(bundle_of(FAST) / "classify.py", pictures / "a.png", pictures / "d.png", "--top", 2)
-    assert done.returncode == 0
-    lines = done.stdout.splitlines()
-    assert [line.partition(": ")[0] for line in lines] == [
-        str(pictures / name) for name in ("a.png", "d.png")
-    ]
+def test_the_text_has_a_line_per_image(bundle_of, run, pictures):
+    names = [str(pictures / name) for name in ("a.png", "d.png")]
+    process = run(bundle_of() / "classify.py", *names, "--top", 2)
+    assert process.returncode == 0
+    lines = process.stdout.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == names
     assert all(line.count("%") == 2 for line in lines)
 
 
-def test_a_broken_image_is_told_and_the_others_are_classified(bundle_of, run, pictures, tmp_path):
-    whole = (pictures / "b c.JPG").read_bytes()
-    (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
+def test_a_broken_image_is_reported_and_the_others_are_classified(
+    bundle_of, call, pictures, tmp_path
+):
+    content = (pictures / "b c.JPG").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(content[: len(content) // 2])
     images = tmp_path / "half.jpg", tmp_path / "none.png", pictures / "a.png"
-    done = run(bundle_of(FAST) / "classify.py", *images)
-    assert done.returncode == 1
-    assert len(done.stdout.splitlines()) == 1
-    told = [line for line in done.stderr.splitlines() if "no readable image" in line]
-    assert [Path(line.partition(": ")[0]).name for line in told] == ["half.jpg", "none.png"]
+    process = call(bundle_of() / "classify.py", *images)
+    assert process.returncode == 1
+    assert len(process.stdout.splitlines()) == 1
+    errors = [line for line in process.stderr.splitlines() if "not a readable image" in line]
+    assert [Path(line.partition(": ")[0]).name for line in errors] == ["half.jpg", "none.png"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--top", "0", "a.png"]])
-def test_a_command_that_asks_for_nothing_is_refused(bundle_of, run, arguments):
-    done = run(bundle_of(FAST) / "classify.py", *arguments)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-
-
-def _stand_in(folder, name, script):
-    """Puts a program where the camera's would be."""
-    folder.mkdir(exist_ok=True)
-    program = folder / name
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-    return f"{folder}:/usr/bin:/bin"
-
-
-@pytest.mark.parametrize("name", ["rpicam-still", "libcamera-still"])
-def test_a_photo_comes_from_the_cameras_program(bundle_of, run, pictures, tmp_path, name):
-    photo = pictures / "b c.JPG"
-    script = f'echo "$@" > {tmp_path}/asked; cat "{photo}"'
-    path = _stand_in(tmp_path / "bin", name, script)
-    camera = run(bundle_of(FAST) / "classify.py", "--camera", "--json", path=path)
-    assert camera.returncode == 0, camera.stderr
-    from_file = run(bundle_of(FAST) / "classify.py", "--json", photo)
-    assert _records(camera)[0]["top"] == _records(from_file)[0]["top"]
-    assert "--output -" in (tmp_path / "asked").read_text()
-
-
-@pytest.mark.parametrize(
-    ("script", "said"), [("echo no cameras available >&2; exit 255", "no cameras"), (None, "apt")]
-)
-def test_without_a_camera_one_line_says_so(bundle_of, run, tmp_path, script, said):
-    path = "/nowhere"
-    if script:
-        path = _stand_in(tmp_path / "bin", "rpicam-still", script)
-    done = run(bundle_of(FAST) / "classify.py", "--camera", path=path)
-    assert done.returncode == 1
-    assert said in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+def test_invalid_arguments_are_refused(bundle_of, call, arguments):
+    process = call(bundle_of() / "classify.py", *arguments)
+    assert process.returncode == 2
+    assert "Traceback" not in process.stderr
 
 
 @pytest.fixture
-def watching(bundle_of, tmp_path):
-    """A process that watches a folder: the folder, what it says, and the process."""
-    folder, said = tmp_path / "watched", tmp_path / "said.txt"
+def camera(tmp_path, monkeypatch):
+    """Puts a shell script in place of the camera's program."""
+
+    def stub(name, script):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+
+    return stub
+
+
+@pytest.mark.parametrize("name", ["rpicam-still", "libcamera-still"])
+def test_a_photo_comes_from_the_cameras_program(bundle_of, call, pictures, tmp_path, camera, name):
+    photo = pictures / "b c.JPG"
+    camera(name, f'echo "$@" > {tmp_path}/arguments; cat "{photo}"')
+    from_camera = call(bundle_of() / "classify.py", "--camera", "--json")
+    assert from_camera.returncode == 0, from_camera.stderr
+    from_file = call(bundle_of() / "classify.py", "--json", photo)
+    assert _records(from_camera)[0]["top"] == _records(from_file)[0]["top"]
+    assert "--output -" in (tmp_path / "arguments").read_text()
+
+
+def test_an_error_of_the_camera_is_one_line(bundle_of, call, camera):
+    camera("rpicam-still", "echo no cameras available >&2; exit 255")
+    process = call(bundle_of() / "classify.py", "--camera")
+    assert process.returncode == 1
+    assert "no cameras" in process.stderr.splitlines()[-1]
+
+
+def test_without_the_cameras_program_one_line_says_how_to_install_it(bundle_of, call, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    process = call(bundle_of() / "classify.py", "--camera")
+    assert process.returncode == 1
+    assert "apt" in process.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def watching(bundle, tmp_path):
+    """A process that watches a folder: the folder, the lines it prints, and the process."""
+    folder, output = tmp_path / "watched", tmp_path / "output.txt"
     folder.mkdir()
-    with said.open("w") as stream:
+    script = bundle / "classify.py"
+    text = script.read_text()
+    assert "POLL_S = 1.0" in text
+    script.write_text(text.replace("POLL_S = 1.0", "POLL_S = 0.1"))
+    with output.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, str(bundle_of(FAST) / "classify.py"), "--watch", str(folder)],
+            [sys.executable, str(script), "--watch", str(folder)],
             stdout=stream, stderr=subprocess.STDOUT, cwd=tmp_path, env={"PATH": os.defpath},
         )  # fmt: skip
     try:
-        yield folder, lambda: said.read_text().splitlines(), process
+        yield folder, lambda: output.read_text().splitlines(), process
     finally:
         process.kill()
         process.wait()
 
 
-def _lines_about(said, name, count, limit_s=60):
-    """Waits until there are ``count`` lines that begin with ``name``; returns all of them."""
+def _wait_for_lines(read_lines, name, count, limit_s=60):
+    """Waits for ``count`` lines that begin with ``name``; returns all such lines."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
-        found = [line for line in said() if line.startswith(name)]
-        if len(found) >= count:
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"not {count} lines about {name}: {said()}")
+        lines = [line for line in read_lines() if line.startswith(name)]
+        if len(lines) >= count:
+            return lines
+        time.sleep(0.05)
+    raise AssertionError(f"not {count} lines about {name}: {read_lines()}")
 
 
-def test_a_watched_folder_gives_a_line_per_image_and_survives_broken_ones(watching, pictures):
-    folder, said, process = watching
-    whole = (pictures / "b c.JPG").read_bytes()
-    (folder / "half.jpg").write_bytes(whole[: len(whole) // 2])
+def test_a_watched_folder_gives_a_line_per_image_and_broken_ones_do_no_harm(watching, pictures):
+    folder, read_lines, process = watching
+    content = (pictures / "b c.JPG").read_bytes()
+    (folder / "half.jpg").write_bytes(content[: len(content) // 2])
     (folder / "nothing.png").touch()
     (folder / ".hidden.png").write_bytes((pictures / "a.png").read_bytes())
     (folder / "folder.png").mkdir()
     (folder / "a\nb.png").write_bytes((pictures / "a.png").read_bytes())
     (folder / "z.png").write_bytes((pictures / "a.png").read_bytes())
-    assert "%" in _lines_about(said, "z.png", 1)[0]
-    assert "no readable image" in _lines_about(said, "half.jpg", 1)[0]
-    assert "no readable image" in _lines_about(said, "nothing.png", 1)[0]
-    assert "%" in _lines_about(said, r"'a\nb.png'", 1)[0]
-    (folder / "half.jpg").write_bytes(whole)  # its other half arrives
-    assert "%" in _lines_about(said, "half.jpg", 2)[1]
+    assert "%" in _wait_for_lines(read_lines, "z.png", 1)[0]
+    assert "not a readable image" in _wait_for_lines(read_lines, "half.jpg", 1)[0]
+    assert "not a readable image" in _wait_for_lines(read_lines, "nothing.png", 1)[0]
+    assert "%" in _wait_for_lines(read_lines, r"'a\nb.png'", 1)[0]
+    (folder / "half.jpg").write_bytes(content)  # its other half arrives
+    assert "%" in _wait_for_lines(read_lines, "half.jpg", 2)[1]
     (folder / "later.png").write_bytes((pictures / "d.png").read_bytes())
-    assert "%" in _lines_about(said, "later.png", 1)[0]
+    assert "%" in _wait_for_lines(read_lines, "later.png", 1)[0]
     assert process.poll() is None
-    names = [line.partition(": ")[0] for line in said() if "%" in line or "readable" in line]
+    names = [line.partition(": ")[0] for line in read_lines() if "%" in line or "readable" in line]
     assert sorted(names) == sorted(
         ["z.png", "half.jpg", "half.jpg", "nothing.png", r"'a\nb.png'", "later.png"]
     )
 
 
-def test_a_watch_ends_quietly_when_it_is_stopped(watching, pictures):
-    folder, said, process = watching
+def test_a_watch_ends_without_a_traceback_on_ctrl_c(watching, pictures):
+    folder, read_lines, process = watching
     shutil.copy(pictures / "a.png", folder / "a.png")
-    _lines_about(said, "a.png", 1)
+    _wait_for_lines(read_lines, "a.png", 1)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
-    assert "Traceback" not in "\n".join(said())
+    assert "Traceback" not in "\n".join(read_lines())
 
 
-def test_a_folder_that_is_not_there_is_no_traceback(bundle_of, run, tmp_path):
-    done = run(bundle_of(FAST) / "classify.py", "--watch", tmp_path / "no such folder")
-    assert done.returncode == 1
-    assert "no such folder" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+def test_a_missing_folder_to_watch_is_an_error_of_one_line(bundle_of, call, tmp_path):
+    process = call(bundle_of() / "classify.py", "--watch", tmp_path / "no such folder")
+    assert process.returncode == 1
+    assert "no such folder" in process.stderr.splitlines()[-1]
+    assert "Traceback" not in process.stderr
 
 
-def test_probabilities_do_not_overflow_and_stay_what_they_are(bundle_of):
-    folder = bundle_of(FAST)
-    code = f"""
-import sys; sys.path.insert(0, {str(folder)!r}); sys.dont_write_bytecode = True
-import json, numpy as np
-from classify import classify
-class Model:
-    contract = {{"labels": ["a", "b", "c"]}}
-    prepare = answer = staticmethod(lambda x: x)
-    def logits(self, rows): return rows.astype(np.float32)
-for row in ([[1e4, 0, -1e4]], [[0.7, 0.2, 0.1]]):
-    print(json.dumps(classify(Model(), np.array(row), 2)))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    large, ready = map(json.loads, io.StringIO(done.stdout))
+def test_probabilities_do_not_overflow_and_those_of_a_softmax_stay(bundle_of, monkeypatch):
+    monkeypatch.syspath_prepend(bundle_of())
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    classify = runpy.run_path(str(bundle_of() / "classify.py"))["classify"]
+    sys.modules.pop("model", None)
+    model = SimpleNamespace(
+        description={"labels": ["a", "b", "c"]},
+        prepare=lambda pixels: pixels,
+        run=lambda prepared: prepared,
+        dequantize=lambda outputs: outputs.astype(np.float32),
+    )
+    large = classify(model, np.array([[1e4, 0, -1e4]]), 2)
     assert large == [{"label": "a", "probability": 1.0}, {"label": "b", "probability": 0.0}]
-    assert [one["label"] for one in ready] == ["a", "b"]
-    assert ready[0]["probability"] == pytest.approx(0.7)
+    softmax = classify(model, np.array([[0.7, 0.2, 0.1]]), 2)
+    assert [score["label"] for score in softmax] == ["a", "b"]
+    assert softmax[0]["probability"] == pytest.approx(0.7)
 
 
-def test_a_library_that_is_missing_is_named_with_the_command(bundle_of, tmp_path):
-    command = [sys.executable, "-I", "-S", str(bundle_of(FAST) / "classify.py"), "cat.jpg"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr == (
+def test_a_missing_library_is_named_with_the_command(bundle_of, run):
+    process = run(bundle_of() / "classify.py", "cat.jpg", options=("-I", "-S"))
+    assert process.returncode == 1
+    assert process.stderr == (
         "error: numpy is not installed: .venv/bin/pip install -r requirements.txt\n"
     )
 
 
-def test_an_engine_that_is_missing_is_named_with_the_command(bundle, run):
-    # A module that is not there cannot be had by removing one from the environment of the tests.
+def test_a_missing_engine_is_named_with_the_command(bundle, call):
+    # Under another name, because the tests' environment has the engine.
     text = (bundle / "model.py").read_text()
     (bundle / "model.py").write_text(text.replace("ai_edge_litert.interp", "no_such_engine.interp"))
-    done = run(bundle / "classify.py", "cat.jpg")
-    assert done.returncode == 1
-    assert done.stderr == (
+    process = call(bundle / "classify.py", "cat.jpg")
+    assert process.returncode == 1
+    assert process.stderr == (
         "error: no_such_engine is not installed: .venv/bin/pip install -r requirements.txt\n"
     )

@@ -44,16 +44,16 @@ def arm64(tmp_path_factory):
 
 
 @pytest.fixture
-def tell(request):
-    """Adds a line to what is printed behind the tests."""
+def summary_line(request):
+    """Adds a line to the summary that is printed after the tests."""
     return request.config.stash.setdefault(ON_ARM64, []).append
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Prints what was seen on arm64."""
+    """Prints the lines that the arm64 tests added."""
     lines = config.stash.get(ON_ARM64, [])
     if lines:
-        terminalreporter.section("on arm64, emulated: this says nothing about speed")
+        terminalreporter.section("on emulated arm64: no statement about latency")
         for line in lines:
             terminalreporter.write_line(line)
 

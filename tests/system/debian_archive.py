@@ -1,6 +1,6 @@
-"""Packages of Debian in a folder of their own: nothing on this machine is changed.
+"""Unpacks Debian packages into a folder, without installing anything on this machine.
 
-apt-get, with a private configuration, downloads them, and dpkg unpacks them.
+apt-get downloads them with a private configuration, and dpkg unpacks them.
 """
 
 import re
@@ -8,39 +8,39 @@ import shutil
 import subprocess
 from pathlib import Path
 
-LIMIT_S = 240
+TIMEOUT_S = 240
 SETTINGS = Path("/etc/apt")
 
 
 class Unavailable(Exception):
-    """The packages, or what is made of them, cannot be had here; the message says why."""
+    """The packages cannot be downloaded or used here; the message says why."""
 
 
 def unpack(folder, *packages, backports=False, architecture=None):
-    """Downloads packages with what they depend on, and unpacks them.
+    """Downloads packages with their dependencies, and unpacks them.
 
     Args:
-        folder: a folder of its own.
+        folder: a new folder.
         packages: names of binary packages.
-        backports: prefer those of the release's backports.
-        architecture: another one than this machine's, as Debian names it. Then everything that the
-            packages depend on is unpacked; else what this machine has not got.
+        backports: prefer the packages of the release's backports.
+        architecture: Debian's name of another architecture than this machine's. Then all
+            dependencies are unpacked, otherwise those that are not installed on this machine.
 
     Returns:
-        The folder that stands for the root of the system.
+        The folder that corresponds to the root of the file system.
 
     Raises:
         Unavailable: no Debian, no network, no such package.
     """
     if not (shutil.which("apt-get") and shutil.which("dpkg")):
-        raise Unavailable("it is fetched through apt-get, and there is none")
+        raise Unavailable("downloading it needs apt-get and dpkg")
     codename = _codename()
     apt = _configured(folder, codename, architecture)
     run(*apt, "update", "--error-on=any")
     release = ["-t", f"{codename}-backports"] if backports else []
-    # Reinstalled: a package that the machine has would not be downloaded.
-    wanted = ["--no-install-recommends", "--reinstall", "--download-only", "-y", "install"]
-    run(*apt, *release, *wanted, *packages)
+    # --reinstall: otherwise apt-get skips packages that are installed.
+    install = ["--no-install-recommends", "--reinstall", "--download-only", "-y", "install"]
+    run(*apt, *release, *install, *packages)
     root = folder / "root"
     for package in sorted((folder / "cache" / "archives").glob("*.deb")):
         run("dpkg", "-x", package, root)
@@ -48,21 +48,21 @@ def unpack(folder, *packages, backports=False, architecture=None):
 
 
 def unpack_alone(folder, *packages, release):
-    """Downloads packages of any release, without what they depend on, and unpacks them.
+    """Downloads packages of any release without their dependencies, and unpacks them.
 
     Args:
-        folder: a folder of its own.
+        folder: a new folder.
         packages: names of binary packages.
         release: codename of a Debian release.
 
     Returns:
-        The folder that stands for the root of the system.
+        The folder that corresponds to the root of the file system.
 
     Raises:
         Unavailable: no Debian, no network, no such package.
     """
     if not (shutil.which("apt-get") and shutil.which("dpkg")):
-        raise Unavailable("it is fetched through apt-get, and there is none")
+        raise Unavailable("downloading it needs apt-get and dpkg")
     apt = _configured(folder, _codename(), None, release)
     run(*apt, "update", "--error-on=any")
     archives = folder / "cache" / "archives"
@@ -73,10 +73,10 @@ def unpack_alone(folder, *packages, release):
 
 
 def _configured(folder, codename, architecture, release=None):
-    """Returns the beginning of a command that has all its state in ``folder``."""
+    """Returns an ``apt-get`` command that has all its state in ``folder``."""
     sources, lists, cache = (folder / name for name in ("sources", "lists", "cache"))
-    for made in (sources, lists / "partial", cache / "archives" / "partial"):
-        made.mkdir(parents=True)
+    for subfolder in (sources, lists / "partial", cache / "archives" / "partial"):
+        subfolder.mkdir(parents=True)
     name, text = archive(codename, SETTINGS)
     if release is not None:
         text = text.replace(f"{codename}-backports", release)
@@ -87,18 +87,18 @@ def _configured(folder, codename, architecture, release=None):
         "Dir::State::lists": lists,
         "Dir::Cache": cache,
         "Dir::Cache::archives": cache / "archives",
-        "APT::Sandbox::User": "root",  # another could not write here
-        "Debug::NoLocking": "true",  # the locks are those of the machine
+        "APT::Sandbox::User": "root",  # another user could not write here
+        "Debug::NoLocking": "true",  # the locks are the machine's
     }
     if architecture is not None:
         installed = folder / "installed"
         installed.touch()
-        # A machine's own entry may be for the machine's own architecture only.
+        # The machine's entry may be limited to the machine's architecture.
         (sources / name).write_text(re.sub(r"(?m)^Architectures:.*\n", "", text))
         options |= {
             "APT::Architecture": architecture,
             "APT::Architectures": architecture,
-            "Dir::State::status": installed,  # nothing is
+            "Dir::State::status": installed,  # an empty list
         }
     return ["apt-get", "-q", *(f"-o{key}={value}" for key, value in options.items())]
 
@@ -108,19 +108,19 @@ def _codename():
     text = release.read_text() if release.is_file() else ""
     fields = dict(re.findall(r'^(\w+)="?([^"\n]*)', text, re.MULTILINE))
     if fields.get("ID") != "debian" or "VERSION_CODENAME" not in fields:
-        raise Unavailable(f"it is fetched from Debian's archive, and this is {fields.get('ID')}")
+        raise Unavailable(f"downloading it needs Debian, and this is {fields.get('ID')}")
     return fields["VERSION_CODENAME"]
 
 
 def archive(codename, settings):
-    """Returns name and text of apt sources: the machine's archive, and its backports.
+    """Returns name and text of a file of apt sources: the machine's archive and its backports.
 
-    The archive is where both ``codename`` and its updates are from; that of security has no
-    backports, and others' archives have no updates.
+    The archive is the entry with both ``codename`` and its updates: the security archive has no
+    backports, and third parties' archives have no updates.
 
     Args:
         codename: of the Debian release.
-        settings: the folder of apt's configuration.
+        settings: folder of apt's configuration.
 
     Raises:
         Unavailable: there is no such entry.
@@ -128,32 +128,36 @@ def archive(codename, settings):
     for path in sorted(settings.glob("sources.list.d/*.sources")):
         for stanza in re.split(r"\n\s*\n", path.read_text()):
             suites = re.search(r"^Suites:(.*)$", stanza, re.MULTILINE)
-            off = re.search(r"^Enabled:\s*no", stanza, re.MULTILINE)
-            if suites and not off and {codename, f"{codename}-updates"} <= {*suites[1].split()}:
-                changed = f"Suites: {codename}-backports"
-                both = stanza, stanza.replace(suites[0], changed)
-                return "archive.sources", "\n\n".join(part.strip("\n") for part in both) + "\n"
+            disabled = re.search(r"^Enabled:\s*no", stanza, re.MULTILINE)
+            if (
+                suites
+                and not disabled
+                and {codename, f"{codename}-updates"} <= {*suites[1].split()}
+            ):
+                backports = stanza.replace(suites[0], f"Suites: {codename}-backports")
+                stanzas = (text.strip("\n") for text in (stanza, backports))
+                return "archive.sources", "\n\n".join(stanzas) + "\n"
     lists = [settings / "sources.list", *sorted(settings.glob("sources.list.d/*.list"))]
     text = "\n".join(path.read_text() for path in lists if path.is_file())
     lines = re.findall(r"^(deb\s+(?:\[[^]]*\]\s+)?)(\S+)\s+(\S+)\s+(.*)$", text, re.MULTILINE)
     for start, address, suite, rest in lines:
-        same = {other for _, where, other, _ in lines if where == address}
-        if suite == codename and f"{codename}-updates" in same:
+        siblings = {other for _, url, other, _ in lines if url == address}
+        if suite == codename and f"{codename}-updates" in siblings:
             suites = (codename, f"{codename}-updates", f"{codename}-backports")
-            made = (f"{start}{address} {one} {rest}\n" for one in suites)
-            return "archive.list", "".join(made)
-    raise Unavailable(f"apt knows no archive of {codename} and {codename}-updates")
+            entries = (f"{start}{address} {suite} {rest}\n" for suite in suites)
+            return "archive.list", "".join(entries)
+    raise Unavailable(f"apt has no archive of {codename} and {codename}-updates")
 
 
 def run(*command, folder=None):
-    """Runs a command in a folder; raises ``Unavailable`` where that fails."""
+    """Runs a command in a folder; raises ``Unavailable`` if it fails."""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [str(part) for part in command],
-            cwd=folder, capture_output=True, text=True, errors="replace", timeout=LIMIT_S,
+            cwd=folder, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"{command[0]} took over {LIMIT_S} s") from None
-    if done.returncode:
-        said = " ".join(done.stderr.split())[-300:]
-        raise Unavailable(f"{command[0]} failed: {said}")
+        raise Unavailable(f"{command[0]} took over {TIMEOUT_S} s") from None
+    if process.returncode:
+        message = " ".join(process.stderr.split())[-300:]
+        raise Unavailable(f"{command[0]} failed: {message}")

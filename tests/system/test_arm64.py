@@ -1,5 +1,6 @@
-"""The bundle for the Raspberry Pi on the true arm64 wheels, under emulation."""
+"""The Raspberry Pi bundle on real arm64 wheels, under emulation."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -15,12 +16,12 @@ from cct_export.runtimes.litert_profile import prefixes
 
 pytestmark = [
     pytest.mark.arm64,
-    pytest.mark.usefixtures("arm64"),  # first: nothing is exported where it is skipped
+    pytest.mark.usefixtures("arm64"),  # first, so that a skipped test exports nothing
 ]
 
 
 class Case(NamedTuple):
-    """A file of ``MODEL``, and how far its logits may be from those on this machine."""
+    """A file of ``MODEL``, and a bound on the difference of its logits from this machine's."""
 
     format: str
     scheme: str
@@ -31,7 +32,7 @@ class Case(NamedTuple):
         return f"{self.format}-{self.scheme}-{self.io}"
 
 
-# The bounds are those of its files: a step of the logits is another model's another size.
+# The bounds are for this model: the step of quantized logits differs between models.
 MODEL = "cct_keras_io"
 INTEGERS_ONLY = Case("tflite", "int8-full", "int8", 0.13)  # four steps of its output
 CASES = [
@@ -46,75 +47,74 @@ PROCESSORS = [(case, PI_5) for case in CASES]
 PROCESSORS += [(case, PI_4) for case in CASES if case.scheme.startswith("int8")]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
-# Runs here and there: every output of a .tflite file for every image.
-ANSWERS = """
+# Runs on both machines: saves every output of a .tflite file for every image.
+SCRIPT = """
 import sys
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-model, images, kernels, answers = sys.argv[1:]
+model, images, kernels, outputs = sys.argv[1:]
 interpreter = Interpreter(model, experimental_op_resolver_type=OpResolverType[kernels])
 interpreter.allocate_tensors()
-found = {end["name"]: [] for end in interpreter.get_output_details()}
+values = {output["name"]: [] for output in interpreter.get_output_details()}
 for image in np.load(images):
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[np.newaxis])
     interpreter.invoke()
-    for end in interpreter.get_output_details():
-        found[end["name"]].append(interpreter.get_tensor(end["index"]).copy())
-np.savez(answers, **{name.replace("/", "|"): values for name, values in found.items()})
+    for output in interpreter.get_output_details():
+        values[output["name"]].append(interpreter.get_tensor(output["index"]).copy())
+np.savez(outputs, **{name.replace("/", "|"): rows for name, rows in values.items()})
 """
 
 
 @pytest.fixture(scope="module")
 def bundle_of(tmp_path_factory, in_process):
     """Returns the artifact of a case and its bundle, made once."""
-    folder, made = tmp_path_factory.mktemp("shipped"), {}
+    folder = tmp_path_factory.mktemp("shipped")
 
+    @functools.cache
     def get(case):
-        if case not in made:
-            artifact, bundle = folder / f"{case}.{case.format}", folder / str(case)
-            options = ("--quantize", case.scheme, "--io", case.io, "--samples", "50")
-            ended = in_process("export", case.format, MODEL, *options, "-o", artifact)
-            assert ended.code == 0, ended.err
-            target = ("--target", "raspberry-pi", "-o", bundle)
-            ended = in_process("export", "bundle", artifact, *target)
-            assert ended.code == 0, ended.err
-            made[case] = artifact, bundle
-        return made[case]
+        artifact, bundle = folder / f"{case}.{case.format}", folder / str(case)
+        options = ("--quantize", case.scheme, "--io", case.io, "--samples", "50")
+        ended = in_process("export", case.format, MODEL, *options, "-o", artifact)
+        assert ended.code == 0, ended.err
+        target = ("--target", "raspberry-pi", "-o", bundle)
+        ended = in_process("export", "bundle", artifact, *target)
+        assert ended.code == 0, ended.err
+        return artifact, bundle
 
     return get
 
 
 @pytest.fixture(scope="module")
 def site_of(arm64, bundle_of):
-    """Returns the packages that a bundle's requirements.txt installs on arm64, fetched once."""
-    made = {}
+    """Returns the packages that a bundle's requirements.txt installs on arm64, once per format."""
+    sites = {}
 
     def get(case):
-        if case.format not in made:
+        if case.format not in sites:
             requirements = bundle_of(case)[1] / "requirements.txt"
             try:
-                made[case.format] = arm64.install(case.format, requirements)
+                sites[case.format] = arm64.install(case.format, requirements)
             except Unavailable as error:
                 pytest.skip(f"no wheels for arm64: {error}")
-        return made[case.format]
+        return sites[case.format]
 
     return get
 
 
 @pytest.mark.parametrize(("case", "processor"), PROCESSORS, ids=str)
-def test_the_bundle_proves_itself_and_answers_as_here(
-    arm64, bundle_of, site_of, case, processor, tmp_path, tell
+def test_the_self_test_passes_with_nearly_the_logits_of_this_machine(
+    arm64, bundle_of, site_of, case, processor, tmp_path, summary_line
 ):
     script = bundle_of(case)[1] / "selftest.py"
-    done = arm64.run(site_of(case), script, "--json", cwd=tmp_path, processor=processor)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout)
-    assert found["passed"]
-    assert found["machine"] == "aarch64"
-    assert found["latency_ms"] is None
-    parity, outputs = found["parity"], found["parity"]["outputs"]
-    tell(
-        f"{processor} {case!s:27} SQNR to Keras {parity['sqnr_db']:5.1f} dB, logits within "
+    process = arm64.run(site_of(case), script, "--json", cwd=tmp_path, processor=processor)
+    assert process.returncode == 0, process.stdout + process.stderr
+    result = json.loads(process.stdout)
+    assert result["passed"]
+    assert result["machine"] == "aarch64"
+    assert result["latency_ms"] is None
+    parity, outputs = result["parity"], result["parity"]["outputs"]
+    summary_line(
+        f"{processor} {case!s:27} SQNR {parity['sqnr_db']:5.1f} dB, logits within "
         f"{outputs['max_abs']:.1e} of {outputs['computed_on']}"
         + (", bit-equal" if outputs["bit_equal"] else "")
     )
@@ -123,7 +123,7 @@ def test_the_bundle_proves_itself_and_answers_as_here(
 
 
 @every_case
-def test_it_classifies_a_picture_as_predict_does_here(
+def test_the_predictions_are_those_of_predict_on_this_machine(
     arm64, bundle_of, site_of, case, tmp_path, in_process
 ):
     artifact, bundle = bundle_of(case)
@@ -132,74 +132,78 @@ def test_it_classifies_a_picture_as_predict_does_here(
     picture.save(tmp_path / "a b.png")
     picture.save(tmp_path / "c.jpg")
     paths = tmp_path / "a b.png", tmp_path / "c.jpg"
-    done = arm64.run(site_of(case), bundle / "classify.py", "--json", *paths, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    wanted = in_process("export", "predict", artifact, *paths, "--json", "-").record["predictions"]
+    process = arm64.run(site_of(case), bundle / "classify.py", "--json", *paths, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    lines = [json.loads(line) for line in process.stdout.splitlines()]
+    record = in_process("export", "predict", artifact, *paths, "--json", "-").record
     assert [line["image"] for line in lines] == [str(path) for path in paths]
-    for line, prediction in zip(lines, wanted, strict=True):
-        here = {one["label"]: one["probability"] for one in prediction["top"]}
-        there = {one["label"]: one["probability"] for one in line["top"]}
-        for label in here.keys() & there.keys():
-            assert there[label] == pytest.approx(here[label], abs=case.bound)
-        assert next(iter(there)) == next(iter(here))
+    for line, prediction in zip(lines, record["predictions"], strict=True):
+        actual, expected = (
+            {score["label"]: score["probability"] for score in scores["top"]}
+            for scores in (line, prediction)
+        )
+        for label in actual.keys() & expected.keys():
+            assert actual[label] == pytest.approx(expected[label], abs=case.bound)
+        assert next(iter(actual)) == next(iter(expected))
 
 
-def _answers(run, model, bundle, kernels, folder):
-    """Returns the outputs of ``model`` for the golden images, from a Python that ``run`` runs."""
+def _outputs(run, model, bundle, kernels, folder):
+    """Returns the outputs of ``model`` for the golden inputs, by name, from ``run``'s Python."""
     with np.load(bundle / "golden.npz") as golden:
         np.save(folder / "images.npy", golden["inputs"])
-    script, found = folder / "answers.py", folder / "answers.npz"
-    script.write_text(ANSWERS)
-    done = run(script, model, folder / "images.npy", kernels, found)
-    assert done.returncode == 0, done.stderr
-    with np.load(found) as answers:
-        return dict(answers)
+    script, outputs = folder / "run.py", folder / "outputs.npz"
+    script.write_text(SCRIPT)
+    process = run(script, model, folder / "images.npy", kernels, outputs)
+    assert process.returncode == 0, process.stderr
+    with np.load(outputs) as arrays:
+        return dict(arrays)
 
 
 @pytest.fixture
-def in_both_places(arm64, site_of, bundle_of, tmp_path):
-    """Returns what a .tflite file answers here and on arm64, by the names of its outputs."""
+def on_both_machines(arm64, site_of, bundle_of, tmp_path):
+    """Returns a .tflite file's outputs on this machine and on arm64, by name."""
 
-    def here(*arguments):
+    def local(*arguments):
         command = [sys.executable, "-P", *map(str, arguments)]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
 
-    def there(*arguments):
+    def emulated(*arguments):
         return arm64.run(site_of(INTEGERS_ONLY), *arguments, cwd=tmp_path)
 
     def get(model, kernels):
         bundle = bundle_of(INTEGERS_ONLY)[1]
-        return [_answers(run, model, bundle, kernels, tmp_path) for run in (here, there)]
+        return [_outputs(run, model, bundle, kernels, tmp_path) for run in (local, emulated)]
 
     return get
 
 
-def _assert_bit_equal(both):
-    ours, theirs = both
-    assert ours.keys() == theirs.keys()
-    for name, values in ours.items():
-        assert values.dtype == theirs[name].dtype == np.int8
-        assert np.array_equal(values, theirs[name]), name
+def _assert_bit_equal(local, emulated):
+    assert local.keys() == emulated.keys()
+    for name, values in local.items():
+        assert values.dtype == emulated[name].dtype == np.int8
+        assert np.array_equal(values, emulated[name]), name
 
 
-def test_integers_only_are_bit_equal(in_both_places, bundle_of, tell):
-    both = in_both_places(bundle_of(INTEGERS_ONLY)[1] / "model.tflite", "BUILTIN_REF")
-    _assert_bit_equal(both)
-    assert len(np.unique(both[0]["logits"])) > 10
-    tell(f"{PI_5} {INTEGERS_ONLY!s:27} bit-equal with LiteRT's reference kernels")
+def test_reference_kernels_are_bit_equal_for_integers_only(
+    on_both_machines, bundle_of, summary_line
+):
+    model = bundle_of(INTEGERS_ONLY)[1] / "model.tflite"
+    local, emulated = on_both_machines(model, "BUILTIN_REF")
+    _assert_bit_equal(local, emulated)
+    assert len(np.unique(local["logits"])) > 10
+    summary_line(f"{PI_5} {INTEGERS_ONLY!s:27} bit-equal with LiteRT's reference kernels")
 
 
 def test_fast_kernels_are_bit_equal_up_to_the_first_softmax(
-    in_both_places, bundle_of, tmp_path, tell
+    on_both_machines, bundle_of, tmp_path, summary_line
 ):
-    # LiteRT's int8 softmax is another one on Arm, which now and then rounds to the other side.
+    # LiteRT's int8 softmax for Arm is another kernel, which sometimes rounds differently.
     content = (bundle_of(INTEGERS_ONLY)[1] / "model.tflite").read_bytes()
     parts = list(prefixes(content))
     first = [part.name for part in parts].index("block_0/attention/weights")
-    before = tmp_path / "before.tflite"
-    before.write_bytes(parts[first - 1].content)
-    both = in_both_places(before, "AUTO")
-    assert "block_0|attention|scores" in both[0]
-    _assert_bit_equal(both)
-    tell(f"{PI_5} {INTEGERS_ONLY!s:27} bit-equal with XNNPACK up to the first softmax")
+    prefix = tmp_path / "prefix.tflite"
+    prefix.write_bytes(parts[first - 1].content)
+    local, emulated = on_both_machines(prefix, "AUTO")
+    assert "block_0|attention|scores" in local
+    _assert_bit_equal(local, emulated)
+    summary_line(f"{PI_5} {INTEGERS_ONLY!s:27} bit-equal with XNNPACK up to the first softmax")

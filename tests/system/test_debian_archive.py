@@ -1,4 +1,4 @@
-"""Which archive of Debian's packages are fetched from."""
+"""Which of the machine's archives Debian packages are downloaded from."""
 
 import debian_archive
 import pytest
@@ -44,7 +44,7 @@ def test_the_archive_with_updates_has_the_backports(settings):
     assert text == f"{archive}\n{archive.replace('hops hops-updates', 'hops-backports')}"
 
 
-def test_lines_are_understood_too(settings):
+def test_sources_of_one_line_work_too(settings):
     (settings / "sources.list").write_text(LINES)
     name, text = debian_archive.archive("hops", settings)
     assert name == "archive.list"
@@ -54,7 +54,7 @@ def test_lines_are_understood_too(settings):
 
 
 @pytest.mark.parametrize("text", ["", STANZAS.replace("Types", "Enabled: no\nTypes")])
-def test_no_archive_is_said(settings, text):
+def test_a_machine_without_an_archive_is_reported(settings, text):
     (settings / "sources.list.d" / "debian.sources").write_text(text)
     with pytest.raises(debian_archive.Unavailable, match="no archive of hops"):
         debian_archive.archive("hops", settings)

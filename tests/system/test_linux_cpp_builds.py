@@ -1,6 +1,6 @@
-"""The C++ bundle, compiled and run: the compiler and the engine are real.
+"""The C++ bundle, compiled with a real compiler and run on the real engine.
 
-Debian's package has the headers of ONNX Runtime's C API, and its Python wheel the library.
+The headers of ONNX Runtime's C API are from Debian's package, the library from its Python wheel.
 """
 
 import importlib.util
@@ -23,10 +23,10 @@ RELEASE = "trixie"  # the first one with libonnxruntime-dev
 
 @pytest.fixture(scope="module")
 def onnxruntime(tmp_path_factory):
-    """A folder with ``include`` and ``lib``, as the archives of ONNX Runtime have them."""
+    """A folder with ``include`` and ``lib``, as in the archives of ONNX Runtime's releases."""
     for program in ("cmake", "g++"):
         if shutil.which(program) is None:
-            pytest.skip(f"the bundle is compiled with {program}, and there is none")
+            pytest.skip(f"compiling the bundle needs {program}")
     package = Path(importlib.util.find_spec("onnxruntime").origin).parent
     libraries = sorted(package.glob("capi/libonnxruntime.so.*"))
     if not libraries:
@@ -36,12 +36,12 @@ def onnxruntime(tmp_path_factory):
         root = debian_archive.unpack_alone(folder, "libonnxruntime-dev", release=RELEASE)
     except debian_archive.Unavailable as error:
         pytest.skip(f"no headers of ONNX Runtime: {error}")
-    made = folder / "onnxruntime"
-    (made / "lib").mkdir(parents=True)
-    (made / "include").symlink_to(root / "usr/include/onnxruntime")
+    prefix = folder / "onnxruntime"
+    (prefix / "lib").mkdir(parents=True)
+    (prefix / "include").symlink_to(root / "usr/include/onnxruntime")
     for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
-        (made / "lib" / name).symlink_to(libraries[0])
-    return made
+        (prefix / "lib" / name).symlink_to(libraries[0])
+    return prefix
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,10 @@ def built(onnxruntime, exports, tmp_path_factory):
     def build(scheme, io="float32"):
         folder = tmp_path_factory.mktemp("cpp") / f"it's {scheme} {io}"
         api.bundle(exports("onnx", scheme, io).path, target="linux-cpp", output=folder)
-        _configured(folder, onnxruntime, check=True)
-        done = _run("cmake", "--build", folder / "build")
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "warning:" not in done.stdout + done.stderr
+        _configure(folder, onnxruntime, check=True)
+        process = _run("cmake", "--build", folder / "build")
+        assert process.returncode == 0, process.stdout + process.stderr
+        assert "warning:" not in process.stdout + process.stderr
         return folder
 
     return build
@@ -65,10 +65,12 @@ def float32(built):
     return built("none")
 
 
-def _configured(folder, onnxruntime, check=False):
-    done = _run("cmake", "-B", folder / "build", "-S", folder, f"-DONNXRUNTIME_ROOT={onnxruntime}")
-    assert not check or done.returncode == 0, done.stderr
-    return done
+def _configure(folder, onnxruntime, check=False):
+    process = _run(
+        "cmake", "-B", folder / "build", "-S", folder, f"-DONNXRUNTIME_ROOT={onnxruntime}"
+    )
+    assert not check or process.returncode == 0, process.stderr
+    return process
 
 
 def _run(*command):
@@ -76,48 +78,48 @@ def _run(*command):
 
 
 @pytest.mark.parametrize(("scheme", "io"), [("none", "float32"), ("int8", "uint8")])
-def test_the_selftest_passes_and_measures(built, scheme, io):
-    done = _run(built(scheme, io) / "build/classify", "--selftest")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "PASSED"
-    found = re.search(r"median ([\d.]+) ms, p90 ([\d.]+) ms, (\d+) runs", done.stdout)
-    assert float(found[1]) <= float(found[2])
-    assert int(found[3]) >= 100
+def test_the_selftest_passes_and_measures_latency(built, scheme, io):
+    process = _run(built(scheme, io) / "build/classify", "--selftest")
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert process.stdout.splitlines()[-1] == "PASSED"
+    latency = re.search(r"median ([\d.]+) ms, p90 ([\d.]+) ms, (\d+) runs", process.stdout)
+    assert float(latency[1]) <= float(latency[2])
+    assert int(latency[3]) >= 100
 
 
-def test_the_selftest_fails_where_the_logits_are_others(float32):
+def test_the_selftest_fails_with_other_golden_logits(float32):
     golden = float32 / "build/golden.bin"
     content = golden.read_bytes()
     try:
         logits = np.frombuffer(content[-16 * 10 * 4 :], "<f4").copy()
         logits[::10] += 0.01 * np.abs(logits).max()
         golden.write_bytes(content[: -logits.nbytes] + logits.tobytes())
-        done = _run(float32 / "build/classify", "--selftest")
+        process = _run(float32 / "build/classify", "--selftest")
         golden.write_bytes(content[:-4])
-        short = _run(float32 / "build/classify", "--selftest")
+        truncated = _run(float32 / "build/classify", "--selftest")
     finally:
         golden.write_bytes(content)
-    assert done.returncode == 1
-    assert "FAILED: SQNR in dB is" in done.stdout
-    assert "FAILED: the largest difference is" in done.stdout
-    assert "latency" not in done.stdout
-    assert short.returncode == 1
-    assert "it is broken" in short.stderr
+    assert process.returncode == 1
+    assert "FAILED: SQNR in dB is" in process.stdout
+    assert "FAILED: max |difference| is" in process.stdout
+    assert "latency" not in process.stdout
+    assert truncated.returncode == 1
+    assert "truncated" in truncated.stderr
 
 
-def test_the_selftest_fails_where_a_label_is_missing(float32):
+def test_the_selftest_fails_without_a_label(float32):
     labels = float32 / "build/labels.txt"
     content = labels.read_text()
     try:
         labels.write_text(content.partition("\n")[2])
-        done = _run(float32 / "build/classify", "--selftest")
+        process = _run(float32 / "build/classify", "--selftest")
     finally:
         labels.write_text(content)
-    assert done.returncode == 1
-    assert "FAILED: labels.txt has too many or few lines" in done.stdout
+    assert process.returncode == 1
+    assert "FAILED: labels.txt does not have one line per class" in process.stdout
 
 
-def test_pictures_of_any_size_get_the_classes_that_predict_gives(float32, exports, tmp_path):
+def test_the_predictions_for_pictures_of_any_size_are_those_of_predict(float32, exports, tmp_path):
     random = np.random.default_rng(5)
     paths = []
     for index, shape in enumerate([(32, 32, 3), (97, 211, 3), (20, 9, 3)]):
@@ -125,62 +127,62 @@ def test_pictures_of_any_size_get_the_classes_that_predict_gives(float32, export
         paths.append(tmp_path / f"picture {index}.png")
         Image.fromarray(smooth.clip(0, 255).astype(np.uint8)).save(paths[-1])
         Image.open(paths[-1]).save(paths[-1].with_suffix(".ppm"))
-    done = _run(float32 / "build/classify", *(path.with_suffix(".ppm") for path in paths))
-    assert done.returncode == 0, done.stderr
-    said = done.stdout.splitlines()
+    process = _run(float32 / "build/classify", *(path.with_suffix(".ppm") for path in paths))
+    assert process.returncode == 0, process.stderr
+    output = process.stdout.splitlines()
     for index, prediction in enumerate(api.predict(exports("onnx").path, images=paths)):
-        lines = (line.split(" %  ") for line in said[6 * index + 1 : 6 * index + 6])
-        found = {label: float(share) / 100 for share, label in lines}
-        wanted = dict(prediction.top)
-        assert next(iter(found)) == next(iter(wanted))
-        # A pixel may differ by one, and so the fifth class may be another.
-        both = found.keys() & wanted.keys()
+        lines = (line.split(" %  ") for line in output[6 * index + 1 : 6 * index + 6])
+        top = {label: float(percent) / 100 for percent, label in lines}
+        expected = dict(prediction.top)
+        assert next(iter(top)) == next(iter(expected))
+        # Pixels may differ by one, so the fifth class may be another.
+        both = top.keys() & expected.keys()
         assert len(both) >= 4
-        assert all(abs(found[label] - wanted[label]) < 0.02 for label in both)
+        assert all(abs(top[label] - expected[label]) < 0.02 for label in both)
 
 
-def test_a_file_of_the_bytes_of_the_input_is_taken_as_it_is(float32, digit_images, tmp_path):
+def test_a_file_of_the_bytes_of_the_input_is_not_preprocessed(float32, digit_images, tmp_path):
     pixels = digit_images[0][0]
     (tmp_path / "raw").write_bytes(pixels.tobytes())
     Image.fromarray(pixels).save(tmp_path / "same.ppm")
-    done = _run(float32 / "build/classify", tmp_path / "raw", tmp_path / "same.ppm")
-    lines = done.stdout.splitlines()
+    process = _run(float32 / "build/classify", tmp_path / "raw", tmp_path / "same.ppm")
+    lines = process.stdout.splitlines()
     assert lines[1:6] == lines[7:12]
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"GIF89a", "no binary PPM file"),
-        (b"P6\n4 4\n255\nabc", "it ends too early"),
-        (b"P6\n4 4\n65535\n", "it has not 8 bits"),
-        (b"P6\n4000000000 4000000000\n255\n", "not plausible"),
-        (b"P6\nx", "its header is broken"),
-        (b"P6 # a comment without an end", "its header is broken"),
-        (b"", "no binary PPM file"),
+        (b"GIF89a", "not a binary PPM file"),
+        (b"P6\n4 4\n255\nabc", "it is truncated"),
+        (b"P6\n4 4\n65535\n", "it does not have 8 bits"),
+        (b"P6\n4000000000 4000000000\n255\n", "declares an invalid size"),
+        (b"P6\nx", "its header is invalid"),
+        (b"P6 # a comment without an end", "its header is invalid"),
+        (b"", "not a binary PPM file"),
     ],
 )
-def test_a_broken_picture_ends_with_a_line(float32, tmp_path, content, reason):
+def test_a_broken_picture_is_an_error_of_one_line(float32, tmp_path, content, reason):
     (tmp_path / "broken.ppm").write_bytes(content)
-    done = _run(float32 / "build/classify", tmp_path / "broken.ppm")
-    assert done.returncode == 1
-    assert done.stderr.startswith("classify: ")
-    assert reason in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    process = _run(float32 / "build/classify", tmp_path / "broken.ppm")
+    assert process.returncode == 1
+    assert process.stderr.startswith("classify: ")
+    assert reason in process.stderr
+    assert len(process.stderr.splitlines()) == 1
 
 
-def test_cmake_refuses_a_model_that_was_changed(built, onnxruntime):
+def test_cmake_refuses_a_changed_model(built, onnxruntime):
     folder = built("none")
     with (folder / "model.onnx").open("ab") as file:
         file.write(b"x")
-    done = _configured(folder, onnxruntime)
-    assert done.returncode != 0
-    assert "model.onnx is not the file that was bundled" in done.stderr
+    process = _configure(folder, onnxruntime)
+    assert process.returncode != 0
+    assert "model.onnx has another SHA-256" in process.stderr
 
 
-def test_cmake_says_what_to_do_without_onnx_runtime(float32, tmp_path):
+def test_cmake_names_its_option_without_onnx_runtime(float32, tmp_path):
     if list(Path("/usr").glob("**/include/onnxruntime*/**/onnxruntime_c_api.h")):
         pytest.skip("ONNX Runtime is installed on this machine")
-    done = _run("cmake", "-B", tmp_path / "build", "-S", float32)
-    assert done.returncode != 0
-    assert "-DONNXRUNTIME_ROOT=FOLDER" in done.stderr
+    process = _run("cmake", "-B", tmp_path / "build", "-S", float32)
+    assert process.returncode != 0
+    assert "-DONNXRUNTIME_ROOT=FOLDER" in process.stderr

@@ -3,7 +3,7 @@ package android.content.res
 import java.io.File
 import java.io.InputStream
 
-/** Assets below several folders, as an APK merges them. */
+/** The merged assets of several folders, as in an APK. */
 class AssetManager(private val roots: List<File>) {
     fun open(name: String): InputStream =
         roots.map { File(it, name) }.first { it.isFile }.inputStream()

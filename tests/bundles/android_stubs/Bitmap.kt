@@ -1,6 +1,6 @@
 package android.graphics
 
-/** A picture of ARGB colours; that of a HARDWARE one cannot be read. */
+/** ARGB pixels; those of a HARDWARE bitmap cannot be read. */
 class Bitmap(val width: Int, val height: Int, private val colours: IntArray, val config: Config?) {
     enum class Config { ARGB_8888, HARDWARE }
 

@@ -1,4 +1,4 @@
-// What the Android bundle uses of Android, on a JVM: just enough to compile and run it in a test.
+// Stubs of the parts of Android that the bundle uses, to compile and run it on a JVM.
 package android.content
 
 import android.content.res.AssetManager

@@ -4,7 +4,7 @@ import android.content.Context
 import android.content.res.AssetManager
 import java.io.File
 
-/** The module's own folder stands for the APK. */
+/** Reads assets from the module's folder instead of an APK. */
 class Instrumentation {
     private val module = File(System.getProperty("module"))
     val context = Context(AssetManager(listOf(File(module, "src/androidTest/assets"))))

@@ -1,5 +1,5 @@
-// What the bundle uses of LiteRT's Kotlin API, with the signatures of its published sources. The model answers what
-// the real engine answered when the test asked it, and 0 to inputs that the engine never saw.
+// Stubs of the parts of LiteRT's Kotlin API that the bundle uses, with the signatures of its published sources. The
+// model returns the outputs that the real engine returned in Python, and zeros for any other input.
 package com.google.ai.edge.litert
 
 import android.content.res.AssetManager
@@ -27,7 +27,7 @@ abstract class JniHandle : AutoCloseable {
     }
 
     companion object {
-        /** Handles that nobody closed yet. */
+        /** Number of handles that are not closed. */
         var open = 0
     }
 }
@@ -58,7 +58,7 @@ class TensorBuffer internal constructor(size: Int) : JniHandle() {
     }
 }
 
-class CompiledModel private constructor(private val answers: Map<String, ByteArray>) : JniHandle() {
+class CompiledModel private constructor(private val outputsByInput: Map<String, ByteArray>) : JniHandle() {
     class GpuOptions(
         val constantTensorSharing: Boolean? = null,
         val infiniteFloatCapping: Boolean? = null,
@@ -77,13 +77,13 @@ class CompiledModel private constructor(private val answers: Map<String, ByteArr
     @JvmOverloads
     fun createInputBuffers(signatureIndex: Int = 0): List<TensorBuffer> {
         check(signatureIndex == 0)
-        return listOf(TensorBuffer(Base64.getDecoder().decode(answers.keys.first()).size))
+        return listOf(TensorBuffer(Base64.getDecoder().decode(outputsByInput.keys.first()).size))
     }
 
     @JvmOverloads
     fun createOutputBuffers(signatureIndex: Int = 0): List<TensorBuffer> {
         check(signatureIndex == 0)
-        return listOf(TensorBuffer(answers.values.first().size))
+        return listOf(TensorBuffer(outputsByInput.values.first().size))
     }
 
     @Suppress("UNUSED_PARAMETER")
@@ -112,8 +112,8 @@ class CompiledModel private constructor(private val answers: Map<String, ByteArr
         check(signatureIndex == 0)
         val output = outputs.single()
         val key = Base64.getEncoder().encodeToString(inputs.single().readInt8())
-        if (System.getProperty("gpu") == "breaks" && gpu) throw LiteRtException("it broke")
-        output.bytes = answers[key] ?: ByteArray(output.bytes.size)
+        if (System.getProperty("gpu") == "fails" && gpu) throw LiteRtException("run failed")
+        output.bytes = outputsByInput[key] ?: ByteArray(output.bytes.size)
     }
 
     private var gpu = false
@@ -125,12 +125,12 @@ class CompiledModel private constructor(private val answers: Map<String, ByteArr
             val gpu = options.accelerators == setOf(Accelerator.GPU)
             check(gpu || options.accelerators == setOf(Accelerator.CPU))
             if (gpu) {
-                if (System.getProperty("gpu") == "none") throw LiteRtException("no GPU here")
+                if (System.getProperty("gpu") == "none") throw LiteRtException("no GPU")
                 check(options.gpuOptions?.precision == GpuOptions.Precision.FP32)
             }
-            val lines = File(System.getProperty("answers")).readLines().map { it.split(" ") }
-            val answers = lines.associate { (key, value) -> key to Base64.getDecoder().decode(value) }
-            return CompiledModel(answers).also { it.gpu = gpu }
+            val lines = File(System.getProperty("outputs")).readLines().map { it.split(" ") }
+            val outputs = lines.associate { (key, value) -> key to Base64.getDecoder().decode(value) }
+            return CompiledModel(outputs).also { it.gpu = gpu }
         }
     }
 }

@@ -1,0 +1,54 @@
+"""A C++ program for Linux on ONNX Runtime's C API."""
+
+import struct
+
+import numpy as np
+
+from cct_export.bundles.contents import Contents
+from cct_export.bundles.folder import Files, render
+from cct_export.errors import InvalidRequest
+
+MAGIC = b"CCTGOLD1"
+
+
+def files(contents: Contents) -> Files:
+    """Returns the files of the bundle by path.
+
+    Raises:
+        InvalidRequest: the model is not an ``.onnx`` file, or of types that the C++ class does not
+            support.
+    """
+    format = contents.description.format
+    if format != "onnx":
+        raise InvalidRequest(
+            f"linux-cpp takes .onnx files, not .{format}: no package has LiteRT's C headers to "
+            "build it with; export the model with cct-export onnx"
+        )
+    input_type, output_type = contents.inputs.dtype, contents.outputs.dtype
+    if input_type not in (np.float32, np.uint8) or output_type != np.float32:
+        raise InvalidRequest(
+            "linux-cpp takes models with inputs of float32 or uint8 and outputs of float32, and "
+            f"this one takes {input_type} and returns {output_type}"
+        )
+    return {
+        **render("linux_cpp", summary=contents.summary),
+        **contents.common_files(),
+        "golden.bin": golden_bin(contents),
+    }
+
+
+def golden_bin(contents: Contents) -> bytes:
+    """Returns golden inputs, the logits of Keras, and bounds; README.md describes the layout."""
+    images, logits = contents.golden.images, contents.golden.logits
+    bounds = contents.description.golden
+    largest = float(max(1.0, np.abs(logits).max()))
+    max_abs = (bounds.max_abs or 0.0) * largest
+    return b"".join(
+        [
+            MAGIC,
+            struct.pack("<6I", *images.shape, logits.shape[1], bounds.flips),
+            struct.pack("<3d", bounds.sqnr_db, bounds.agreement, max_abs),
+            np.ascontiguousarray(images, np.uint8).tobytes(),
+            np.ascontiguousarray(logits, "<f4").tobytes(),
+        ]
+    )

@@ -1,0 +1,140 @@
+// Classifies images, or verifies numerical parity with the Keras model on this machine.
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "classifier.hpp"
+#include "golden.hpp"
+#include "image.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+using Pixels = std::vector<std::uint8_t>;
+
+constexpr const char* kUsage =
+    "usage: classify [--threads N] IMAGE…     print the top five classes of each image\n"
+    "       classify [--threads N] --selftest  verify parity with Keras and measure latency\n"
+    "IMAGE is a binary PPM file (P6) of any size, or a file with only the bytes of the input.\n";
+
+// Returns the folder of this program, which holds the model too.
+fs::path program_folder() { return fs::read_symlink("/proc/self/exe").parent_path(); }
+
+std::vector<std::string> read_labels(const fs::path& path) {
+  std::ifstream file(path);
+  std::vector<std::string> labels;
+  for (std::string line; std::getline(file, line);) labels.push_back(line);
+  return labels;
+}
+
+// Returns the pixels of a file, preprocessed for the model.
+Pixels read_pixels(const fs::path& path, const Classifier& model) {
+  std::ifstream file(path, std::ios::binary);
+  const bool ppm = file.get() == 'P' && file.get() == '6';
+  if (!ppm && fs::is_regular_file(path) && fs::file_size(path) == model.size()) {
+    file.clear();
+    file.seekg(0);
+    return Pixels(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+  }
+  Image image = read_ppm(path);
+  if (model.channels() == 1) image = grey(image);
+  return resized(image, model.height(), model.width()).pixels;
+}
+
+void print_top(const std::string& name, const std::vector<float>& logits,
+               const std::vector<std::string>& labels) {
+  const float maximum = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (float logit : logits) sum += std::exp(static_cast<double>(logit) - maximum);
+  std::vector<std::size_t> order(logits.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  const auto top = std::min<std::size_t>(5, order.size());
+  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(top), order.end(),
+                    [&](std::size_t a, std::size_t b) { return logits[a] > logits[b]; });
+  std::printf("%s\n", name.c_str());
+  for (std::size_t rank = 0; rank < top; ++rank) {
+    const std::size_t index = order[rank];
+    const double probability = std::exp(static_cast<double>(logits[index]) - maximum) / sum;
+    std::printf("  %6.2f %%  %s\n", 100 * probability, labels.at(index).c_str());
+  }
+}
+
+// Prints the latency of one image over at least a hundred runs and one second.
+void print_latency(Classifier& model, const Pixels& pixels) {
+  using Clock = std::chrono::steady_clock;
+  for (int warmup = 0; warmup < 20; ++warmup) model.logits(pixels);
+  std::vector<double> times_ms;
+  const auto first_start = Clock::now();
+  while (times_ms.size() < 100 || Clock::now() - first_start < std::chrono::seconds(1)) {
+    const auto start = Clock::now();
+    model.logits(pixels);
+    times_ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+  }
+  std::sort(times_ms.begin(), times_ms.end());
+  const auto quantile = [&](double share) {
+    const double rank = std::ceil(share * static_cast<double>(times_ms.size()));
+    return times_ms[static_cast<std::size_t>(rank) - 1];
+  };
+  std::printf("latency: median %.3f ms, p90 %.3f ms, %zu runs\n", quantile(0.5), quantile(0.9),
+              times_ms.size());
+}
+
+int selftest(Classifier& model, const Golden& golden, std::size_t labels) {
+  std::vector<std::vector<float>> logits;
+  for (const Pixels& image : golden.images) logits.push_back(model.logits(image));
+  Parity parity = compare(golden, logits);
+  if (labels != golden.classes) {
+    parity.failures.push_back("labels.txt does not have one line per class");
+  }
+  std::printf("ONNX Runtime %s: %zu images, SQNR %.1f dB (bound %.0f dB), top-1 agreement %.4f of "
+              "%zu decided, max |difference| %.2e\n",
+              Classifier::engine_version().c_str(), logits.size(), parity.sqnr_db, golden.sqnr_db,
+              parity.agreement, parity.decided, parity.max_abs);
+  if (!parity.failures.empty()) {
+    for (const auto& failure : parity.failures) std::printf("FAILED: %s\n", failure.c_str());
+    return EXIT_FAILURE;
+  }
+  print_latency(model, golden.images.front());
+  std::printf("PASSED\n");
+  return EXIT_SUCCESS;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  int threads = 1;
+  if (arguments.size() >= 2 && arguments[0] == "--threads") {
+    threads = std::max(1, std::atoi(arguments[1].c_str()));
+    arguments.erase(arguments.begin(), arguments.begin() + 2);
+  }
+  if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h") {
+    std::fputs(kUsage, arguments.empty() ? stderr : stdout);
+    return arguments.empty() ? 2 : EXIT_SUCCESS;
+  }
+  try {
+    const fs::path folder = program_folder();
+    Classifier model(folder / "model.onnx", threads);
+    const std::vector<std::string> labels = read_labels(folder / "labels.txt");
+    if (arguments[0] == "--selftest") {
+      return selftest(model, read_golden(folder / "golden.bin"), labels.size());
+    }
+    for (const std::string& name : arguments) {
+      print_top(name, model.logits(read_pixels(name, model)), labels);
+    }
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "classify: %s\n", error.what());
+    return EXIT_FAILURE;
+  }
+  return EXIT_SUCCESS;
+}

@@ -1,0 +1,150 @@
+"""Classifies images with the model in this folder.
+
+python classify.py cat.jpg photos       image files, or all images in a folder
+python classify.py --camera             takes a photo
+python classify.py --watch photos       every image that is added to a folder, until stopped
+"""
+
+import argparse
+import io
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.dont_write_bytecode = True  # the self-test reports files that are not in SHA256SUMS
+
+try:
+    import numpy as np
+    from model import Model
+    from PIL import Image, ImageOps
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error.name} is not installed: .venv/bin/pip install -r requirements.txt")
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+CAMERA_TIMEOUT_S = 60
+POLL_S = 1.0
+
+
+def read_pixels(file: Path | io.BytesIO, shape: tuple[int, int, int]) -> np.ndarray:
+    """Returns a PNG or JPEG as uint8 ``shape``: upright, grey or RGB, resized bilinearly."""
+    height, width, channels = shape
+    with Image.open(file, formats=("PNG", "JPEG")) as image:
+        if image.mode.startswith(("I", "F")):
+            raise ValueError("it has more than 8 bits per channel")
+        upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    if upright.size != (width, height):
+        upright = upright.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(upright, np.uint8).reshape(shape)
+
+
+def classify(model: Model, pixels: np.ndarray, top: int) -> list[dict]:
+    """Returns the ``top`` classes of an image with their probabilities, best first."""
+    logits = model.dequantize(model.run(model.prepare(pixels)))[0]
+    probabilities = logits
+    # The output of a model that ends in a softmax is probabilities already.
+    if not ((logits >= 0).all() and np.isclose(logits.sum(), 1, atol=1e-2)):
+        exponentials = np.exp(logits - logits.max())
+        probabilities = exponentials / exponentials.sum()
+    labels = model.description["labels"]
+    order = np.argsort(-probabilities)[:top]
+    return [{"label": labels[i], "probability": float(probabilities[i])} for i in order]
+
+
+def report(model: Model, name: str, file: Path | io.BytesIO, options) -> bool:
+    """Prints the predictions for an image on one line; returns whether it could be read."""
+    printable = name if name.isprintable() else ascii(name)
+    try:
+        pixels = read_pixels(file, model.shape)
+    except Exception as error:  # Pillow raises all kinds of exceptions for broken files
+        print(f"{printable}: not a readable image: {error}", file=sys.stderr, flush=True)
+        return False
+    top = classify(model, pixels, options.top)
+    text = ", ".join(f"{score['label']} {score['probability']:.1%}" for score in top)
+    line = json.dumps({"image": name, "top": top}) if options.json else f"{printable}: {text}"
+    print(line, flush=True)
+    return True
+
+
+def take_photo() -> io.BytesIO:
+    """Returns a JPEG from the camera, taken by Raspberry Pi OS's own program."""
+    program = shutil.which("rpicam-still") or shutil.which("libcamera-still")
+    if program is None:
+        sys.exit("error: rpicam-still is not installed: sudo apt install rpicam-apps-lite")
+    command = [program, "--nopreview", "--timeout", "1000", "--encoding", "jpg", "--output", "-"]
+    try:
+        process = subprocess.run(command, capture_output=True, timeout=CAMERA_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        sys.exit(f"error: {program} took over {CAMERA_TIMEOUT_S} s: is a camera connected?")
+    if process.returncode:
+        message = process.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        sys.exit(f"error: {program} failed: {message}")
+    return io.BytesIO(process.stdout)
+
+
+def images_in(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Returns size and modification time of every image file in ``folder``, by path."""
+    versions = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # deleted since it was listed
+                continue
+            if path.is_file():
+                versions[path] = status.st_size, status.st_mtime_ns
+    return versions
+
+
+def watch(model: Model, folder: Path, options) -> None:
+    """Reports every image in ``folder`` once, and again whenever it changes."""
+    previous, reported = {}, {}
+    while True:
+        current = images_in(folder)
+        for path, version in current.items():
+            # Unchanged since the last poll, it is probably complete. If not, it will change.
+            if version == previous.get(path) and version != reported.get(path):
+                reported[path] = version
+                report(model, path.name, path, options)
+        reported = {path: version for path, version in reported.items() if path in current}
+        previous = current
+        time.sleep(POLL_S)
+
+
+def main() -> int:
+    """Runs the program; returns its exit code."""
+    parser = argparse.ArgumentParser(description="Classify images with the model in this folder.")
+    parser.add_argument("images", nargs="*", type=Path, help="PNG or JPEG files, or folders")
+    parser.add_argument("--camera", action="store_true", help="take a photo and classify it")
+    parser.add_argument(
+        "--watch", type=Path, metavar="FOLDER", help="classify every image that is added to it"
+    )
+    parser.add_argument("--top", type=int, default=5, help="classes per image (default: 5)")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line")
+    options = parser.parse_args()
+    if not (options.images or options.camera or options.watch):
+        parser.error("name an image or a folder, or use --camera or --watch")
+    if options.top < 1:
+        parser.error(f"--top is {options.top}: it has to be 1 or more")
+    model, all_readable = Model(), True
+    if options.camera:
+        all_readable &= report(model, "camera", take_photo(), options)
+    for path in options.images:
+        for file in images_in(path) if path.is_dir() else [path]:
+            all_readable &= report(model, str(file), file, options)
+    if options.watch:
+        watch(model, options.watch, options)
+    return 0 if all_readable else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except OSError as error:
+        sys.exit(f"error: {error}")
+    except ModuleNotFoundError as error:  # the engine
+        sys.exit(f"error: {error.name} is not installed: .venv/bin/pip install -r requirements.txt")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,84 @@
+"""The model in this folder on its engine: LiteRT for model.tflite, ONNX Runtime for model.onnx."""
+
+import json
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+FOLDER = Path(__file__).resolve().parent
+
+
+class Model:
+    """An open model.
+
+    Args:
+        threads: threads that the engine may use.
+
+    Attributes:
+        description: content of model.json.
+        shape: height, width and channels of an image.
+        engine: name and version of the engine.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        self.description = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
+        self.shape = tuple(self.description["input"]["shape"][1:])
+        engines = {"tflite": _open_litert, "onnx": _open_onnxruntime}
+        self.engine, self._dtype, self._quantization, self._invoke = engines[
+            self.description["format"]
+        ](str(FOLDER / self.description["model"]), threads)
+
+    def prepare(self, pixels: np.ndarray) -> np.ndarray:
+        """Returns uint8 pixels ``(H, W, C)`` in the model's input type, ``(1, H, W, C)``."""
+        scale, zero_point = self._quantization
+        if not scale:
+            return pixels[np.newaxis].astype(self._dtype)
+        limits = np.iinfo(self._dtype)
+        quantized = np.round(pixels[np.newaxis] / scale) + zero_point
+        return quantized.clip(limits.min, limits.max).astype(self._dtype)
+
+    def run(self, prepared: np.ndarray) -> np.ndarray:
+        """Returns the output for one prepared image, ``(1, classes)`` in its own type."""
+        return self._invoke(prepared)
+
+    def dequantize(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns outputs ``(N, classes)`` as float32 logits."""
+        output = self.description["output"]
+        if output["scale"] is None:
+            return outputs.astype(np.float32)
+        centred = outputs.astype(np.float64) - output["zero_point"]
+        return (centred * output["scale"]).astype(np.float32)
+
+
+def _open_litert(path, threads):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(path, num_threads=threads)
+    interpreter.allocate_tensors()
+    (image,), (logits,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def invoke(prepared):
+        interpreter.set_tensor(image["index"], prepared)
+        interpreter.invoke()
+        return interpreter.get_tensor(logits["index"])
+
+    engine = "ai-edge-litert", metadata.version("ai-edge-litert")
+    return engine, image["dtype"], image["quantization"], invoke
+
+
+def _open_onnxruntime(path, threads):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (image,) = session.get_inputs()
+
+    def invoke(prepared):
+        return session.run(None, {image.name: prepared})[0]
+
+    dtypes = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+    return ("onnxruntime", onnxruntime.__version__), dtypes[image.type], (0.0, 0), invoke
