@@ -18,7 +18,7 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 # How much processes differ cannot be told from fewer.
 ENOUGH_REPEATS = 3
-# Relative standard deviation between processes where nothing tells: benchmarks/trust.py finds
+# Relative standard deviation between processes where nothing tells: benchmarks/validate.py finds
 # 0.01 to 0.02.
 UNKNOWN_SPREAD = 0.02
 

@@ -69,7 +69,7 @@ def test_one_process_each_tells_a_slow_down_that_no_luck_explains():
 
 
 # Medians (ms) of five processes each, and yardsticks now over then, of the same file on a virtual
-# machine whose neighbours come and go: benchmarks/trust.py.
+# machine whose neighbours come and go: benchmarks/validate.py.
 THEN = (0.1411, 0.1405, 0.1420, 0.1403, 0.1393)
 UNCHANGED = [
     ((0.1433, 0.1529, 0.1486, 0.1509, 0.1497), 1.055),
