@@ -9,7 +9,7 @@ from plans import random_images, random_plan
 from cct_export.graph import steps
 from cct_export.graph.expand import expand
 from cct_export.graph.fold import fold
-from cct_export.graph.interpret import compute, interpret
+from cct_export.graph.interpret import compute
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams, tensors
 from cct_export.specs import ModelSpec
