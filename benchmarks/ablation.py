@@ -18,10 +18,10 @@ from cct_export.export.draft import Draft, draft
 from cct_export.export.sensitivity import logits, only
 from cct_export.graph import steps
 from cct_export.graph.plan import Plan
-from cct_export.graph.quantized import QuantizedPlan, tensors
+from cct_export.graph.quantized import QuantizedPlan, evaluate
 from cct_export.model.checkpoint import image_shape
 from cct_export.quantize.schemes import SCHEMES
-from cct_export.quantize.statistics import gather
+from cct_export.quantize.statistics import collect
 from cct_export.specs import METHODS, CalibrationSpec, ExportSpec
 
 NEAREST = CalibrationSpec(rounding="nearest")
@@ -70,7 +70,7 @@ def _ways(
     yield "calibrated on the model's record", lambda: recorded.quantized(usual)
     yield "calibrated on photo crops", lambda: crops.quantized(usual)
     equal = replace(started, plan=equalized(started.plan))
-    equal = replace(equal, statistics=gather(equal.plan, images, "calibration images"))
+    equal = replace(equal, statistics=collect(equal.plan, images, "calibration images"))
     yield "channels equalized", lambda: equal.quantized(usual)
     yield "biases corrected", lambda: corrected(started, started.quantized(usual), images)
     yield (
@@ -90,7 +90,7 @@ def _single_parts(started: Draft) -> Iterator[Way]:
 
 
 def _of(started: Draft, quantized: QuantizedPlan, chosen: list[steps.Step]) -> QuantizedPlan:
-    found = QuantizedPlan(started.plan, quantized.qparams, {}, quantized.rows)
+    found = QuantizedPlan(started.plan, quantized.qparams, {}, quantized.per_token)
     for step in chosen:
         if step.output in quantized.configs:
             one = only(replace(started, plan=found.plan), quantized, step)
@@ -131,8 +131,8 @@ def corrected(started: Draft, quantized: QuantizedPlan, images: np.ndarray) -> Q
             if name == wanted:
                 means.append(x.reshape(-1, x.shape[-1]).mean(0))
 
-        tensors(started.plan, images[:100], note)
-        tensors(quantized, images[:100], note)
+        evaluate(started.plan, images[:100], note)
+        evaluate(quantized, images[:100], note)
         better = replace(treated, bias=treated.bias + means[0] - means[1])
         quantized = replace(quantized, plan=quantized.plan.replace({step.output: [better]}))
     return quantized

@@ -61,7 +61,7 @@ _ONNX = {
 BY_FORMAT = {"tflite": SCHEMES, "onnx": _ONNX}
 
 
-def get_scheme(name: str, format: str) -> QuantScheme:
+def scheme_of(name: str, format: str) -> QuantScheme:
     """Returns a scheme as a format implements it.
 
     Raises:

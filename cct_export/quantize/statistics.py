@@ -88,7 +88,8 @@ class Statistics:
     def _has_moments(self, step: Step | None) -> bool:
         if not isinstance(step, Conv | Dense) or step.output not in self.second_moments:
             return False
-        return len(self.second_moments[step.output]) == step.kernel.size // step.kernel.shape[-1]
+        inputs = int(step.kernel.size // step.kernel.shape[-1])
+        return len(self.second_moments[step.output]) == inputs
 
 
 def collect(plan: Plan, images: Images, origin: str) -> Statistics:

@@ -211,8 +211,9 @@ def _keep_products_float(model: Any, weighted: list[str]) -> None:
         if dequantize is None or dequantize.op_type != "DequantizeLinear":
             return name
         quantize = producers.get(dequantize.input[0])
-        is_pair = quantize is not None and quantize.op_type == "QuantizeLinear"
-        return str(quantize.input[0]) if is_pair else name
+        if quantize is None or quantize.op_type != "QuantizeLinear":
+            return name
+        return str(quantize.input[0])
 
     products = [n for n in model.graph.node if n.op_type in _DENSE and n.name not in weighted]
     sources = [producers[name] for node in products for name in node.input if name in producers]

@@ -302,11 +302,11 @@ def test_a_sequential_model_with_augmentation_and_softmax_exports_too(
 
 def test_a_layer_that_the_format_lacks_is_a_conversion_error(tmp_path):
     from cct_export.errors import ConversionError
-    from cct_export.formats.traced import tflite
+    from cct_export.formats.traced import convert_tflite
     from cct_export.specs import ExportSpec
 
     image = keras.Input((8, 8, 3))
     values = keras.ops.fft2((image[..., 0], image[..., 1]))[0]
     model = keras.Model(image, keras.ops.reshape(values, (-1, 64))[:, :4])
     with pytest.raises(ConversionError, match="refused"):
-        tflite.convert(model, ExportSpec("tflite"))
+        convert_tflite(model, ExportSpec("tflite"))

@@ -15,8 +15,8 @@ from cct_export.errors import InvalidRequest, MissingDependency
 from cct_export.formats.onnx import OPSETS, emit
 from cct_export.graph import steps
 from cct_export.graph.fold import PASSES, fold
-from cct_export.graph.interpret import interpret
 from cct_export.graph.plan import Plan
+from cct_export.graph.quantized import evaluate
 from cct_export.specs import ExportSpec, ModelSpec
 
 SPEC = ExportSpec("onnx", dynamic_batch=True)
@@ -48,7 +48,7 @@ def test_a_graph_gives_the_logits_of_its_plan_at_any_opset(spec, seed, without, 
     plan = random_plan(spec, seed)
     images = random_images(plan, 3)
     content = emit(fold(plan, without), replace(SPEC, opset=opset))
-    wanted = interpret(plan, images)
+    wanted = evaluate(plan, images)
     assert_same(run(content, images), wanted, 1e-4)
     assert_same(run(content, images[:1]), wanted[:1], 1e-4)
     assert {entry.version for entry in onnx.load_from_string(content).opset_import} == {opset}
@@ -58,7 +58,7 @@ def test_a_graph_gives_the_logits_of_its_plan_at_any_opset(spec, seed, without, 
 def test_a_graph_takes_any_number_of_images(batch):
     plan = random_plan(replace(SMALL, image_size=12))
     images = random_images(plan, batch)
-    assert_same(run(emit(fold(plan), SPEC), images), interpret(plan, images), 1e-4)
+    assert_same(run(emit(fold(plan), SPEC), images), evaluate(plan, images), 1e-4)
 
 
 def test_a_graph_for_one_image_says_so_and_takes_no_other_number():
@@ -101,7 +101,7 @@ def test_pools_have_explicit_padding():
 def test_gelu_is_of_the_models_kind(tanh, opset):
     plan = Plan((4, 4, 3), (steps.Gelu("logits", ("image",), tanh),))
     images = random_images(plan) / 50
-    assert_same(run(emit(plan, replace(SPEC, opset=opset)), images), interpret(plan, images), 1e-6)
+    assert_same(run(emit(plan, replace(SPEC, opset=opset)), images), evaluate(plan, images), 1e-6)
 
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
@@ -121,7 +121,7 @@ def test_scaled_images_padded_maps_and_strided_convolutions(strides, pads, relu)
         ),
     )
     images = random_images(plan)
-    assert_same(run(emit(plan, SPEC), images), interpret(plan, images), 1e-5)
+    assert_same(run(emit(plan, SPEC), images), evaluate(plan, images), 1e-5)
 
 
 @pytest.mark.parametrize("opset", [16, 20])
@@ -141,7 +141,7 @@ def test_a_norm_of_a_sum_is_the_same_read_alone_or_not(opset, read_by_another):
     )
     images = random_images(plan, 3)
     content = emit(plan, replace(SPEC, opset=opset))
-    assert_same(run(content, images), interpret(plan, images), 1e-5)
+    assert_same(run(content, images), evaluate(plan, images), 1e-5)
 
 
 def test_onnx_runtime_does_not_fuse_the_last_sum_into_its_slow_normalization(tmp_path):

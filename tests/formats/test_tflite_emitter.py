@@ -11,9 +11,9 @@ import cct_export
 from cct_export.formats.tflite import emit
 from cct_export.graph import steps
 from cct_export.graph.fold import PASSES, fold
-from cct_export.graph.interpret import interpret
 from cct_export.graph.lower import lower
 from cct_export.graph.plan import Plan
+from cct_export.graph.quantized import evaluate
 from cct_export.specs import ExportSpec, ModelSpec
 
 SPEC = ExportSpec("tflite")
@@ -62,7 +62,7 @@ def test_a_flatbuffer_gives_the_logits_of_its_plan_whatever_is_folded(spec, seed
     plan = random_plan(spec, seed)
     images = random_images(plan)
     content = emit(fold(plan, without), SPEC)
-    assert_same(run(content, images), interpret(plan, images), 1e-4)
+    assert_same(run(content, images), evaluate(plan, images), 1e-4)
     assert partitions(content) == (1, 0)
 
 
@@ -75,7 +75,7 @@ def test_a_flatbuffer_is_one_partition_with_and_without_each_fold(heads, without
     images = random_images(plan)
     content = emit(fold(plan, without), SPEC)
     assert partitions(content) == (1, 0)
-    assert_same(run(content, images), interpret(plan, images), 1e-4)
+    assert_same(run(content, images), evaluate(plan, images), 1e-4)
 
 
 def test_every_activation_keeps_its_batch_axis_up_to_the_pooled_vector():
@@ -104,7 +104,7 @@ def test_gelu_is_the_builtin_of_the_models_kind(tanh):
     content = emit(plan, SPEC)
     ((name, options, _, _),) = operators(content)
     assert (name, options.approximate) == ("GELU", tanh)
-    assert_same(run(content, images), interpret(plan, images), 1e-6)
+    assert_same(run(content, images), evaluate(plan, images), 1e-6)
 
 
 @pytest.mark.parametrize("relu", [True, False])
@@ -121,7 +121,7 @@ def test_a_pool_pads_with_what_never_is_the_largest(relu, pads):
     )
     images = random_images(plan)
     found = run(emit(plan, SPEC), images)
-    assert_same(found, interpret(plan, images), 1e-6)
+    assert_same(found, evaluate(plan, images), 1e-6)
     assert (found.max() < 0) == (not relu)
 
 
@@ -139,7 +139,7 @@ def test_scaled_images_and_strided_padded_convolutions(strides, pads, relu):
         ),
     )
     images = random_images(plan)
-    assert_same(run(emit(plan, SPEC), images), interpret(plan, images), 1e-5)
+    assert_same(run(emit(plan, SPEC), images), evaluate(plan, images), 1e-5)
 
 
 def test_one_plan_gives_the_same_bytes_every_time():

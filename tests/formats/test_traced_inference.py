@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from cct_export.errors import ConversionError
-from cct_export.formats.traced.inference import inference_model
+from cct_export.formats.traced import inference_model
 from cct_export.model.cct import CCT
 
 SHAPE = (12, 12, 3)
