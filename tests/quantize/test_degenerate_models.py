@@ -52,11 +52,9 @@ def with_tiny_weights(layer, size):
 )
 @pytest.mark.parametrize("scheme", ["int8", "int8-full", "int16x8"])
 def test_a_bias_fits_beside_tiny_weights(tmp_path, layer, size, scheme):
+    model = with_tiny_weights(layer, size)
     exported = cct_export.export_tflite(
-        with_tiny_weights(layer, size),
-        output=tmp_path / "m.tflite",
-        scheme=scheme,
-        parity_samples=64,
+        model, output=tmp_path / "m.tflite", scheme=scheme, parity_samples=64
     )
     assert exported.parity.passed, exported.parity.failures
     assert exported.parity.sqnr_db > 30
