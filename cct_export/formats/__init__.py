@@ -17,7 +17,7 @@ class Format(Protocol):
     """The interface of a format's module.
 
     Attributes:
-        SKIPPED_FOLDS: names of the folds that make nothing faster in this format.
+        SKIPPED_FOLDS: names of the folds that do not make files of this format faster.
     """
 
     @property

@@ -19,7 +19,7 @@ from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams
 from cct_export.graph.steps import Array, Shape, Step, same_pads
 from cct_export.specs import ExportSpec
 
-# Every fold makes something faster in this format.
+# Every fold makes files of this format faster.
 SKIPPED_FOLDS: tuple[str, ...] = ()
 # Type and zero point of raw pixels: int8 is the pixel minus 128.
 _PIXELS = {"int8": ("INT8", -128), "uint8": ("UINT8", 0)}
@@ -171,8 +171,8 @@ class _Writer:
             return self._integers(name, stored, params)
         if self.config.float16_weights:
             half = self.graph.constant(f"{name}/half", array, "FLOAT16")
-            whole = self.graph.tensor(name, array.shape)
-            return self.graph.operator("DEQUANTIZE", [half], whole, "DequantizeOptions", version=3)
+            floats = self.graph.tensor(name, array.shape)
+            return self.graph.operator("DEQUANTIZE", [half], floats, "DequantizeOptions", version=3)
         return self.graph.constant(name, array)
 
     def _bias(self, step: steps.Conv | steps.Dense) -> int:

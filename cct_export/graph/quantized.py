@@ -109,7 +109,7 @@ class QuantizedPlan:
     def integer_epsilon(self, step: Rsqrt) -> float:
         """Returns the representable real nearest to epsilon; 0 if the scale is too coarse.
 
-        LiteRT refuses 1/sqrt(0) in 16 bits, so there it is the scale at least.
+        LiteRT refuses 1/sqrt(0) in 16 bits, so with these it is at least the scale.
         """
         params = self.qparams[step.inputs[0]]
         scale = float(params.scale)

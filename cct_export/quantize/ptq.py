@@ -15,8 +15,7 @@ from cct_export.quantize.statistics import Statistics
 from cct_export.specs import QuantScheme
 
 # Dense layers with a smaller share of weights and of multiplications stay float where the scheme
-# allows it: there is little to gain, and an error in the scores of the pooling and in the logits
-# hurts most.
+# allows it: they gain little, and errors in the scores of the pooling and in the logits hurt most.
 MIN_SHARE = 0.01
 # Largest factor by which an accumulator is rescaled to the output, half of what XNNPACK accepts.
 MAX_RESCALING = 128
@@ -54,7 +53,7 @@ def quantization_modes(
         elif isinstance(step, steps.MatMul) and _is_score_product(plan, step):
             mode = scheme.scores
         elif isinstance(step, steps.MaxPool | steps.ZeroPad):
-            # Between integers there is no reason to dequantize.
+            # Dequantizing between integers would gain nothing.
             mode = "static" if modes.get(step.inputs[0]) == "static" else "float"
         modes[step.output] = mode
     return modes
@@ -211,10 +210,8 @@ class _Quantizer:
         in_float = self._modes[step.output] == "float"
         return in_float and isinstance(step, steps.Dense) and is_small(self._plan, step)
 
-    def _with_quantized_kernel(
-        self, step: steps.Conv | steps.Dense
-    ) -> tuple[Step, QuantParams | None]:
-        """Returns a step with a quantized kernel, and the parameters of that.
+    def _with_quantized_kernel(self, step: steps.Conv | steps.Dense) -> tuple[Step, QuantParams]:
+        """Returns a step with a quantized kernel, and the parameters of the kernel.
 
         A bias is stored in units of the products that it is added to. In channels whose weights
         are so small that it would not fit into the accumulator's 32 bits, their scale is widened.
@@ -262,7 +259,7 @@ class _Quantizer:
 def _min_scale(step: Step, input_scales: list[float], weights: QuantParams | None) -> float:
     """Returns the smallest scale that engines accept for the output of a static step.
 
-    Engines rescale accumulators to the output by a factor that must stay below 256, and here stays
+    Engines rescale accumulators to the output by a factor that must be below 256; this keeps it
     below half of that. An output that is almost constant over the calibration images would need
     more.
     """

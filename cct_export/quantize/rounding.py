@@ -48,7 +48,8 @@ def gptq(kernel: Array, params: QuantParams, second_moments: Array) -> Array:
 def _factor(second_moments: Array) -> Array:
     """Returns the upper Cholesky factor of the inverse of damped second moments.
 
-    Moments from a record in half precision may not be positive definite; more damping makes them.
+    Moments that a record stored in half precision may not be positive definite: these get more
+    damping.
     """
     damping = DAMPING
     identity = np.eye(len(second_moments)) * (np.mean(np.diag(second_moments)) or 1.0)

@@ -235,7 +235,7 @@ def _dynamic(source: Path, result: Path, model: Any) -> None:
     quantize_dynamic(
         source,
         result,
-        # The tool replaces a Gemm by a MatMul of this name before it looks which to quantize.
+        # The tool replaces a Gemm by a MatMul of this name before it selects nodes.
         nodes_to_quantize=names + [f"{name}_MatMul" for name in names],
         op_types_to_quantize=list(_DENSE),
         per_channel=True,

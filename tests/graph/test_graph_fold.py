@@ -153,7 +153,7 @@ def test_an_unknown_fold_is_refused_with_the_names_of_all():
     plan = random_plan(replace(WIDE_HEADS, layers=0))
     with pytest.raises(InvalidRequest) as raised:
         fold(plan, ["query-scale", "magic"])
-    assert str(raised.value) == f"no fold is called 'magic': there is {', '.join(PASSES)}"
+    assert str(raised.value) == f"no fold is called 'magic': choose from {', '.join(PASSES)}"
 
 
 floats = st.floats(-3, 3).filter(lambda x: x == 0 or abs(x) > 1e-3)

@@ -33,7 +33,7 @@ def check_names(names: Collection[str]) -> None:
     """
     for name in names:
         if name not in PASSES:
-            raise InvalidRequest(f"no fold is called {name!r}: there is {', '.join(PASSES)}")
+            raise InvalidRequest(f"no fold is called {name!r}: choose from {', '.join(PASSES)}")
 
 
 def fold(plan: Plan, without: Collection[str] = ()) -> Plan:
