@@ -19,9 +19,9 @@ from cct_export.export.sensitivity import logits_of, only
 from cct_export.export.workspace import Workspace
 from cct_export.graph import steps
 from cct_export.graph.plan import Plan
-from cct_export.graph.quantized import QuantizedPlan, tensors
+from cct_export.graph.quantized import QuantizedPlan, evaluate
 from cct_export.quantize.schemes import scheme as scheme_of
-from cct_export.quantize.statistics import gather
+from cct_export.quantize.statistics import collect as collect_statistics
 from cct_export.specs import CALIBRATION_SAMPLES, METHODS, CalibrationSpec, ExportSpec
 
 DEFAULT = CalibrationSpec()
@@ -70,7 +70,9 @@ def _variants(draft: Draft, images: np.ndarray) -> Iterator[Variant]:
     for method in METHODS:
         yield f"ranges: {method}", partial(draft.quantized, CalibrationSpec(methods=method))
     plan = equalized(draft.plan)
-    equal = replace(draft, plan=plan, statistics=gather(plan, images, "calibration images"))
+    equal = replace(
+        draft, plan=plan, statistics=collect_statistics(plan, images, "calibration images")
+    )
     yield "channels equalized", partial(equal.quantized, DEFAULT)
     for calibration, name in (
         (DEFAULT, "biases corrected"),
@@ -92,7 +94,7 @@ def _single_kinds(draft: Draft) -> Iterator[Variant]:
 
 
 def _only_kind(draft: Draft, quantized: QuantizedPlan, kind: str) -> QuantizedPlan:
-    plan = QuantizedPlan(draft.plan, quantized.qparams, {}, quantized.rows)
+    plan = QuantizedPlan(draft.plan, quantized.qparams, {}, quantized.per_token)
     for step in draft.plan.steps:
         if step.kind == kind and step.output in quantized.configs:
             single = only(replace(draft, plan=plan.plan), quantized, step)
@@ -139,7 +141,7 @@ def _channel_means(plan: Plan | QuantizedPlan, images: np.ndarray, step: steps.S
         if name == step.output:
             means[name] = x.reshape(-1, x.shape[-1]).mean(0)
 
-    tensors(plan, images, collect)
+    evaluate(plan, images, collect)
     return means[step.output]
 
 

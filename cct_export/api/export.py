@@ -203,7 +203,7 @@ def quantize_report(
     """
     from cct_export.export.sensitivity import report
     from cct_export.export.workspace import Workspace
-    from cct_export.quantize.schemes import scheme as scheme_of
+    from cct_export.quantize.schemes import scheme_of
 
     if format not in ("tflite", "onnx"):
         raise InvalidRequest(f"no format {format!r}: choose tflite or onnx")
@@ -236,7 +236,7 @@ def _default_io(scheme: str) -> str:
 def _check(spec: ExportSpec, calibration: CalibrationSpec, constraints: Constraints) -> None:
     """Refuses unknown names and numbers that bound nothing, before anything is loaded."""
     from cct_export.graph.fold import check_names
-    from cct_export.quantize.schemes import scheme as scheme_of
+    from cct_export.quantize.schemes import scheme_of
 
     if spec.scheme != AUTO:
         scheme_of(spec.scheme, spec.format)

@@ -1,6 +1,7 @@
 """A file that is finished and verified, but not yet in its place."""
 
 import hashlib
+import json
 import logging
 import tempfile
 from dataclasses import dataclass, replace
@@ -16,12 +17,12 @@ from cct_export.export.draft import Draft
 from cct_export.export.mixed_precision import quantize_within
 from cct_export.export.workspace import Workspace
 from cct_export.files import replacing, write_bytes
-from cct_export.formats import onnx_file, tflite_file
-from cct_export.formats.traced import CONVERTERS
+from cct_export.formats.traced import CONVERTERS, FINISHERS
 from cct_export.graph.quantized import QuantizedPlan
-from cct_export.quantize.schemes import scheme as scheme_of
+from cct_export.quantize.schemes import scheme_of
 from cct_export.quantize.traced import QUANTIZERS
 from cct_export.records import (
+    CONTRACT_KEY,
     Artifact,
     Contract,
     Exported,
@@ -45,7 +46,6 @@ from cct_export.specs import (
 log = logging.getLogger(__name__)
 
 INPUT_TYPES = {"tflite": ("float32", "uint8", "int8"), "onnx": ("float32", "uint8")}
-_FINISH = {"tflite": tflite_file.finish, "onnx": onnx_file.finish}
 _LIBRARIES = (
     "keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "onnx", "onnxruntime", "tf2onnx",
     "numpy",
@@ -114,13 +114,12 @@ def build(
     if draft is None:
         _check_traceable(workspace, request, scheme, by_step=bound_db is not None)
         content, origin = _traced(workspace, spec, scheme)
-        summary = None
+        contract = _contract(workspace, spec, origin, None)
+        content = FINISHERS[spec.format](content, spec.io, _metadata(contract))
     else:
         quantized, calibration, bound = _quantized(workspace, draft, calibration, bound_db)
-        content, origin = draft.emit(quantized), draft.origin
-        summary = _summary(draft, calibration)
-    contract = _contract(workspace, spec, origin, summary)
-    content = _FINISH[spec.format](content, spec.io, contract.to_dict())
+        contract = _contract(workspace, spec, draft.origin, _summary(draft, calibration))
+        content = draft.emit(quantized, _metadata(contract))
     artifact = Artifact(request.output, contract, len(content), hashlib.sha256(content).hexdigest())
     report = _verify(workspace, artifact, content, request.constraints.min_sqnr_db)
     return CandidateFile(artifact, content, report, bound)
@@ -131,7 +130,7 @@ def _check_traceable(
 ) -> None:
     """Refuses what needs the steps of a CCT."""
     source = workspace.loaded.source
-    if scheme.rounds and (by_step or request.calibration.methods == BEST):
+    if scheme.quantizes_weights and (by_step or request.calibration.methods == BEST):
         raise InvalidRequest(
             f"--calibrate best and --min-sqnr work step by step, and {source} is no CCT, whose "
             "steps are known: leave them out"
@@ -157,7 +156,7 @@ def _traced(workspace: Workspace, spec: ExportSpec, scheme: QuantScheme) -> tupl
     images = workspace.calibration_images if scheme.calibrated else None
     content = CONVERTERS[spec.format](model, spec)
     if scheme.name != "none":
-        pixels = None if images is None else images.images
+        pixels = () if images is None else images.images
         content = QUANTIZERS[spec.format](content, scheme, pixels)
     return content, "" if images is None else images.origin
 
@@ -168,10 +167,10 @@ def _quantized(
     """Returns the quantized plan, how it was calibrated, and what a bound on the SQNR cost."""
     if calibration.methods == BEST:
         methods: str | dict[str, str] = CalibrationSpec.default_method
-        if draft.scheme.rounds:
+        if draft.scheme.quantizes_weights:
             methods = ranges.best_methods(draft, workspace.ranking_images.images)
         calibration = replace(calibration, methods=methods)
-    if bound_db is None or not draft.scheme.rounds:
+    if bound_db is None or not draft.scheme.quantizes_weights:
         return draft.quantized(calibration), calibration, None
     return quantize_within(workspace, draft, calibration, bound_db)
 
@@ -211,6 +210,10 @@ def _contract(
         input=InputContract.of(spec.io, batch, loaded.image_shape),
         output=OutputContract("logits", "float32", loaded.classes),
     )
+
+
+def _metadata(contract: Contract) -> dict[str, str]:
+    return {CONTRACT_KEY: json.dumps(contract.to_dict())}
 
 
 def _verify(

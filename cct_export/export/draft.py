@@ -1,7 +1,7 @@
 """A CCT on its way to a file: its folded plan, its scheme, and its calibration statistics."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import keras
@@ -34,9 +34,9 @@ def plan_of(model: keras.Model, spec: ExportSpec) -> Plan | None:
     if cct is None:
         return None
     format = FORMATS[spec.format]
-    plan = fold(lower(cct), {*spec.no_fold, *format.WITHOUT_GAIN})
+    plan = fold(lower(cct), {*spec.no_fold, *format.SKIPPED_FOLDS})
     log.debug("%s", plan)
-    return format.primitives(plan, spec)
+    return format.legalize(plan, spec)
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Draft:
             self.plan,
             self.scheme,
             self.statistics,
-            calibration.methods,
-            calibration.rounding == "gptq",
-            calibration.floats,
+            methods=calibration.methods,
+            gptq=calibration.rounding == "gptq",
+            float_steps=calibration.floats,
         )
 
     def _check_can_be_float(self, name: str) -> None:
@@ -87,12 +87,12 @@ class Draft:
 
     def integer_steps(self, floats: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
         """Returns the steps that compute in integers, by ``static`` and ``dynamic`` ranges."""
-        modes = ptq.modes(self.plan, self.scheme, tuple(floats))
+        modes = ptq.quantization_modes(self.plan, self.scheme, tuple(floats))
         return {
             kind: tuple(name for name, mode in modes.items() if mode.startswith(kind))
             for kind in ("static", "dynamic")
         }
 
-    def emit(self, quantized: QuantizedPlan) -> bytes:
-        """Returns the file, without metadata."""
-        return FORMATS[self.spec.format].emit(quantized, self.spec)
+    def emit(self, quantized: QuantizedPlan, metadata: Mapping[str, str] = {}) -> bytes:
+        """Returns the file, with metadata: names and texts."""
+        return FORMATS[self.spec.format].emit(quantized, self.spec, metadata)

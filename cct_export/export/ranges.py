@@ -36,7 +36,7 @@ def best_methods(draft: Draft, images: Images) -> dict[str, str]:
         candidates = [plan.qparams.get(name) for plan in plans.values()]
         if len({float(params.scale) for params in candidates if params is not None}) < 2:
             continue
-        config = {name: OpQuantConfig(output=True)}
+        config = {name: OpQuantConfig(quantized_output=True)}
         sqnrs = [
             logits_sqnr_db(
                 reference, logits_of(QuantizedPlan(draft.plan, {name: params}, config), few)

@@ -13,10 +13,10 @@ from cct_export.errors import InvalidRequest
 from cct_export.evaluation.parity import logits_sqnr_db
 from cct_export.export.draft import Draft
 from cct_export.export.workspace import Workspace
-from cct_export.graph.quantized import QuantizedPlan, tensors
+from cct_export.graph.quantized import QuantizedPlan, evaluate
 from cct_export.graph.steps import Array, Step
 from cct_export.quantize.ranges import clipped_share
-from cct_export.quantize.schemes import scheme as scheme_of
+from cct_export.quantize.schemes import scheme_of
 from cct_export.quantize.statistics import BATCH
 from cct_export.records import QuantizationReport, StepError
 from cct_export.runtimes import onnxruntime_profile
@@ -51,7 +51,7 @@ def report(
         CCTExportError: any reason that an export has.
     """
     scheme = scheme_of(spec.scheme, spec.format)
-    if not scheme.rounds:
+    if not scheme.quantizes_weights:
         raise InvalidRequest(f"{scheme.name} has no integers: there is nothing to report")
     draft = workspace.draft(spec, scheme)
     if draft is None:
@@ -85,7 +85,7 @@ def _kernels(draft: Draft, quantized: QuantizedPlan) -> dict[str, int]:
 
 def logits_of(plan: QuantizedPlan, images: Images) -> Array:
     """Returns the logits of a plan, computed with numpy: float64 ``(N, classes)``."""
-    parts = [tensors(plan, images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+    parts = [evaluate(plan, images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
     return np.concatenate(parts)
 
 
@@ -136,7 +136,7 @@ def _signal_and_noise(
     for start in range(0, len(images), BATCH):
         chunk = images[start : start + BATCH]
         floats: dict[str, Array] = {}
-        tensors(draft.plan, chunk, floats.__setitem__)
+        evaluate(draft.plan, chunk, floats.__setitem__)
 
         def compare(name: str, x: Array, floats: dict[str, Array] = floats) -> None:
             signal, noise = powers.get(name, (0.0, 0.0))
@@ -146,7 +146,7 @@ def _signal_and_noise(
                 noise + float(np.sum(difference**2)),
             )
 
-        tensors(quantized, chunk, compare)
+        evaluate(quantized, chunk, compare)
     return powers
 
 
@@ -156,19 +156,19 @@ def _step_error(
     signal, noise = powers
     config = quantized.config(step)
     assert draft.statistics is not None, "a quantized plan was calibrated"
-    values = draft.statistics.distributions[step.output]
-    params = quantized.qparams[step.output] if config.output else None
+    histogram = draft.statistics.histograms[step.output]
+    params = quantized.qparams[step.output] if config.quantized_output else None
     return StepError(
         step=step.output,
         kind=step.kind,
         inputs=config.inputs,
-        weight_bits=None if config.constants is None else config.constants.bits,
+        weight_bits=None if config.weights is None else config.weights.bits,
         sqnr_db=10 * math.log10(signal / noise) if signal and noise else math.inf,
-        low=values.low,
-        high=values.high,
-        grid_low=None if params is None else float(params.smallest),
-        grid_high=None if params is None else float(params.largest),
-        clipped=None if params is None else clipped_share(values, params),
+        low=histogram.low,
+        high=histogram.high,
+        grid_low=None if params is None else float(params.min_value),
+        grid_high=None if params is None else float(params.max_value),
+        clipped=None if params is None else clipped_share(histogram, params),
     )
 
 
@@ -178,11 +178,11 @@ def only(draft: Draft, quantized: QuantizedPlan, step: Step) -> QuantizedPlan:
     assert quantized_step is not None, "both plans have the same steps"
     plan = draft.plan.replace({step.output: [quantized_step]})
     configs = {step.output: quantized.configs[step.output]}
-    return QuantizedPlan(plan, quantized.qparams, configs, quantized.rows)
+    return QuantizedPlan(plan, quantized.qparams, configs, quantized.per_token)
 
 
 def all_but(draft: Draft, quantized: QuantizedPlan, step: Step) -> QuantizedPlan:
     """Returns the quantized plan with one step in float."""
     plan = quantized.plan.replace({step.output: [step]})
     configs = {k: v for k, v in quantized.configs.items() if k != step.output}
-    return QuantizedPlan(plan, quantized.qparams, configs, quantized.rows)
+    return QuantizedPlan(plan, quantized.qparams, configs, quantized.per_token)

@@ -86,13 +86,14 @@ class Workspace:
         plan = plan_of(self.loaded.model, spec)
         if plan is None:
             return None
-        needs_statistics = scheme.calibrated or scheme.rounds
+        needs_statistics = scheme.calibrated or scheme.quantizes_weights
         return Draft(
             plan, spec, scheme, self._statistics_of(plan, scheme) if needs_statistics else None
         )
 
     def _statistics_of(self, plan: Plan, scheme: QuantScheme) -> Statistics:
-        names, weighted = ptq.needed(plan, scheme), ptq.rounded(plan, scheme)
+        names = ptq.calibrated_tensors(plan, scheme)
+        weighted = ptq.integer_weight_steps(plan, scheme)
         if self._statistics is None or not self._statistics.fits(plan, names, weighted):
             recorded = self._recorded() if self.dataset is None else None
             if recorded is not None and not recorded.fits(plan, names, weighted):
@@ -100,7 +101,7 @@ class Workspace:
                 recorded = None
             if recorded is None:
                 images = self.calibration_images
-                self._statistics = statistics.gather(plan, images.images, images.origin)
+                self._statistics = statistics.collect(plan, images.images, images.origin)
             else:
                 log.info("calibrated on the model's %s", recorded.origin)
                 self._statistics = recorded
@@ -136,4 +137,4 @@ def write_calibration_record(
     images = sampling.calibration(dataset, loaded.image_shape, samples, "recorded for calibration:")
     # A record travels with the weights: it does not tell the path of the images.
     origin = f"{len(images.images)} training images of {Path(dataset.name).name}"
-    statistics.save(statistics.gather(plan, images.images, origin), path)
+    statistics.save(statistics.collect(plan, images.images, origin), path)

@@ -1,6 +1,10 @@
-"""From an inference plan to the bytes of a file, one module per format."""
+"""The file formats: each writes an inference plan as the bytes of a TFLite or ONNX file.
 
-from collections.abc import Sequence
+``tflite`` and ``onnx`` write plans, on ``flatbuffer`` and ``onnx_graph``. ``traced`` runs the stock
+converters on models that are no CCT.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from cct_export.formats import onnx, tflite
@@ -10,21 +14,23 @@ from cct_export.specs import ExportSpec
 
 
 class Format(Protocol):
-    """What each module of a format provides.
+    """The interface of a format's module.
 
     Attributes:
-        WITHOUT_GAIN: names of the folds that make nothing faster in this format.
+        SKIPPED_FOLDS: names of the folds that do not make files of this format faster.
     """
 
     @property
-    def WITHOUT_GAIN(self) -> Sequence[str]: ...  # noqa: D102, N802
+    def SKIPPED_FOLDS(self) -> Sequence[str]: ...  # noqa: D102, N802
 
-    def primitives(self, plan: Plan, spec: ExportSpec) -> Plan:
+    def legalize(self, plan: Plan, spec: ExportSpec) -> Plan:
         """Returns the plan in steps that the format has as operators."""
         ...
 
-    def emit(self, plan: Plan | QuantizedPlan, spec: ExportSpec) -> bytes:
-        """Returns the plan as the content of a file."""
+    def emit(
+        self, plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, str] = {}
+    ) -> bytes:
+        """Returns the plan as the content of a file, with metadata: names and texts."""
         ...
 
 

@@ -1,14 +1,15 @@
-"""Building a TFLite flatbuffer, operator by operator."""
+"""Builds a TFLite flatbuffer, operator by operator."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cct_export.graph.steps import Shape
 
 SIGNATURE = "serving_default"
-# What numpy holds before it is written; two integers of 4 bits share a byte.
-_STORED = {
+# The numpy types that hold constants; two 4-bit integers are packed into a byte.
+_NUMPY_TYPES = {
     "FLOAT32": np.float32,
     "FLOAT16": np.float16,
     "INT4": np.int8,
@@ -18,7 +19,7 @@ _STORED = {
     "INT64": np.int64,
 }
 
-# The first versions of operators that take 8 and 16 bits; 1 and 1 for what is not here.
+# The first versions of operators that take 8-bit and 16-bit integers; 1 for all others.
 _VERSIONS = {
     "ADD": (2, 4), "BATCH_MATMUL": (2, 3), "CONV_2D": (3, 4), "DEQUANTIZE": (2, 3),
     "FULLY_CONNECTED": (5, 7), "GELU": (2, 2), "MAX_POOL_2D": (2, 3), "MEAN": (2, 3),
@@ -27,10 +28,17 @@ _VERSIONS = {
 }  # fmt: skip
 
 
+class Quantization(NamedTuple):
+    """Scales and zero point of an integer tensor; several scales belong to the first axis."""
+
+    scale: np.ndarray
+    zero_point: int = 0
+
+
 class FlatGraph:
     """A graph for one image; every activation has the batch axis.
 
-    Tensors are known by their index in the flatbuffer.
+    Tensors are identified by their index in the flatbuffer.
     """
 
     def __init__(self) -> None:
@@ -55,8 +63,7 @@ class FlatGraph:
         shape: Shape,
         type: str = "FLOAT32",
         buffer: int = 0,
-        grid: tuple[np.ndarray, int] | None = None,
-        axis: int = 0,
+        quantization: Quantization | None = None,
     ) -> int:
         """Adds a tensor.
 
@@ -64,9 +71,8 @@ class FlatGraph:
             name: for people.
             shape: with the batch axis.
             type: its name in the schema.
-            buffer: index of what a constant holds; 0 for activations.
-            grid: scales and zero point of integers.
-            axis: to which several scales belong.
+            buffer: index of a constant's content; 0 for activations.
+            quantization: of integers.
 
         Returns:
             Its index.
@@ -76,12 +82,12 @@ class FlatGraph:
         tensor.shape = np.asarray(shape, np.int32)
         tensor.type = getattr(self.schema.TensorType, type)
         tensor.buffer = buffer
-        if grid is not None:
-            scales = np.atleast_1d(np.asarray(grid[0], np.float32))
+        if quantization is not None:
+            scales = np.atleast_1d(np.asarray(quantization.scale, np.float32))
+            zero_points = np.full(len(scales), quantization.zero_point, np.int64)
             tensor.quantization = self.schema.QuantizationParametersT()
             tensor.quantization.scale = scales
-            tensor.quantization.zeroPoint = np.full(len(scales), grid[1], np.int64)
-            tensor.quantization.quantizedDimension = axis
+            tensor.quantization.zeroPoint = zero_points
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
@@ -90,21 +96,26 @@ class FlatGraph:
         name: str,
         array: np.ndarray,
         type: str = "FLOAT32",
-        grid: tuple[np.ndarray, int] | None = None,
-        axis: int = 0,
+        quantization: Quantization | None = None,
     ) -> int:
-        """Adds a constant of a type, the same one once; see ``tensor``."""
-        stored = np.asarray(array, _STORED[type], order="C")
-        packed = _pairs(stored) if type == "INT4" else stored.tobytes()
-        scales = b"" if grid is None else np.asarray(grid[0], np.float32).tobytes()
-        key = (type, stored.shape, packed, scales, None if grid is None else (grid[1], axis))
+        """Adds a constant and returns its index; equal constants share one tensor."""
+        stored = np.asarray(array, _NUMPY_TYPES[type], order="C")
+        content = _pack_int4(stored) if type == "INT4" else stored.tobytes()
+        scales, zero_point = b"", None
+        if quantization is not None:
+            scales = np.asarray(quantization.scale, np.float32).tobytes()
+            zero_point = quantization.zero_point
+        key = (type, stored.shape, content, scales, zero_point)
         if key not in self._constants:
-            buffer = self.schema.BufferT()
-            buffer.data = np.frombuffer(packed, np.uint8)
-            self.model.buffers.append(buffer)
-            last = len(self.model.buffers) - 1
-            self._constants[key] = self.tensor(name, stored.shape, type, last, grid, axis)
+            buffer = self._buffer(content)
+            self._constants[key] = self.tensor(name, stored.shape, type, buffer, quantization)
         return self._constants[key]
+
+    def _buffer(self, content: bytes) -> int:
+        buffer = self.schema.BufferT()
+        buffer.data = np.frombuffer(content, np.uint8)
+        self.model.buffers.append(buffer)
+        return len(self.model.buffers) - 1
 
     def operator(
         self,
@@ -120,10 +131,9 @@ class FlatGraph:
         Args:
             kind: its name in the schema, such as ``CONV_2D``.
             inputs: tensors; −1 where an optional one is missing.
-            output: tensor that it makes.
+            output: the tensor that it produces.
             options: name of its options in the schema, such as ``Conv2DOptions``.
-            version: of the operator at least, as LiteRT counts them; types of inputs may ask for
-                a later one.
+            version: minimum operator version; the types of the inputs may require a later one.
             **fields: of the options, by the schema's names.
 
         Returns:
@@ -144,49 +154,70 @@ class FlatGraph:
     def _version(self, kind: str, inputs: list[int]) -> int:
         """Returns the first version that takes the types of the inputs."""
         types = {self.graph.tensors[index].type for index in inputs if index >= 0}
-        eight, sixteen = _VERSIONS.get(kind, (1, 1))
+        int8_version, int16_version = _VERSIONS.get(kind, (1, 1))
         if self.schema.TensorType.INT16 in types:
-            return sixteen
-        return eight if self.schema.TensorType.INT8 in types else 1
+            return int16_version
+        return int8_version if self.schema.TensorType.INT8 in types else 1
 
     def _code(self, kind: str, version: int) -> int:
         if (kind, version) not in self._codes:
             code = self.schema.OperatorCodeT()
             builtin = getattr(self.schema.BuiltinOperator, kind)
             code.builtinCode = builtin
-            # The old field is one byte; operators beyond it say so there.
+            # The deprecated field is one byte; 127 marks operators beyond it.
             code.deprecatedBuiltinCode = min(builtin, 127)
             code.version = version
             self.model.operatorCodes.append(code)
             self._codes[kind, version] = len(self.model.operatorCodes) - 1
         return self._codes[kind, version]
 
-    def serialize(self, image: tuple[str, int], logits: tuple[str, int]) -> bytes:
+    def serialize(
+        self, image: tuple[str, int], logits: tuple[str, int], metadata: Mapping[str, str]
+    ) -> bytes:
         """Returns the flatbuffer with its signature.
 
         Args:
             image: name and tensor of the input.
             logits: name and tensor of the output.
+            metadata: names and texts.
         """
         from ai_edge_litert.tools import flatbuffer_utils
 
         signature = self.schema.SignatureDefT()
         signature.signatureKey = SIGNATURE.encode()
         signature.subgraphIndex = 0
-        signature.inputs, signature.outputs = [self._end(*image)], [self._end(*logits)]
+        signature.inputs = [self._tensor_map(*image)]
+        signature.outputs = [self._tensor_map(*logits)]
         self.model.signatureDefs = [signature]
         self.graph.inputs = np.asarray([image[1]], np.int32)
         self.graph.outputs = np.asarray([logits[1]], np.int32)
+        add_metadata(self.model, metadata)
         return bytes(flatbuffer_utils.convert_object_to_bytearray(self.model))
 
-    def _end(self, name: str, tensor: int) -> Any:
-        end = self.schema.TensorMapT()
-        end.name, end.tensorIndex = name.encode(), tensor
-        return end
+    def _tensor_map(self, name: str, tensor: int) -> Any:
+        entry = self.schema.TensorMapT()
+        entry.name, entry.tensorIndex = name.encode(), tensor
+        return entry
 
 
-def _pairs(integers: np.ndarray) -> bytes:
-    """Returns integers of 4 bits, two in a byte, the first in the lower half."""
+def add_metadata(model: Any, metadata: Mapping[str, str]) -> None:
+    """Stores texts under their names in a ``ModelT``, each in a buffer of its own."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    entries = list(model.metadata or [])
+    for name, text in metadata.items():
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(text.encode(), np.uint8)
+        model.buffers.append(buffer)
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name.encode(), len(model.buffers) - 1
+        entries.append(entry)
+    if entries:
+        model.metadata = entries
+
+
+def _pack_int4(integers: np.ndarray) -> bytes:
+    """Returns 4-bit integers packed in pairs, the first in the lower half of the byte."""
     flat = integers.reshape(-1).astype(np.uint8) & 15
     even = np.append(flat, 0) if len(flat) % 2 else flat
     return (even[::2] | even[1::2] << 4).astype(np.uint8).tobytes()

@@ -1,53 +1,55 @@
-"""A plan as an ONNX graph of standard operators."""
+"""Writes a plan as an ONNX graph of standard operators."""
 
 import math
+from collections.abc import Mapping
 from functools import singledispatchmethod
 
 import numpy as np
 
 from cct_export.errors import InvalidRequest, MissingDependency
-from cct_export.formats.onnx_tensors import TensorList
+from cct_export.formats.onnx_graph import GraphEnd, OnnxGraph
 from cct_export.graph import steps
 from cct_export.graph.expand import expand
 from cct_export.graph.plan import Plan
-from cct_export.graph.quantized import QuantizedPlan
+from cct_export.graph.quantized import QuantizedPlan, QuantParams
 from cct_export.graph.steps import Array, Step
 from cct_export.specs import ExportSpec
 
 OPSETS = range(13, 24)
 DEFAULT_OPSET = 20
-# Folds that make nothing faster in this format: LayerNormalization is one operator.
-WITHOUT_GAIN = ("centred-residual",)
-# The first operator sets that have them; before, they are written as what they are made of.
+# These folds do not make files faster in this format: LayerNormalization is one operator.
+SKIPPED_FOLDS = ("centred-residual",)
+# The first opsets that have these operators and types; older ones get them composed of others.
 _LAYER_NORMALIZATION = 17
 _GELU = 20
 _INT4 = 21
-# ReduceMean takes its axes as an input.
+# The first opset whose ReduceMean takes its axes as an input.
 _AXES_AS_INPUT = 18
 
 
-def primitives(plan: Plan, spec: ExportSpec) -> Plan:
-    """Returns the plan in steps that ONNX has in the operator set of ``spec``.
+def legalize(plan: Plan, spec: ExportSpec) -> Plan:
+    """Returns the plan in steps that ONNX has as operators, in the opset of ``spec``.
 
     Raises:
         InvalidRequest: unknown opset.
     """
-    opset = _opset(spec)
-    return expand(plan, normalization=opset >= _LAYER_NORMALIZATION)
+    return expand(plan, layer_norm=_opset(spec) >= _LAYER_NORMALIZATION)
 
 
-def emit(plan: Plan | QuantizedPlan, spec: ExportSpec) -> bytes:
-    """Writes a plan.
+def emit(plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, str] = {}) -> bytes:
+    """Writes a plan and checks the graph.
 
     Args:
         plan: folded or not, quantized or not.
         spec: ``io``, ``opset`` (20 if None), ``dynamic_batch`` and ``target`` are used.
+        metadata: names and texts to store in the file.
 
     Returns:
         The serialized graph: ``image`` of type ``spec.io`` ``(batch, H, W, C)``, 0–255, to
         ``logits`` float32 ``(batch, classes)``.
 
     Raises:
+        ConversionError: onnx.checker refused the graph.
         InvalidRequest: unknown opset.
         MissingDependency: onnx is not installed.
     """
@@ -57,48 +59,45 @@ def emit(plan: Plan | QuantizedPlan, spec: ExportSpec) -> bytes:
     except ImportError:
         raise MissingDependency.of("onnx", "onnx") from None
     if isinstance(plan, Plan):
-        plan = QuantizedPlan(primitives(plan, spec))
-    return _Writer(plan, spec, opset).write()
+        plan = QuantizedPlan(legalize(plan, spec))
+    return _Writer(plan, spec, opset).write(metadata)
 
 
 def _opset(spec: ExportSpec) -> int:
-    """Returns the operator set that the file is written in."""
+    """Returns the opset that a plan is written in."""
     if spec.scheme != "int4-weight":
-        return chosen_opset(spec, OPSETS, DEFAULT_OPSET)
-    return chosen_opset(spec, range(_INT4, OPSETS.stop), _INT4)
+        return choose_opset(spec, OPSETS, DEFAULT_OPSET)
+    return choose_opset(spec, range(_INT4, OPSETS.stop), _INT4)
 
 
-def chosen_opset(spec: ExportSpec, allowed: range, default: int) -> int:
-    """Returns the operator set that ``spec`` asks for, or ``default``.
+def choose_opset(spec: ExportSpec, supported: range, default: int) -> int:
+    """Returns the opset of ``spec``, or ``default``.
 
     Raises:
-        InvalidRequest: it is not among those that are allowed.
+        InvalidRequest: it is not supported.
     """
     opset = default if spec.opset is None else spec.opset
-    if opset not in allowed:
+    if opset not in supported:
+        reason = " for int4 weights" if spec.scheme == "int4-weight" else ""
         raise InvalidRequest(
             f"opset {opset} is not one that can be written: "
-            f"choose {allowed.start} to {allowed.stop - 1}{_reason(spec)}"
+            f"choose {supported.start} to {supported.stop - 1}{reason}"
         )
     return opset
 
 
-def _reason(spec: ExportSpec) -> str:
-    return " for int4 weights" if spec.scheme == "int4-weight" else ""
-
-
-class _Writer(TensorList):
+class _Writer(OnnxGraph):
     """Writes the steps of a plan as nodes."""
 
-    def write(self) -> bytes:
+    def write(self, metadata: Mapping[str, str]) -> bytes:
         """Returns the serialized graph."""
         for step in self.plan.steps:
             self.config = self.quantized.config(step)
             self.add(step, *step.inputs)
         plan = self.plan
-        image = (plan.INPUT, self.io, [self.batch, *plan.shapes[plan.INPUT]])
-        logits = (plan.output, "float32", [self.batch, *plan.shapes[plan.output]])
-        return self.serialize(image, logits)
+        image = GraphEnd(plan.INPUT, self.io, [self.batch, *plan.shapes[plan.INPUT]])
+        logits = GraphEnd(plan.output, "float32", [self.batch, *plan.shapes[plan.output]])
+        return self.serialize(image, logits, metadata)
 
     @singledispatchmethod
     def add(self, step: Step, *inputs: str) -> None:
@@ -114,7 +113,7 @@ class _Writer(TensorList):
     def _(self, step: steps.Conv, x: str) -> None:
         inputs = [
             self.first(x),
-            self.weights(step, step.kernel.transpose(3, 2, 0, 1), 0),
+            self.kernel(step, step.kernel.transpose(3, 2, 0, 1), 0),
         ]
         if step.bias is not None:
             inputs.append(self._conv_bias(step, step.bias))
@@ -122,30 +121,30 @@ class _Writer(TensorList):
         attributes["kernel_shape"] = step.kernel.shape[:2]
         if step.relu:
             y = self.node("Conv", inputs, f"{step.output}/sum", **attributes)
-            self.on_map("Relu", step, [y])
+            self.feature_map("Relu", step, [y])
         else:
-            self.on_map("Conv", step, inputs, **attributes)
+            self.feature_map("Conv", step, inputs, **attributes)
 
     def _conv_bias(self, step: steps.Conv, bias: Array) -> str:
-        """Adds the bias: of an integer convolution as fine as the products it is added to."""
-        name, constants = f"{step.output}/bias", self.config.constants
-        if self.config.inputs != "static" or constants is None:
+        """Adds the bias: that of an integer convolution in units of its products."""
+        name, weights = f"{step.output}/bias", self.config.weights
+        if self.config.inputs != "static" or weights is None:
             return self.constant(name, bias)
-        scale = self.quantized.qparams[step.inputs[0]].scale * constants.scale
-        stored = self.stored(f"{name}/integers", np.rint(bias / scale), "int32")
+        scale = self.quantized.qparams[step.inputs[0]].scale * weights.scale
+        stored = self.typed_constant(f"{name}/integers", np.rint(bias / scale), "int32")
         scales = self.constant(f"{name}/scale", scale)
         return self.node("DequantizeLinear", [stored, scales], name, axis=0)
 
     @add.register
     def _(self, step: steps.ZeroPad, x: str) -> None:
-        (above, below), (left, right) = step.pads
-        amounts = np.array([0, 0, above, left, 0, 0, below, right])
+        (top, bottom), (left, right) = step.pads
+        amounts = np.array([0, 0, top, left, 0, 0, bottom, right])
         pads = self.constant(f"{step.output}/amounts", amounts)
-        self.on_map("Pad", step, [self.first(x), pads])
+        self.feature_map("Pad", step, [self.first(x), pads])
 
     @add.register
     def _(self, step: steps.MaxPool, x: str) -> None:
-        self.on_map(
+        self.feature_map(
             "MaxPool",
             step,
             [self.first(x)],
@@ -156,7 +155,7 @@ class _Writer(TensorList):
 
     @add.register
     def _(self, step: steps.Reshape, x: str) -> None:
-        # 0 is the size that the axis has: the batch may be any.
+        # 0 keeps the size of the batch axis.
         to = self.constant(f"{step.output}/shape", np.array([0, *step.to]))
         self.node("Reshape", [self.last(x), to], step.output)
 
@@ -180,7 +179,7 @@ class _Writer(TensorList):
 
     @add.register
     def _(self, step: steps.AddConstant, x: str) -> None:
-        value = self.floats(f"{step.output}/value", step.value)
+        value = self.float_constant(f"{step.output}/value", step.value)
         self.node("Add", [self.last(x), value], step.output)
 
     @add.register
@@ -197,8 +196,8 @@ class _Writer(TensorList):
 
     @add.register
     def _(self, step: steps.MeanSquare, x: str) -> None:
-        read = self.last(x)
-        self._mean(self.node("Mul", [read, read], f"{step.output}/square"), step.output)
+        source = self.last(x)
+        self._mean(self.node("Mul", [source, source], f"{step.output}/square"), step.output)
 
     def _mean(self, x: str, output: str) -> None:
         if self.opset < _AXES_AS_INPUT:
@@ -233,53 +232,50 @@ class _Writer(TensorList):
         if not isinstance(self.plan.producer(x), steps.Add) or not self.plan.only_consumer(x):
             self.node("LayerNormalization", inputs, step.output, epsilon=epsilon)
             return
-        # ONNX Runtime fuses a sum that nothing else reads with the normalization, into a kernel
-        # that takes four times as long as both (33.6 against 6.7 µs for 64 tokens of width 128).
-        # It does not look through a Reshape, which costs nothing.
+        # ONNX Runtime fuses a sum that only the normalization consumes with it, into a kernel that
+        # takes five times as long as both (33.6 against 6.7 µs for 64 tokens of width 128). It does
+        # not look through a Reshape, which costs nothing.
         shape = self.plan.shapes[x]
-        apart = self.constant(f"{step.output}/apart", np.array([0, 1, *shape]))
-        inputs[0] = self.node("Reshape", [x, apart], f"{x}/apart")
+        expanded = self.constant(f"{step.output}/apart", np.array([0, 1, *shape]))
+        inputs[0] = self.node("Reshape", [x, expanded], f"{x}/apart")
         y = self.node("LayerNormalization", inputs, f"{step.output}/normal", epsilon=epsilon)
         back = self.constant(f"{step.output}/shape", np.array([0, *shape]))
         self.node("Reshape", [y, back], step.output)
 
     @add.register
     def _(self, step: steps.Dense, x: str) -> None:
-        if self.config.inputs == "dynamic":
-            self._dynamic_dense(step, self.last(x))
+        if self.config.inputs == "dynamic" and self.config.weights is not None:
+            self._dynamic_dense(step, self.last(x), self.config.weights)
             return
-        read, kernel = self.last(x), self.weights(step, step.kernel, 1)
+        source, kernel = self.last(x), self.kernel(step, step.kernel, 1)
         rank = len(self.plan.shapes[step.output])
-        plain = self.config.inputs == "float"
-        if rank == 1 and step.bias is not None and plain:
-            self.node("Gemm", [read, kernel, self._bias(step)], step.output)
-        elif step.bias is None:
-            self.node("MatMul", [read, kernel], step.output)
+        if rank == 1 and step.bias is not None and self.config.inputs == "float":
+            bias = self.constant(f"{step.output}/bias", step.bias)
+            self.node("Gemm", [source, kernel, bias], step.output)
         else:
-            product = self.node("MatMul", [read, kernel], f"{step.output}/product")
-            self.node("Add", [product, self._bias(step)], step.output)
+            self._biased(step, "MatMul", [source, kernel])
 
-    def _dynamic_dense(self, step: steps.Dense, x: str) -> None:
-        """Adds a product in integers whose range is found at run time."""
-        name, grid = step.output, self.config.constants
-        assert grid is not None, "a dynamic product has integer weights"
+    def _dynamic_dense(self, step: steps.Dense, x: str, weights: QuantParams) -> None:
+        """Adds an integer product whose input range is computed at run time."""
+        name = step.output
         parts = [f"{name}/input", f"{name}/input_scale", f"{name}/input_zero_point"]
         node = self.onnx.helper.make_node("DynamicQuantizeLinear", [x], parts, f"{name}/quantize")
         self.nodes.append(node)
-        kernel = self.stored(f"{name}/kernel", grid.integers(step.kernel), "int8")
+        kernel = self.typed_constant(f"{name}/kernel", weights.quantize(step.kernel), "int8")
         sums = self.node("MatMulInteger", [parts[0], kernel, parts[2]], f"{name}/integer_sums")
-        reals = self.node("Cast", [sums], f"{name}/reals", to=self.onnx.TensorProto.FLOAT)
-        scales = self.constant(f"{name}/kernel_scale", grid.scale)
+        reals = self.to_float(sums, f"{name}/reals")
+        scales = self.constant(f"{name}/kernel_scale", weights.scale)
         scale = self.node("Mul", [parts[1], scales], f"{name}/scale")
-        if step.bias is None:
-            self.node("Mul", [reals, scale], name)
-        else:
-            product = self.node("Mul", [reals, scale], f"{name}/product")
-            self.node("Add", [product, self._bias(step)], name)
+        self._biased(step, "Mul", [reals, scale])
 
-    def _bias(self, step: steps.Dense) -> str:
-        assert step.bias is not None, "asked for the bias of a dense layer without"
-        return self.constant(f"{step.output}/bias", step.bias)
+    def _biased(self, step: steps.Dense, kind: str, inputs: list[str]) -> None:
+        """Adds the product of a dense layer, and its bias if it has one."""
+        if step.bias is None:
+            self.node(kind, inputs, step.output)
+            return
+        product = self.node(kind, inputs, f"{step.output}/product")
+        bias = self.constant(f"{step.output}/bias", step.bias)
+        self.node("Add", [product, bias], step.output)
 
     @add.register
     def _(self, step: steps.Gelu, x: str) -> None:
@@ -321,6 +317,6 @@ class _Writer(TensorList):
 
 
 def _pads(pads: steps.Pads) -> list[int]:
-    """Returns pads in ONNX's order: above, left, below, right."""
-    (above, below), (left, right) = pads
-    return [above, left, below, right]
+    """Returns pads in ONNX's order: top, left, bottom, right."""
+    (top, bottom), (left, right) = pads
+    return [top, left, bottom, right]

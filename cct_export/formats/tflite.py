@@ -1,56 +1,58 @@
-"""A plan as a TFLite flatbuffer: builtin operators only, batch 1.
+"""Writes a plan as a TFLite flatbuffer: builtin operators only, batch 1.
 
 Every activation keeps its batch axis, up to the pooled vector: LiteRT's GPU accelerator adds
 constants to tensors of rank 2 wrongly.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import singledispatchmethod
 from typing import Any
 
 import numpy as np
 
-from cct_export.formats.flatbuffer import FlatGraph
+from cct_export.formats.flatbuffer import FlatGraph, Quantization
 from cct_export.graph import steps
 from cct_export.graph.expand import expand
-from cct_export.graph.lower import same_pads
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams
-from cct_export.graph.steps import Array, Shape, Step
+from cct_export.graph.steps import Array, Shape, Step, same_pads
 from cct_export.specs import ExportSpec
 
-# Folds that make nothing faster in this format.
-WITHOUT_GAIN: tuple[str, ...] = ()
-# Raw pixels: int8 is the pixel minus 128.
+# Every fold makes files of this format faster.
+SKIPPED_FOLDS: tuple[str, ...] = ()
+# Type and zero point of raw pixels: int8 is the pixel minus 128.
 _PIXELS = {"int8": ("INT8", -128), "uint8": ("UINT8", 0)}
 
 
-def primitives(plan: Plan, spec: ExportSpec) -> Plan:
-    """Returns the plan in steps that TFLite has."""
-    return expand(plan, normalization=False)
+def legalize(plan: Plan, spec: ExportSpec) -> Plan:
+    """Returns the plan in steps that TFLite has as operators."""
+    return expand(plan, layer_norm=False)
 
 
-def emit(plan: Plan | QuantizedPlan, spec: ExportSpec) -> bytes:
+def emit(plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, str] = {}) -> bytes:
     """Writes a plan.
 
     Args:
         plan: folded or not, quantized or not.
         spec: ``io`` is used; TFLite files take one image.
+        metadata: names and texts to store in the file.
 
     Returns:
         The flatbuffer: ``image`` of type ``spec.io`` ``(1, H, W, C)``, 0–255, to ``logits``
-        ``(1, classes)``, as the signature ``serving_default``. Logits are float32, unless every
-        step is in 8-bit integers and so is the image.
+        ``(1, classes)``, as the signature ``serving_default``. Logits are float32, unless the image
+        and all steps are 8-bit integers.
     """
     if isinstance(plan, Plan):
-        plan = QuantizedPlan(primitives(plan, spec))
-    return _Writer(plan, spec.io).write()
+        plan = QuantizedPlan(legalize(plan, spec))
+    return _Writer(plan, spec.io).write(metadata)
 
 
 class _Writer:
     """Writes the steps of a plan as operators.
 
-    A tensor is stored as the step that makes it gives it, on its grid or as floats, and converted
-    once for all readers that want it otherwise.
+    A tensor is stored as its producer gives it, quantized or float, and converted once for all
+    consumers that need the other.
     """
 
     def __init__(self, quantized: QuantizedPlan, io: str) -> None:
@@ -58,62 +60,63 @@ class _Writer:
         self.plan = quantized.plan
         self.io = io
         self.graph = FlatGraph()
+        # By name and storage: "float", "quantized", or "pixels" of the image's own type.
         self.tensors: dict[tuple[str, str], int] = {}
+        self.config = OpQuantConfig()
         shape = (1, *self.plan.image_shape)
         if io == "float32":
-            image = self.graph.tensor(self.plan.INPUT, shape)
-            self.tensors[self.plan.INPUT, "float"] = image
+            self.image = self.graph.tensor(self.plan.INPUT, shape)
+            self.tensors[self.plan.INPUT, "float"] = self.image
         else:
             type, zero_point = _PIXELS[io]
-            grid = (np.ones(1), zero_point)
-            image = self.graph.tensor(self.plan.INPUT, shape, type, grid=grid)
-            self.tensors[self.plan.INPUT, "pixels"] = image
-        self.image = image
+            pixels = Quantization(np.ones(1), zero_point)
+            self.image = self.graph.tensor(self.plan.INPUT, shape, type, quantization=pixels)
+            self.tensors[self.plan.INPUT, "pixels"] = self.image
 
-    def write(self) -> bytes:
+    def write(self, metadata: Mapping[str, str]) -> bytes:
         """Returns the flatbuffer."""
         for step in self.plan.steps:
             self.config = self.quantized.config(step)
-            wanted = "grid" if self.config.inputs == "static" else "float"
-            inputs = [self._stored(name, wanted) for name in step.inputs]
-            made = "grid" if self.config.output else "float"
-            self.tensors[step.output, made] = self.add(step, *inputs)
-        self.config = OpQuantConfig()
-        return self.graph.serialize((self.plan.INPUT, self.image), (self.plan.output, self._end()))
+            consumed = "quantized" if self.config.inputs == "static" else "float"
+            inputs = [self._converted(name, consumed) for name in step.inputs]
+            produced = "quantized" if self.config.quantized_output else "float"
+            self.tensors[step.output, produced] = self.add(step, *inputs)
+        image, logits = (self.plan.INPUT, self.image), (self.plan.output, self._logits())
+        return self.graph.serialize(image, logits, metadata)
 
-    def _end(self) -> int:
-        """Returns the tensor of the logits."""
+    def _logits(self) -> int:
+        """Returns the output of the graph: float, or integers of the image's type."""
         name = self.plan.output
-        if self.io == "float32" or not self.quantized.in_integers(8):
-            return self._stored(name, "float")
-        inside = self.tensors[name, "grid"]
+        if self.io == "float32" or not self.quantized.is_integer_only(8):
+            return self._converted(name, "float")
+        logits = self.tensors[name, "quantized"]
         if self.io == "int8":
-            return inside
-        grid = self.quantized.qparams[name]
-        shifted = (grid.scale, grid.zero_point + 128)
+            return logits
+        params = self.quantized.qparams[name]
+        shifted = Quantization(params.scale, params.zero_point + 128)
         shape = (1, *self._shape(name))
-        outside = self.graph.tensor(f"{name}/uint8", shape, "UINT8", grid=shifted)
-        return self.graph.operator("QUANTIZE", [inside], outside, "QuantizeOptions")
+        converted = self.graph.tensor(f"{name}/uint8", shape, "UINT8", quantization=shifted)
+        return self.graph.operator("QUANTIZE", [logits], converted, "QuantizeOptions")
 
-    def _stored(self, name: str, wanted: str) -> int:
-        """Returns a tensor on its grid or as floats, converted if no reader wanted it yet."""
-        if (name, wanted) in self.tensors:
-            return self.tensors[name, wanted]
-        (given,) = (self.tensors[n, kind] for n, kind in list(self.tensors) if n == name)
-        if wanted == "float":
+    def _converted(self, name: str, storage: str) -> int:
+        """Returns a tensor as ``quantized`` or ``float``, converted if no consumer did so yet."""
+        if (name, storage) in self.tensors:
+            return self.tensors[name, storage]
+        (stored,) = (index for (other, _), index in self.tensors.items() if other == name)
+        if storage == "float":
             converted = self.graph.tensor(f"{name}/float", (1, *self._shape(name)))
-            self.graph.operator("DEQUANTIZE", [given], converted, "DequantizeOptions", version=2)
+            self.graph.operator("DEQUANTIZE", [stored], converted, "DequantizeOptions", version=2)
         elif name == self.plan.INPUT and self.io == "int8" and _is_pixels(self.quantized, name):
-            converted = given
+            converted = stored
         else:
             converted = self._new(name, f"{name}/integers", self.quantized.qparams[name])
-            self.graph.operator("QUANTIZE", [given], converted, "QuantizeOptions")
-        self.tensors[name, wanted] = converted
+            self.graph.operator("QUANTIZE", [stored], converted, "QuantizeOptions")
+        self.tensors[name, storage] = converted
         return converted
 
     @singledispatchmethod
     def add(self, step: Step, *inputs: int) -> int:
-        """Adds the operators of a step; returns the tensor that they make."""
+        """Adds the operators of a step; returns the tensor that they produce."""
         raise TypeError(f"TFLite has no operator for {step.kind}")
 
     def _shape(self, name: str) -> Shape:
@@ -123,7 +126,7 @@ class _Writer:
         self,
         name: str,
         label: str = "",
-        grid: QuantParams | None = None,
+        params: QuantParams | None = None,
         shape: Shape | None = None,
     ) -> int:
         """Adds an activation.
@@ -131,52 +134,58 @@ class _Writer:
         Args:
             name: of a tensor of the plan, whose shape it has by default.
             label: its own name, if another.
-            grid: what its integers stand for; None for floats.
+            params: its quantization parameters; None for float.
             shape: without the batch axis.
         """
-        whole = (1, *(self._shape(name) if shape is None else shape))
-        if grid is None:
-            return self.graph.tensor(label or name, whole)
-        pair = (grid.scale, grid.zero_point)
-        return self.graph.tensor(label or name, whole, f"INT{grid.bits}", grid=pair)
+        batched = (1, *(self._shape(name) if shape is None else shape))
+        if params is None:
+            return self.graph.tensor(label or name, batched)
+        type, quantization = f"INT{params.bits}", Quantization(params.scale, params.zero_point)
+        return self.graph.tensor(label or name, batched, type, quantization=quantization)
 
     def _output(self, step: Step) -> int:
-        """Adds what the current step makes."""
-        on_grid = self.config.output
-        return self._new(step.output, grid=self.quantized.qparams[step.output] if on_grid else None)
+        """Adds the output of the current step."""
+        quantized = self.config.quantized_output
+        return self._new(
+            step.output, params=self.quantized.qparams[step.output] if quantized else None
+        )
+
+    def _integers(self, name: str, integers: np.ndarray, params: QuantParams) -> int:
+        """Adds a constant of integers."""
+        quantization = Quantization(params.scale, params.zero_point)
+        return self.graph.constant(name, integers, f"INT{params.bits}", quantization)
 
     def _constant(self, name: str, array: Array, channels_first: bool = False) -> int:
-        """Adds a constant of the current step, in the type that its config asks for.
+        """Adds a constant of the current step, stored as its config says.
 
         Args:
             name: for people.
-            array: its numbers.
-            channels_first: whether a grid with several scales goes along the first axis.
+            array: its values.
+            channels_first: whether the scales of a quantized constant belong to the first axis.
         """
-        grid = self.config.constants
-        if grid is None:
-            if not self.config.half:
-                return self.graph.constant(name, array)
+        params = self.config.weights
+        if params is not None:
+            channels_last = np.moveaxis(array, 0, -1) if channels_first else array
+            integers = params.quantize(channels_last)
+            stored = np.moveaxis(integers, -1, 0) if channels_first else integers
+            return self._integers(name, stored, params)
+        if self.config.float16_weights:
             half = self.graph.constant(f"{name}/half", array, "FLOAT16")
-            whole = self.graph.tensor(name, array.shape)
-            return self.graph.operator("DEQUANTIZE", [half], whole, "DequantizeOptions", version=3)
-        last = np.moveaxis(array, 0, -1) if channels_first else array
-        integers = grid.integers(last)
-        stored = np.moveaxis(integers, -1, 0) if channels_first else integers
-        pair = (grid.scale, grid.zero_point)
-        return self.graph.constant(name, stored, f"INT{grid.bits}", pair)
+            floats = self.graph.tensor(name, array.shape)
+            return self.graph.operator("DEQUANTIZE", [half], floats, "DequantizeOptions", version=3)
+        return self.graph.constant(name, array)
 
     def _bias(self, step: steps.Conv | steps.Dense) -> int:
-        """Adds the bias: floats, or integers as fine as the products they are added to."""
+        """Adds the bias: float, or integers in units of the products that it is added to."""
         name = f"{step.output}/bias"
         bias = np.zeros(step.kernel.shape[-1]) if step.bias is None else step.bias
-        constants = self.config.constants
-        if self.config.inputs != "static" or constants is None:
+        weights = self.config.weights
+        if self.config.inputs != "static" or weights is None:
             return self.graph.constant(name, bias)
         source = self.quantized.qparams[step.inputs[0]]
-        scale = source.scale * constants.scale
+        scale = source.scale * weights.scale
         type = "INT32" if source.bits == 8 else "INT64"
-        return self.graph.constant(name, np.rint(bias / scale), type, (scale, 0))
+        return self.graph.constant(name, np.rint(bias / scale), type, Quantization(scale))
 
     def _elementwise(self, kind: str, step: Step, x: int, y: int) -> int:
         fields = {} if kind == "MUL" else {"potScaleInt16": False}
@@ -213,17 +222,15 @@ class _Writer:
         rows, columns, channels = self._shape(source)
         shape = (rows + sum(pads[0]), columns + sum(pads[1]), channels)
         static = self.config.inputs == "static"
-        grid = self.quantized.qparams[source] if static else None
-        padded = self._new(source, name, grid, shape)
+        params = self.quantized.qparams[source] if static else None
+        padded = self._new(source, name, params, shape)
         amounts = self._indices(f"{name}/amounts", [(0, 0), *pads, (0, 0)])
         if value == 0:
             return self.graph.operator("PAD", [x, amounts], padded, "PadOptions")
-        if grid is None:
+        if params is None:
             filler = self.graph.constant(f"{name}/value", np.array([value]))
         else:
-            pair = (grid.scale, grid.zero_point)
-            low = np.array([grid.low])
-            filler = self.graph.constant(f"{name}/value", low, f"INT{grid.bits}", pair)
+            filler = self._integers(f"{name}/value", np.array([params.qmin]), params)
         return self.graph.operator("PADV2", [x, amounts, filler], padded, "PadV2Options")
 
     def _indices(self, name: str, values: Any) -> int:
@@ -237,9 +244,9 @@ class _Writer:
         same = tuple(map(same_pads, shape[:2], step.size, step.strides))
         kind = padding.SAME if step.pads == same else padding.VALID
         if kind == padding.VALID and step.pads != steps.NO_PADS:
-            maker = self.plan.producer(source)
-            positive = isinstance(maker, steps.Conv) and maker.relu
-            lowest = 0.0 if positive else float(np.finfo(np.float32).min)
+            producer = self.plan.producer(source)
+            non_negative = isinstance(producer, steps.Conv) and producer.relu
+            lowest = 0.0 if non_negative else float(np.finfo(np.float32).min)
             x = self._pad(f"{step.output}/padding", x, source, step.pads, lowest)
         return self.graph.operator(
             "MAX_POOL_2D",
@@ -290,7 +297,7 @@ class _Writer:
 
     @add.register
     def _(self, step: steps.AddConstant, x: int) -> int:
-        # LiteRT broadcasts any shape; accelerators want the rank of the activation.
+        # LiteRT broadcasts any shape; accelerators require the rank of the activation.
         leading = (1,) * (len(self._shape(step.output)) + 1 - step.value.ndim)
         value = step.value.reshape(leading + step.value.shape)
         return self._elementwise("ADD", step, x, self._constant(f"{step.output}/value", value))
@@ -316,24 +323,22 @@ class _Writer:
     def _exact_mean_square(self, step: steps.MeanSquare, x: int) -> int:
         """Adds the mean square in integers.
 
-        The squares of 8 bits need 16; a product of each row with itself sums them up before
-        anything is rounded. The mean has the integers of the sum, on a grid n times as fine.
+        Squares of 8-bit integers need 16 bits; the product of each row with itself sums them before
+        anything is rounded. The mean has the integers of the sum, and 1/n of its scale.
         """
         name, source = step.output, step.inputs[0]
         *leading, width = self._shape(source)
-        given, made = self.quantized.qparams[source], self.quantized.qparams[name]
-        wide = QuantParams(made.scale * width, made.zero_point, made.low, made.high)
-        rows = self._new(source, f"{name}/rows", given, (*leading, 1, width))
+        source_params, params = self.quantized.qparams[source], self.quantized.qparams[name]
+        sum_params = replace(params, scale=params.scale * width)
+        rows = self._new(source, f"{name}/rows", source_params, (*leading, 1, width))
         self._reshape(f"{name}/rows", x, (*leading, 1, width), rows)
-        sums = self._new(source, f"{name}/sums", wide, (*leading, 1, 1))
+        sums = self._new(source, f"{name}/sums", sum_params, (*leading, 1, 1))
         self.graph.operator("BATCH_MATMUL", [rows, rows], sums, "BatchMatMulOptions", adjY=True)
-        column = self._new(name, f"{name}/column", wide)
+        column = self._new(name, f"{name}/column", sum_params)
         self._reshape(f"{name}/column", sums, (*leading, 1), column)
-        type = f"INT{made.bits}"
-        one = self.graph.constant(
-            f"{name}/inverse_width", np.ones(1), type, (np.ones(1) / width, 0)
-        )
-        return self.graph.operator("MUL", [column, one], self._output(step), "MulOptions")
+        inverse = replace(params, scale=np.ones(1) / width, zero_point=0)
+        factor = self._integers(f"{name}/inverse_width", np.ones(1), inverse)
+        return self.graph.operator("MUL", [column, factor], self._output(step), "MulOptions")
 
     @add.register
     def _(self, step: steps.Rsqrt, x: int) -> int:
@@ -342,14 +347,12 @@ class _Writer:
             epsilon = self.graph.constant(f"{name}/epsilon", np.array(step.epsilon))
             shifted = self._new(source, f"{name}/shifted")
             x = self.graph.operator("ADD", [x, epsilon], shifted, "AddOptions")
-        elif shift := self.quantized.shift(step):
-            grid = self.quantized.qparams[source]
-            top = 2 ** (grid.bits - 1) - 1
-            pair = (np.array([shift / top]), 0)
-            epsilon = self.graph.constant(
-                f"{name}/epsilon", np.array([top]), f"INT{grid.bits}", pair
-            )
-            shifted = self._new(source, f"{name}/shifted", grid)
+        elif value := self.quantized.integer_epsilon(step):
+            params = self.quantized.qparams[source]
+            qmax = 2 ** (params.bits - 1) - 1
+            epsilon_params = replace(params, scale=np.array([value / qmax]), zero_point=0)
+            epsilon = self._integers(f"{name}/epsilon", np.array([qmax]), epsilon_params)
+            shifted = self._new(source, f"{name}/shifted", params)
             x = self.graph.operator("ADD", [x, epsilon], shifted, "AddOptions", potScaleInt16=False)
         return self.graph.operator("RSQRT", [x], self._output(step))
 
@@ -388,6 +391,6 @@ class _Writer:
 
 
 def _is_pixels(quantized: QuantizedPlan, name: str) -> bool:
-    """Whether int8 pixels are on the grid of a tensor as they are."""
-    grid = quantized.qparams[name]
-    return grid.bits == 8 and float(grid.scale) == 1 and grid.zero_point == -128
+    """Returns whether the integers of a tensor are int8 pixels."""
+    params = quantized.qparams[name]
+    return params.bits == 8 and float(params.scale) == 1 and params.zero_point == -128

@@ -1,4 +1,4 @@
-"""Computes a plan with numpy in float64: what folds and formats are tested against."""
+"""The reference implementation of every step, with numpy in float64."""
 
 import math
 from functools import singledispatch
@@ -6,29 +6,12 @@ from functools import singledispatch
 import numpy as np
 
 from cct_export.graph import steps
-from cct_export.graph.plan import Plan
 from cct_export.graph.steps import Array, Step
-
-
-def interpret(plan: Plan, images: np.ndarray) -> Array:
-    """Returns the logits of images.
-
-    Args:
-        plan: any plan, folded or not.
-        images: ``(N, H, W, C)``, 0–255, of any type.
-
-    Returns:
-        float64 ``(N, classes)``.
-    """
-    tensors: dict[str, Array] = {plan.INPUT: np.asarray(images, np.float64)}
-    for step in plan.steps:
-        tensors[step.output] = compute(step, *(tensors[name] for name in step.inputs))
-    return tensors[plan.output]
 
 
 @singledispatch
 def compute(step: Step, *inputs: Array) -> Array:
-    """Returns what one step makes of its inputs, which have the batch axis in front."""
+    """Returns the output of a step for inputs with a leading batch axis."""
     raise TypeError(f"{step.kind} cannot be computed")
 
 
@@ -38,7 +21,7 @@ def _(step: steps.Scale, x: Array) -> Array:
 
 
 def _windows(x: Array, size: tuple[int, ...], strides: tuple[int, int]) -> Array:
-    """Returns every window: ``(batch, rows, columns, channels, *size)``."""
+    """Returns all windows, ``(batch, rows, columns, channels, *size)``."""
     view = np.lib.stride_tricks.sliding_window_view(x, size, (1, 2))
     return view[:, :: strides[0], :: strides[1]]
 
@@ -47,14 +30,22 @@ def _pad(x: Array, pads: steps.Pads, value: float) -> Array:
     return np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=value)
 
 
-def windows_of(step: steps.Conv, x: Array) -> Array:
-    """Returns what the kernel sees: ``(batch, rows, columns, channels, *kernel size)``."""
+def patches(step: steps.Conv, x: Array) -> Array:
+    """Returns the patches that a kernel multiplies, as im2col does.
+
+    Args:
+        step: the convolution.
+        x: feature maps, ``(batch, height, width, channels)``.
+
+    Returns:
+        ``(batch, rows, columns, channels, *kernel size)``.
+    """
     return _windows(_pad(x, step.pads, 0.0), step.kernel.shape[:2], step.strides)
 
 
 @compute.register
 def _(step: steps.Conv, x: Array) -> Array:
-    y: Array = np.tensordot(windows_of(step, x), step.kernel, axes=((4, 5, 3), (0, 1, 2)))
+    y: Array = np.tensordot(patches(step, x), step.kernel, axes=((4, 5, 3), (0, 1, 2)))
     if step.bias is not None:
         y = y + step.bias
     return np.maximum(y, 0) if step.relu else y
@@ -67,8 +58,8 @@ def _(step: steps.ZeroPad, x: Array) -> Array:
 
 @compute.register
 def _(step: steps.MaxPool, x: Array) -> Array:
-    largest: Array = _windows(_pad(x, step.pads, -np.inf), step.size, step.strides).max((4, 5))
-    return largest
+    maxima: Array = _windows(_pad(x, step.pads, -np.inf), step.size, step.strides).max((4, 5))
+    return maxima
 
 
 @compute.register
@@ -172,14 +163,14 @@ def _(step: steps.MatMul, a: Array, b: Array) -> Array:
 def _(step: steps.Attention, x: Array) -> Array:
     def heads(projection: steps.Projection | None) -> Array:
         if projection is None:
-            return x[:, None]  # (batch, 1, tokens, width): the same for every head
+            return x[:, None]  # (batch, 1, tokens, width), shared by all heads
         y = x @ projection.kernel + projection.bias
         return y.reshape(*x.shape[:2], step.heads, -1).swapaxes(1, 2)
 
     scores = step.scale * heads(step.query) @ heads(step.key).swapaxes(-1, -2)
-    mixed = softmax(scores) @ heads(step.value)
-    together = mixed.swapaxes(1, 2).reshape(*x.shape[:2], -1)
-    y: Array = together @ step.out.kernel + step.out.bias
+    sums = softmax(scores) @ heads(step.value)
+    concatenated = sums.swapaxes(1, 2).reshape(*x.shape[:2], -1)
+    y: Array = concatenated @ step.out.kernel + step.out.bias
     return y
 
 

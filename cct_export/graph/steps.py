@@ -1,7 +1,7 @@
-"""The steps of an inference plan, with float64 arrays.
+"""The operations ("steps") of an inference plan, with float64 constants.
 
-Shapes leave the batch axis out: every tensor has it in front. Images and feature maps are
-``(height, width, channels)``, tokens ``(tokens, width)``.
+Shapes omit the leading batch axis. Images and feature maps are ``(height, width, channels)``,
+tokens are ``(tokens, width)``.
 """
 
 import math
@@ -22,22 +22,22 @@ NO_PADS: Pads = ((0, 0), (0, 0))
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What every step has.
+    """One operation of a plan.
 
     Attributes:
-        output: the tensor it makes, which is also its name.
-        inputs: the tensors it reads.
+        output: name of the tensor that it produces, and of the step itself.
+        inputs: names of the tensors that it consumes.
     """
 
     output: str
     inputs: tuple[str, ...]
 
     def shape(self, *inputs: Shape) -> Shape:
-        """Returns the shape of the output from those of the inputs; by default the first's."""
+        """Returns the output's shape, by default that of the first input."""
         return inputs[0]
 
     def macs(self, *inputs: Shape) -> int:
-        """Returns the multiply-accumulates of products and convolutions, none by default."""
+        """Returns the multiply-accumulate operations for one image, 0 by default."""
         return 0
 
     def arrays(self) -> Iterator[Array]:
@@ -50,13 +50,13 @@ class Step:
 
     @property
     def kind(self) -> str:
-        """What it does, for people."""
+        """The name of the operation."""
         return type(self).__name__
 
 
 @dataclass(frozen=True, eq=False)
 class Scale(Step):
-    """``scale · x + shift``; both ``(1,)`` or one value per channel."""
+    """``scale · x + shift``; both are ``(1,)``, or one value per channel."""
 
     scale: Array
     shift: Array
@@ -64,14 +64,14 @@ class Scale(Step):
 
 @dataclass(frozen=True, eq=False)
 class Conv(Step):
-    """A convolution of the zero-padded input, by default followed by ReLU.
+    """A 2-D convolution of the zero-padded input, by default followed by ReLU.
 
     Attributes:
         kernel: ``(rows, columns, input channels, output channels)``.
         bias: one value per output channel, or None.
-        strides: of rows and columns.
-        pads: zeros around the input.
-        relu: whether negative results become zero.
+        strides: vertical and horizontal stride.
+        pads: zero padding around the input.
+        relu: whether ReLU follows.
     """
 
     kernel: Array
@@ -82,43 +82,43 @@ class Conv(Step):
 
     def shape(self, *inputs: Shape) -> Shape:
         """Returns ``(height, width, output channels)``."""
-        rows, columns = windows(inputs[0], self.kernel.shape[:2], self.strides, self.pads)
+        rows, columns = window_counts(inputs[0], self.kernel.shape[:2], self.strides, self.pads)
         return (rows, columns, self.kernel.shape[3])
 
     def macs(self, *inputs: Shape) -> int:
-        """Returns one for each weight and each place of the window."""
+        """Returns one per weight and output position."""
         rows, columns, _ = self.shape(*inputs)
         return rows * columns * self.kernel.size
 
 
 @dataclass(frozen=True, eq=False)
 class ZeroPad(Step):
-    """Zeros around a feature map."""
+    """Zero padding around a feature map."""
 
     pads: Pads
 
     def shape(self, *inputs: Shape) -> Shape:
-        """Returns the larger map."""
+        """Returns the padded ``(height, width, channels)``."""
         rows, columns, channels = inputs[0]
         return (rows + sum(self.pads[0]), columns + sum(self.pads[1]), channels)
 
 
 @dataclass(frozen=True, eq=False)
 class MaxPool(Step):
-    """The largest value of each window; what ``pads`` adds around the map never is."""
+    """Max pooling; padding counts as −∞."""
 
     size: tuple[int, int]
     strides: tuple[int, int]
     pads: Pads = NO_PADS
 
     def shape(self, *inputs: Shape) -> Shape:
-        """Returns the smaller map."""
-        return (*windows(inputs[0], self.size, self.strides, self.pads), inputs[0][2])
+        """Returns the pooled ``(height, width, channels)``."""
+        return (*window_counts(inputs[0], self.size, self.strides, self.pads), inputs[0][2])
 
 
 @dataclass(frozen=True, eq=False)
 class Reshape(Step):
-    """The same values in the same order, in another shape."""
+    """The same values in row-major order, in another shape."""
 
     to: Shape
 
@@ -131,35 +131,35 @@ class Reshape(Step):
 
 @dataclass(frozen=True, eq=False)
 class Transpose(Step):
-    """Axes in another order; axis 0 is the first after the batch axis."""
+    """A permutation of the axes; axis 0 is the first after the batch axis."""
 
     order: tuple[int, ...]
 
     def shape(self, *inputs: Shape) -> Shape:
-        """Returns the sizes in the new order."""
+        """Returns the permuted shape."""
         return tuple(inputs[0][axis] for axis in self.order)
 
 
 @dataclass(frozen=True, eq=False)
 class Slice(Step):
-    """The part of the last axis from ``start`` to before ``stop``."""
+    """The elements ``[start, stop)`` of the last axis."""
 
     start: int
     stop: int
 
     def shape(self, *inputs: Shape) -> Shape:
-        """Returns the narrower shape."""
+        """Returns the shape with ``stop − start`` as the last axis."""
         return (*inputs[0][:-1], self.stop - self.start)
 
 
 @dataclass(frozen=True, eq=False)
 class Add(Step):
-    """The sum of two tensors of one shape."""
+    """The sum of two tensors of the same shape."""
 
 
 @dataclass(frozen=True, eq=False)
 class AddConstant(Step):
-    """The sum of a tensor and a constant that has its shape, or that of its last axes."""
+    """The sum of a tensor and a constant, which broadcasts over leading axes."""
 
     value: Array
 
@@ -168,8 +168,8 @@ class AddConstant(Step):
 class LayerNorm(Step):
     """Layer normalization: ``(x − mean) / sqrt(variance + epsilon) · gamma + beta``.
 
-    Mean and variance are those of the last axis (arXiv:1607.06450). Without gamma it is 1, without
-    beta it is 0. Where the input is ``centred`` its mean is 0, and need not be subtracted.
+    Mean and variance are taken over the last axis (arXiv:1607.06450). A missing gamma is 1, a
+    missing beta 0. The mean of a ``centred`` input is 0 and need not be subtracted.
     """
 
     epsilon: float
@@ -180,7 +180,7 @@ class LayerNorm(Step):
 
 @dataclass(frozen=True, eq=False)
 class Mean(Step):
-    """The mean over the last axis, which stays, with size 1."""
+    """The mean over the last axis, which is kept with size 1."""
 
     def shape(self, *inputs: Shape) -> Shape:
         """Returns the shape with a last axis of 1."""
@@ -189,17 +189,17 @@ class Mean(Step):
 
 @dataclass(frozen=True, eq=False)
 class MeanSquare(Mean):
-    """The mean of the squares over the last axis, which stays, with size 1."""
+    """The mean of squares over the last axis, which is kept with size 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Subtract(Step):
-    """The first tensor minus the second, which spreads over the last axis if that is 1."""
+    """The first tensor minus the second, which broadcasts over the last axis if its size is 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Multiply(Step):
-    """The product of two tensors, number by number; the second spreads like that of Subtract."""
+    """The elementwise product of two tensors; the second broadcasts as in Subtract."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,17 +217,17 @@ class Dense(Step):
     bias: Array | None = None
 
     def shape(self, *inputs: Shape) -> Shape:
-        """Returns the input's shape with the last axis of the output's width."""
+        """Returns the input's shape with the output width as the last axis."""
         return (*inputs[0][:-1], self.kernel.shape[1])
 
     def macs(self, *inputs: Shape) -> int:
-        """Returns one for each weight and each row."""
+        """Returns one per weight and row."""
         return math.prod(inputs[0][:-1]) * self.kernel.size
 
 
 @dataclass(frozen=True, eq=False)
 class Gelu(Step):
-    """``x · Φ(x)``, or its approximation by tanh (arXiv:1606.08415)."""
+    """GELU: ``x · Φ(x)``, or its tanh approximation (arXiv:1606.08415)."""
 
     tanh: bool
 
@@ -239,7 +239,7 @@ class Softmax(Step):
 
 @dataclass(frozen=True, eq=False)
 class MatMul(Step):
-    """The product of two tensors over their last two axes, the second transposed if so said."""
+    """The matrix product over the last two axes, optionally with the second tensor transposed."""
 
     transpose_b: bool = False
 
@@ -254,7 +254,7 @@ class MatMul(Step):
 
 
 class Projection(NamedTuple):
-    """A dense layer inside of attention: ``x · kernel + bias``."""
+    """A dense layer inside attention: ``x · kernel + bias``."""
 
     kernel: Array
     bias: Array
@@ -262,18 +262,18 @@ class Projection(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Attention(Step):
-    """Multi-head self-attention of tokens (arXiv:1706.03762).
+    """Multi-head self-attention (arXiv:1706.03762).
 
-    For each head h: ``softmax(scale · q_h k_hᵀ) v_h``, all heads side by side through ``out``.
+    ``softmax(scale · q_h k_hᵀ) v_h`` for each head h; ``out`` projects the concatenated heads.
 
     Attributes:
-        heads: number of heads; each has an equal part of a projection's columns.
-        scale: what scores are multiplied with.
-        query: tokens to the queries of all heads, ``(width, heads · size)``.
+        heads: number of heads; each has an equal share of a projection's columns.
+        scale: factor of the scores.
+        query: projection of the tokens to the queries of all heads, ``(width, heads · size)``.
         key: the same for keys; None where every head's keys are the tokens themselves.
         value: the same for values; None where every head's values are the tokens themselves.
-        out: ``(heads · size, width)``.
-        fused: query, key and value are one product.
+        out: output projection, ``(heads · size, width)``.
+        fused: whether one matrix product computes query, key and value.
     """
 
     heads: int
@@ -289,11 +289,11 @@ class Attention(Step):
         return (inputs[0][0], self.out.kernel.shape[1])
 
     def macs(self, *inputs: Shape) -> int:
-        """Returns those of the projections, of the scores and of the weighted sums."""
+        """Returns the sum over projections, scores and weighted sums."""
         tokens = inputs[0][0]
         parts = (self.query, self.key, self.value, self.out)
         weights = sum(int(part.kernel.size) for part in parts if part is not None)
-        # Scores take the width of all queries, weighted sums that of all values.
+        # The scores contract the width of all queries, the weighted sums that of all values.
         widths = int(self.query.kernel.shape[1] + self.out.kernel.shape[0])
         return tokens * weights + tokens * tokens * widths
 
@@ -313,13 +313,19 @@ class SequencePool(Step):
         return inputs[0][1:]
 
     def macs(self, *inputs: Shape) -> int:
-        """Returns those of the scores and of the weighted sum."""
+        """Returns the sum over scores and the weighted sum."""
         return 2 * math.prod(inputs[0])
 
 
-def windows(shape: Shape, size: Sequence[int], strides: Sequence[int], pads: Pads) -> Shape:
-    """Returns how many windows fit into the rows and the columns of a padded map."""
+def window_counts(shape: Shape, size: Sequence[int], strides: Sequence[int], pads: Pads) -> Shape:
+    """Returns how many windows fit vertically and horizontally into a padded feature map."""
     return tuple(
         (axis + sum(pad) - window) // stride + 1
         for axis, window, stride, pad in zip(shape[:2], size, strides, pads, strict=True)
     )
+
+
+def same_pads(size: int, window: int, stride: int) -> tuple[int, int]:
+    """Returns the padding before and after an axis of ``size`` by TensorFlow's SAME rule."""
+    total = max((-(-size // stride) - 1) * stride + window - size, 0)
+    return total // 2, total - total // 2

@@ -1,1 +1,6 @@
-"""Schemes as data, and one module per format that applies them."""
+"""Post-training quantization (PTQ) of inference plans and of traced models.
+
+``schemes`` lists the quantization schemes, ``statistics`` calibrates on images, ``ranges`` and
+``rounding`` choose activation ranges and round weights, ``ptq`` combines them to a quantized plan.
+``traced`` quantizes files of models that are no CCT with the quantizers of the runtimes.
+"""

@@ -1,4 +1,4 @@
-"""Puts a plan on integers: which steps, on which qparams, with which weights."""
+"""Post-training quantization of a plan: which steps, with which parameters and weights."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -14,293 +14,298 @@ from cct_export.quantize import ranges, rounding
 from cct_export.quantize.statistics import Statistics
 from cct_export.specs import QuantScheme
 
-# Dense layers with a smaller share of weights and of multiplications stay float where floats are
-# allowed: there is nothing to gain, and these are the scores of the pooling and the logits, where
-# an error hurts most.
-SMALL = 0.01
-# Half of what XNNPACK takes.
-MOST_RESCALING = 128
-# Steps of a grid that a bias may be away from 0.
-MOST_STEPS = 2**24
-# Integers that a bias is at most, half of what 32 bits hold.
-MOST_BIAS = 2**30
-# What is largest in a position embedding that float16 holds well enough.
-HALF_LEAST, HALF_MOST = 2.0**-10, 65504.0
-_CALIBRATED = ("static", "static-inputs")
-_MOVING = (steps.Reshape, steps.Transpose, steps.Slice, steps.MaxPool, steps.ZeroPad)
+# Dense layers with a smaller share of weights and of multiplications stay float where the scheme
+# allows it: they gain little, and errors in the scores of the pooling and in the logits hurt most.
+MIN_SHARE = 0.01
+# Largest factor by which an accumulator is rescaled to the output, half of what XNNPACK accepts.
+MAX_RESCALING = 128
+# Largest bias in units of the output's scale.
+MAX_BIAS_STEPS = 2**24
+# Largest bias in units of the accumulator's scale, half of what 32 bits hold.
+MAX_BIAS = 2**30
+# Range of the largest absolute value of a position embedding that float16 stores well enough.
+FLOAT16_RANGE = (2.0**-10, 65504.0)
+_STATIC_INPUTS = ("static", "static-inputs")
+# Their output has the parameters of their input.
+_VALUE_PRESERVING = (steps.Reshape, steps.Transpose, steps.Slice, steps.MaxPool, steps.ZeroPad)
 
 
-def modes(plan: Plan, scheme: QuantScheme, floats: Collection[str] = ()) -> dict[str, str]:
-    """Returns how every step computes, by its output, in the words of ``QuantScheme``.
+def quantization_modes(
+    plan: Plan, scheme: QuantScheme, float_steps: Collection[str] = ()
+) -> dict[str, str]:
+    """Returns how every step computes, by its output, in the terms of ``QuantScheme``.
 
     Args:
-        plan: of steps that the format has.
-        scheme: what is asked.
-        floats: steps that compute in float whatever the scheme says.
+        plan: in primitive steps.
+        scheme: the quantization scheme.
+        float_steps: outputs of steps that compute in float regardless of the scheme.
     """
-    found: dict[str, str] = {}
+    modes: dict[str, str] = {}
     for step in plan.steps:
         mode = scheme.rest
-        if isinstance(step, steps.Conv):
+        if step.output in float_steps:
+            mode = "float"
+        elif isinstance(step, steps.Conv):
             mode = scheme.convolution
         elif isinstance(step, steps.Dense):
             small = is_small(plan, step) and not scheme.integers_only
             mode = "float" if small else scheme.dense
-        elif isinstance(step, steps.MatMul) and _makes_scores(plan, step):
+        elif isinstance(step, steps.MatMul) and _is_score_product(plan, step):
             mode = scheme.scores
         elif isinstance(step, steps.MaxPool | steps.ZeroPad):
-            # Between integers there is no reason to go back to float.
-            mode = "static" if found.get(step.inputs[0]) == "static" else "float"
-        found[step.output] = "float" if step.output in floats else mode
-    return found
+            # Dequantizing between integers would gain nothing.
+            mode = "static" if modes.get(step.inputs[0]) == "static" else "float"
+        modes[step.output] = mode
+    return modes
 
 
 def is_small(plan: Plan, step: steps.Dense) -> bool:
-    """Whether a dense layer is too small to be worth quantizing."""
-    few_weights = step.kernel.size < SMALL * plan.parameters
-    return few_weights and plan.macs(step) < SMALL * plan.total_macs
+    """Returns whether a dense layer is too small to be worth quantizing."""
+    few_weights = step.kernel.size < MIN_SHARE * plan.parameters
+    return few_weights and plan.macs(step) < MIN_SHARE * plan.total_macs
 
 
-def _makes_scores(plan: Plan, step: Step) -> bool:
+def _is_score_product(plan: Plan, step: steps.MatMul) -> bool:
     return isinstance(plan.only_consumer(step.output), steps.Softmax)
 
 
-def needed(plan: Plan, scheme: QuantScheme) -> set[str]:
-    """Returns the tensors whose values have to be known."""
-    names = set()
-    for output, mode in modes(plan, scheme).items():
-        step = plan.producer(output)
-        assert step is not None, "a mode of no step"
-        if mode in _CALIBRATED:
-            names |= set(step.inputs)
+def calibrated_tensors(plan: Plan, scheme: QuantScheme) -> set[str]:
+    """Returns the tensors whose calibration statistics ``quantize`` needs."""
+    modes = quantization_modes(plan, scheme)
+    tensors = set()
+    for step in plan.steps:
+        mode = modes[step.output]
+        if mode in _STATIC_INPUTS or _has_integer_weights(step, scheme):
+            tensors |= set(step.inputs)
         if mode == "static":
-            names.add(output)
-    for output in rounded(plan, scheme):
-        step = plan.producer(output)
-        assert step is not None, "no step has rounded weights"
-        names |= set(step.inputs)
-    return names
+            tensors.add(step.output)
+    return tensors
 
 
-def rounded(plan: Plan, scheme: QuantScheme) -> set[str]:
-    """Returns the outputs of the steps whose weights become integers."""
-    if not scheme.rounds:
-        return set()
-    weighted = (step for step in plan.steps if isinstance(step, steps.Conv | steps.Dense))
-    return {step.output for step in weighted}
+def integer_weight_steps(plan: Plan, scheme: QuantScheme) -> set[str]:
+    """Returns the outputs of the steps whose second moments ``quantize`` needs."""
+    return {step.output for step in plan.steps if _has_integer_weights(step, scheme)}
+
+
+def _has_integer_weights(step: Step, scheme: QuantScheme) -> bool:
+    return scheme.quantizes_weights and isinstance(step, steps.Conv | steps.Dense)
 
 
 def quantize(
     plan: Plan,
     scheme: QuantScheme,
     statistics: Statistics | None,
+    *,
     methods: str | Mapping[str, str] = "mse",
-    learn: bool = True,
-    floats: Collection[str] = (),
+    gptq: bool = True,
+    float_steps: Collection[str] = (),
 ) -> QuantizedPlan:
-    """Returns the plan on integers.
+    """Quantizes a plan.
 
     Args:
-        plan: of steps that the format has.
-        scheme: what is asked.
-        statistics: of the tensors that ``needed`` names; None if the scheme rounds nothing.
-        methods: of ``ranges.METHODS``, one for all tensors or one each.
-        learn: learn the rounding of weights, else take the nearest integers.
-        floats: steps that compute in float whatever the scheme says.
+        plan: in primitive steps.
+        scheme: the quantization scheme.
+        statistics: of the tensors that ``calibrated_tensors`` names; None if it names none.
+        methods: range methods, of ``ranges.METHODS``: one for all tensors, or by tensor.
+        gptq: round weights by GPTQ, else to the nearest integers.
+        float_steps: outputs of steps that compute in float regardless of the scheme.
     """
-    chosen = modes(plan, scheme, floats)
-    configs: dict[str, OpQuantConfig] = {}
-    changed: dict[str, list[Step]] = {}
+    quantizer = _Quantizer(plan, scheme, statistics, methods, gptq, float_steps)
     for step in plan.steps:
-        mode = chosen[step.output]
-        as_floats = step.output in floats or (
-            isinstance(step, steps.Dense) and mode == "float" and is_small(plan, step)
-        )
-        weighted, constants = (step, None)
-        if not as_floats:
-            weighted, constants = _constants(step, scheme, mode, statistics, learn)
-        half = constants is None and step.output not in floats and _is_halved(step, scheme)
-        weighted = _halved(weighted) if half else weighted
-        if mode != "float" or constants or half:
-            inputs = "static" if mode in _CALIBRATED else mode
-            configs[step.output] = OpQuantConfig(inputs, mode == "static", constants, half)
-            changed[step.output] = [weighted]
-    qparams = {}
-    if statistics is not None:
-        qparams = _grids(plan, chosen, scheme, statistics, methods, configs)
-        if scheme.bits == 8 and _make_room(plan, qparams, configs, changed):
-            qparams = _grids(plan, chosen, scheme, statistics, methods, configs)
-    return QuantizedPlan(plan.replace(changed), qparams, configs, scheme.rows)
+        quantizer.add(step)
+    return QuantizedPlan(
+        plan.replace(quantizer.replacements),
+        quantizer.qparams,
+        quantizer.configs,
+        scheme.per_token,
+    )
 
 
-def _make_room(
-    plan: Plan,
-    qparams: Mapping[str, QuantParams],
-    configs: dict[str, OpQuantConfig],
-    changed: dict[str, list[Step]],
-) -> bool:
-    """Widens the weight qparams of channels whose bias would not fit into the sums' 32 bits.
+class _Quantizer:
+    """Quantizes the steps of a plan one by one, in topological order.
 
-    A bias is stored in steps of the products it is added to; weights that are next to nothing
-    make them too fine. Returns whether there were any.
+    The weights of a step depend on the parameters of its inputs, and those of its output on both.
+    See ``quantize`` for the arguments.
     """
-    found = False
-    for step in plan.steps:
-        config = configs.get(step.output)
-        if not isinstance(step, steps.Conv | steps.Dense) or step.bias is None:
-            continue
-        if config is None or config.inputs != "static" or config.constants is None:
-            continue
-        least = np.abs(step.bias) / (qparams[step.inputs[0]].scale * MOST_BIAS)
-        if (config.constants.scale >= least).all():
-            continue
-        grid = replace(config.constants, scale=np.maximum(config.constants.scale, least))
-        (rounded_step,) = changed[step.output]
-        assert isinstance(rounded_step, steps.Conv | steps.Dense), "a step stays what it is"
-        narrow = config.constants.scale < least
-        kernel = np.where(narrow, grid.snap(step.kernel), rounded_step.kernel)
-        changed[step.output] = [replace(rounded_step, kernel=kernel)]
-        configs[step.output] = replace(config, constants=grid)
-        found = True
-    return found
+
+    def __init__(
+        self,
+        plan: Plan,
+        scheme: QuantScheme,
+        statistics: Statistics | None,
+        methods: str | Mapping[str, str],
+        gptq: bool,
+        float_steps: Collection[str],
+    ) -> None:
+        self._plan = plan
+        self._scheme = scheme
+        self._statistics = statistics or Statistics("no images", 0)
+        self._methods = methods
+        self._gptq = gptq
+        self._float_steps = float_steps
+        self._modes = quantization_modes(plan, scheme, float_steps)
+        static = [step for step in plan.steps if self._modes[step.output] in _STATIC_INPUTS]
+        self._quantized_tensors = {name for step in static for name in step.inputs}
+        self._quantized_tensors |= {s.output for s in static if self._modes[s.output] == "static"}
+        # Engines multiply two quantized activations fast only if the second one is symmetric.
+        self._symmetric_tensors = {
+            self._origin(step.inputs[1]) for step in static if isinstance(step, steps.MatMul)
+        }
+        self.qparams: dict[str, QuantParams] = {}
+        self.configs: dict[str, OpQuantConfig] = {}
+        self.replacements: dict[str, list[Step]] = {}
+        if plan.INPUT in self._quantized_tensors:
+            self.qparams[plan.INPUT] = pixel_params(scheme.bits)
+
+    def _origin(self, name: str) -> str:
+        """Returns the tensor whose parameters a tensor shares through value-preserving steps."""
+        producer = self._plan.producer(name)
+        if isinstance(producer, _VALUE_PRESERVING) and self._modes[name] == "static":
+            return self._origin(producer.inputs[0])
+        return name
+
+    def add(self, step: Step) -> None:
+        """Quantizes the weights of a step, then its output; those of its inputs are known."""
+        mode = self._modes[step.output]
+        quantized, weights = self._with_integer_weights(step)
+        float16 = weights is None and self._has_float16_weights(step)
+        if float16:
+            quantized = _with_float16_weights(step)
+        if mode != "float" or weights or float16:
+            inputs = "static" if mode in _STATIC_INPUTS else mode
+            config = OpQuantConfig(inputs, mode == "static", weights, float16)
+            self.configs[step.output] = config
+            self.replacements[step.output] = [quantized]
+        if step.output in self._quantized_tensors:
+            self.qparams[step.output] = self._output_params(step, weights)
+
+    def _has_float16_weights(self, step: Step) -> bool:
+        """Returns whether a step without integer weights stores them as float16."""
+        if step.output in self._float_steps:
+            return False
+        if isinstance(step, steps.AddConstant):
+            smallest, largest = FLOAT16_RANGE
+            compressed = self._scheme.quantizes_weights or self._scheme.weights == "float16"
+            return compressed and smallest <= float(np.abs(step.value).max()) <= largest
+        return self._scheme.weights == "float16" and isinstance(step, steps.Conv | steps.Dense)
+
+    def _with_integer_weights(self, step: Step) -> tuple[Step, QuantParams | None]:
+        """Returns a step with quantized weights or constants and their parameters, if any."""
+        mode = self._modes[step.output]
+        if isinstance(step, steps.Conv | steps.Dense):
+            if self._keeps_float_weights(step):
+                return step, None
+            return self._with_quantized_kernel(step)
+        if mode == "static" and isinstance(step, steps.AddConstant):
+            params = _constant_params(step.value, self._scheme.bits)
+            return replace(step, value=params.fake_quantize(step.value)), params
+        if mode == "static" and isinstance(step, steps.Scale):
+            params = _constant_params(step.scale, self._scheme.bits)
+            return replace(step, scale=params.fake_quantize(step.scale)), params
+        return step, None
+
+    def _keeps_float_weights(self, step: steps.Conv | steps.Dense) -> bool:
+        if not self._scheme.quantizes_weights or step.output in self._float_steps:
+            return True
+        in_float = self._modes[step.output] == "float"
+        return in_float and isinstance(step, steps.Dense) and is_small(self._plan, step)
+
+    def _with_quantized_kernel(self, step: steps.Conv | steps.Dense) -> tuple[Step, QuantParams]:
+        """Returns a step with a quantized kernel, and the parameters of the kernel.
+
+        A bias is stored in units of the products that it is added to. In channels whose weights
+        are so small that it would not fit into the accumulator's 32 bits, their scale is widened.
+        """
+        bits = 4 if self._scheme.weights == "int4" and isinstance(step, steps.Dense) else 8
+        params = rounding.weight_params(step.kernel, bits)
+        if self._gptq:
+            moments = self._statistics.second_moments[step.output]
+            kernel = rounding.gptq(step.kernel, params, moments)
+        else:
+            kernel = params.fake_quantize(step.kernel)
+        static = self._modes[step.output] in _STATIC_INPUTS
+        if static and self._scheme.bits == 8 and step.bias is not None:
+            input_scale = self.qparams[step.inputs[0]].scale
+            smallest = np.abs(step.bias) / (input_scale * MAX_BIAS)
+            too_fine = params.scale < smallest
+            params = replace(params, scale=np.maximum(params.scale, smallest))
+            kernel = np.where(too_fine, params.fake_quantize(step.kernel), kernel)
+        return replace(step, kernel=kernel), params
+
+    def _output_params(self, step: Step, weights: QuantParams | None) -> QuantParams:
+        """Returns the parameters of a step's output.
+
+        Args:
+            step: whose inputs have parameters already, if it is static.
+            weights: the parameters of its weights; None for float.
+        """
+        name, bits = step.output, self._scheme.bits
+        static = self._modes[name] == "static"
+        if static and isinstance(step, _VALUE_PRESERVING):
+            return self.qparams[step.inputs[0]]
+        if static and isinstance(step, steps.Softmax):
+            return softmax_output_params(bits)
+        method = self._methods if isinstance(self._methods, str) else self._methods.get(name, "mse")
+        # 16 bits are fine enough to clip nothing.
+        choose_range = ranges.METHODS[method if bits == 8 else "min-max"]
+        value_range = choose_range(self._statistics.histograms[name], bits)
+        params = ranges.activation_params(value_range, bits, name in self._symmetric_tensors)
+        if not static:
+            return params
+        scales = [float(self.qparams[source].scale) for source in step.inputs]
+        return replace(params, scale=np.maximum(params.scale, _min_scale(step, scales, weights)))
 
 
-def _is_halved(step: Step, scheme: QuantScheme) -> bool:
-    """Whether the constants of a step are float16: all weights, or what is left of them."""
-    if isinstance(step, steps.AddConstant):
-        in_halves = scheme.rounds or scheme.weights == "float16"
-        return in_halves and HALF_LEAST <= float(np.abs(step.value).max()) <= HALF_MOST
-    return scheme.weights == "float16" and isinstance(step, steps.Conv | steps.Dense)
+def _min_scale(step: Step, input_scales: list[float], weights: QuantParams | None) -> float:
+    """Returns the smallest scale that engines accept for the output of a static step.
+
+    Engines rescale accumulators to the output by a factor that must be below 256; this keeps it
+    below half of that. An output that is almost constant over the calibration images would need
+    more.
+    """
+    if isinstance(step, steps.Gelu | steps.Rsqrt):
+        return 0.0  # a lookup table, not rescaled
+    scales = list(input_scales)
+    if weights is not None and not isinstance(step, steps.AddConstant):
+        scales.append(float(np.max(weights.scale)))
+    elif isinstance(step, steps.MeanSquare):
+        scales *= 2
+    sums = isinstance(step, steps.Add | steps.AddConstant | steps.Subtract)
+    same_unit = sums or type(step) is steps.Mean
+    smallest = (max(scales) if same_unit else math.prod(scales)) / MAX_RESCALING
+    bias = step.bias if isinstance(step, steps.Conv | steps.Dense) else None
+    if bias is not None:  # values that ReLU clips must fit into the integers before it
+        smallest = max(smallest, float(np.abs(bias).max()) / MAX_BIAS_STEPS)
+    return smallest
 
 
-def _halved(step: Step) -> Step:
+def _with_float16_weights(step: Step) -> Step:
     """Returns a step with its weights rounded to float16."""
     if isinstance(step, steps.AddConstant):
-        return replace(step, value=_rounded(step.value))
-    assert isinstance(step, steps.Conv | steps.Dense), "one without weights"
-    return replace(step, kernel=_rounded(step.kernel))
+        return replace(step, value=_float16(step.value))
+    if isinstance(step, steps.Conv | steps.Dense):
+        return replace(step, kernel=_float16(step.kernel))
+    return step
 
 
-def _rounded(values: Array) -> Array:
+def _float16(values: Array) -> Array:
     return values.astype(np.float16).astype(np.float64)
 
 
-def _constants(
-    step: Step,
-    scheme: QuantScheme,
-    mode: str,
-    statistics: Statistics | None,
-    learn: bool,
-) -> tuple[Step, QuantParams | None]:
-    """Returns a step with its constants on a grid, and the grid."""
-    if isinstance(step, steps.Conv | steps.Dense):
-        if not scheme.rounds:
-            return step, None
-        assert statistics is not None, "weights are rounded by statistics"
-        bits = 4 if scheme.weights == "int4" and isinstance(step, steps.Dense) else 8
-        grid = rounding.weight_grid(step.kernel, bits)
-        moment = statistics.moments[step.output]
-        kernel = (
-            rounding.gptq(step.kernel, grid, moment)
-            if learn
-            else rounding.nearest(step.kernel, grid)
-        )
-        return replace(step, kernel=kernel), grid
-    if mode == "static" and isinstance(step, steps.AddConstant):
-        grid = _of_constant(step.value, scheme.bits)
-        return replace(step, value=grid.snap(step.value)), grid
-    if mode == "static" and isinstance(step, steps.Scale):
-        grid = _of_constant(step.scale, scheme.bits)
-        return replace(step, scale=grid.snap(step.scale)), grid
-    return step, None
+def _constant_params(values: Array, bits: int) -> QuantParams:
+    qmax = 2 ** (bits - 1) - 1
+    return QuantParams(np.array((float(np.abs(values).max()) or 1.0) / qmax), 0, -qmax, qmax)
 
 
-def _of_constant(values: Array, bits: int) -> QuantParams:
-    top = 2 ** (bits - 1) - 1
-    return QuantParams(np.array((float(np.abs(values).max()) or 1.0) / top), 0, -top, top)
-
-
-def _grids(
-    plan: Plan,
-    chosen: Mapping[str, str],
-    scheme: QuantScheme,
-    statistics: Statistics,
-    methods: str | Mapping[str, str],
-    configs: Mapping[str, OpQuantConfig],
-) -> dict[str, QuantParams]:
-    """Returns the grid of every tensor that a static step reads or makes."""
-    static = [step for step in plan.steps if chosen[step.output] in _CALIBRATED]
-    wanted = {name for step in static for name in step.inputs}
-    wanted |= {step.output for step in static if chosen[step.output] == "static"}
-    # Engines multiply integers with each other fast only if 0 stands for 0 in the second.
-    symmetric = {
-        _origin(plan, step.inputs[1], chosen) for step in static if isinstance(step, steps.MatMul)
-    }
-    qparams: dict[str, QuantParams] = {}
-    for name in plan.shapes:  # in order, the image first
-        if name not in wanted:
-            continue
-        maker = plan.producer(name)
-        if maker is None:
-            qparams[name] = pixels(scheme.bits)
-        elif isinstance(maker, _MOVING) and chosen[name] == "static":
-            qparams[name] = qparams[maker.inputs[0]]
-        elif isinstance(maker, steps.Softmax) and chosen[name] == "static":
-            qparams[name] = shares(scheme.bits)
-        else:
-            method = methods if isinstance(methods, str) else methods.get(name, "mse")
-            # 16 bits are fine enough to clip nothing.
-            method = method if scheme.bits == 8 else "min-max"
-            values = statistics.distributions[name]
-            range = ranges.METHODS[method](values, scheme.bits)
-            grid = ranges.grid(range, scheme.bits, name in symmetric)
-            qparams[name] = _coarse_enough(grid, maker, qparams, configs.get(name))
-    return qparams
-
-
-def _coarse_enough(
-    grid: QuantParams, maker: Step, qparams: Mapping[str, QuantParams], config: OpQuantConfig | None
-) -> QuantParams:
-    """Returns a grid whose steps are not too fine for the integers that it is made of.
-
-    Engines bring sums of products to the grid by a factor that must stay below 256, and here stays
-    below half of that; what is all but constant over the calibration images would ask for more.
-    """
-    if config is None or not config.output:
-        return grid
-    scales = [float(qparams[name].scale) for name in maker.inputs]
-    if config.constants is not None and not isinstance(maker, steps.AddConstant):
-        scales.append(float(np.max(config.constants.scale)))
-    elif isinstance(maker, steps.MeanSquare):
-        scales *= 2
-    if isinstance(maker, steps.Gelu | steps.Rsqrt):
-        return grid  # looked up, not rescaled
-    sums = (steps.Add, steps.AddConstant, steps.Subtract)
-    alike = isinstance(maker, sums) or type(maker) is steps.Mean
-    least = (max(scales) if alike else math.prod(scales)) / MOST_RESCALING
-    bias = getattr(maker, "bias", None)
-    if bias is not None:  # what ReLU cuts off must fit into the integers before it does
-        least = max(least, float(np.abs(bias).max()) / MOST_STEPS)
-    return replace(grid, scale=np.maximum(grid.scale, least))
-
-
-def _origin(plan: Plan, name: str, chosen: Mapping[str, str]) -> str:
-    """Returns the tensor whose grid a tensor has: values that only move keep theirs."""
-    maker = plan.producer(name)
-    if isinstance(maker, _MOVING) and chosen[name] == "static":
-        return _origin(plan, maker.inputs[0], chosen)
-    return name
-
-
-def pixels(bits: int) -> QuantParams:
-    """Returns the grid of pixels 0–255; of 8 bits it is the pixels themselves."""
+def pixel_params(bits: int) -> QuantParams:
+    """Returns the parameters of pixels 0–255; 8 bits hold them exactly."""
     if bits == 8:
         return QuantParams(np.array(1.0), -128, -128, 127)
     return QuantParams(np.array(255 / 32767), 0, -32767, 32767)
 
 
-def shares(bits: int) -> QuantParams:
-    """Returns the grid that LiteRT prescribes for what an integer softmax makes."""
+def softmax_output_params(bits: int) -> QuantParams:
+    """Returns the parameters that LiteRT prescribes for the output of an integer softmax."""
     if bits == 8:
         return QuantParams(np.array(1 / 256), -128, -128, 127)
     return QuantParams(np.array(1 / 32768), 0, -32768, 32767)

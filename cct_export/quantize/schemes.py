@@ -1,4 +1,4 @@
-"""The quantization schemes as data, and which format has which."""
+"""The quantization schemes, and which of them each format supports."""
 
 from dataclasses import replace
 
@@ -34,17 +34,16 @@ SCHEMES = {
     )
 }  # fmt: skip
 
-# ONNX Runtime's convolutions with activations quantized at run time are slower than its float
-# ones, and it multiplies activations with each other no faster in integers. A grid found at run
-# time is one for the whole batch: what an image gets depends on the images beside it. int8 has
-# none, and is as fast.
+# ONNX Runtime's dynamically quantized convolutions are slower than its float ones, and it
+# multiplies activations with each other no faster in integers. Its dynamic ranges span the whole
+# batch, so the logits of an image depend on the other images; int8 needs none and is as fast.
 _ONNX = {
     scheme.name: scheme
     for scheme in (
         SCHEMES["none"],
         SCHEMES["fp16"],
         replace(
-            SCHEMES["int8-dynamic"], convolution="float", rows=False,
+            SCHEMES["int8-dynamic"], convolution="float", per_token=False,
             about="int8 weights, activations of dense layers quantized at run time",
         ),
         replace(
@@ -62,18 +61,17 @@ _ONNX = {
 BY_FORMAT = {"tflite": SCHEMES, "onnx": _ONNX}
 
 
-def scheme(name: str, format: str) -> QuantScheme:
-    """Returns the scheme ``name`` as ``format`` does it.
+def scheme_of(name: str, format: str) -> QuantScheme:
+    """Returns a scheme as a format implements it.
 
     Raises:
-        UnsupportedScheme: there is no such scheme, or the format lacks it.
+        UnsupportedScheme: no format has the scheme, or this one does not.
     """
-    try:
+    if name in BY_FORMAT[format]:
         return BY_FORMAT[format][name]
-    except KeyError:
-        having = sorted(other for other, schemes in BY_FORMAT.items() if name in schemes)
-        where = f"; {', '.join(having)} has it" if having else ""
-        raise UnsupportedScheme(
-            f"{format} has no quantization scheme {name!r}{where}: "
-            f"choose from {', '.join(BY_FORMAT[format])}"
-        ) from None
+    supporting = sorted(other for other, schemes in BY_FORMAT.items() if name in schemes)
+    hint = f"; {', '.join(supporting)} has it" if supporting else ""
+    raise UnsupportedScheme(
+        f"{format} has no quantization scheme {name!r}{hint}: "
+        f"choose from {', '.join(BY_FORMAT[format])}"
+    )

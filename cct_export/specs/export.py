@@ -60,7 +60,7 @@ class QuantScheme:
         scores: activations of the products of queries and keys.
         rest: activations of everything else, ``float`` or ``static``.
         bits: of static activations.
-        rows: whether dynamic ranges are per row (token), else per tensor.
+        per_token: whether dynamic ranges are per token, else per tensor.
     """
 
     name: str
@@ -71,7 +71,7 @@ class QuantScheme:
     scores: str = "float"
     rest: str = "float"
     bits: int = 8
-    rows: bool = True
+    per_token: bool = True
 
     @property
     def calibrated(self) -> bool:
@@ -80,7 +80,7 @@ class QuantScheme:
         return any(mode.startswith("static") for mode in modes)
 
     @property
-    def rounds(self) -> bool:
+    def quantizes_weights(self) -> bool:
         """Whether weights become integers."""
         return self.weights.startswith("int")
 

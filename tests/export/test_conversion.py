@@ -129,7 +129,7 @@ def test_an_unknown_fold_ends_with_2_and_writes_nothing(in_process, tmp_path):
     path = tmp_path / "m.tflite"
     ended = in_process("export", "tflite", "--no-fold", "magic", "-o", path)
     assert ended.code == 2
-    assert ended.err == f"error: no fold is called 'magic': there is {', '.join(PASSES)}\n"
+    assert ended.err == f"error: no fold is called 'magic': choose from {', '.join(PASSES)}\n"
     assert not path.exists()
 
 

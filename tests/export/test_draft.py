@@ -83,12 +83,12 @@ def test_a_damaged_record_is_said_and_photo_crops_serve(recorded, tmp_path, capl
 
 def test_a_step_that_is_not_there_cannot_stay_float(digits_model):
     from cct_export.errors import InvalidRequest
-    from cct_export.quantize.schemes import scheme
+    from cct_export.quantize.schemes import scheme_of
     from cct_export.specs import CalibrationSpec, ExportSpec
 
     workspace = Workspace(
         cct_export.load(digits_model), data=None, calibration_samples=16, parity_samples=16
     )
-    draft = workspace.draft(ExportSpec("tflite"), scheme("int8", "tflite"))
+    draft = workspace.draft(ExportSpec("tflite"), scheme_of("int8", "tflite"))
     with pytest.raises(InvalidRequest, match="no step is called 'nowhere'"):
         draft.quantized(CalibrationSpec(floats=("nowhere",)))

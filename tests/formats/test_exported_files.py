@@ -1,6 +1,4 @@
-"""What is in an exported file: ends, operators, metadata; the same model in every variant."""
-
-import json
+"""Exported files: input and output, operators, metadata, and the same logits in all variants."""
 
 import keras
 import numpy as np
@@ -9,6 +7,7 @@ from PIL import Image
 
 import cct_export
 from cct_export.files import sha256
+from cct_export.records import OutputContract
 
 SCHEMES = ("none", "fp16", "int8-dynamic", "int8")
 PAIRS = [(format, scheme) for format in ("tflite", "onnx") for scheme in SCHEMES]
@@ -16,7 +15,7 @@ PAIRS = [(format, scheme) for format in ("tflite", "onnx") for scheme in SCHEMES
 
 @pytest.fixture(scope="module")
 def png(tmp_path_factory, digit_images):
-    """A PNG file of a test digit, with every pixel value from 0 to 255 present on its way."""
+    """A PNG file of a test digit, with pixel values from all over 0 to 255."""
     path = tmp_path_factory.mktemp("png") / "digit.png"
     pixels = digit_images[0][0].copy()
     pixels[0, :, 0] = np.arange(32) * 8
@@ -27,7 +26,7 @@ def png(tmp_path_factory, digit_images):
 
 @pytest.fixture(scope="module")
 def cnn(tmp_path_factory):
-    """A ``.keras`` file that has nothing to do with CCT: Sequential, grey, flip, softmax."""
+    """A ``.keras`` file of another model: Sequential, grey, with augmentation and a softmax."""
     keras.utils.set_random_seed(3)
     model = keras.Sequential(
         [
@@ -83,7 +82,7 @@ def graph_operators(path):
 
 
 @pytest.mark.parametrize(("format", "scheme"), PAIRS)
-def test_every_scheme_of_every_format_passes_parity_and_says_so(
+def test_every_scheme_of_every_format_passes_parity_and_reports_it(
     exports, digits_run, format, scheme
 ):
     path, record = exports(format, scheme)
@@ -102,28 +101,28 @@ def test_every_scheme_of_every_format_passes_parity_and_says_so(
 
 
 @pytest.mark.parametrize(("format", "scheme"), PAIRS)
-def test_calibrated_files_say_which_images_calibrated_them(exports, format, scheme):
+def test_the_record_names_the_calibration_images(exports, format, scheme):
     origin = exports(format, scheme).record["artifact"]["calibration"]
-    rounded = "int" in scheme
-    assert origin == ("200 training images of digits" if rounded else "")
+    assert origin == ("200 training images of digits" if "int" in scheme else "")
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
-def test_a_file_has_its_contract_inside(exports, digits_run, format):
+def test_a_file_contains_its_contract(exports, digits_run, format):
     from cct_export.runtimes import litert, onnxruntime
 
     path = exports(format).path
     engine = litert if format == "tflite" else onnxruntime
     contract = engine.open_session(path).contract
-    assert contract["labels"] == list("0123456789")
-    assert contract["source_sha256"] == sha256(digits_run / "best.keras")
+    assert contract.labels == tuple("0123456789")
+    assert contract.source_sha256 == sha256(digits_run / "best.keras")
     batch = 1 if format == "tflite" else None
-    assert contract["input"]["shape"] == [batch, 32, 32, 3]
-    assert contract["input"]["range"] == [0, 255]
-    assert contract["input"]["channels"] == "RGB"
-    assert contract["output"] == {"name": "logits", "dtype": "float32", "classes": 10}
-    assert contract["versions"]["keras"] == keras.__version__
-    assert json.dumps(contract) in path.read_bytes().decode("latin-1")
+    assert contract.input.shape == (batch, 32, 32, 3)
+    assert contract.input.range == (0, 255)
+    assert contract.input.channels == "RGB"
+    assert contract.output == OutputContract("logits", "float32", 10)
+    assert contract.versions["keras"] == keras.__version__
+    json_text = f'"source_sha256": "{contract.source_sha256}"'
+    assert json_text.encode() in path.read_bytes()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -141,22 +140,22 @@ def test_a_tflite_file_has_one_signature_from_image_to_logits(exports, scheme):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_tflite_file_has_builtin_operators_only_and_none_that_draws(exports, scheme):
-    found = operators(exports("tflite", scheme).path)
-    assert found.count("CONV_2D") == 2
-    assert not [name for name in found if name in ("CUSTOM", "DELEGATE")]
-    assert not [name for name in found if "RANDOM" in name or "RNG" in name]
+def test_a_tflite_file_has_only_deterministic_builtin_operators(exports, scheme):
+    names = operators(exports("tflite", scheme).path)
+    assert names.count("CONV_2D") == 2
+    assert not [name for name in names if name in ("CUSTOM", "DELEGATE")]
+    assert not [name for name in names if "RANDOM" in name or "RNG" in name]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_an_onnx_file_is_standard_and_draws_no_random_number(exports, scheme):
+def test_an_onnx_file_has_only_deterministic_standard_operators(exports, scheme):
     import onnx
 
     path = exports("onnx", scheme).path
     onnx.checker.check_model(onnx.load(path), full_check=True)
-    found = graph_operators(path)
-    assert not [name for domain, name in found if domain not in ("", "ai.onnx")]
-    assert not [name for _, name in found if "Random" in name or name in ("Bernoulli", "If")]
+    names = graph_operators(path)
+    assert not [name for domain, name in names if domain not in ("", "ai.onnx")]
+    assert not [name for _, name in names if "Random" in name or name in ("Bernoulli", "If")]
     session = onnx_session(path)
     assert [end.name for end in session.get_inputs()] == ["image"]
     assert [end.name for end in session.get_outputs()] == ["logits"]
@@ -164,24 +163,25 @@ def test_an_onnx_file_is_standard_and_draws_no_random_number(exports, scheme):
     assert not isinstance(session.get_inputs()[0].shape[0], int)
 
 
-def test_the_random_operators_that_keras_itself_exports_are_not_in_our_file(
+@pytest.mark.slow
+def test_a_file_lacks_the_random_operators_that_keras_itself_exports(
     tmp_path, exports, digits_model, digit_images
 ):
-    # As the example has it: with the layers inside that change images while training.
+    # As in the keras.io example: with augmentation layers inside.
     image = keras.Input((32, 32, 3))
     flipped = keras.layers.RandomFlip("horizontal")(image)
     model = keras.Model(image, keras.saving.load_model(digits_model)(flipped))
     model.predict_on_batch(digit_images[0][:1].astype(np.float32))
     model.export(tmp_path / "stock.onnx", format="onnx", verbose=False)
 
-    def drawn(path):
+    def random_operators(path):
         return {name for _, name in graph_operators(path) if "Random" in name}
 
-    assert drawn(tmp_path / "stock.onnx"), "Keras no longer does: this test shows nothing now"
+    assert random_operators(tmp_path / "stock.onnx"), "Keras no longer exports them"
     path = tmp_path / "ours.onnx"
     cct_export.export_onnx(model, output=path, parity_samples=20)
-    assert not drawn(path)
-    assert not drawn(exports("onnx").path)
+    assert not random_operators(path)
+    assert not random_operators(exports("onnx").path)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -192,16 +192,16 @@ def test_an_onnx_file_gives_the_same_logits_at_every_batch_size(exports, digit_i
     def run(batch):
         return session.run(["logits"], {"image": batch})[0]
 
-    together = run(images)
-    assert together.shape == (256, 10)
+    batched = run(images)
+    assert batched.shape == (256, 10)
     if scheme == "int8-dynamic":
-        # Ranges are found at run time, over all that is in the batch.
+        # Dynamic ranges span the whole batch.
         sevens = np.concatenate([run(images[i : i + 7]) for i in range(0, 252, 7)])
-        assert (together[:252].argmax(1) == sevens.argmax(1)).mean() > 0.95
+        assert (batched[:252].argmax(1) == sevens.argmax(1)).mean() > 0.95
         return
     for size in (1, 7):
         parts = [run(images[i : i + size]) for i in range(0, 256, size)]
-        np.testing.assert_allclose(np.concatenate(parts), together, atol=1e-4)
+        np.testing.assert_allclose(np.concatenate(parts), batched, atol=1e-4)
 
 
 def test_without_dynamic_axes_an_onnx_file_takes_one_image(
@@ -254,21 +254,21 @@ def test_an_opset_that_cannot_be_written_is_refused(tmp_path, in_process, digits
 @pytest.mark.parametrize("io", ["uint8", "int8"])
 def test_integer_pixels_give_a_tflite_file_the_same_logits(exports, png, scheme, io):
     pixels = np.asarray(Image.open(png), np.uint8)[np.newaxis]
-    wanted = run_tflite(exports("tflite", scheme).path, pixels.astype(np.float32))
+    expected = run_tflite(exports("tflite", scheme).path, pixels.astype(np.float32))
     shifted = pixels if io == "uint8" else (pixels.astype(int) - 128).astype(np.int8)
-    found = run_tflite(exports("tflite", scheme, io).path, shifted)
-    np.testing.assert_array_equal(found, wanted)
+    logits = run_tflite(exports("tflite", scheme, io).path, shifted)
+    np.testing.assert_array_equal(logits, expected)
 
 
 @pytest.mark.parametrize("scheme", ["none", "int8"])
 def test_integer_pixels_give_an_onnx_file_the_same_logits(exports, png, scheme):
     pixels = np.asarray(Image.open(png), np.uint8)[np.newaxis]
-    wanted = run_onnx(exports("onnx", scheme).path, pixels.astype(np.float32))
-    np.testing.assert_array_equal(run_onnx(exports("onnx", scheme, "uint8").path, pixels), wanted)
+    expected = run_onnx(exports("onnx", scheme).path, pixels.astype(np.float32))
+    np.testing.assert_array_equal(run_onnx(exports("onnx", scheme, "uint8").path, pixels), expected)
 
 
 @pytest.mark.parametrize(("io", "zero_point"), [("uint8", 0), ("int8", -128)])
-def test_an_integer_input_says_which_pixel_it_means(exports, io, zero_point):
+def test_an_integer_input_has_the_scale_and_zero_point_of_pixels(exports, io, zero_point):
     from ai_edge_litert.interpreter import Interpreter
 
     path, record = exports("tflite", "int8", io)
@@ -283,7 +283,7 @@ def test_an_integer_input_says_which_pixel_it_means(exports, io, zero_point):
 
 @pytest.mark.parametrize("scheme", ["none", "int8"])
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
-def test_a_sequential_model_with_augmentation_and_softmax_exports_too(
+def test_a_sequential_model_with_augmentation_and_softmax_exports(
     tmp_path, in_process, cnn, format, scheme
 ):
     path = tmp_path / f"cnn.{format}"
@@ -294,19 +294,19 @@ def test_a_sequential_model_with_augmentation_and_softmax_exports_too(
     assert ended.record["artifact"]["input"]["channels"] == "grey"
     assert ended.record["artifact"]["labels"] == []
     images = np.random.default_rng(0).uniform(0, 255, (1, 12, 16, 1)).astype(np.float32)
-    found = run_tflite(path, images) if format == "tflite" else run_onnx(path, images)
-    wanted = keras.saving.load_model(cnn).predict_on_batch(images)
-    np.testing.assert_allclose(found, wanted, atol=1e-5 if scheme == "none" else 0.05)
-    assert found.sum() == pytest.approx(1, abs=1e-3)
+    outputs = run_tflite(path, images) if format == "tflite" else run_onnx(path, images)
+    expected = keras.saving.load_model(cnn).predict_on_batch(images)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5 if scheme == "none" else 0.05)
+    assert outputs.sum() == pytest.approx(1, abs=1e-3)
 
 
-def test_a_layer_that_the_format_lacks_is_a_conversion_error(tmp_path):
+def test_a_layer_that_tflite_lacks_is_a_conversion_error(tmp_path):
     from cct_export.errors import ConversionError
-    from cct_export.formats.traced import tflite
+    from cct_export.formats.traced import convert_tflite
     from cct_export.specs import ExportSpec
 
     image = keras.Input((8, 8, 3))
     values = keras.ops.fft2((image[..., 0], image[..., 1]))[0]
     model = keras.Model(image, keras.ops.reshape(values, (-1, 64))[:, :4])
     with pytest.raises(ConversionError, match="refused"):
-        tflite.convert(model, ExportSpec("tflite"))
+        convert_tflite(model, ExportSpec("tflite"))

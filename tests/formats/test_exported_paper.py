@@ -1,89 +1,82 @@
-"""A model of the paper's kind, trained a little, in every scheme of both formats."""
+"""Exported models of the paper's kind: one trained a little, and one with random weights."""
 
 import functools
 
 import numpy as np
 import pytest
+from plans import random_model
 
+import cct_export
 from cct_export.model.presets import CIFAR
+from cct_export.quantize.schemes import BY_FORMAT
 from cct_export.specs import ModelSpec, TrainSpec
 
-TFLITE = ("none", "fp16", "int8-dynamic", "int8", "int8-full", "int16x8", "int4-weight")
-ONNX = ("none", "fp16", "int8-dynamic", "int8", "int4-weight")
-SCHEMES = [("tflite", scheme) for scheme in TFLITE] + [("onnx", scheme) for scheme in ONNX]
+MEAN, STD = CIFAR
+SPEC = ModelSpec(
+    name="small_paper", block="paper", filters=(16, 32), padding=1, layers=2, heads=2,
+    head_dim=16, mlp_units=(64, 32), mean=MEAN, std=STD, stochastic_depth_mode="batch",
+)  # fmt: skip
+CASES = [(format, scheme) for format, schemes in BY_FORMAT.items() for scheme in schemes]
+EXPORTS = {"tflite": cct_export.export_tflite, "onnx": cct_export.export_onnx}
 
 
 @pytest.fixture(scope="module")
-def paper_run(tmp_path_factory):
-    """A run directory of a small model of the paper, trained on digits, well above chance."""
-    import cct_export
-
-    mean, std = CIFAR
-    spec = ModelSpec(
-        name="small_paper", block="paper", filters=(16, 32), padding=1, layers=2, heads=2,
-        head_dim=16, mlp_units=(64, 32), mean=mean, std=std, stochastic_depth_mode="batch",
-    )  # fmt: skip
-    folder = tmp_path_factory.mktemp("paper") / "run"
-    recipe = TrainSpec(data="digits", epochs=12, batch=64, learning_rate=3e-3)
-    trained = cct_export.train(folder, recipe=recipe, model=spec)
-    assert trained.top1 > 0.7
-    return folder
+def model():
+    """A small model of the paper with random weights."""
+    return random_model(SPEC, 0)
 
 
 @pytest.fixture(scope="module")
-def exported(paper_run, in_process, tmp_path_factory):
-    """Exports ``paper_run``; returns the file and the record."""
+def exported(model, tmp_path_factory):
+    """Exports ``model`` in float32, once per format."""
     folder = tmp_path_factory.mktemp("exported")
 
     @functools.cache
-    def export(format, scheme):
-        path = folder / f"{scheme}.{format}"
-        words = ("--quantize", scheme, "--data", "digits", "--samples", 360)
-        ended = in_process("export", format, paper_run, *words, "-o", path, "--json", "-")
-        assert ended.code == 0, ended.err
-        return path, ended.record
+    def export(format):
+        return EXPORTS[format](model, output=folder / f"m.{format}", parity_samples=16)
 
     return export
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("format", "scheme"), SCHEMES)
-def test_every_scheme_of_every_format_passes_parity(exported, format, scheme):
-    path, record = exported(format, scheme)
-    assert record["parity"]["passed"] is True
-    assert record["parity"]["failures"] == []
-    assert record["parity"]["decided"] > 250
-    assert path.stat().st_size == record["artifact"]["size_bytes"]
+@pytest.mark.parametrize(("format", "scheme"), CASES)
+def test_a_trained_model_passes_parity_in_every_scheme(once, tmp_path, format, scheme):
+    def train(folder):
+        recipe = TrainSpec(data="digits", epochs=12, batch=64, learning_rate=3e-3)
+        assert cct_export.train(folder / "run", recipe=recipe, model=SPEC).top1 > 0.7
+
+    run = once("paper", train) / "run"
+    exported = EXPORTS[format](
+        run, output=tmp_path / f"m.{format}", scheme=scheme, data="digits", parity_samples=360
+    )
+    assert exported.parity.passed, exported.parity.failures
+    assert exported.parity.decided > 250
+    assert exported.artifact.path.stat().st_size == exported.artifact.size_bytes
 
 
-@pytest.mark.parametrize("format", ["tflite", "onnx"])
-def test_attention_is_one_product_for_query_key_and_value(exported, format):
-    import cct_export
+@pytest.mark.parametrize("format", EXPORTS)
+def test_a_model_with_random_weights_passes_parity(exported, format):
+    assert exported(format).parity.passed
+    contract = exported(format).artifact.contract
+    assert (contract.input.range, contract.input.dtype) == ((0, 255), "float32")
 
-    path, _ = exported(format, "none")
-    found = cct_export.inspect(path)
-    macs = [operator.macs for operator in found.operators]
+
+@pytest.mark.parametrize("format", EXPORTS)
+def test_attention_has_one_product_for_query_key_and_value(exported, format):
+    operators = cct_export.inspect(exported(format).artifact.path).operators
+    macs = [operator.macs for operator in operators]
     assert macs.count(64 * 32 * (3 * 32)) == 2, "64 tokens of width 32, once per block"
 
 
-def test_an_onnx_file_takes_any_number_of_images(exported, paper_run, digit_images):
+def test_an_onnx_file_takes_any_number_of_images(exported, model, digit_images):
     import onnxruntime
 
-    import cct_export
-
-    path, record = exported("onnx", "none")
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    artifact = exported("onnx").artifact
+    assert artifact.contract.input.shape == (None, 32, 32, 3)
+    session = onnxruntime.InferenceSession(artifact.path, providers=["CPUExecutionProvider"])
     images = digit_images[0][:33].astype(np.float32)
-    wanted = np.asarray(cct_export.load(paper_run).model(images, training=False))
+    expected = np.asarray(model(images, training=False))
     for size in (1, 2, 33):
-        found = session.run(["logits"], {"image": images[:size]})[0]
-        assert found.shape == (size, 10)
-        np.testing.assert_allclose(found, wanted[:size], atol=2e-4)
-    assert record["artifact"]["input"]["shape"] == [None, 32, 32, 3]
-
-
-@pytest.mark.parametrize("format", ["tflite", "onnx"])
-def test_raw_pixels_go_in_whatever_the_model_does_with_them(exported, format):
-    _, record = exported(format, "none")
-    wanted = record["artifact"]["input"]
-    assert (wanted["range"], wanted["dtype"]) == ([0, 255], "float32")
+        logits = session.run(["logits"], {"image": images[:size]})[0]
+        assert logits.shape == (size, 10)
+        np.testing.assert_allclose(logits, expected[:size], rtol=2e-4, atol=2e-4)

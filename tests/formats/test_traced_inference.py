@@ -1,4 +1,4 @@
-"""The model that is converted: without augmentation, with the same logits."""
+"""The model that is traced: without augmentation, with the same logits."""
 
 import inspect
 
@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from cct_export.errors import ConversionError
-from cct_export.formats.traced.inference import inference_model
+from cct_export.formats.traced import inference_model
 from cct_export.model.cct import CCT
 
 SHAPE = (12, 12, 3)
@@ -40,7 +40,7 @@ def _assert_same_logits(model, images=IMAGES):
     return inference
 
 
-def test_a_cct_loses_nothing(small_spec):
+def test_a_cct_keeps_all_its_layers(small_spec):
     model = CCT(small_spec)
     inference = inference_model(model)
     assert _kinds(model) == _kinds(inference)
@@ -51,7 +51,7 @@ def test_a_cct_loses_nothing(small_spec):
     assert inference.input_shape == model.input_shape
 
 
-def test_the_weights_are_shared_and_the_model_is_left_as_it_was(small_spec):
+def test_weights_are_shared_and_the_model_is_not_modified(small_spec):
     model = CCT(small_spec)
     before = _kinds(model)
     inference = inference_model(model)
@@ -95,16 +95,16 @@ def _branched():
     return keras.Model(image, _head(layers.RandomBrightness(0.1)(x)))
 
 
-@pytest.mark.parametrize("make", [_nested, _sequential, _deeply_nested, _branched])
-def test_augmentation_is_dropped_wherever_it_is(make):
-    model = make()
+@pytest.mark.parametrize("build", [_nested, _sequential, _deeply_nested, _branched])
+def test_augmentation_is_removed_at_any_depth(build):
+    model = build()
     assert any(kind.startswith("Random") for kind in _kinds(model))
     inference = _assert_same_logits(model)
     assert not any(kind.startswith("Random") for kind in _kinds(inference))
 
 
 def test_a_crop_that_changes_the_size_stays():
-    # Keras crops while training only, so the layers behind must take any size.
+    # Keras crops while training only, so the layers after it must take any size.
     parts = [layers.RandomCrop(8, 8), layers.GlobalAveragePooling2D(), layers.Dense(4)]
     model = keras.Sequential([layers.Input(SHAPE), *parts])
     inference = inference_model(model)
@@ -113,7 +113,7 @@ def test_a_crop_that_changes_the_size_stays():
 
 
 def _image_layers():
-    """Every Keras layer that prepares images and takes them alone."""
+    """Every Keras layer that preprocesses images and has no other input."""
     arguments = {"RandomCrop": (12, 12), "RandomTranslation": (0.2, 0.2), "RandomPosterization": ()}
     for name, kind in sorted(inspect.getmembers(layers, inspect.isclass)):
         # Boxes are not images; Equalization cannot be built into a model (keras 3.15).
@@ -121,8 +121,8 @@ def _image_layers():
             "MaxNumBoundingBoxes", "Equalization"
         ):  # fmt: skip
             continue
-        tries = [arguments[name]] if name in arguments else [(), (0.5,), (4,), (10, 10)]
-        for values in tries:
+        candidates = [arguments[name]] if name in arguments else [(), (0.5,), (4,), (10, 10)]
+        for values in candidates:
             try:
                 kind(*values)
             except (TypeError, ValueError):
@@ -134,18 +134,18 @@ def _image_layers():
 IMAGE_LAYERS = list(_image_layers())
 
 
-def test_the_list_of_image_layers_is_not_empty():
+def test_keras_still_has_these_image_layers():
     assert len(IMAGE_LAYERS) >= 10
 
 
 @pytest.mark.parametrize(("kind", "arguments"), IMAGE_LAYERS)
-def test_no_layer_is_dropped_that_changes_images_at_inference(kind, arguments):
+def test_layers_that_change_images_at_inference_stay(kind, arguments):
     image = keras.Input(SHAPE)
     layer = kind(*arguments)
     model = keras.Model(image, layer(image))
-    changed = np.asarray(model(IMAGES, training=False))
+    expected = np.asarray(model(IMAGES, training=False))
     inference = inference_model(model)
-    np.testing.assert_array_equal(inference(IMAGES, training=False), changed)
+    np.testing.assert_array_equal(inference(IMAGES, training=False), expected)
     random = kind.__name__.startswith(("Rand", "Aug", "Mix", "Cut"))
     assert (kind.__name__ not in _kinds(inference)) == random
 

@@ -1,4 +1,4 @@
-"""The interpreter's steps are what Keras computes."""
+"""The reference implementation of each step computes what Keras does."""
 
 import keras
 import numpy as np
@@ -12,8 +12,8 @@ MAPS = RANDOM.normal(size=(2, 9, 8, 3))
 TOKENS = RANDOM.normal(size=(2, 5, 6))
 
 
-def assert_equal(found, wanted):
-    np.testing.assert_allclose(found, np.asarray(wanted), rtol=0, atol=1e-5)
+def assert_equal(actual, expected):
+    np.testing.assert_allclose(actual, np.asarray(expected), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
@@ -23,23 +23,23 @@ def test_conv(strides, pads, relu):
     kernel, bias = RANDOM.normal(size=(3, 2, 3, 4)), RANDOM.normal(size=4)
     step = steps.Conv("y", ("x",), kernel, bias, strides, pads, relu)
     padded = np.pad(MAPS, ((0, 0), *pads, (0, 0)))
-    wanted = keras.ops.conv(padded, kernel, strides, padding="valid") + bias
-    assert_equal(compute(step, MAPS), keras.ops.relu(wanted) if relu else wanted)
+    expected = keras.ops.conv(padded, kernel, strides, padding="valid") + bias
+    assert_equal(compute(step, MAPS), keras.ops.relu(expected) if relu else expected)
     assert compute(step, MAPS).shape[1:] == step.shape(MAPS.shape[1:])
 
 
 @pytest.mark.parametrize("tanh", [True, False])
 def test_gelu(tanh):
-    wanted = keras.ops.gelu(MAPS, approximate=tanh)
-    assert_equal(compute(steps.Gelu("y", ("x",), tanh), MAPS), wanted)
+    expected = keras.ops.gelu(MAPS, approximate=tanh)
+    assert_equal(compute(steps.Gelu("y", ("x",), tanh), MAPS), expected)
 
 
 def test_the_two_gelus_differ():
-    one, other = (compute(steps.Gelu("y", ("x",), tanh), MAPS) for tanh in (True, False))
-    assert 1e-5 < abs(one - other).max() < 1e-2
+    tanh, exact = (compute(steps.Gelu("y", ("x",), tanh), MAPS) for tanh in (True, False))
+    assert 1e-5 < abs(tanh - exact).max() < 1e-2
 
 
-def test_normalize():
+def test_layer_norm():
     layer = keras.layers.LayerNormalization(epsilon=1e-3)
     layer.build(TOKENS.shape)
     gamma, beta = RANDOM.normal(size=6), RANDOM.normal(size=6)
@@ -62,15 +62,15 @@ def test_attention():
 
 
 def test_softmax_of_large_values_is_finite():
-    shares = compute(steps.Softmax("y", ("x",)), np.array([[1e4, 1e4, -1e4]]))
-    np.testing.assert_array_equal(shares, [[0.5, 0.5, 0]])
+    weights = compute(steps.Softmax("y", ("x",)), np.array([[1e4, 1e4, -1e4]]))
+    np.testing.assert_array_equal(weights, [[0.5, 0.5, 0]])
 
 
-def test_a_reshape_that_loses_values_is_refused():
+def test_a_reshape_to_another_size_is_refused():
     with pytest.raises(ValueError, match="cannot become"):
         steps.Reshape("y", ("x",), (4, 4)).shape((3, 5))
 
 
-def test_a_step_without_meaning_cannot_be_computed():
+def test_a_step_without_implementation_cannot_be_computed():
     with pytest.raises(TypeError, match="Step cannot be computed"):
         compute(steps.Step("y", ("x",)), MAPS)

@@ -1,4 +1,4 @@
-"""Quantized ONNX graphs: which nodes are integer, and that no product of activations is."""
+"""The nodes of quantized ONNX graphs: which of them are integer, and which stay float."""
 
 import math
 from collections import Counter
@@ -13,7 +13,7 @@ DENSE = ("MatMul", "Gemm")
 
 
 class Graph:
-    """An ONNX graph with the maker of every value at hand."""
+    """An ONNX graph with the producer of every tensor."""
 
     def __init__(self, path):
         import onnx
@@ -21,13 +21,13 @@ class Graph:
         self.graph = onnx.load(path).graph
         self.nodes = list(self.graph.node)
         self.constants = {tensor.name: tensor for tensor in self.graph.initializer}
-        self.maker = {value: node for node in self.nodes for value in node.output}
+        self.producer = {value: node for node in self.nodes for value in node.output}
         self.count = Counter(node.op_type for node in self.nodes)
 
-    def makers(self, node):
-        """Operators that make the first two inputs, ``constant`` for a weight."""
+    def producers(self, node):
+        """The operators that produce the first two inputs, ``constant`` for a weight."""
         return [
-            "constant" if name in self.constants else self.maker[name].op_type
+            "constant" if name in self.constants else self.producer[name].op_type
             for name in node.input[:2]
         ]
 
@@ -43,44 +43,45 @@ class Graph:
         return onnx.TensorProto.DataType.Name(self.constants[name].data_type)
 
 
-def test_int8_has_pairs_around_convolutions_pools_and_weighted_products_and_nowhere_else(exports):
+def test_int8_has_qdq_pairs_around_convolutions_and_dense_layers_and_nowhere_else(exports):
     graph = Graph(exports("onnx", "int8").path)
     quantized = {"Conv": 0, "dense": 0}
     floats = 0
     for node in graph.of("Conv", *DENSE):
-        makers = graph.makers(node)
-        if makers == ["DequantizeLinear"] * 2:
-            weight = graph.maker[node.input[1]].input[0]
+        producers = graph.producers(node)
+        if producers == ["DequantizeLinear"] * 2:
+            weight = graph.producer[node.input[1]].input[0]
             assert graph.type_of(weight) == "INT8"
             quantized["Conv" if node.op_type == "Conv" else "dense"] += 1
         else:
-            assert "DequantizeLinear" not in makers
+            assert "DequantizeLinear" not in producers
             assert "QuantizeLinear" not in graph.consumers(node)
             floats += 1
     assert quantized == WEIGHTED
     assert floats == PRODUCTS + SMALL
     for node in graph.of("Softmax", "Gelu", "LayerNormalization"):
-        assert "DequantizeLinear" not in graph.makers(node)
+        assert "DequantizeLinear" not in graph.producers(node)
 
 
-def test_int8_products_give_floats_and_convolutions_integers(exports):
+def test_int8_dense_layers_have_float_outputs_and_convolutions_integer_ones(exports):
     graph = Graph(exports("onnx", "int8").path)
     for node in graph.of("Relu", "MaxPool"):
-        (reader,) = [other for other in graph.nodes if node.output[0] in other.input]
-        # The last map becomes tokens: its channels go last first.
-        behind = graph.consumers(reader) if reader.op_type == "Transpose" else [reader.op_type]
-        assert behind == ["QuantizeLinear"]
-    dense = [n for n in graph.of(*DENSE) if graph.makers(n) == ["DequantizeLinear"] * 2]
-    assert {reader for node in dense for reader in graph.consumers(node)} == {"Add"}
+        (consumer,) = [other for other in graph.nodes if node.output[0] in other.input]
+        # The last feature map becomes tokens: it is transposed before.
+        transposed = consumer.op_type == "Transpose"
+        consumers = graph.consumers(consumer) if transposed else [consumer.op_type]
+        assert consumers == ["QuantizeLinear"]
+    dense = [n for n in graph.of(*DENSE) if graph.producers(n) == ["DequantizeLinear"] * 2]
+    assert {kind for node in dense for kind in graph.consumers(node)} == {"Add"}
 
 
 def test_int8_quantizes_a_convolution_together_with_its_relu(exports):
     graph = Graph(exports("onnx", "int8").path)
     assert graph.count["Relu"] == 2
     for node in graph.of("Relu"):
-        assert graph.makers(node) == ["Conv"]
-        (writer,) = [other for other in graph.nodes if node.output[0] in other.input]
-        zero_point = graph.constants[writer.input[2]]
+        assert graph.producers(node) == ["Conv"]
+        (quantize,) = [other for other in graph.nodes if node.output[0] in other.input]
+        zero_point = graph.constants[quantize.input[2]]
         assert graph.type_of(zero_point.name) == "UINT8"
         assert numpy_helper.to_array(zero_point) == 0
 
@@ -95,54 +96,56 @@ def test_for_arm64_activations_are_signed(tmp_path, digits_run, in_process):
     assert zero_points == {"INT8"}
 
 
-def test_what_onnxruntime_runs_of_int8_are_its_integer_kernels(exports):
+def test_onnx_runtime_runs_its_integer_kernels_for_int8(exports):
     from cct_export.runtimes.onnxruntime_profile import kernels
 
-    found = kernels(exports("onnx", "int8").path)
-    assert found["QLinearConv"] == WEIGHTED["Conv"]
-    assert found["MatMulIntegerToFloat"] == WEIGHTED["dense"] - 1  # the logits are a vector
-    assert found["NhwcMaxPool"] == WEIGHTED["Conv"]
+    counts = kernels(exports("onnx", "int8").path)
+    assert counts["QLinearConv"] == WEIGHTED["Conv"]
+    assert counts["MatMulIntegerToFloat"] == WEIGHTED["dense"] - 1  # the logits are a vector
+    assert counts["NhwcMaxPool"] == WEIGHTED["Conv"]
 
 
-def test_what_onnxruntime_runs_of_int8_dynamic_are_its_fused_products(exports):
+def test_onnx_runtime_runs_its_fused_kernels_for_int8_dynamic(exports):
     from cct_export.runtimes.onnxruntime_profile import kernels
 
     assert kernels(exports("onnx", "int8-dynamic").path)["DynamicQuantizeMatMul"] == 9
 
 
-def test_int8_dynamic_multiplies_every_dense_weight_in_integers_and_no_product(exports):
+def test_int8_dynamic_multiplies_integers_in_dense_layers_only(exports):
     graph = Graph(exports("onnx", "int8-dynamic").path)
     assert graph.count["MatMulInteger"] == WEIGHTED["dense"]
     assert graph.count["MatMul"] + graph.count["Gemm"] == PRODUCTS + SMALL
     for node in graph.of("MatMulInteger"):
-        assert graph.makers(node) == ["DynamicQuantizeLinear", "constant"]
+        assert graph.producers(node) == ["DynamicQuantizeLinear", "constant"]
         assert graph.type_of(node.input[1]) == "INT8"
 
 
-def test_int8_dynamic_convolves_in_float_on_int8_weights_that_are_decoded_once(exports):
+def test_int8_dynamic_dequantizes_the_weights_of_convolutions_at_load_time(
+    exports,
+):
     from cct_export.runtimes.onnxruntime_profile import kernels
 
     path = exports("onnx", "int8-dynamic").path
     graph = Graph(path)
     assert graph.count["Conv"] == WEIGHTED["Conv"]
     for node in graph.of("Conv"):
-        before, weights = graph.makers(node)
+        image, weights = graph.producers(node)
         assert weights == "Mul"
-        assert "Quantize" not in before
-        reals, scales = graph.maker[node.input[1]].input
-        assert graph.type_of(graph.maker[reals].input[0]) == "INT8"
-        kernel = graph.constants[graph.maker[reals].input[0]]
+        assert "Quantize" not in image
+        reals, scales = graph.producer[node.input[1]].input
+        assert graph.type_of(graph.producer[reals].input[0]) == "INT8"
+        kernel = graph.constants[graph.producer[reals].input[0]]
         assert list(graph.constants[scales].dims) == [kernel.dims[0], 1, 1, 1]
-    # Folded when the file is read: none of it runs.
+    # Folded at load time: none of it runs.
     assert not {"Cast", "DequantizeLinear", "Mul"} & set(kernels(path))
 
 
-def test_fp16_keeps_every_weight_in_half_the_bytes_and_its_ends_in_float32(exports):
+def test_fp16_stores_weights_as_float16_and_keeps_input_and_output_float32(exports):
     import onnx
 
     graph = Graph(exports("onnx", "fp16").path)
-    casts = [graph.maker[node.input[1]] for node in graph.of("Conv", *DENSE)]
-    # What multiplies two activations reads no stored weight.
+    casts = [graph.producer[node.input[1]] for node in graph.of("Conv", *DENSE)]
+    # Products of two activations have no stored weight.
     stored = [node.input[0] for node in casts if node.op_type == "Cast"]
     assert len(stored) == sum(WEIGHTED.values()) + SMALL
     assert {graph.type_of(name) for name in stored} == {"FLOAT16"}
@@ -150,7 +153,7 @@ def test_fp16_keeps_every_weight_in_half_the_bytes_and_its_ends_in_float32(expor
         assert end.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
-def test_float_graphs_hold_no_quantization(exports):
+def test_float_graphs_have_no_quantization_nodes(exports):
     graph = Graph(exports("onnx", "none").path)
     assert graph.count["Conv"] == WEIGHTED["Conv"]
     assert graph.count["MatMul"] + graph.count["Gemm"] == WEIGHTED["dense"] + SMALL + PRODUCTS
@@ -158,12 +161,12 @@ def test_float_graphs_hold_no_quantization(exports):
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int8-dynamic"])
-def test_every_weight_is_in_the_file_once_and_in_8_bits(exports, scheme):
+def test_every_weight_is_stored_once_and_as_int8(exports, scheme):
     whole = Graph(exports("onnx", "none").path)
     sizes = sorted(
         tuple(whole.constants[node.input[1]].dims)
         for node in whole.of("Conv", *DENSE)
-        if "constant" in whole.makers(node) and 1 not in whole.constants[node.input[1]].dims
+        if "constant" in whole.producers(node) and 1 not in whole.constants[node.input[1]].dims
     )
     graph = Graph(exports("onnx", scheme).path)
     types = {name: graph.type_of(name) for name in graph.constants}

@@ -1,49 +1,52 @@
-"""Which steps of a plan become integers, on which qparams, and what has to be known for it."""
+"""Post-training quantization: which steps are quantized, with which parameters and statistics."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from plans import random_images, random_plan
+from plans import of_kind, random_images, random_plan
 
 from cct_export.graph import steps
 from cct_export.graph.expand import expand
 from cct_export.graph.fold import fold
 from cct_export.graph.plan import Plan
 from cct_export.quantize import ranges
-from cct_export.quantize.ptq import is_small, modes, needed, pixels, quantize, shares
+from cct_export.quantize.ptq import (
+    calibrated_tensors,
+    is_small,
+    pixel_params,
+    quantization_modes,
+    quantize,
+    softmax_output_params,
+)
 from cct_export.quantize.schemes import BY_FORMAT, SCHEMES
-from cct_export.quantize.statistics import gather
+from cct_export.quantize.statistics import collect
 from cct_export.specs import ModelSpec
 
 SPEC = ModelSpec(
     filters=(4, 64), mlp_units=(64, 64), heads=2, head_dim=24, layers=1, image_size=12, classes=3
 )
 INT8, FULL, WIDE = SCHEMES["int8"], SCHEMES["int8-full"], SCHEMES["int16x8"]
-MOVING = steps.Reshape | steps.Transpose | steps.Slice | steps.MaxPool | steps.ZeroPad
+PRESERVING = steps.Reshape | steps.Transpose | steps.Slice | steps.MaxPool | steps.ZeroPad
 CASES = [(format, name) for format, schemes in BY_FORMAT.items() for name in schemes]
 each_scheme = pytest.mark.parametrize(("format", "name"), CASES)
 
 
 @pytest.fixture(scope="module")
 def plan():
-    return expand(fold(random_plan(SPEC)), normalization=False)
+    return expand(fold(random_plan(SPEC)), layer_norm=False)
 
 
 @pytest.fixture(scope="module")
 def known(plan):
-    return gather(plan, random_images(plan, 6), "random pixels")
+    return collect(plan, random_images(plan, 6), "random pixels")
 
 
-def of_kind(plan, kind):
-    return [step for step in plan.steps if isinstance(step, kind)]
-
-
-def dense(plan, few):
+def dense_layers(plan, small):
     layers = of_kind(plan, steps.Dense)
-    found = [step.output for step in layers if is_small(plan, step) == few]
-    assert found
-    return found
+    outputs = [step.output for step in layers if is_small(plan, step) == small]
+    assert outputs
+    return outputs
 
 
 @each_scheme
@@ -51,39 +54,40 @@ def test_every_step_has_a_mode_and_convolutions_and_large_dense_layers_that_of_t
     plan, format, name
 ):
     scheme = BY_FORMAT[format][name]
-    found = modes(plan, scheme)
-    assert set(found) == {step.output for step in plan.steps}
-    assert {found[step.output] for step in of_kind(plan, steps.Conv)} == {scheme.convolution}
-    assert {found[output] for output in dense(plan, few=False)} == {scheme.dense}
-    assert found["block_0/attention/scores"] == scheme.scores
+    modes = quantization_modes(plan, scheme)
+    assert set(modes) == {step.output for step in plan.steps}
+    assert {modes[step.output] for step in of_kind(plan, steps.Conv)} == {scheme.convolution}
+    assert {modes[output] for output in dense_layers(plan, small=False)} == {scheme.dense}
+    assert modes["block_0/attention/scores"] == scheme.scores
     others = [s for s in plan.steps if not isinstance(s, steps.Conv | steps.Dense | steps.MaxPool)]
-    rest = {found[s.output] for s in others if s.output != "block_0/attention/scores"}
+    rest = {modes[s.output] for s in others if s.output != "block_0/attention/scores"}
     assert rest == {scheme.rest}
 
 
 def test_small_dense_layers_stay_float_where_floats_are_allowed(plan):
-    few = dense(plan, few=True)
-    assert {"pooling/scores", "logits"} <= set(few)
+    small = dense_layers(plan, small=True)
+    assert {"pooling/scores", "logits"} <= set(small)
     for scheme in SCHEMES.values():
         expected = "static" if scheme.integers_only else "float"
-        assert {modes(plan, scheme)[output] for output in few} == {expected}
+        modes = quantization_modes(plan, scheme)
+        assert {modes[output] for output in small} == {expected}
 
 
-def test_only_products_that_a_softmax_reads_are_scores(plan):
-    found = modes(plan, INT8)
+def test_only_products_before_a_softmax_are_scores(plan):
+    modes = quantization_modes(plan, INT8)
     products = [step.output for step in of_kind(plan, steps.MatMul)]
     assert len(products) == 3
-    assert [name for name in products if found[name] == "static"] == ["block_0/attention/scores"]
+    assert [name for name in products if modes[name] == "static"] == ["block_0/attention/scores"]
 
 
-def pooled(first):
-    """A plan of a pool behind a convolution or behind a curve, and a convolution that reads it."""
+def pool_after(first):
+    """A plan of a pool after a convolution or a GELU, and before a convolution."""
     kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 2))
-    made = steps.Conv("a", ("image",), kernel) if first == "conv" else None
+    gelu = steps.Gelu("a", ("image",), False)
     return Plan(
         (12, 12, 2),
         (
-            made or steps.Gelu("a", ("image",), False),
+            steps.Conv("a", ("image",), kernel) if first == "conv" else gelu,
             steps.ZeroPad("z", ("a",), ((1, 1), (1, 1))),
             steps.MaxPool("p", ("z",), (2, 2), (2, 2)),
             steps.Conv("logits", ("p",), kernel),
@@ -91,185 +95,207 @@ def pooled(first):
     )
 
 
-def test_a_pool_between_integers_is_in_integers_and_behind_floats_in_float():
-    assert modes(pooled("conv"), INT8)["p"] == modes(pooled("conv"), INT8)["z"] == "static"
-    assert modes(pooled("gelu"), INT8)["p"] == modes(pooled("gelu"), INT8)["z"] == "float"
-    dynamic = SCHEMES["int8-dynamic"]
-    assert modes(pooled("conv"), dynamic)["p"] == "float"
+@pytest.mark.parametrize(
+    ("first", "scheme", "mode"),
+    [
+        ("conv", "int8", "static"),
+        ("gelu", "int8", "float"),
+        ("conv", "int8-dynamic", "float"),
+    ],
+)
+def test_a_pool_is_static_only_after_a_static_step(first, scheme, mode):
+    modes = quantization_modes(pool_after(first), SCHEMES[scheme])
+    assert modes["p"] == modes["z"] == mode
 
 
-def test_a_pool_behind_a_convolution_that_is_kept_float_is_float_too():
-    found = modes(pooled("conv"), INT8, ["a"])
-    assert (found["a"], found["z"], found["p"], found["logits"]) == (
-        "float",
-        "float",
-        "float",
-        "static",
-    )
+def test_a_pool_after_a_convolution_that_is_kept_float_is_float():
+    modes = quantization_modes(pool_after("conv"), INT8, ["a"])
+    assert modes == {"a": "float", "z": "float", "p": "float", "logits": "static"}
 
 
 @each_scheme
-def test_what_is_kept_float_has_neither_grid_nor_integers(plan, known, format, name):
+def test_steps_that_are_kept_float_are_not_quantized(plan, known, format, name):
     scheme = BY_FORMAT[format][name]
-    kept = ["tokenizer/1/conv", "block_0/mlp_0", "block_0/attention/scores"]
-    before = modes(plan, scheme)
-    found = modes(plan, scheme, kept)
-    assert {found[output] for output in kept} == {"float"}
-    made = quantize(plan, scheme, known, floats=kept)
-    for output in kept:
-        step = made.plan.producer(output)
-        config = made.config(step)
-        assert (config.inputs, config.output, config.constants) == ("float", False, None)
+    float_steps = ["tokenizer/1/conv", "block_0/mlp_0", "block_0/attention/scores"]
+    before = quantization_modes(plan, scheme)
+    modes = quantization_modes(plan, scheme, float_steps)
+    assert {modes[output] for output in float_steps} == {"float"}
+    quantized = quantize(plan, scheme, known, float_steps=float_steps)
+    for output in float_steps:
+        step = quantized.plan.producer(output)
+        config = quantized.config(step)
+        assert (config.inputs, config.quantized_output, config.weights) == ("float", False, None)
         if not isinstance(step, steps.MatMul):
             assert step.kernel is plan.producer(output).kernel
     pools = {step.output for step in of_kind(plan, steps.MaxPool)}
-    assert {name for name in found if found[name] != before[name]} <= {*kept, *pools}
+    assert {name for name in modes if modes[name] != before[name]} <= {*float_steps, *pools}
 
 
 @each_scheme
-def test_kernels_lie_on_their_grids_or_are_left_as_they_are(plan, known, format, name):
+def test_kernels_are_representable_or_unchanged(plan, known, format, name):
     scheme = BY_FORMAT[format][name]
-    made = quantize(plan, scheme, known if scheme.rounds else None)
-    for before, step in zip(plan.steps, made.plan.steps, strict=True):
-        assert (type(step), step.output, step.inputs) == (
-            type(before),
-            before.output,
-            before.inputs,
-        )
+    quantized = quantize(plan, scheme, known if scheme.quantizes_weights else None)
+    for before, step in zip(plan.steps, quantized.plan.steps, strict=True):
+        assert type(step) is type(before)
+        assert (step.output, step.inputs) == (before.output, before.inputs)
         if not isinstance(step, steps.Conv | steps.Dense):
             continue
-        grid = made.config(step).constants
+        config = quantized.config(step)
         small = isinstance(step, steps.Dense) and is_small(plan, step)
-        if not scheme.rounds or (small and not scheme.integers_only):
-            assert grid is None
-            half = made.config(step).half
-            same = before.kernel.astype(np.float16) if half else before.kernel
-            np.testing.assert_array_equal(step.kernel, same)
+        if not scheme.quantizes_weights or (small and not scheme.integers_only):
+            assert config.weights is None
+            half = config.float16_weights
+            expected = before.kernel.astype(np.float16) if half else before.kernel
+            np.testing.assert_array_equal(step.kernel, expected)
             continue
-        assert grid.bits == (4 if name == "int4-weight" and isinstance(step, steps.Dense) else 8)
-        np.testing.assert_array_equal(grid.snap(step.kernel), step.kernel)
+        int4 = name == "int4-weight" and isinstance(step, steps.Dense)
+        assert config.weights.bits == (4 if int4 else 8)
+        np.testing.assert_array_equal(config.weights.fake_quantize(step.kernel), step.kernel)
         assert np.any(step.kernel != before.kernel)
 
 
-def test_float16_is_asked_of_every_kernel(plan):
-    made = quantize(plan, SCHEMES["fp16"], None)
-    halves = {step.output for step in made.plan.steps if made.config(step).half}
-    assert halves == {
-        step.output for step in of_kind(plan, steps.Conv | steps.Dense | steps.AddConstant)
-    }
+def test_fp16_stores_every_weight_as_float16(plan):
+    quantized = quantize(plan, SCHEMES["fp16"], None)
+    outputs = {s.output for s in quantized.plan.steps if quantized.config(s).float16_weights}
+    weighted = of_kind(plan, steps.Conv | steps.Dense | steps.AddConstant)
+    assert outputs == {step.output for step in weighted}
 
 
 @pytest.mark.parametrize("scheme", [FULL, WIDE], ids=lambda scheme: scheme.name)
-def test_integers_only_have_grids_for_all_tensors_and_all_constants(plan, known, scheme):
-    made = quantize(plan, scheme, known)
-    assert set(made.qparams) == set(plan.shapes)
-    assert {grid.bits for grid in made.qparams.values()} == {scheme.bits}
-    assert made.in_integers(scheme.bits)
-    for step in made.plan.steps:
-        grid = made.config(step).constants
-        assert (grid is not None) == bool(list(step.arrays()))
+def test_integer_only_schemes_quantize_all_tensors_and_all_constants(plan, known, scheme):
+    quantized = quantize(plan, scheme, known)
+    assert set(quantized.qparams) == set(plan.shapes)
+    assert {params.bits for params in quantized.qparams.values()} == {scheme.bits}
+    assert quantized.is_integer_only(scheme.bits)
+    for step in quantized.plan.steps:
+        params = quantized.config(step).weights
+        assert (params is not None) == bool(list(step.arrays()))
         if isinstance(step, steps.AddConstant):
-            np.testing.assert_array_equal(grid.snap(step.value), step.value)
+            np.testing.assert_array_equal(params.fake_quantize(step.value), step.value)
         if isinstance(step, steps.Scale):
-            np.testing.assert_array_equal(grid.snap(step.scale), step.scale)
+            np.testing.assert_array_equal(params.fake_quantize(step.scale), step.scale)
 
 
 @pytest.mark.parametrize("scheme", [INT8, FULL, WIDE], ids=lambda scheme: scheme.name)
 def test_the_second_operands_of_integer_products_are_symmetric(plan, known, scheme):
-    made = quantize(plan, scheme, known)
-    products = [s for s in of_kind(plan, steps.MatMul) if made.config(s).inputs == "static"]
+    quantized = quantize(plan, scheme, known)
+    products = [s for s in of_kind(plan, steps.MatMul) if quantized.config(s).inputs == "static"]
     assert len(products) == (1 if scheme is INT8 else 3)
     for step in products:
-        grid = made.qparams[step.inputs[1]]
-        assert (grid.zero_point, grid.low) == (0, -grid.high - 1)
+        params = quantized.qparams[step.inputs[1]]
+        assert (params.zero_point, params.qmin) == (0, -params.qmax - 1)
 
 
 @pytest.mark.parametrize("scheme", [INT8, FULL, WIDE], ids=lambda scheme: scheme.name)
-def test_what_only_moves_values_keeps_their_grid(plan, known, scheme):
-    made = quantize(plan, scheme, known)
-    moving = [
-        step
-        for step in plan.steps
-        if isinstance(step, MOVING) and made.config(step).inputs == "static"
-    ]
-    assert moving
-    for step in moving:
-        assert made.qparams[step.output] is made.qparams[step.inputs[0]]
+def test_value_preserving_steps_keep_the_parameters_of_their_input(plan, known, scheme):
+    quantized = quantize(plan, scheme, known)
+    preserving = [s for s in of_kind(plan, PRESERVING) if quantized.config(s).inputs == "static"]
+    assert preserving
+    for step in preserving:
+        assert quantized.qparams[step.output] is quantized.qparams[step.inputs[0]]
 
 
-def test_pixels_and_shares_have_the_grids_that_are_prescribed(plan, known):
-    made = quantize(plan, FULL, known)
-    np.testing.assert_array_equal(pixels(8).snap(np.arange(256.0)), np.arange(256))
-    assert (float(made.qparams["image"].scale), made.qparams["image"].zero_point) == (1, -128)
-    (weights,) = [s.output for s in of_kind(plan, steps.Softmax) if "attention" in s.output]
-    assert (float(made.qparams[weights].scale), made.qparams[weights].zero_point) == (1 / 256, -128)
+def test_pixels_and_softmax_outputs_have_prescribed_parameters(plan, known):
+    quantized = quantize(plan, FULL, known)
+    np.testing.assert_array_equal(pixel_params(8).fake_quantize(np.arange(256.0)), np.arange(256))
+    pixels = quantized.qparams["image"]
+    assert (float(pixels.scale), pixels.zero_point) == (1, -128)
+    (attention,) = [s.output for s in of_kind(plan, steps.Softmax) if "attention" in s.output]
+    weights = quantized.qparams[attention]
+    assert (float(weights.scale), weights.zero_point) == (1 / 256, -128)
     for bits in (8, 16):
-        assert pixels(bits).bits == shares(bits).bits == bits
-        assert float(pixels(bits).largest) == pytest.approx(255)
-        assert float(shares(bits).largest) == pytest.approx(1, abs=2 / 2**bits * 2)
-        assert float(shares(bits).snap(np.zeros(1))[0]) == 0
+        pixels, weights = pixel_params(bits), softmax_output_params(bits)
+        assert pixels.bits == weights.bits == bits
+        assert float(pixels.max_value) == pytest.approx(255)
+        assert float(weights.max_value) == pytest.approx(1, abs=4 / 2**bits)
+        assert float(weights.fake_quantize(np.zeros(1))[0]) == 0
+
+
+def affine(params):
+    return float(params.scale), params.zero_point
 
 
 @each_scheme
-def test_quantize_reads_no_more_than_what_is_needed(plan, known, format, name):
+def test_quantize_needs_only_the_statistics_of_calibrated_tensors(plan, known, format, name):
     scheme = BY_FORMAT[format][name]
-    names = needed(plan, scheme)
-    assert names <= set(plan.shapes)
-    assert bool(names) == scheme.rounds
-    weighted = [s.output for s in of_kind(plan, steps.Conv | steps.Dense)]
-    only = replace(
+    tensors = calibrated_tensors(plan, scheme)
+    assert tensors <= set(plan.shapes)
+    assert bool(tensors) == scheme.quantizes_weights
+    weighted = [s for s in of_kind(plan, steps.Conv | steps.Dense) if s.inputs[0] in tensors]
+    part = replace(
         known,
-        distributions={n: v for n, v in known.distributions.items() if n in names},
-        moments={n: known.moments[n] for n in weighted if plan.producer(n).inputs[0] in names},
+        histograms={name: known.histograms[name] for name in tensors},
+        second_moments={s.output: known.second_moments[s.output] for s in weighted},
     )
-    whole = quantize(plan, scheme, known if scheme.rounds else None)
-    part = quantize(plan, scheme, only if scheme.rounds else None)
-    assert {n: (float(g.scale), g.zero_point) for n, g in part.qparams.items()} == {
-        n: (float(g.scale), g.zero_point) for n, g in whole.qparams.items()
+    with_all, with_part = (
+        quantize(plan, scheme, statistics if scheme.quantizes_weights else None).qparams
+        for statistics in (known, part)
+    )
+    assert {n: affine(p) for n, p in with_part.items()} == {
+        n: affine(p) for n, p in with_all.items()
     }
-    assert set(whole.qparams) <= names
+    assert set(with_all) <= tensors
 
 
 @pytest.mark.parametrize("output", ["tokenizer/0/conv", "logits"])
-def test_a_tensor_that_is_needed_and_not_known_is_no_secret(plan, known, output):
-    names = needed(plan, FULL)
-    assert output in names
-    less = {n: v for n, v in known.distributions.items() if n != output}
+def test_missing_statistics_are_named(plan, known, output):
+    assert output in calibrated_tensors(plan, FULL)
+    histograms = {name: h for name, h in known.histograms.items() if name != output}
     with pytest.raises(KeyError, match=output):
-        quantize(plan, FULL, replace(known, distributions=less))
+        quantize(plan, FULL, replace(known, histograms=histograms))
 
 
-def test_a_method_can_be_chosen_for_each_tensor(plan, known):
+def test_each_tensor_can_have_its_own_range_method(plan, known):
     name = "tokenizer/0/conv"
-    values = known.distributions[name]
-    found = {
-        method: quantize(plan, INT8, known, {name: method}).qparams[name]
-        for method in ranges.METHODS
-    }
-    for method, grid in found.items():
-        wanted = ranges.grid(ranges.METHODS[method](values, 8), 8)
-        assert (float(grid.scale), grid.zero_point) == (float(wanted.scale), wanted.zero_point)
-    others = quantize(plan, INT8, known, {name: "min-max"}).qparams["tokenizer/1/conv"]
-    assert float(others.scale) == float(
-        quantize(plan, INT8, known).qparams["tokenizer/1/conv"].scale
-    )
+    for method in ranges.METHODS:
+        params = quantize(plan, INT8, known, methods={name: method}).qparams[name]
+        value_range = ranges.METHODS[method](known.histograms[name], 8)
+        assert affine(params) == affine(ranges.activation_params(value_range, 8))
+    other = "tokenizer/1/conv"
+    params = quantize(plan, INT8, known, methods={name: "min-max"}).qparams[other]
+    assert float(params.scale) == float(quantize(plan, INT8, known).qparams[other].scale)
 
 
-def test_16_bits_clip_nothing_whatever_method_is_asked_for(plan, known):
-    made = quantize(plan, WIDE, known, "percentile")
-    for name, grid in made.qparams.items():
+def test_16_bits_clip_nothing_with_any_range_method(plan, known):
+    quantized = quantize(plan, WIDE, known, methods="percentile")
+    for name, params in quantized.qparams.items():
         if isinstance(plan.producer(name), steps.Softmax):
             continue
-        assert ranges.clipped_share(known.distributions[name], grid) == 0
+        assert ranges.clipped_share(known.histograms[name], params) == 0
 
 
-def test_rounding_is_learned_or_nearest_as_asked(plan, known):
-    nearest = quantize(plan, INT8, known, learn=False)
-    learned = quantize(plan, INT8, known)
-    differ = 0
-    for before, near, best in zip(plan.steps, nearest.plan.steps, learned.plan.steps, strict=True):
-        grid = nearest.config(near).constants
-        if grid is not None:
-            np.testing.assert_array_equal(near.kernel, grid.snap(before.kernel))
-            differ += np.any(near.kernel != best.kernel)
-    assert differ
+def test_weights_are_rounded_by_gptq_or_to_the_nearest(plan, known):
+    nearest = quantize(plan, INT8, known, gptq=False)
+    gptq = quantize(plan, INT8, known)
+    differences = 0
+    for before, near, step in zip(plan.steps, nearest.plan.steps, gptq.plan.steps, strict=True):
+        params = nearest.config(near).weights
+        if params is not None:
+            np.testing.assert_array_equal(near.kernel, params.fake_quantize(before.kernel))
+            differences += np.any(near.kernel != step.kernel)
+    assert differences
+
+
+@pytest.mark.parametrize("kind", ["conv", "dense"])
+def test_the_scale_of_tiny_weights_is_widened_until_the_bias_fits_into_32_bits(kind):
+    kernel = np.random.default_rng(0).normal(size=(1, 1, 2, 3) if kind == "conv" else (2, 3))
+    kernel[..., 0] *= 1e-12
+    make = steps.Conv if kind == "conv" else steps.Dense
+    plan = Plan((4, 4, 2), (make("logits", ("image",), kernel, np.full(3, 0.5)),))
+    known = collect(plan, random_images(plan, 4), "random pixels")
+    quantized = quantize(plan, FULL, known)
+    scale = quantized.configs["logits"].weights.scale * quantized.qparams["image"].scale
+    assert np.all(0.5 / scale <= 2**30 * (1 + 1e-9))
+    assert 0.5 / scale[0] == pytest.approx(2**30)
+    (step,) = quantized.plan.steps
+    np.testing.assert_array_equal(step.kernel[..., 0], 0)
+    assert np.all(np.abs(step.kernel - kernel)[..., 1:] < 0.1)
+
+
+def test_the_scale_of_an_almost_constant_output_is_one_that_engines_can_rescale_to():
+    kernel = np.eye(2)
+    plan = Plan((1, 4, 2), (steps.Dense("logits", ("image",), kernel * 1e-9, np.ones(2)),))
+    known = collect(plan, random_images(plan, 4), "random pixels")
+    quantized = quantize(plan, FULL, known)
+    sums = float(np.max(quantized.configs["logits"].weights.scale))
+    assert sums / float(quantized.qparams["logits"].scale) <= 128

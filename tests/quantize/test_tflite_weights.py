@@ -1,4 +1,4 @@
-"""Quantized flatbuffers really hold small weights and do integer arithmetic."""
+"""The tensors of quantized flatbuffers: stored types, and integer arithmetic."""
 
 from collections import Counter
 
@@ -31,56 +31,56 @@ def kernels(path):
     operators, types = names("BuiltinOperator"), names("TensorType")
     model = graph_of(path)
     (graph,) = model.subgraphs
-    found = Counter()
+    counts = Counter()
     for operator in graph.operators:
         name = operators[model.operatorCodes[operator.opcodeIndex].builtinCode]
         if name not in ("CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "DEQUANTIZE", "MAX_POOL_2D"):
             continue
         tensors = [*operator.inputs[:2], operator.outputs[0]]
-        found[name, *(types[graph.tensors[int(i)].type] for i in tensors)] += 1
-    return found
+        counts[name, *(types[graph.tensors[int(i)].type] for i in tensors)] += 1
+    return counts
 
 
 def test_float_files_are_float_throughout(exports):
-    found = kernels(exports("tflite", "none").path)
-    assert found["CONV_2D", "FLOAT32", "FLOAT32", "FLOAT32"] == CONVOLUTIONS
-    assert found["FULLY_CONNECTED", "FLOAT32", "FLOAT32", "FLOAT32"] == DENSE + SMALL
-    assert found["BATCH_MATMUL", "FLOAT32", "FLOAT32", "FLOAT32"] == PRODUCTS
-    assert {type for key in found for type in key[1:]} == {"FLOAT32"}
+    counts = kernels(exports("tflite", "none").path)
+    assert counts["CONV_2D", "FLOAT32", "FLOAT32", "FLOAT32"] == CONVOLUTIONS
+    assert counts["FULLY_CONNECTED", "FLOAT32", "FLOAT32", "FLOAT32"] == DENSE + SMALL
+    assert counts["BATCH_MATMUL", "FLOAT32", "FLOAT32", "FLOAT32"] == PRODUCTS
+    assert {type for key in counts for type in key[1:]} == {"FLOAT32"}
 
 
-def test_fp16_stores_every_weight_in_half_the_bytes(exports):
-    found = kernels(exports("tflite", "fp16").path)
-    assert found["DEQUANTIZE", "FLOAT16", "FLOAT32"] == CONVOLUTIONS + DENSE + SMALL + EMBEDDINGS
+def test_fp16_stores_every_weight_as_float16(exports):
+    counts = kernels(exports("tflite", "fp16").path)
+    assert counts["DEQUANTIZE", "FLOAT16", "FLOAT32"] == CONVOLUTIONS + DENSE + SMALL + EMBEDDINGS
 
 
 def test_int8_dynamic_has_int8_weights_and_float_activations(exports):
-    found = kernels(exports("tflite", "int8-dynamic").path)
-    assert found["CONV_2D", "FLOAT32", "INT8", "FLOAT32"] == CONVOLUTIONS
-    assert found["FULLY_CONNECTED", "FLOAT32", "INT8", "FLOAT32"] == DENSE
-    assert found["FULLY_CONNECTED", "FLOAT32", "FLOAT32", "FLOAT32"] == SMALL
-    assert found["BATCH_MATMUL", "FLOAT32", "FLOAT32", "FLOAT32"] == PRODUCTS
+    counts = kernels(exports("tflite", "int8-dynamic").path)
+    assert counts["CONV_2D", "FLOAT32", "INT8", "FLOAT32"] == CONVOLUTIONS
+    assert counts["FULLY_CONNECTED", "FLOAT32", "INT8", "FLOAT32"] == DENSE
+    assert counts["FULLY_CONNECTED", "FLOAT32", "FLOAT32", "FLOAT32"] == SMALL
+    assert counts["BATCH_MATMUL", "FLOAT32", "FLOAT32", "FLOAT32"] == PRODUCTS
 
 
 def test_int8_stays_in_integers_from_the_image_to_the_last_pool(exports):
-    found = kernels(exports("tflite", "int8").path)
-    assert found["CONV_2D", "INT8", "INT8", "INT8"] == CONVOLUTIONS
-    pools = [key for key in found if key[0] == "MAX_POOL_2D"]
+    counts = kernels(exports("tflite", "int8").path)
+    assert counts["CONV_2D", "INT8", "INT8", "INT8"] == CONVOLUTIONS
+    pools = [key for key in counts if key[0] == "MAX_POOL_2D"]
     assert {key[1] for key in pools} == {"INT8"}
-    assert not [key for key in found if key[0] == "CONV_2D" and "FLOAT32" in key]
+    assert not [key for key in counts if key[0] == "CONV_2D" and "FLOAT32" in key]
 
 
-def test_int8_multiplies_queries_with_keys_in_integers_and_leaves_the_sums_float(exports):
-    found = kernels(exports("tflite", "int8").path)
-    assert found["BATCH_MATMUL", "INT8", "INT8", "INT8"] == SCORES
-    assert found["BATCH_MATMUL", "FLOAT32", "FLOAT32", "FLOAT32"] == PRODUCTS - SCORES
-    assert found["FULLY_CONNECTED", "FLOAT32", "INT8", "FLOAT32"] == DENSE
+def test_int8_computes_attention_scores_in_integers_and_weighted_sums_in_float(exports):
+    counts = kernels(exports("tflite", "int8").path)
+    assert counts["BATCH_MATMUL", "INT8", "INT8", "INT8"] == SCORES
+    assert counts["BATCH_MATMUL", "FLOAT32", "FLOAT32", "FLOAT32"] == PRODUCTS - SCORES
+    assert counts["FULLY_CONNECTED", "FLOAT32", "INT8", "FLOAT32"] == DENSE
 
 
-def test_int4_weights_are_in_dense_layers_alone(exports):
-    found = kernels(exports("tflite", "int4-weight").path)
-    assert found["FULLY_CONNECTED", "FLOAT32", "INT4", "FLOAT32"] == DENSE
-    assert found["CONV_2D", "FLOAT32", "INT8", "FLOAT32"] == CONVOLUTIONS
+def test_only_dense_layers_have_int4_weights(exports):
+    counts = kernels(exports("tflite", "int4-weight").path)
+    assert counts["FULLY_CONNECTED", "FLOAT32", "INT4", "FLOAT32"] == DENSE
+    assert counts["CONV_2D", "FLOAT32", "INT8", "FLOAT32"] == CONVOLUTIONS
 
 
 @pytest.mark.parametrize(
@@ -91,20 +91,22 @@ def test_int4_weights_are_in_dense_layers_alone(exports):
         ("int16x8", "float32", {"INT16", "FLOAT32"}, ["FLOAT32", "FLOAT32"]),
     ],
 )
-def test_integer_schemes_leave_no_float_between_the_ends(exports, scheme, io, activations, ends):
+def test_integer_only_schemes_have_no_float_between_input_and_output(
+    exports, scheme, io, activations, ends
+):
     types = names("TensorType")
     (graph,) = graph_of(exports("tflite", scheme, io).path).subgraphs
     image, logits = int(graph.inputs[0]), int(graph.outputs[0])
     assert [types[graph.tensors[i].type] for i in (image, logits)] == ends
-    found = {types[t.type] for i, t in enumerate(graph.tensors) if i not in (image, logits)}
+    inner = {types[t.type] for i, t in enumerate(graph.tensors) if i not in (image, logits)}
     # INT32 and INT64 are biases and shapes; int16x8 has int8 weights.
-    assert found - {"INT32", "INT64", "INT8"} == activations - set(ends) - {"INT8"}
+    assert inner - {"INT32", "INT64", "INT8"} == activations - set(ends) - {"INT8"}
 
 
-def test_squares_are_summed_before_anything_is_rounded(exports):
-    # A row times itself: the products of int8 meet in 32 bits.
-    found = kernels(exports("tflite", "int8-full", "int8").path)
-    assert found["BATCH_MATMUL", "INT8", "INT8", "INT8"] == PRODUCTS + NORMS
+def test_int8_full_sums_squares_before_rounding(exports):
+    # A row times itself: the products of int8 accumulate in 32 bits.
+    counts = kernels(exports("tflite", "int8-full", "int8").path)
+    assert counts["BATCH_MATMUL", "INT8", "INT8", "INT8"] == PRODUCTS + NORMS
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""Exact algebra on a plan: fewer steps and fewer multiplications, the same function.
+"""Exact algebraic folds of a plan: fewer steps and multiplications, the same function.
 
-Each pass takes a plan and returns one that is equal in exact arithmetic; its docstring says why.
-They are done in this order, because what one folds another can fold further.
+Each pass returns a plan that is equal in exact arithmetic; its docstring says why. The order of
+``PASSES`` matters: a pass can enable the next.
 """
 
 from collections.abc import Callable, Collection
@@ -26,28 +26,28 @@ PASSES: dict[str, Callable[[Plan], Plan]] = {
 
 
 def check_names(names: Collection[str]) -> None:
-    """Refuses a name that no pass has.
+    """Checks the names of passes.
 
     Raises:
-        InvalidRequest: there is no pass of such a name.
+        InvalidRequest: there is no pass with one of these names.
     """
     for name in names:
         if name not in PASSES:
-            raise InvalidRequest(f"no fold is called {name!r}: there is {', '.join(PASSES)}")
+            raise InvalidRequest(f"no fold is called {name!r}: choose from {', '.join(PASSES)}")
 
 
 def fold(plan: Plan, without: Collection[str] = ()) -> Plan:
-    """Returns ``plan`` after every pass.
+    """Returns the plan after all passes.
 
     Args:
-        plan: what ``lower`` gives.
+        plan: unfolded, as ``lower`` returns it.
         without: names of passes to leave out.
 
     Raises:
-        InvalidRequest: there is no pass of such a name.
+        InvalidRequest: ``without`` has a name that no pass has.
     """
     check_names(without)
-    for name, change in PASSES.items():
+    for name, run in PASSES.items():
         if name not in without:
-            plan = change(plan)
+            plan = run(plan)
     return plan

@@ -8,46 +8,45 @@ import numpy as np
 from cct_export.graph.plan import Plan
 from cct_export.graph.steps import Array, Attention, Projection
 
-_Change = Callable[[Attention], Attention]
+_Rewrite = Callable[[Attention], Attention]
 
 
 def query_scale(plan: Plan) -> Plan:
-    """The scale of the scores goes into the query.
+    """Folds the scale of the scores into the query projection.
 
-    A number passes through products: ``s·((x Wq + bq) kᵀ) = (x (s·Wq) + s·bq) kᵀ``, so the query's
-    weights and bias take it over.
+    A scalar commutes with products: ``s·((x Wq + bq) kᵀ) = (x (s·Wq) + s·bq) kᵀ``.
     """
 
-    def change(step: Attention) -> Attention:
+    def rewrite(step: Attention) -> Attention:
         kernel, bias = step.query
         return replace(step, scale=1.0, query=Projection(step.scale * kernel, step.scale * bias))
 
-    return _each(plan, change)
+    return _rewrite_all(plan, rewrite)
 
 
 def key_bias(plan: Plan) -> Plan:
-    """The bias of the keys drops out.
+    """Drops the bias of the keys.
 
     ``q (k + b)ᵀ = q kᵀ + q bᵀ``: the second term is the same for every key, and a softmax over the
-    keys does not see what is added to all of them.
+    keys is invariant to a constant added to all of them.
     """
 
-    def change(step: Attention) -> Attention:
+    def rewrite(step: Attention) -> Attention:
         if step.key is None:
             return step
         return replace(step, key=Projection(step.key.kernel, np.zeros_like(step.key.bias)))
 
-    return _each(plan, change)
+    return _rewrite_all(plan, rewrite)
 
 
 def value_bias(plan: Plan) -> Plan:
-    """The bias of the values goes into the bias of the output.
+    """Folds the bias of the values into the bias of the output projection.
 
     The weights of a softmax sum to 1, so ``A (v + b) = A v + b``, and
     ``(A v + b) Wo + bo = A v Wo + (b Wo + bo)``.
     """
 
-    def change(step: Attention) -> Attention:
+    def rewrite(step: Attention) -> Attention:
         if step.value is None:
             return step
         kernel, bias = step.out
@@ -56,17 +55,17 @@ def value_bias(plan: Plan) -> Plan:
             step, value=Projection(step.value.kernel, np.zeros_like(step.value.bias)), out=out
         )
 
-    return _each(plan, change)
+    return _rewrite_all(plan, rewrite)
 
 
 def query_key(plan: Plan) -> Plan:
-    """Query and key meet in one matrix per head, and the keys are the tokens themselves.
+    """Merges query and key projection into one matrix per head; the tokens become the keys.
 
     ``(x Wq + bq)(y Wk + bk)ᵀ = (x Wq Wkᵀ + bq Wkᵀ) yᵀ`` plus terms that are the same for every
-    key, which the softmax does not see. Done where it saves multiplications.
+    key, to which the softmax is invariant. Applied where it saves multiplications.
     """
 
-    def change(step: Attention) -> Attention:
+    def rewrite(step: Attention) -> Attention:
         if step.key is None:
             return step
         query = _per_head(step.query.kernel, step.heads)
@@ -77,17 +76,17 @@ def query_key(plan: Plan) -> Plan:
         merged = Projection(kernel.reshape(len(kernel), -1), bias.reshape(-1))
         return replace(step, query=merged, key=None)
 
-    return _each(plan, change, only_if_cheaper=True)
+    return _rewrite_all(plan, rewrite, only_if_cheaper=True)
 
 
 def value_output(plan: Plan) -> Plan:
-    """Value and output meet in one matrix per head, and the values are the tokens themselves.
+    """Merges value and output projection into one matrix per head; the tokens become the values.
 
     ``Σ_h A_h (x Wv_h + bv_h) Wo_h + bo = Σ_h (A_h x)(Wv_h Wo_h) + (Σ_h bv_h Wo_h + bo)``, because
-    the rows of A sum to 1. Done where it saves multiplications.
+    the rows of A sum to 1. Applied where it saves multiplications.
     """
 
-    def change(step: Attention) -> Attention:
+    def rewrite(step: Attention) -> Attention:
         if step.value is None:
             return step
         value = _per_head(step.value.kernel, step.heads)
@@ -97,21 +96,21 @@ def value_output(plan: Plan) -> Plan:
         merged = Projection(kernel.reshape(-1, kernel.shape[2]), bias)
         return replace(step, value=None, out=merged)
 
-    return _each(plan, change, only_if_cheaper=True)
+    return _rewrite_all(plan, rewrite, only_if_cheaper=True)
 
 
 def fuse_qkv(plan: Plan) -> Plan:
-    """Query, key and value that did not meet anything become one product.
+    """Fuses the query, key and value projections that were not merged into one product.
 
-    ``x [Wq Wk Wv] = [x Wq, x Wk, x Wv]``: one larger product in place of three.
+    ``x [Wq Wk Wv] = [x Wq, x Wk, x Wv]``: one larger matrix product instead of three.
     """
 
-    def change(step: Attention) -> Attention:
+    def rewrite(step: Attention) -> Attention:
         if step.key is None or step.value is None:
             return step
         return replace(step, fused=True)
 
-    return _each(plan, change)
+    return _rewrite_all(plan, rewrite)
 
 
 def _per_head(kernel: Array, heads: int) -> Array:
@@ -119,11 +118,11 @@ def _per_head(kernel: Array, heads: int) -> Array:
     return kernel.reshape(len(kernel), heads, -1)
 
 
-def _each(plan: Plan, change: _Change, only_if_cheaper: bool = False) -> Plan:
-    """Returns the plan with every attention changed."""
+def _rewrite_all(plan: Plan, rewrite: _Rewrite, only_if_cheaper: bool = False) -> Plan:
+    """Returns the plan with every attention rewritten."""
     for step in plan.steps:
         if isinstance(step, Attention):
-            changed = plan.replace({step.output: [change(step)]})
-            if not only_if_cheaper or changed.total_macs < plan.total_macs:
-                plan = changed
+            rewritten = plan.replace({step.output: [rewrite(step)]})
+            if not only_if_cheaper or rewritten.total_macs < plan.total_macs:
+                plan = rewritten
     return plan

@@ -1,4 +1,4 @@
-"""Folds of what stands before the transformer."""
+"""Folds of the layers before the transformer."""
 
 from dataclasses import replace
 
@@ -9,19 +9,20 @@ from cct_export.graph.steps import NO_PADS, AddConstant, Conv, MaxPool, Pads, Sc
 
 
 def rescaling(plan: Plan) -> Plan:
-    """Scaling of the pixels goes into the first convolution.
+    """Folds the rescaling of pixels into the first convolution.
 
     A convolution is linear: ``conv(s·x + t) = conv'(x) + Σ k·t`` where ``k' = k·s`` channel by
-    channel. Without padding the second term is the same everywhere, a bias. With zeros padded
+    channel. Without padding the second term is the same everywhere: a bias. With zeros padded
     around ``s·x + t`` it is not; then ``s·x + t = s·(x + t/s)``, only s goes into the convolution,
-    and the shift stays as an addition to the image, which has fewer values than a map of what the
+    and the shift remains as an addition to the image, which is smaller than a map of what the
     shift adds to each output.
     """
     for scale in plan.steps:
         conv = plan.only_consumer(scale.output)
         if isinstance(scale, Scale) and isinstance(conv, Conv) and np.all(scale.scale):
-            changed = {scale.output: _shift(scale, conv), conv.output: _scaled(conv, scale)}
-            plan = plan.replace(changed)
+            plan = plan.replace(
+                {scale.output: _remaining_shift(scale, conv), conv.output: [_scaled(conv, scale)]}
+            )
     return plan
 
 
@@ -29,30 +30,30 @@ def _keeps_shift(conv: Conv, scale: Scale) -> bool:
     return conv.pads != NO_PADS and bool(np.any(scale.shift))
 
 
-def _shift(scale: Scale, conv: Conv) -> list[Step]:
-    """Returns what is left of ``scale`` before ``conv``."""
+def _remaining_shift(scale: Scale, conv: Conv) -> list[Step]:
+    """Returns the steps that remain of ``scale`` before ``conv``."""
     if not _keeps_shift(conv, scale):
         return []
     return [AddConstant(scale.output, scale.inputs, scale.shift / scale.scale)]
 
 
-def _scaled(conv: Conv, scale: Scale) -> list[Step]:
-    """Returns ``conv`` on what is left before it."""
+def _scaled(conv: Conv, scale: Scale) -> Conv:
+    """Returns ``conv`` with the scale, and the shift if possible, folded in."""
     kernel = conv.kernel * scale.scale[:, None]
     if _keeps_shift(conv, scale):
-        return [replace(conv, kernel=kernel)]
+        return replace(conv, kernel=kernel)
     bias = conv.bias
     if np.any(scale.shift):
         added = (conv.kernel * scale.shift[:, None]).sum((0, 1, 2))
         bias = added if bias is None else bias + added
-    return [replace(conv, inputs=scale.inputs, kernel=kernel, bias=bias)]
+    return replace(conv, inputs=scale.inputs, kernel=kernel, bias=bias)
 
 
 def pool_padding(plan: Plan) -> Plan:
-    """Zeros between ReLU and max pooling become padding of the pool.
+    """Folds zero padding between ReLU and max pooling into the padding of the pool.
 
-    After ReLU no value is negative, so a zero in a window never exceeds the window's values, as
-    what a pool pads never does. Exact where every window holds at least one value of the map.
+    After ReLU no value is negative, so a zero never exceeds the other values of a window, just as
+    the −∞ that a pool pads with. Exact where every window covers at least one value of the map.
     """
     for pool in plan.steps:
         pad = plan.producer(pool.inputs[0])
@@ -61,21 +62,22 @@ def pool_padding(plan: Plan) -> Plan:
         conv = plan.producer(pad.inputs[0])
         rows, columns = zip(pad.pads, pool.pads, strict=True)
         pads = (_sum(*rows), _sum(*columns))
-        positive = isinstance(conv, Conv) and conv.relu
-        if positive and plan.only_consumer(pad.output) and _windows_hold(plan, pool, pad, pads):
+        non_negative = isinstance(conv, Conv) and conv.relu
+        if non_negative and plan.only_consumer(pad.output) and _is_covered(plan, pool, pad, pads):
             merged = replace(pool, inputs=pad.inputs, pads=pads)
             plan = plan.replace({pad.output: [], pool.output: [merged]})
     return plan
 
 
-def _sum(one: tuple[int, int], two: tuple[int, int]) -> tuple[int, int]:
-    return (one[0] + two[0], one[1] + two[1])
+def _sum(a: tuple[int, int], b: tuple[int, int]) -> tuple[int, int]:
+    return (a[0] + b[0], a[1] + b[1])
 
 
-def _windows_hold(plan: Plan, pool: MaxPool, pad: ZeroPad, pads: Pads) -> bool:
-    """Tells whether every window reaches into the map, and engines take the padding.
+def _is_covered(plan: Plan, pool: MaxPool, pad: ZeroPad, pads: Pads) -> bool:
+    """Returns whether every window covers a value of the map and engines accept the padding.
 
-    They want less padding on each side than a window is long; then the first window holds a value.
+    Engines accept less padding on each side than the window's size; then the first window covers
+    a value.
     """
     before, after = plan.shapes[pad.inputs[0]], plan.shapes[pool.output]
     for axis in (0, 1):

@@ -1,0 +1,216 @@
+"""Builds an ONNX graph, node by node: constants, tensor layouts and QDQ pairs."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cct_export.errors import ConversionError
+from cct_export.graph import steps
+from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams
+from cct_export.graph.steps import Array, Step
+from cct_export.specs import ExportSpec
+
+
+class GraphEnd(NamedTuple):
+    """An input or output of the graph: name, numpy type and shape, a dynamic batch by its name."""
+
+    name: str
+    type: str
+    shape: list[int | str]
+
+
+class OnnxGraph:
+    """The nodes and constants of a plan.
+
+    Convolutions and pools take channels first, all other operators channels last; a tensor is
+    transposed for its first consumer that needs the other layout. Quantized tensors are written as
+    QDQ pairs (QuantizeLinear, DequantizeLinear), which engines turn into integer arithmetic.
+
+    Args:
+        quantized: the plan.
+        spec: ``io``, ``dynamic_batch`` and ``target`` are used.
+        opset: version of the operator set.
+    """
+
+    def __init__(self, quantized: QuantizedPlan, spec: ExportSpec, opset: int) -> None:
+        import onnx
+
+        self.onnx = onnx
+        self.opset = opset
+        self.quantized = quantized
+        self.plan = quantized.plan
+        self.io = spec.io
+        self.batch: int | str = "batch" if spec.dynamic_batch else 1
+        self.unsigned = spec.target == "x86"
+        self.nodes: list[Any] = []
+        self.constants: dict[str, Any] = {}
+        # Tensors of the plan that are stored channels first, and conversions that exist already.
+        self.channels_first: set[str] = set()
+        self.conversions: set[str] = set()
+        self.config = OpQuantConfig()
+
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Adds a standard node with one output; returns the output's name."""
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], output, **attributes))
+        return output
+
+    def feature_map(self, kind: str, step: Step, inputs: list[str], **attributes: Any) -> str:
+        """Adds a node whose output, that of a step, has its channels first."""
+        self.channels_first.add(step.output)
+        return self.node(kind, inputs, step.output, **attributes)
+
+    def constant(self, name: str, array: np.ndarray) -> str:
+        """Adds a constant, once per name: int64 if it holds integers, else float32."""
+        return self.typed_constant(name, array, "int64" if array.dtype.kind == "i" else "float32")
+
+    def typed_constant(self, name: str, array: np.ndarray, type: str) -> str:
+        """Adds a constant of a numpy type, or of ``int4``; returns its name."""
+        if type == "int4":
+            flat = array.astype(np.int64).reshape(-1)
+            int4 = self.onnx.TensorProto.INT4
+            tensor = self.onnx.helper.make_tensor(name, int4, array.shape, flat)
+        else:
+            stored = np.ascontiguousarray(array.astype(type))
+            tensor = self.onnx.numpy_helper.from_array(stored, name)
+        self.constants[name] = tensor
+        return name
+
+    def kernel(self, step: steps.Conv | steps.Dense, kernel: Array, axis: int) -> str:
+        """Adds the kernel of the current step, stored as its config says.
+
+        Args:
+            step: whose kernel it is.
+            kernel: in ONNX's layout.
+            axis: that of the output channels.
+        """
+        name, params = f"{step.output}/kernel", self.config.weights
+        if params is None:
+            return self.float_constant(name, kernel)
+        return self._integer_constant(name, np.moveaxis(kernel, axis, -1), params, axis)
+
+    def float_constant(self, name: str, array: Array) -> str:
+        """Adds a float constant of the current step; engines fold the Cast at load time."""
+        if not self.config.float16_weights:
+            return self.constant(name, array)
+        half = self.typed_constant(f"{name}/half", array, "float16")
+        return self.to_float(half, name)
+
+    def to_float(self, x: str, output: str) -> str:
+        """Adds a Cast to float32; returns its output."""
+        return self.node("Cast", [x], output, to=self.onnx.TensorProto.FLOAT)
+
+    def _integer_constant(
+        self, name: str, channels_last: Array, params: QuantParams, axis: int
+    ) -> str:
+        """Adds a quantized constant, its channels moved to ``axis``, and its dequantization."""
+        integers = np.moveaxis(params.quantize(channels_last), -1, axis)
+        stored = self.typed_constant(f"{name}/integers", integers, f"int{params.bits}")
+        scale = np.broadcast_to(params.scale, channels_last.shape[-1:])
+        if self.config.inputs == "static":
+            scales = self.constant(f"{name}/scale", scale)
+            return self.node("DequantizeLinear", [stored, scales], name, axis=axis)
+        # The arithmetic is float. ONNX Runtime folds a Cast and a Mul at load time; it would run a
+        # DequantizeLinear at every inference.
+        shape = [-1 if index == axis else 1 for index in range(channels_last.ndim)]
+        scales = self.constant(f"{name}/scale", scale.reshape(shape))
+        return self.node("Mul", [self.to_float(stored, f"{name}/reals"), scales], name)
+
+    def first(self, name: str) -> str:
+        """Returns a feature map with channels first, as the current step consumes it."""
+        if name in self.channels_first:
+            return self._consumed(name, name)
+        return self._consumed(name, self._transposed(name, "channels_first", [0, 3, 1, 2]))
+
+    def last(self, name: str) -> str:
+        """Returns a tensor with channels last, as the current step consumes it."""
+        if name not in self.channels_first:
+            return self._consumed(name, name)
+        return self._consumed(name, self._transposed(name, "channels_last", [0, 2, 3, 1]))
+
+    def _transposed(self, name: str, layout: str, order: list[int]) -> str:
+        """Returns the tensor in another layout, transposed once for all consumers."""
+        output = f"{name}/{layout}"
+        if output not in self.conversions:
+            self.conversions.add(self.node("Transpose", [name], output, perm=order))
+        return output
+
+    def _consumed(self, name: str, stored: str) -> str:
+        """Returns a tensor as the current step consumes it: quantized or not.
+
+        Args:
+            name: of the tensor in the plan.
+            stored: the same tensor in the layout that the step needs.
+        """
+        pixels = name == self.plan.INPUT and self.io == "uint8"
+        if pixels and self.config.inputs != "static":
+            if f"{stored}/float" not in self.conversions:
+                self.conversions.add(self.to_float(stored, f"{stored}/float"))
+            return f"{stored}/float"
+        producer = self.plan.producer(name)
+        produced_quantized = (
+            producer is not None and self.quantized.config(producer).quantized_output
+        )
+        if self.config.inputs != "static" and not produced_quantized:
+            return stored
+        output = f"{stored}/on_grid"
+        if output not in self.conversions:
+            self.conversions.add(output)
+            self._qdq_pair(stored, output, self.quantized.qparams[name], is_integer=pixels)
+        return output
+
+    def _qdq_pair(self, stored: str, output: str, params: QuantParams, is_integer: bool) -> None:
+        """Adds the QDQ pair of a tensor; only the second half if it ``is_integer`` already."""
+        shift = 128 if self.unsigned or is_integer else 0
+        type = "uint8" if shift else "int8"
+        scale = self.constant(f"{output}/scale", np.array(params.scale))
+        zero_point = np.array(params.zero_point + shift)
+        zero = self.typed_constant(f"{output}/zero_point", zero_point, type)
+        integers = stored
+        if not is_integer:
+            integers = self.node("QuantizeLinear", [stored, scale, zero], f"{output}/integers")
+        self.node("DequantizeLinear", [integers, scale, zero], output)
+
+    def serialize(self, image: GraphEnd, logits: GraphEnd, metadata: Mapping[str, str]) -> bytes:
+        """Checks the graph and returns it, serialized.
+
+        Args:
+            image: the input.
+            logits: the output.
+            metadata: names and texts.
+
+        Raises:
+            ConversionError: onnx.checker refused the graph.
+        """
+        helper = self.onnx.helper
+        ends = [
+            helper.make_tensor_value_info(
+                end.name, helper.np_dtype_to_tensor_dtype(np.dtype(end.type)), end.shape
+            )
+            for end in (image, logits)
+        ]
+        constants = list(self.constants.values())
+        graph = helper.make_graph(self.nodes, "cct", ends[:1], ends[1:], constants)
+        opset = helper.make_opsetid("", self.opset)
+        model = helper.make_model(graph, opset_imports=[opset], producer_name="cct-export")
+        # The oldest file format that has the opset, which older engines read, too.
+        model.ir_version = helper.find_min_ir_version_for([opset])
+        return checked(model, metadata)
+
+
+def checked(model: Any, metadata: Mapping[str, str]) -> bytes:
+    """Adds metadata to a ``ModelProto``, checks it, and returns it serialized.
+
+    Raises:
+        ConversionError: onnx.checker refused the graph.
+    """
+    import onnx
+
+    for name, text in metadata.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = name, text
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ConversionError(f"onnx.checker refused the graph: {error}") from error
+    return bytes(model.SerializeToString())
