@@ -338,7 +338,9 @@ def _ready(
     source: Path, format: str, scheme: str, folder: Path, data: str | None, batch: int
 ) -> Path:
     """Returns an artifact of ``format``: ``source`` itself, or what is exported of it."""
-    if source.suffix in (".tflite", ".onnx") and source.suffix != f".{format}":
+    from cct_export.runtimes import is_artifact
+
+    if is_artifact(source) and source.suffix != f".{format}":
         raise InvalidRequest(f"{source} is no {format} file: use cct-bench {source.suffix[1:]}")
     ready = format == "keras" or source.suffix == f".{format}"
     if ready and scheme != "none":

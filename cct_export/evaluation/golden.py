@@ -31,6 +31,9 @@ def check(session: Session, *, path: Path, delegation: Delegation) -> GoldenChec
             delegate may be wrong.
         path: the file.
         delegation: the delegate of the session; it may compute in fp16.
+
+    Returns:
+        The parity on the golden images; empty without a sidecar that fits the file.
     """
     expected = sidecar.read(path, session.contract) if path.is_file() else None
     if expected is None or expected.golden.images.shape[1:] != session.image_shape:
