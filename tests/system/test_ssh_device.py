@@ -15,8 +15,8 @@ import time
 import loopback
 import psutil
 import pytest
-
 from cct_export.bench.hosts.channel import Channel
+
 from cct_export.bench.hosts.ssh import SSHHost
 from cct_export.bench.hosts.ssh_connection import CHUNK_BYTES, Connection, digest_of
 from cct_export.errors import ConnectionLost, EngineFailed, NotAvailable, OutputError
