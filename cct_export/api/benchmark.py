@@ -3,18 +3,19 @@
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cct_export.api.device import no_progress
 from cct_export.api.export import default_output, export_onnx, export_tflite
 from cct_export.errors import InvalidRequest, ParityFailed
+from cct_export.progress import StatusProgress, no_progress
 from cct_export.specs import (
     DEFAULT_MODEL,
     PROFILES,
     BenchJob,
     BenchPasses,
+    BenchPlan,
     BenchSpec,
     Delegation,
     ExportSpec,
@@ -48,7 +49,7 @@ def benchmark(
     profile: str = "quick",
     devices: Sequence[str] = ("local",),
     benchmark_binary: str | Path | None = None,
-    progress: Callable[[str], None] = no_progress,
+    progress: StatusProgress = no_progress,
     **timing: Any,
 ) -> "list[BenchResult]":
     """Measures artifacts of one format, interleaved, each in processes of its own.
@@ -98,7 +99,7 @@ def benchmark(
         sustained_s,
         _binary(devices, benchmark_binary),
     )
-    plan = _timing(profile, **timing)
+    plan = BenchPlan(_timing(profile, **timing), passes)
     delegation = Delegation(delegate, tuple((delegate_options or {}).items()), allow_fallback)
     specs = [
         BenchSpec(ENGINE_NAMES[format], count, batch, delegation)
@@ -113,7 +114,7 @@ def benchmark(
             for source in sources or (DEFAULT_MODEL,)
         ]
         jobs = [BenchJob(path, spec) for path in paths for spec in specs]
-        return run.measure(jobs, plan, passes, devices=devices, progress=progress)
+        return run.measure(jobs, plan, devices=devices, progress=progress)
 
 
 def compare(
@@ -127,7 +128,7 @@ def compare(
     profile: str = "quick",
     device: str = "local",
     benchmark_binary: str | Path | None = None,
-    progress: Callable[[str], None] = no_progress,
+    progress: StatusProgress = no_progress,
     **timing: Any,
 ) -> "list[BenchResult]":
     """Measures artifacts and models, and puts them beside saved results.
@@ -157,7 +158,7 @@ def compare(
     Example:
         >>> cct_export.compare(["cct.tflite", "cct.onnx", "last-week.json"])
     """
-    from cct_export.bench import baseline, run
+    from cct_export.bench import record, run
 
     if not sources:
         raise InvalidRequest("nothing to compare: name artifacts, models or saved results")
@@ -166,15 +167,15 @@ def compare(
         OPERATOR_RUNS if operators else 0,
         benchmark_binary=_binary([device], benchmark_binary),
     )
-    plan = _timing(profile, **timing)
+    plan = BenchPlan(_timing(profile, **timing), passes)
     rows = [
-        baseline.saved(Path(source)) if _is_record(source) else _job(source, threads, batch)
+        record.read_for_comparison(Path(source))
+        if _is_record(source)
+        else _job(source, threads, batch)
         for source in sources
     ]
     jobs = [row for row in rows if isinstance(row, BenchJob)]
-    measured = iter(
-        run.measure(jobs, plan, passes, devices=[device], progress=progress) if jobs else ()
-    )
+    measured = iter(run.measure(jobs, plan, devices=[device], progress=progress) if jobs else ())
     results: list[BenchResult] = []
     for row in rows:
         results += [next(measured)] if isinstance(row, BenchJob) else row
@@ -190,7 +191,7 @@ def check(
     data: str | None = None,
     any_machine: bool = False,
     benchmark_binary: str | Path | None = None,
-    progress: Callable[[str], None] = no_progress,
+    progress: StatusProgress = no_progress,
     **timing: Any,
 ) -> "tuple[list[Verdict], list[BenchResult]]":
     """Tells whether artifacts became slower or less accurate since a baseline.
@@ -220,16 +221,15 @@ def check(
         >>> [verdict.status for verdict in verdicts]
         ['pass']
     """
-    from cct_export.bench import baseline as baselines
     from cct_export.bench import record, regression, run
 
     before = record.read(Path(baseline))
     if len(sources) == 1 and _is_record(sources[0]):
         now = record.read(Path(sources[0]))
-        baselines.check_rows(before, now, names=(str(baseline), str(sources[0])))
+        regression.check_rows(before, now, names=(str(baseline), str(sources[0])))
     else:
-        baselines.check_this_machine(before, any_machine)
-        device, jobs = baselines.jobs_again(before, [Path(source) for source in sources])
+        regression.check_this_machine(before, any_machine)
+        device, jobs = regression.jobs_again(before, [Path(source) for source in sources])
         accuracies = [row.accuracy.data for row in before if row.accuracy]
         passes = BenchPasses(
             (data or accuracies[0]) if accuracies else None,
@@ -237,15 +237,15 @@ def check(
         )
         defaults = {"repeats": CHECK_REPEATS, "min_s": CHECK_SECONDS}
         changes = {name: value for name, value in timing.items() if value is not None}
-        plan = _timing("quick", **(defaults | changes))
-        measured = run.measure(jobs, plan, passes, devices=[device], progress=progress)
+        plan = BenchPlan(_timing("quick", **(defaults | changes)), passes)
+        measured = run.measure(jobs, plan, devices=[device], progress=progress)
         now = [
             dataclasses.replace(row, headline=then.headline)
             for row, then in zip(measured, before, strict=True)
         ]
     limits = regression.Limits(max_regression, max_drop)
     for then, row in zip(before, now, strict=True):
-        baselines.check_machine(then, row.machine, any_machine)
+        regression.check_machine(then, row.machine, any_machine)
     verdicts = [regression.judge(*pair, limits) for pair in zip(before, now, strict=True)]
     return verdicts, now
 

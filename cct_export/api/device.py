@@ -1,9 +1,10 @@
 """Devices: engines and delegates of this machine, and preparing machines behind ssh."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cct_export.errors import InvalidRequest
+from cct_export.progress import StatusProgress, no_progress
 
 if TYPE_CHECKING:
     from cct_export.bench.hosts.ssh import SSHHost
@@ -11,11 +12,7 @@ if TYPE_CHECKING:
     from cct_export.records import Diagnosis
 
 
-def no_progress(message: str) -> None:
-    """Reports nothing."""
-
-
-def doctor(*, progress: Callable[[str], None] = no_progress) -> "list[Diagnosis]":
+def doctor(*, progress: StatusProgress = no_progress) -> "list[Diagnosis]":
     """Runs a small CCT on every engine and delegate of this machine.
 
     Args:
@@ -31,7 +28,7 @@ def doctor(*, progress: Callable[[str], None] = no_progress) -> "list[Diagnosis]
         >>> [row.delegate for row in cct_export.doctor() if row.works]
     """
     from cct_export.bench.doctor import examine
-    from cct_export.bench.hosts.channel import start_worker
+    from cct_export.bench.protocol import start_worker
 
     return examine(start_worker, progress)
 
@@ -42,7 +39,7 @@ def setup_device(
     engines: Sequence[str] = ("litert", "onnxruntime"),
     offline: bool = False,
     python: str = "",
-    progress: Callable[[str], None] = no_progress,
+    progress: StatusProgress = no_progress,
 ) -> "Ready":
     """Installs engines on a machine behind ssh, in a virtual environment of their own.
 
@@ -100,9 +97,9 @@ def remove_device(device: str) -> str:
 
 
 def _ssh(device: str) -> "SSHHost":
-    from cct_export.bench.hosts import ssh
+    from cct_export.bench.hosts.ssh import SSHHost
 
     kind, _, address = device.partition(":")
     if kind != "ssh":
         raise InvalidRequest(f"{device} is not set up: that is for ssh:USER@HOST[:PORT]")
-    return ssh.open_device(address)
+    return SSHHost.at(address)

@@ -1,1 +1,1 @@
-"""Latency, memory, accuracy: each measured in a pass of its own."""
+"""Measures latency, memory, accuracy and operators of artifacts, on this and other machines."""

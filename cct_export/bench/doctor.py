@@ -1,72 +1,63 @@
-"""What this machine can run artifacts with, found out by running one."""
+"""Which engines and delegates of this machine work, found by running a small file on each."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
-from cct_export.bench.answers import Opened
-from cct_export.bench.hosts.channel import Start
+from cct_export.bench.protocol import Opened, StartWorker
 from cct_export.errors import CCTExportError
 from cct_export.evaluation.golden import GoldenCheck
+from cct_export.progress import StatusProgress
 from cct_export.records import Diagnosis, ParityReport
 from cct_export.runtimes import ENGINES
 from cct_export.specs import DEFAULT_MODEL, BenchSpec, Delegation
 
 _FOLDER = Path(__file__).with_name("probe")
-# A CCT of every kind of step and hardly any weights, see docs/write_probe.py.
+# A CCT with every kind of step and hardly any weights, see docs/write_probe.py.
 PROBES = {"litert": _FOLDER / "probe.tflite", "onnxruntime": _FOLDER / "probe.onnx"}
-_BY_PATH = ("external", "plugin")
+# Delegates that are libraries of the user's.
+_LIBRARIES = ("external", "plugin")
 
 
-def examine(start: Start, say: Callable[[str], None]) -> list[Diagnosis]:
+def examine(start: StartWorker, progress: StatusProgress) -> list[Diagnosis]:
     """Tries every engine with every delegate.
 
     Args:
         start: starts a worker.
-        say: called with what is done now.
+        progress: called with what runs now.
 
     Returns:
-        A line for each, in the engines' own order; those that are libraries of the user's are
-        not tried, they have no ``works``.
+        A row for each, in the engines' own order. Delegates that are libraries of the user's are
+        not tried: ``works`` is None.
     """
-    return [
-        found
-        for engine in ("litert", "onnxruntime", "keras")
-        for found in _of_engine(engine, start, say)
-    ]
+    diagnoses = []
+    for name, engine in ENGINES.items():
+        for delegate, about in engine.DELEGATES.items():
+            if delegate in _LIBRARIES:
+                why = "name its library"
+                diagnoses.append(Diagnosis(name, "", delegate, about, None, why))
+            elif delegate != "default":
+                progress(f"{name} {delegate}")
+                path = str(PROBES.get(name, DEFAULT_MODEL))
+                diagnoses.append(_try(name, delegate, about, path, start))
+    return diagnoses
 
 
-def _of_engine(engine: str, start: Start, say: Callable[[str], None]) -> Iterator[Diagnosis]:
-    delegates = ENGINES[engine].DELEGATES
-    path = str(PROBES.get(engine, DEFAULT_MODEL))
-    for delegate, about in delegates.items():
-        if delegate == "default":
-            continue
-        if delegate in _BY_PATH:
-            yield Diagnosis(engine, "", delegate, about, None, "name its library")
-            continue
-        say(f"{engine} {delegate}")
-        yield _try(engine, delegate, about, path, start)
-
-
-def _try(engine: str, delegate: str, about: str, path: str, start: Start) -> Diagnosis:
-    spec = asdict(BenchSpec(engine, delegation=Delegation(delegate)))
+def _try(engine: str, delegate: str, about: str, path: str, start: StartWorker) -> Diagnosis:
+    spec = BenchSpec(engine, delegation=Delegation(delegate))
     try:
         with start(path) as channel:
             opened = channel.ask("open", Opened, path=path, spec=spec)
-            wrong = _fault(channel.ask("golden", GoldenCheck).parity)
+            fault = _fault(channel.ask("golden", GoldenCheck).parity)
     except CCTExportError as error:
-        return Diagnosis(engine, "", delegate, about, False, _without(str(error), path))
-    return Diagnosis(engine, opened.runtime.version, delegate, about, not wrong, wrong)
+        return Diagnosis(engine, "", delegate, about, False, _without_path(str(error), path))
+    return Diagnosis(engine, opened.runtime.version, delegate, about, not fault, fault)
 
 
 def _fault(parity: ParityReport | None) -> str:
-    if parity is None:
-        return ""  # Keras itself is what the others are compared with
-    failures = parity.failures
-    return f"it runs, and answers wrongly: {'; '.join(failures)}" if failures else ""
+    if parity is None or not parity.failures:
+        return ""  # Keras itself is the reference, and has no parity
+    return f"it runs, and computes something else: {'; '.join(parity.failures)}"
 
 
-def _without(reason: str, path: str) -> str:
-    """Returns a reason that does not name the probe, which the user never heard of."""
+def _without_path(reason: str, path: str) -> str:
+    """Returns a reason that does not name the probe, which users do not know."""
     return reason.rpartition(f" does not run {path}: ")[2].replace(path, "it")

@@ -1,15 +1,16 @@
-"""What is known so far of one artifact that is being measured."""
+"""One artifact that is being measured: the answers of its workers, until they are a result."""
 
+import math
 import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cct_export.bench import warnings
-from cct_export.bench.answers import Burst, Opened, Processing
+from cct_export.bench.protocol import Burst, Opened, Processing
 from cct_export.errors import CCTExportError, ConnectionLost
 from cct_export.evaluation.golden import GoldenCheck
 from cct_export.files import sha256
@@ -22,83 +23,32 @@ from cct_export.records import (
     MachineInfo,
     MeasuredFile,
     OperatorProfile,
-    ParityReport,
     ReportedLatency,
     RunConditions,
     Runtime,
     Sustained,
 )
-from cct_export.specs import BenchSpec, Timing
+from cct_export.specs import BenchJob, Timing
 
-Done = TypeVar("Done")
+Value = TypeVar("Value")
 
-# A device over a bad network is given up after the last of these pauses.
+BURST_S = 0.05
+# After the last of these pauses a device behind a bad network is given up.
 RECONNECT_AFTER_S = (1.0, 2.0, 4.0)
 
 
-class Tally:
-    """Answers of workers, collected until they are a ``BenchResult``.
-
-    Args:
-        path: the artifact.
-        spec: on what it is measured.
-        timing: how often and how long.
-        device: where.
+class Reconnections:
+    """Repeats what a lost connection interrupted; a few times for each artifact.
 
     Attributes:
-        there: path of the artifact on the device.
-        reported_ms: what a tool tells that keeps no raw times, see ``BenchResult``.
+        count: how often the connection was lost.
     """
 
-    def __init__(self, path: Path, spec: BenchSpec, timing: Timing, device: str) -> None:
-        self.path, self.spec, self._plan, self._device = path, spec, timing, device
-        self.there = str(path)
-        self.accuracy: Accuracy | None = None
-        self.operators: OperatorProfile | None = None
-        self.sustained: Sustained | None = None
-        self.reported_ms: ReportedLatency | None = None
-        self.contract = Contract()
-        self.peak_rss_bytes: int | None = None
-        self.timing = False
-        self._failure: CCTExportError | None = None
-        self._parity: ParityReport | None = None
-        self._changed = False
-        self._first: Opened | None = None
-        self._times: list[int] = []
-        self._bursts: list[list[int]] = []
-        self._processing = Processing()
-        self._other_cores: list[float] = []
-        self._yardsticks: list[float] = []
-        self._last_other_cores: float | None = None
-        self._repeats = self._lost = 0
-        self._conditions: list[Conditions] = []
+    def __init__(self) -> None:
+        self.count = 0
 
-    @property
-    def asked(self) -> dict[str, Any]:
-        """The spec as plain JSON types."""
-        return asdict(self.spec)
-
-    @property
-    def alive(self) -> bool:
-        """Whether there is any sense in going on."""
-        return self._failure is None and (self._parity is None or self._parity.passed)
-
-    @property
-    def first_repeat(self) -> bool:
-        """Whether nothing was timed yet."""
-        return not self._bursts
-
-    def fail(self, error: CCTExportError) -> None:
-        """Keeps why there are no figures."""
-        told = str(error).replace(self.there, str(self.path))
-        self._failure, self.timing = type(error)(told), False
-
-    def placed(self, place: Callable[[Path], str]) -> None:
-        """Has ``place`` bring the artifact to the device."""
-        self.there = self.persist(lambda: place(self.path))
-
-    def persist(self, work: Callable[[], Done]) -> Done:
-        """Returns what ``work`` returns, done again where the connection to the device broke.
+    def retry(self, work: Callable[[], Value]) -> Value:
+        """Returns what ``work`` returns, which is called again when the connection is lost.
 
         Raises:
             CCTExportError: what ``work`` raised; ``ConnectionLost`` if that went on.
@@ -107,127 +57,205 @@ class Tally:
             try:
                 return work()
             except ConnectionLost as error:
-                self.lost(error)
+                self.pause(error)
 
-    def lost(self, error: ConnectionLost) -> None:
-        """Counts a connection that broke, and waits before the next; raises after too many."""
-        if self._lost == len(RECONNECT_AFTER_S):
+    def pause(self, error: ConnectionLost) -> None:
+        """Waits before the next attempt; raises ``error`` after the last one."""
+        if self.count == len(RECONNECT_AFTER_S):
             raise error
-        time.sleep(RECONNECT_AFTER_S[self._lost])
-        self._lost += 1
+        time.sleep(RECONNECT_AFTER_S[self.count])
+        self.count += 1
 
-    def opened(self, answer: Opened) -> None:
-        """Takes the answer to ``open``; the load time is that of the first repeat."""
-        if self._first is None:
-            self._first, self.contract = answer, answer.contract
 
-    def golden(self, answer: GoldenCheck) -> None:
-        """Takes the answer to ``golden``."""
-        self._changed = answer.changed
-        if answer.parity is not None:
-            self._parity = replace(answer.parity, candidate=str(self.path))
+class Timings:
+    """The timed runs of an artifact, in bursts and repeats, and the state of the machine.
 
-    def processing(self, answer: Processing) -> None:
-        """Takes the answer to ``processing``."""
-        self._processing = answer
+    Args:
+        timing: how often and how long.
+    """
 
-    def begin(self, conditions: Conditions) -> None:
-        """Begins a repeat."""
-        self._bursts.append([])
-        self._conditions.append(conditions)
-        self.timing = True
-
-    def add(self, answer: Burst) -> None:
-        """Takes the answer to ``burst``."""
-        self._times += answer.times_ns
-        self._bursts[-1].append(len(answer.times_ns))
-        self._last_other_cores = answer.other_cores
-        if answer.yardstick_ms is not None:
-            self._yardsticks.append(answer.yardstick_ms)
-
-    def missing(self, runs: int, seconds: float) -> tuple[int, float]:
-        """Returns how many runs and seconds this repeat has too few; neither below 0."""
-        count, spent = self._repeat_so_far()
-        return max(0, runs - count), max(0.0, seconds - spent)
-
-    def fitting(self, seconds: float) -> int:
-        """Returns how many runs fit into ``seconds``: one at least, as far as is known."""
-        count, spent = self._repeat_so_far()
-        return max(1, int(seconds * count / spent)) if spent else 1
-
-    def _repeat_so_far(self) -> tuple[int, float]:
-        count = sum(self._bursts[-1])
-        return count, sum(self._times[len(self._times) - count :]) / 1e9
-
-    def end(self, conditions: Conditions) -> None:
-        """Ends a repeat."""
-        self._conditions.append(conditions)
-        self._repeats += 1
-        if self._last_other_cores is not None:
-            self._other_cores.append(self._last_other_cores)
-        self.timing = False
+    def __init__(self, timing: Timing) -> None:
+        self._repeats = timing.repeats
+        self._min_runs = max(1, math.ceil(timing.min_runs / timing.repeats))
+        self._min_s = timing.min_s / timing.repeats
+        self._bursts: list[list[Burst]] = []
+        self._conditions: list[Conditions] = []
+        self._completed = 0
+        self._runs = self._spent_ns = 0  # of this repeat
 
     @property
-    def _timed(self) -> bool:
-        """Whether all repeats came to an end; what failed after them does not undo them."""
-        return self._repeats == self._plan.repeats
+    def empty(self) -> bool:
+        """Whether no repeat has begun."""
+        return not self._bursts
 
-    def result(self, machine: MachineInfo) -> BenchResult:
-        """Returns what was found.
+    @property
+    def complete(self) -> bool:
+        """Whether all repeats came to an end; what fails after them does not undo them."""
+        return self._completed == self._repeats
 
-        Args:
-            machine: facts about where it was measured, see ``machine.describe``.
-        """
-        first = self._first
-        failed = self._failure
-        times = self._times if self._timed else []
-        bursts = self._bursts if times else []
-        found = BenchResult(
-            artifact=self._artifact(),
-            runtime=Runtime.of(self.spec) if first is None else first.runtime,
-            batch=self.spec.batch,
-            times_ns=tuple(times),
-            reported_ms=self.reported_ms if self._timed else None,
-            bursts=tuple(tuple(sizes) for sizes in bursts),
-            load_ms=None if first is None else first.load_ms,
-            first_inference_ms=None if first is None else first.first_inference_ms,
-            peak_rss_bytes=self.peak_rss_bytes,
-            preprocess_ms=self._processing.preprocess_ms,
-            postprocess_ms=self._processing.postprocess_ms,
-            headline=self._plan.headline,
-            accuracy=self.accuracy,
-            parity=self._parity,
-            operators=self.operators,
-            sustained=self.sustained,
-            conditions=self._meanwhile(),
-            device=self._device,
-            machine=machine,
-            failure=str(failed) if failed else "",
-            failure_kind=type(failed).__name__ if failed else "",
-        )
-        return warnings.advised(found, self._plan)
+    @property
+    def times_ns(self) -> tuple[int, ...]:
+        """Every run of every repeat, in order."""
+        return tuple(ns for bursts in self._bursts for burst in bursts for ns in burst.times_ns)
 
-    def _artifact(self) -> MeasuredFile:
-        is_file, keras = self.path.is_file(), self.spec.runtime == "keras"
-        return MeasuredFile(
-            path=os.fspath(self.path),
-            format=self.contract.format or self.spec.runtime,
-            scheme=self.contract.scheme or ("none" if keras else "unknown"),
-            size_bytes=self.path.stat().st_size if is_file else None,
-            sha256=sha256(self.path) if is_file else None,
-            described=bool(self.contract),
-            changed=self._changed,
-        )
+    @property
+    def burst_sizes(self) -> tuple[tuple[int, ...], ...]:
+        """The number of runs in each burst of each repeat; empty if there are no runs."""
+        sizes = tuple(tuple(len(burst.times_ns) for burst in bursts) for bursts in self._bursts)
+        return sizes if self.times_ns else ()
 
-    def _meanwhile(self) -> RunConditions:
+    def begin_repeat(self, conditions: Conditions) -> None:
+        """Begins a repeat in this state of the machine."""
+        self._bursts.append([])
+        self._runs = self._spent_ns = 0
+        self._conditions.append(conditions)
+
+    def add(self, burst: Burst) -> None:
+        """Adds runs to the repeat."""
+        self._bursts[-1].append(burst)
+        self._runs += len(burst.times_ns)
+        self._spent_ns += sum(burst.times_ns)
+
+    def end_repeat(self, conditions: Conditions) -> None:
+        """Ends the repeat in this state of the machine."""
+        self._conditions.append(conditions)
+        self._completed += 1
+
+    def next_burst(self) -> tuple[int, float] | None:
+        """Returns runs and seconds, at least, of the next burst; None if the repeat has enough."""
+        spent_s = self._spent_ns / 1e9
+        if spent_s < self._min_s:
+            return 1, min(self._min_s - spent_s, BURST_S)
+        missing = self._min_runs - self._runs
+        if missing <= 0:
+            return None
+        fitting = int(BURST_S * self._runs / spent_s) if spent_s else 1
+        return min(missing, max(1, fitting)), 0.0
+
+    def conditions(self, reconnections: int) -> RunConditions:
         """Returns the state of the machine: before the first repeat, and at its worst after."""
         if not self._conditions:
             return RunConditions()
         before, after = self._conditions[0], self._conditions[1:]
+        bursts = [burst for repeat in self._bursts for burst in repeat]
+        yardsticks = [burst.yardstick_ms for burst in bursts if burst.yardstick_ms is not None]
+        # A worker's last burst knows of all its bursts.
+        last = [repeat[-1].other_cores for repeat in self._bursts[: self._completed]]
         return RunConditions(
             before=before,
             after=worst(after) if after else before,
-            other_cores=max(self._other_cores, default=None),
-            yardstick_ms=statistics.median(self._yardsticks) if self._yardsticks else None,
-            reconnections=self._lost,
+            other_cores=max((cores for cores in last if cores is not None), default=None),
+            yardstick_ms=statistics.median(yardsticks) if yardsticks else None,
+            reconnections=reconnections,
+        )
+
+
+@dataclass
+class Measurement:
+    """What is known so far of one artifact on one engine; for other figures see ``BenchResult``.
+
+    Attributes:
+        job: artifact and engine.
+        timing: how often and how long it is run.
+        device: where.
+        device_path: path of the artifact on the device.
+        opened: the first answer to ``open``.
+        notes: warnings that only this kind of device has.
+        failure: why figures are missing.
+    """
+
+    job: BenchJob
+    timing: Timing
+    device: str
+    device_path: str = ""
+    opened: Opened | None = None
+    golden: GoldenCheck = field(default_factory=GoldenCheck)
+    processing: Processing = field(default_factory=Processing)
+    reported_ms: ReportedLatency | None = None
+    peak_rss_bytes: int | None = None
+    accuracy: Accuracy | None = None
+    operators: OperatorProfile | None = None
+    sustained: Sustained | None = None
+    notes: list[str] = field(default_factory=list)
+    failure: CCTExportError | None = None
+    reconnections: Reconnections = field(default_factory=Reconnections)
+    timings: Timings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.timings = Timings(self.timing)
+
+    @property
+    def path(self) -> Path:
+        """The artifact, as the user named it."""
+        return self.job.path
+
+    @property
+    def contract(self) -> Contract:
+        """What the file says about itself."""
+        return Contract() if self.opened is None else self.opened.contract
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is any sense in going on: nothing failed, golden parity included."""
+        parity = self.golden.parity
+        return self.failure is None and (parity is None or parity.passed)
+
+    def attempt(self, work: Callable[..., Value], *arguments: object) -> Value | None:
+        """Returns ``work(*arguments)`` if nothing failed before.
+
+        An error is kept as the ``failure``, so that other artifacts are measured all the same.
+        """
+        if not self.usable:
+            return None
+        try:
+            return work(*arguments)
+        except CCTExportError as error:
+            message = str(error)
+            if self.device_path:
+                message = message.replace(self.device_path, str(self.path))
+            self.failure = type(error)(message)
+            return None
+
+    def result(self, machine: MachineInfo) -> BenchResult:
+        """Returns the result, with its warnings.
+
+        Args:
+            machine: facts about where it was measured, see ``machine.describe``.
+        """
+        opened, parity, complete = self.opened, self.golden.parity, self.timings.complete
+        result = BenchResult(
+            artifact=self._file(),
+            runtime=Runtime.of(self.job.spec) if opened is None else opened.runtime,
+            batch=self.job.spec.batch,
+            times_ns=self.timings.times_ns if complete else (),
+            reported_ms=self.reported_ms if complete else None,
+            bursts=self.timings.burst_sizes if complete else (),
+            load_ms=None if opened is None else opened.load_ms,
+            first_inference_ms=None if opened is None else opened.first_inference_ms,
+            peak_rss_bytes=self.peak_rss_bytes,
+            preprocess_ms=self.processing.preprocess_ms,
+            postprocess_ms=self.processing.postprocess_ms,
+            headline=self.timing.headline,
+            accuracy=self.accuracy,
+            parity=None if parity is None else replace(parity, candidate=str(self.path)),
+            operators=self.operators,
+            sustained=self.sustained,
+            conditions=self.timings.conditions(self.reconnections.count),
+            device=self.device,
+            machine=machine,
+            failure=str(self.failure or ""),
+            failure_kind=type(self.failure).__name__ if self.failure else "",
+        )
+        return replace(result, warnings=(*self.notes, *warnings.of(result, self.timing)))
+
+    def _file(self) -> MeasuredFile:
+        is_file, keras = self.path.is_file(), self.job.spec.runtime == "keras"
+        return MeasuredFile(
+            path=os.fspath(self.path),
+            format=self.contract.format or self.job.spec.runtime,
+            scheme=self.contract.scheme or ("none" if keras else "unknown"),
+            size_bytes=self.path.stat().st_size if is_file else None,
+            sha256=sha256(self.path) if is_file else None,
+            described=bool(self.contract),
+            changed=self.golden.changed,
         )

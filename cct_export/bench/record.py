@@ -1,19 +1,29 @@
 """The JSON record of measurements, written and read."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cct_export import machine
-from cct_export.bench import statistics
+from cct_export.bench import regression, statistics
 from cct_export.errors import InvalidData
 from cct_export.records import BenchResult
-from cct_export.records.encoding import parse_json, to_json
+from cct_export.records.encoding import from_json, parse_json, to_json
 
 SCHEMA = "cct-bench/1"
 
 
-def write(results: Sequence[BenchResult]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Record:
+    """What ``read`` reads: the machine is that of results that name none."""
+
+    schema: str
+    machine: Any
+    results: list[dict[str, Any]]
+
+
+def to_dict(results: Sequence[BenchResult]) -> dict[str, Any]:
     """Returns ``schema``, ``machine`` and ``results`` as plain JSON types.
 
     What follows from the runs (``latency_ms``, ``throughput_per_s``) is in it for readers,
@@ -27,11 +37,14 @@ def write(results: Sequence[BenchResult]) -> dict[str, Any]:
 
 
 def _result(result: BenchResult) -> dict[str, Any]:
-    latency = statistics.told(result)
+    summary = statistics.summary_of(result)
+    latency: dict[str, Any] | None = to_json(summary)
+    if latency and result.times_ns:
+        del latency["max"]  # only reported: times_ns has it
     fields: dict[str, Any] = to_json(result)
     return fields | {
         "latency_ms": latency,
-        "throughput_per_s": result.batch / latency["p50"] * 1e3 if latency else None,
+        "throughput_per_s": None if summary is None else result.batch / summary.p50 * 1e3,
         "accuracy": result.accuracy.to_dict() if result.accuracy else None,
         "parity": result.parity.to_dict() if result.parity else None,
     }
@@ -44,15 +57,25 @@ def read(path: Path) -> list[BenchResult]:
         InvalidData: no such file, or no record of measurements.
     """
     try:
-        record = parse_json(path.read_bytes())
-        schema, rows = record["schema"], record["results"]
-        if schema != SCHEMA:
-            raise InvalidData(f"{path} is of schema {schema!r}, not {SCHEMA!r}")
-        if not rows:
+        record = from_json(parse_json(path.read_bytes()), _Record)
+        if record.schema != SCHEMA:
+            raise InvalidData(f"{path} is of schema {record.schema!r}, not {SCHEMA!r}")
+        if not record.results:
             raise InvalidData(f"{path} has no results")
-        return [BenchResult.from_dict({"machine": record["machine"], **row}) for row in rows]
+        return [BenchResult.from_dict({"machine": record.machine, **row}) for row in record.results]
     except OSError as error:
         raise InvalidData(f"{path} cannot be read: {error}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise InvalidData(f"{path} is no record that cct-bench --json wrote: {reason}") from error
+    except (ValueError, TypeError) as error:
+        raise InvalidData(f"{path} is no record that cct-bench --json wrote: {error}") from error
+
+
+def read_for_comparison(path: Path) -> list[BenchResult]:
+    """Reads results, with a warning on those of another machine; raises ``InvalidData``."""
+    this_machine = machine.describe()
+    results = []
+    for result in read(path):
+        differences = regression.differences(result.machine, this_machine)
+        warning = f"of another machine ({'; '.join(differences)})"
+        warnings = (*result.warnings, warning) if differences else result.warnings
+        results.append(replace(result, warnings=warnings))
+    return results

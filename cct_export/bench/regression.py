@@ -1,16 +1,23 @@
-"""Whether a measurement is worse than an earlier one, or whether that cannot be told."""
+"""Whether a measurement is worse than its baseline, or whether that cannot be told."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
+from cct_export import machine
 from cct_export.bench.statistics import Interval, ratio
 from cct_export.bench.warnings import BUSY_CORES
+from cct_export.errors import InvalidRequest
 from cct_export.records import BenchResult, MachineInfo
+from cct_export.specs import BenchJob, BenchSpec, Delegation
 
-# What must be equal for latencies to be comparable.
-MACHINE = ("cpu", "isa", "architecture", "cores", "surroundings")
+# Fields of ``MachineInfo`` that must be equal for latencies to be comparable.
+MACHINE_FIELDS = ("cpu", "isa", "architecture", "cores", "surroundings")
 
 
-class Limits(NamedTuple):
+@dataclass(frozen=True)
+class Limits:
     """How much worse is too much.
 
     Attributes:
@@ -22,14 +29,15 @@ class Limits(NamedTuple):
     accuracy: float = 0.5
 
 
-class Verdict(NamedTuple):
-    """What came of comparing two measurements of an artifact.
+@dataclass(frozen=True)
+class Verdict:
+    """Two measurements of an artifact compared.
 
     Attributes:
-        subject: the artifact and on what it ran.
+        subject: the artifact and the engine.
         status: ``pass``, ``regression``, ``inconclusive``, ``parity`` or ``accuracy``.
         why: one line for people.
-        ratio: latency now over latency then, None where there is none.
+        ratio: latency now over that of the baseline, None where there is none.
     """
 
     subject: str
@@ -39,109 +47,178 @@ class Verdict(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON types."""
-        return self._asdict() | {"ratio": self.ratio._asdict() if self.ratio else None}
+        return asdict(self) | {"ratio": self.ratio._asdict() if self.ratio else None}
 
 
-def differences(then: MachineInfo, now: MachineInfo) -> list[str]:
+def differences(before: MachineInfo, now: MachineInfo) -> list[str]:
     """Returns, as lines, what makes two machines incomparable."""
     return [
-        f"{key}: {_plain(then, key)!r} then, {_plain(now, key)!r} now"
-        for key in MACHINE
-        if getattr(then, key) != getattr(now, key)
+        f"{name}: {_listed(before, name)!r} then, {_listed(now, name)!r} now"
+        for name in MACHINE_FIELDS
+        if getattr(before, name) != getattr(now, name)
     ]
 
 
-def _plain(machine: MachineInfo, key: str) -> object:
-    value = getattr(machine, key)
+def _listed(info: MachineInfo, name: str) -> object:
+    value = getattr(info, name)
     return list(value) if isinstance(value, tuple) else value
 
 
-def subject(result: BenchResult) -> str:
-    """Returns what was measured on what, the same for the same row of two records."""
+def check_machine(before: BenchResult, now: MachineInfo, any_machine: bool) -> None:
+    """Refuses to compare with another machine unless ``any_machine``; ``InvalidRequest``."""
+    lines = differences(before.machine, now)
+    if lines and not any_machine:
+        raise InvalidRequest(
+            f"the baseline is of another machine ({'; '.join(lines)}): "
+            "--any-machine compares all the same"
+        )
+
+
+def check_this_machine(before: Sequence[BenchResult], any_machine: bool) -> None:
+    """Refuses, before anything is measured, a local baseline of another machine."""
+    if {row.device for row in before} == {"local"}:
+        this_machine = machine.describe()
+        for row in before:
+            check_machine(row, this_machine, any_machine)
+
+
+def check_rows(
+    before: Sequence[BenchResult], now: Sequence[BenchResult], names: tuple[str, str]
+) -> None:
+    """Refuses to compare two records whose rows were measured differently.
+
+    Raises:
+        InvalidRequest: another number of rows, or another setting in one of them.
+    """
+    if len(now) != len(before):
+        raise InvalidRequest(f"{names[0]} has {len(before)} rows, {names[1]} {len(now)}")
+    for old, new in zip(before, now, strict=True):
+        if _setting(old) != _setting(new):
+            raise InvalidRequest(
+                f"rows do not belong together: {_subject(old)} (p{old.headline}), "
+                f"{_subject(new)} (p{new.headline})"
+            )
+
+
+def jobs_again(before: Sequence[BenchResult], paths: Sequence[Path]) -> tuple[str, list[BenchJob]]:
+    """Returns the device of a baseline, and the jobs that measure its rows again.
+
+    Args:
+        before: the baseline.
+        paths: what to measure, row by row; the paths of the baseline if empty.
+
+    Raises:
+        InvalidRequest: another number of paths, or rows of several devices.
+    """
+    paths = paths or [Path(row.artifact.path) for row in before]
+    if len(paths) != len(before):
+        raise InvalidRequest(
+            f"the baseline has {len(before)} rows: name as many artifacts, not {len(paths)}"
+        )
+    devices = sorted({row.device for row in before})
+    if len(devices) > 1:
+        raise InvalidRequest(
+            f"the baseline is of {len(devices)} devices ({', '.join(devices)}): a record "
+            "of each can be checked by itself"
+        )
+    return devices[0], [BenchJob(path, _spec(row)) for path, row in zip(paths, before, strict=True)]
+
+
+def _spec(row: BenchResult) -> BenchSpec:
+    runtime = row.runtime
+    engine = "keras" if runtime.name.startswith("keras") else runtime.name
+    delegation = Delegation(
+        runtime.requested, tuple(runtime.options.items()), runtime.allow_fallback
+    )
+    return BenchSpec(engine, runtime.threads, row.batch, delegation)
+
+
+def _subject(result: BenchResult) -> str:
+    """Returns artifact and engine: the same for the same row of two records."""
     runtime = result.runtime
     name = str(result.artifact.path).replace("\\", "/").rpartition("/")[2]
-    where = "" if result.device == "local" else f" on {result.device}"
+    device = "" if result.device == "local" else f" on {result.device}"
     return (
         f"{name} on {runtime.name} {runtime.delegate}, "
-        f"{runtime.threads} threads, batch {result.batch}{where}"
+        f"{runtime.threads} threads, batch {result.batch}{device}"
     )
 
 
-def setting(result: BenchResult) -> tuple[object, ...]:
-    """Returns what must be the same for two latencies to be comparable, but for the file."""
+def _setting(result: BenchResult) -> tuple[object, ...]:
+    """Returns what must be equal, besides the machine, for two latencies to be comparable."""
     runtime = result.runtime
-    asked = runtime.requested
     options = tuple(sorted(runtime.options.items()))
-    on = (runtime.name, asked, options, runtime.threads, result.batch, result.headline)
-    return (*on, result.artifact.scheme, result.device)
+    return (
+        runtime.name, runtime.requested, options, runtime.threads, result.batch, result.headline,
+        result.artifact.scheme, result.device,
+    )  # fmt: skip
 
 
-def judge(then: BenchResult, now: BenchResult, limits: Limits) -> Verdict:
-    """Judges a measurement by an earlier one.
+def judge(before: BenchResult, now: BenchResult, limits: Limits) -> Verdict:
+    """Judges a measurement by its baseline.
 
-    The bounds of the ratio hold the raw one, and the one for which the same fixed work took as
-    long then as now: a machine that became slower as a whole is no regression, and none that
-    became faster hides one. Only a ratio that is over the limit, or under it, with both bounds
-    is a verdict.
+    The bounds of the ratio hold both the raw one and that in units of the yardstick, the same fixed
+    work in both: a machine that became slower as a whole is no regression, and one that became
+    faster hides none. Only a ratio that is over the limit, or under it, with both bounds is a
+    verdict.
 
     Args:
-        then: with raw times.
+        before: the baseline, with raw times.
         now: without any if its parity failed.
         limits: how much worse is too much.
     """
-    what = subject(now)
+    subject = _subject(now)
     if now.parity is not None and not now.parity.passed:
-        return Verdict(what, "parity", "; ".join(now.parity.failures))
-    if not (now.timed and then.timed):
+        return Verdict(subject, "parity", "; ".join(now.parity.failures))
+    if not (now.timed and before.timed):
         reason = now.failure or "the baseline has no latency of it"
-        return Verdict(what, "inconclusive", f"not measured: {reason}")
-    apart = _other_images(then, now)
-    if apart:
-        return Verdict(what, "inconclusive", apart)
-    lost = _points_lost(then, now)
+        return Verdict(subject, "inconclusive", f"not measured: {reason}")
+    if mismatch := _accuracy_mismatch(before, now):
+        return Verdict(subject, "inconclusive", mismatch)
+    lost = _points_lost(before, now)
     if lost is not None and lost > limits.accuracy:
         why = f"{lost:.2f} points of top-1 lost, {limits.accuracy:g} allowed"
-        return Verdict(what, "accuracy", why)
-    if not (now.times_ns and then.times_ns):
-        why = "the tool on the device tells statistics only: no runs to say how sure they are"
-        return Verdict(what, "inconclusive", why)
-    return _judge_latency(what, then, now, 1 + limits.latency)
+        return Verdict(subject, "accuracy", why)
+    if not (now.times_ns and before.times_ns):
+        why = "the tool on the device tells statistics only: without runs there are no bounds"
+        return Verdict(subject, "inconclusive", why)
+    return _judge_latency(subject, before, now, 1 + limits.latency)
 
 
-def _judge_latency(what: str, then: BenchResult, now: BenchResult, allowed: float) -> Verdict:
-    found = _widened(ratio(now, then), _speed(then, now))
-    said = f"{found.value:.3f} times the latency ({found.low:.3f} to {found.high:.3f})"
-    noise = [name for name, one in (("then", then), ("now", now)) if _busy(one)]
-    if noise:
-        status, why = "inconclusive", f"{said}, but other programs were busy {' and '.join(noise)}"
-    elif found.low > allowed:
-        status, why = "regression", f"{said}, {allowed:g} allowed"
-    elif found.high > allowed:
+def _judge_latency(subject: str, before: BenchResult, now: BenchResult, allowed: float) -> Verdict:
+    bounds = _widened(ratio(now, before), _slow_down(before, now))
+    why = f"{bounds.value:.3f} times the latency ({bounds.low:.3f} to {bounds.high:.3f})"
+    busy = [name for name, result in (("then", before), ("now", now)) if _busy(result)]
+    if busy:
+        status, why = "inconclusive", f"{why}, but other programs were busy {' and '.join(busy)}"
+    elif bounds.low > allowed:
+        status, why = "regression", f"{why}, {allowed:g} allowed"
+    elif bounds.high > allowed:
         status = "inconclusive"
-        why = f"{said}: {allowed:g} lies between; measure longer, or on a quieter machine"
+        why = f"{why}: {allowed:g} lies between; measure longer, or on a quieter machine"
     else:
-        status, why = "pass", said
-    return Verdict(what, status, why, found)
+        status = "pass"
+    return Verdict(subject, status, why, bounds)
 
 
-def _other_images(then: BenchResult, now: BenchResult) -> str:
-    """Returns why accuracies cannot be compared, empty if they can or if none was asked for."""
-    if then.accuracy is None:
+def _accuracy_mismatch(before: BenchResult, now: BenchResult) -> str:
+    """Returns why accuracies cannot be compared, empty if they can or the baseline has none."""
+    if before.accuracy is None:
         return ""
     if now.accuracy is None:
         return f"its accuracy was not measured: {now.failure or 'there was no --accuracy'}"
-    if then.accuracy.samples != now.accuracy.samples:
+    if before.accuracy.samples != now.accuracy.samples:
         return (
             f"accuracy is of {now.accuracy.samples} images of {now.accuracy.data}, that of the "
-            f"baseline of {then.accuracy.samples} of {then.accuracy.data}"
+            f"baseline of {before.accuracy.samples} of {before.accuracy.data}"
         )
     return ""
 
 
-def _points_lost(then: BenchResult, now: BenchResult) -> float | None:
-    if then.accuracy is None or now.accuracy is None:
+def _points_lost(before: BenchResult, now: BenchResult) -> float | None:
+    if before.accuracy is None or now.accuracy is None:
         return None
-    return 100 * (then.accuracy.top1 - now.accuracy.top1)
+    return 100 * (before.accuracy.top1 - now.accuracy.top1)
 
 
 def _busy(result: BenchResult) -> bool:
@@ -149,12 +226,13 @@ def _busy(result: BenchResult) -> bool:
     return others is not None and others > BUSY_CORES
 
 
-def _speed(then: BenchResult, now: BenchResult) -> float:
-    """Returns how many times longer the same fixed work took now than then."""
-    before, after = then.conditions.yardstick_ms, now.conditions.yardstick_ms
-    return after / before if before and after else 1.0
+def _slow_down(before: BenchResult, now: BenchResult) -> float:
+    """Returns how many times as long the same fixed work takes now."""
+    old, new = before.conditions.yardstick_ms, now.conditions.yardstick_ms
+    return new / old if old and new else 1.0
 
 
-def _widened(raw: Interval, speed: float) -> Interval:
-    low, high = min(raw.low, raw.low / speed), max(raw.high, raw.high / speed)
-    return Interval(raw.value, low, high)
+def _widened(raw: Interval, slow_down: float) -> Interval:
+    return Interval(
+        raw.value, min(raw.low, raw.low / slow_down), max(raw.high, raw.high / slow_down)
+    )

@@ -1,31 +1,48 @@
-"""Several devices at the same time."""
+"""Measuring on one or several devices at the same time."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cct_export import errors
-from cct_export.bench.hosts import open_device
-from cct_export.bench.hosts.host import Device, Say
-from cct_export.bench.measurement import Tally
+from cct_export.bench.hosts import Device
+from cct_export.bench.hosts.adb import Phone
+from cct_export.bench.hosts.local import Local
+from cct_export.bench.hosts.ssh import SSHHost
+from cct_export.bench.measurement import Measurement
 from cct_export.errors import CCTExportError, InvalidRequest
+from cct_export.progress import StatusProgress
 from cct_export.records import BenchResult, MachineInfo
-from cct_export.specs import BenchJob, BenchPasses, Timing
+from cct_export.specs import BenchJob, BenchPlan
+
+DEVICE_FORMS = ("local", "ssh:USER@HOST[:PORT]", "adb or adb:SERIAL")
+# By what precedes the colon; the argument is what follows it.
+DEVICES: dict[str, Callable[[str], Device]] = {"local": Local, "ssh": SSHHost.at, "adb": Phone}
+
+
+def open_device(name: str) -> Device:
+    """Returns the device that ``--device`` names; nothing connects yet.
+
+    Raises:
+        InvalidRequest: there is no such kind of device, or the name is malformed.
+    """
+    kind, _, address = name.partition(":")
+    if kind not in DEVICES:
+        raise InvalidRequest(f"no device {name!r}: choose {', '.join(DEVICE_FORMS)}")
+    return DEVICES[kind](address)
 
 
 def measure(
     jobs: Sequence[BenchJob],
-    timing: Timing,
-    passes: BenchPasses,
+    plan: BenchPlan,
     *,
     devices: Sequence[str] = ("local",),
-    progress: Say,
+    progress: StatusProgress,
 ) -> list[BenchResult]:
-    """Measures the same jobs on every device, each by itself, all at the same time.
+    """Measures the same jobs on every device, on all at the same time.
 
     Args:
         jobs: what to measure.
-        timing: how often and how long.
-        passes: what else to measure.
+        plan: how.
         devices: as ``--device`` names them.
         progress: called with what runs now.
 
@@ -37,60 +54,56 @@ def measure(
         InvalidRequest: a device is named twice, or there is no such device.
         CCTExportError: nothing can be measured: the reason of the first job.
     """
-    results = _on_devices(devices, jobs, timing, passes, progress)
+    if len(set(devices)) < len(devices):
+        raise InvalidRequest("a device is named twice: it can measure only one thing at a time")
+    if not devices:
+        raise InvalidRequest("no device to measure on: local is this one")
+    results = _in_parallel([open_device(name) for name in devices], jobs, plan, progress)
     if all(result.failure and not result.timed for result in results):
         kind: type[CCTExportError] = getattr(errors, results[0].failure_kind)
         raise kind(results[0].failure)
     return results
 
 
-def _on_devices(
-    names: Sequence[str],
+def _in_parallel(
+    devices: Sequence[Device],
     jobs: Sequence[BenchJob],
-    timing: Timing,
-    passes: BenchPasses,
-    say: Say,
+    plan: BenchPlan,
+    progress: StatusProgress,
 ) -> list[BenchResult]:
-    if len(set(names)) < len(names):
-        raise InvalidRequest("a device is named twice: it can measure only one thing at a time")
-    if not names:
-        raise InvalidRequest("no device to measure on: local is this one")
-    devices = [open_device(name) for name in names]
-    found: dict[str, list[BenchResult]] = {}
-    broken: list[BaseException] = []
+    results: dict[str, list[BenchResult]] = {}
+    unexpected: list[BaseException] = []
 
     def work(device: Device) -> None:
-        def tell(message: str) -> None:
-            say(message if len(devices) == 1 else f"{device.name}: {message}")
+        def report(message: str) -> None:
+            progress(message if len(devices) == 1 else f"{device.name}: {message}")
 
         try:
-            found[device.name] = _measured(device, jobs, timing, passes, tell)
-        except BaseException as error:  # told by the thread that waits, not by this one
-            broken.append(error)
+            results[device.name] = _measure(device, jobs, plan, report)
+        except BaseException as error:  # raised by the thread that waits, not by this one
+            unexpected.append(error)
         finally:
             device.close()
 
     # A daemon does not outlive the command: whoever interrupts that need not wait for a device.
-    threads = [threading.Thread(target=work, args=(one,), daemon=True) for one in devices[1:]]
+    threads = [threading.Thread(target=work, args=(device,), daemon=True) for device in devices[1:]]
     for thread in threads:
         thread.start()
     work(devices[0])
-    for thread in threads if not broken else ():
+    for thread in threads if not unexpected else ():
         thread.join()
-    if broken:
+    if unexpected:
         for device in devices:
             device.close()
-        raise broken[0]
-    return [result for device in devices for result in found[device.name]]
+        raise unexpected[0]
+    return [result for device in devices for result in results[device.name]]
 
 
-def _measured(
-    device: Device, jobs: Sequence[BenchJob], timing: Timing, passes: BenchPasses, say: Say
+def _measure(
+    device: Device, jobs: Sequence[BenchJob], plan: BenchPlan, progress: StatusProgress
 ) -> list[BenchResult]:
     try:
-        return device.measure(jobs, timing, passes, say)
+        return device.measure(jobs, plan, progress)
     except CCTExportError as error:
-        tallies = [Tally(job.path, job.spec, timing, device.name) for job in jobs]
-        for tally in tallies:
-            tally.fail(error)
-        return [tally.result(MachineInfo()) for tally in tallies]
+        unmeasured = [Measurement(job, plan.timing, device.name, failure=error) for job in jobs]
+        return [measurement.result(MachineInfo()) for measurement in unmeasured]

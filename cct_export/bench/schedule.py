@@ -1,35 +1,51 @@
-"""Measuring artifacts against each other: in turn, each in a process of its own."""
+"""What is measured when: latencies interleaved, then every other pass by itself.
+
+Every artifact has a worker process of its own, and every repeat and pass a fresh one.
+"""
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from cct_export.bench import non_interleaved
-from cct_export.bench.answers import Burst, Opened, Processing
-from cct_export.bench.hosts.channel import Channel
-from cct_export.bench.hosts.host import Host, Say
-from cct_export.bench.measurement import Tally
+import numpy as np
+
+from cct_export.bench.hosts import Host
+from cct_export.bench.measurement import Measurement
+from cct_export.bench.protocol import (
+    Burst,
+    Channel,
+    Opened,
+    PeakMemory,
+    Processing,
+    Scored,
+    StartWorker,
+    start_worker,
+)
 from cct_export.errors import CCTExportError, ConnectionLost
+from cct_export.evaluation.accuracy import mcnemar
 from cct_export.evaluation.golden import GoldenCheck
-from cct_export.records import BenchResult, Conditions
-from cct_export.specs import BenchJob, BenchPasses, Timing
+from cct_export.progress import StatusProgress
+from cct_export.records import Accuracy, BenchResult, Conditions, OperatorProfile, Sustained
+from cct_export.specs import BenchJob, BenchPasses, BenchPlan, BenchSpec
 
-BURST_S = 0.05
-# Before a turn the others have had the caches: some runs that do not count.
+# Before its turn the others have had the caches: some runs that do not count.
 TURN_WARM_UP_S = 0.002
+# A curve has at most this many points, and no point is shorter than a second.
+POINTS = 120
 
 
 def measure(
-    jobs: Sequence[BenchJob], timing: Timing, passes: BenchPasses, host: Host, say: Say
+    jobs: Sequence[BenchJob], plan: BenchPlan, host: Host, progress: StatusProgress
 ) -> list[BenchResult]:
-    """Measures jobs: latency round robin, then what else is asked for, one after the other.
+    """Measures jobs on a host that runs workers.
 
     Args:
         jobs: what to measure.
-        timing: how often and how long.
-        passes: what else to measure.
+        plan: how.
         host: where the workers run.
-        say: called with what is done now.
+        progress: called with what runs now.
 
     Returns:
         See ``Device.measure``.
@@ -38,108 +54,232 @@ def measure(
         CCTExportError: the host cannot be used.
     """
     machine = host.describe()
-    tallies = [Tally(job.path, job.spec, timing, host.name) for job in jobs]
-    for tally in tallies:
-        with _failure_kept(tally):
-            tally.placed(host.place)
-    for repeat in range(timing.repeats):
-        of = f", repeat {repeat + 1} of {timing.repeats}" if timing.repeats > 1 else ""
-        say(f"timing {len(tallies)} in turn{of}")
-        with contextlib.ExitStack() as stack:
-            _Repeat(timing, host, stack).run([tally for tally in tallies if tally.alive])
-    references = non_interleaved.References(say)
-    for tally in tallies:
-        if tally.alive:
-            with _failure_kept(tally):
-                non_interleaved.measure(tally, passes, host, references, say)
-    return [tally.result(machine) for tally in tallies]
+    measurements = [Measurement(job, plan.timing, host.name) for job in jobs]
+    for measurement in measurements:
+        measurement.attempt(_copy, measurement, host)
+    for repeat in range(plan.timing.repeats):
+        label = f", repeat {repeat + 1} of {plan.timing.repeats}" if plan.timing.repeats > 1 else ""
+        progress(f"timing {len(measurements)} in turn{label}")
+        _time_interleaved(measurements, host)
+    references = KerasReferences(progress)
+    for measurement in measurements:
+        measurement.attempt(_Passes(measurement, host, references, progress).run, plan.passes)
+    return [measurement.result(machine) for measurement in measurements]
+
+
+def _copy(measurement: Measurement, host: Host) -> None:
+    measurement.device_path = measurement.reconnections.retry(
+        lambda: host.copy_artifact(measurement.path)
+    )
 
 
 @contextlib.contextmanager
-def _failure_kept(tally: Tally) -> Iterator[None]:
-    """Keeps an error with what it is about, and lets the others go on."""
-    try:
-        yield
-    except CCTExportError as error:
-        tally.fail(error)
+def _worker(measurement: Measurement, host: Host) -> Iterator[tuple[Channel, Opened]]:
+    """Starts a worker that has opened the artifact; it ends with the context."""
+    with host.start(str(measurement.path)) as channel:
+        yield channel, _open(channel, measurement.device_path, measurement.job.spec)
+
+
+def _open(channel: Channel, path: str, spec: BenchSpec) -> Opened:
+    return channel.ask("open", Opened, path=path, spec=spec)
+
+
+def _time_interleaved(measurements: Sequence[Measurement], host: Host) -> None:
+    """Times one repeat: the artifacts in turn, each until it has enough runs."""
+    with contextlib.ExitStack() as workers:
+        repeats = [_Repeat(measurement, host, workers) for measurement in measurements]
+        running = [repeat for repeat in repeats if repeat.start()]
+        while running:
+            alone = len(running) == 1
+            running = [repeat for repeat in running if repeat.take_turn(alone)]
 
 
 class _Repeat:
-    """Times all in turn, once.
+    """One artifact in one repeat.
 
     Args:
-        timing: how often and how long.
-        host: where the workers run.
-        stack: closes the workers.
+        measurement: gets the runs.
+        host: where the worker runs.
+        workers: ends the worker.
     """
 
-    def __init__(self, timing: Timing, host: Host, stack: contextlib.ExitStack) -> None:
-        self._timing, self._host, self._stack = timing, host, stack
-        self._share = (
-            math.ceil(timing.min_runs / timing.repeats),
-            timing.min_s / timing.repeats,
-        )
+    def __init__(self, measurement: Measurement, host: Host, workers: contextlib.ExitStack) -> None:
+        self._measurement, self._host, self._workers = measurement, host, workers
+        self._channel: Channel
 
-    def run(self, tallies: Sequence[Tally]) -> None:
-        """Times the artifacts of ``tallies``, each until it has enough."""
-        running: dict[int, Channel] = {}
-        for index, tally in enumerate(tallies):
-            with _failure_kept(tally):
-                channel = tally.persist(lambda tally=tally: self._begin(tally))  # type: ignore[misc]
-                if channel is not None:
-                    running[index] = channel
-        while running:
-            for index, tally in enumerate(tallies):
-                if index not in running:
-                    continue
-                with _failure_kept(tally):
-                    running[index] = self._turn(tally, running[index], alone=len(running) == 1)
-                if not tally.timing:
-                    del running[index]
+    def start(self) -> bool:
+        """Starts a worker and warms it up; returns whether there is anything to time."""
+        measurement = self._measurement
+        return bool(measurement.attempt(measurement.reconnections.retry, self._prepare))
 
-    def _begin(self, tally: Tally) -> Channel | None:
-        """Returns a worker that has warmed up, None if there is no sense in timing."""
-        channel = self._open(tally)
-        if tally.first_repeat:
-            tally.golden(channel.ask("golden", GoldenCheck))
-            if not tally.alive:
-                return None
-            tally.processing(channel.ask("processing", Processing))
-        channel.tell("warm_up", seconds=self._timing.warmup_s)
-        tally.begin(channel.ask("conditions", Conditions))
-        return channel
+    def take_turn(self, alone: bool) -> bool:
+        """Times a burst; returns whether the repeat goes on.
 
-    def _open(self, tally: Tally) -> Channel:
-        channel = self._stack.enter_context(self._host.start(str(tally.path)))
-        tally.opened(channel.ask("open", Opened, path=tally.there, spec=tally.asked))
-        return channel
-
-    def _turn(self, tally: Tally, channel: Channel, alone: bool) -> Channel:
-        """Times a burst, and ends the repeat if that was enough.
-
-        Returns:
-            The worker; another where the connection to the first was lost.
+        Args:
+            alone: whether no other artifact has had a turn since.
         """
+        return bool(self._measurement.attempt(self._time_or_reconnect, alone))
+
+    def _time_or_reconnect(self, alone: bool) -> bool:
         try:
-            self._burst(tally, channel, alone)
+            return self._time_burst(alone)
         except ConnectionLost as error:
-            tally.lost(error)
-            return tally.persist(lambda: self._resume(tally))
-        return channel
+            self._measurement.reconnections.pause(error)
+            self._measurement.reconnections.retry(self._open_warm)
+            return True
 
-    def _resume(self, tally: Tally) -> Channel:
-        channel = self._open(tally)
-        channel.tell("warm_up", seconds=self._timing.warmup_s)
-        return channel
+    def _prepare(self) -> bool:
+        measurement = self._measurement
+        self._open()
+        if measurement.timings.empty:
+            measurement.golden = self._channel.ask("golden", GoldenCheck)
+            if not measurement.usable:
+                return False
+            measurement.processing = self._channel.ask("processing", Processing)
+        self._warm_up(measurement.timing.warmup_s)
+        measurement.timings.begin_repeat(self._channel.ask("conditions", Conditions))
+        return True
 
-    def _burst(self, tally: Tally, channel: Channel, alone: bool) -> None:
-        if not alone:
-            channel.tell("warm_up", seconds=TURN_WARM_UP_S)
-        runs, seconds = tally.missing(*self._share)
-        if seconds:
-            tally.add(channel.ask("burst", Burst, runs=1, seconds=min(seconds, BURST_S)))
-        else:
-            fitting = min(runs, tally.fitting(BURST_S))
-            tally.add(channel.ask("burst", Burst, runs=fitting, seconds=0.0))
-        if tally.missing(*self._share) == (0, 0.0):
-            tally.end(channel.ask("conditions", Conditions))
+    def _open(self) -> None:
+        worker = _worker(self._measurement, self._host)
+        self._channel, opened = self._workers.enter_context(worker)
+        if self._measurement.opened is None:
+            self._measurement.opened = opened
+
+    def _open_warm(self) -> None:
+        self._open()
+        self._warm_up(self._measurement.timing.warmup_s)
+
+    def _warm_up(self, seconds: float) -> None:
+        self._channel.tell("warm_up", seconds=seconds)
+
+    def _time_burst(self, alone: bool) -> bool:
+        timings = self._measurement.timings
+        if (burst := timings.next_burst()) is not None:
+            if not alone:
+                self._warm_up(TURN_WARM_UP_S)
+            runs, seconds = burst
+            timings.add(self._channel.ask("burst", Burst, runs=runs, seconds=seconds))
+        if timings.next_burst() is not None:
+            return True
+        timings.end_repeat(self._channel.ask("conditions", Conditions))
+        return False
+
+
+class KerasReferences:
+    """Which images the Keras models that artifacts were made of classify correctly, each run once.
+
+    They run on this machine, whatever the device: it may have no Keras.
+
+    Args:
+        progress: called with what runs now.
+        start: starts a worker.
+    """
+
+    def __init__(self, progress: StatusProgress, start: StartWorker = start_worker) -> None:
+        self._progress, self._start = progress, start
+        self._right: dict[tuple[str, str], np.ndarray | None] = {}
+
+    def right(self, measurement: Measurement, data: str) -> np.ndarray | None:
+        """Returns for each image whether the model is right, None without the model."""
+        source, sha256 = measurement.contract.source, measurement.contract.source_sha256
+        if not source or not sha256:
+            return None
+        if (sha256, data) not in self._right:
+            self._right[sha256, data] = self._run(source, sha256, data)
+        return self._right[sha256, data]
+
+    def _run(self, source: str, sha256: str, data: str) -> np.ndarray | None:
+        self._progress(f"accuracy of {source} in Keras")
+        try:
+            with self._start(source) as channel:
+                opened = _open(channel, source, BenchSpec("keras"))
+                if opened.contract.source_sha256 != sha256:
+                    return None
+                return np.array(channel.ask("accuracy", Scored, data=data).right, bool)
+        except CCTExportError:
+            return None  # no Keras here, or not this model: there is nothing to compare with
+
+
+class _Passes:
+    """Everything but latency, of one artifact: each pass in a fresh worker.
+
+    Args:
+        measurement: gets the figures.
+        host: where the workers run.
+        references: the Keras models to compare accuracies with.
+        progress: called with what runs now.
+    """
+
+    def __init__(
+        self,
+        measurement: Measurement,
+        host: Host,
+        references: KerasReferences,
+        progress: StatusProgress,
+    ) -> None:
+        self._measurement, self._host = measurement, host
+        self._references, self._progress = references, progress
+
+    def run(self, passes: BenchPasses) -> None:
+        """Measures the memory, and what ``passes`` names.
+
+        Raises:
+            CCTExportError: what a worker raised.
+        """
+        measurement, retry = self._measurement, self._measurement.reconnections.retry
+        measurement.peak_rss_bytes = retry(self._peak_memory)
+        if (data := passes.accuracy_data) is not None:
+            measurement.accuracy = retry(lambda: self._accuracy(data))
+        if passes.operators:
+            measurement.operators = retry(lambda: self._operators(passes.operators))
+        if passes.sustained_s:
+            measurement.sustained = retry(lambda: self._sustained(passes.sustained_s))
+
+    def _peak_memory(self) -> int | None:
+        with _worker(self._measurement, self._host) as (channel, _):
+            return channel.ask("memory", PeakMemory).peak_rss_bytes
+
+    def _operators(self, runs: int) -> OperatorProfile:
+        self._progress(f"operators of {self._measurement.path}")
+        with _worker(self._measurement, self._host) as (channel, _):
+            return channel.ask("operators", OperatorProfile, runs=runs)
+
+    def _accuracy(self, data: str) -> Accuracy:
+        measurement = self._measurement
+
+        def count(done: int, total: int) -> None:
+            self._progress(f"accuracy of {measurement.path}: {done} of {total} images")
+
+        with _worker(measurement, self._host) as (channel, opened):
+            height, width, channels = opened.image_shape
+            device_data = self._host.copy_test_images(data, (height, width, channels))
+            scored = channel.ask("accuracy", Scored, count, data=device_data)
+        keras = measurement.job.spec.runtime == "keras"
+        reference = None if keras else self._references.right(measurement, data)
+        candidate = np.array(scored.right, bool)
+        pair = None if reference is None else mcnemar(reference=reference, candidate=candidate)
+        return replace(scored.accuracy, data=data, paired=pair)
+
+    def _sustained(self, seconds: float) -> Sustained:
+        """Runs without a pause, from a cold start: warming up is part of what is measured."""
+        interval_s = max(1.0, math.ceil(seconds / POINTS))
+        bursts: list[Burst] = []
+        conditions: list[Conditions] = []
+        with _worker(self._measurement, self._host) as (channel, _):
+            start = time.monotonic()
+            while (elapsed := time.monotonic() - start) < seconds:
+                self._progress(
+                    f"sustained {self._measurement.path}: {elapsed:.0f} of {seconds:.0f} s"
+                )
+                bursts.append(channel.ask("burst", Burst, runs=1, seconds=interval_s))
+                conditions.append(channel.ask("conditions", Conditions))
+        percentiles = [np.percentile(burst.times_ns, (50, 90)) / 1e6 for burst in bursts]
+        return Sustained(
+            interval_s=interval_s,
+            p50_ms=tuple(float(p50) for p50, _ in percentiles),
+            p90_ms=tuple(float(p90) for _, p90 in percentiles),
+            runs=tuple(len(burst.times_ns) for burst in bursts),
+            temperature_c=tuple(state.temperature_c for state in conditions),
+            frequency_mhz=tuple(state.frequency_mhz for state in conditions),
+        )

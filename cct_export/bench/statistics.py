@@ -1,80 +1,107 @@
-"""What the raw times say, and how sure that is."""
+"""Statistics of raw times, and how certain they are."""
 
 import statistics
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from cct_export.records import BenchResult
-from cct_export.records.encoding import to_json
 
-# A percentile is given only where runs lie beyond it: p99 needs a hundred.
-_PERCENTILES = {50: 1, 90: 10, 95: 20, 99: 100}
-_FIGURES = (
-    "count", "mean", "min", "p50", "p90", "p95", "p99", "p50_interval", "stddev", "mad", "outliers",
-)  # fmt: skip
+# Runs from which on a percentile is given: some of them must lie beyond it.
+_NEEDED_RUNS = {50: 1, 90: 10, 95: 20, 99: 100}
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-# How much processes differ cannot be told from fewer.
+# From fewer processes their variance cannot be estimated.
 ENOUGH_REPEATS = 3
-# Relative standard deviation between processes where nothing tells: benchmarks/validate.py finds
-# 0.01 to 0.02.
+# Relative standard deviation between processes where there is no estimate: benchmarks/validate.py
+# finds 0.01 to 0.02.
 UNKNOWN_SPREAD = 0.02
 
 
 class Interval(NamedTuple):
-    """A figure and the bounds that hold at 95 %."""
+    """A figure and its bounds at 95 % confidence."""
 
     value: float
     low: float
     high: float
 
 
-def summary(times_ns: Sequence[int]) -> dict[str, float | int | list[float] | None]:
-    """Returns the figures of raw times, in milliseconds.
+@dataclass(frozen=True, kw_only=True)
+class LatencySummary:
+    """Statistics of a latency in milliseconds; None for what is not known.
+
+    Attributes:
+        count: number of runs.
+        mean: of all runs; none is ever left out.
+        min: fastest run.
+        p50: median.
+        p90: 90th percentile; None, as every percentile, where so few runs do not support it.
+        p95: 95th percentile.
+        p99: 99th percentile.
+        p50_interval: bounds of the median at 95 % (bootstrap).
+        stddev: standard deviation; None of a single run.
+        mad: median absolute deviation from the median.
+        outliers: how many runs lie beyond Tukey's fences, 1.5 interquartile ranges from the
+            quartiles.
+        max: slowest run, as a tool reported it; None where there are raw times.
+    """
+
+    count: int
+    mean: float | None = None
+    min: float | None = None
+    p50: float
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    p50_interval: tuple[float, float] | None = None
+    stddev: float | None = None
+    mad: float | None = None
+    outliers: int | None = None
+    max: float | None = None
+
+
+def summary(times_ns: Sequence[int]) -> LatencySummary:
+    """Returns the statistics of raw times.
 
     Args:
-        times_ns: nanoseconds per run, at least one. None is ever left out.
-
-    Returns:
-        count, mean, min, p50, p50_interval (bootstrap, 95 %), p90, p95, p99, stddev, mad (median
-        absolute deviation from the median) and outliers (how many lie beyond Tukey's fences, 1.5
-        interquartile ranges from the quartiles). null for a percentile that so few runs do not
-        support, and for the standard deviation of a single run.
+        times_ns: nanoseconds per run, at least one.
     """
     milliseconds = np.asarray(times_ns, np.float64) / 1e6
     percentiles = {
-        f"p{rank}": float(np.percentile(milliseconds, rank)) if len(times_ns) >= needed else None
-        for rank, needed in _PERCENTILES.items()
+        rank: float(np.percentile(milliseconds, rank)) if len(times_ns) >= needed else None
+        for rank, needed in _NEEDED_RUNS.items()
     }
     lower, median, upper = np.percentile(milliseconds, (25, 50, 75))
     reach = 1.5 * (upper - lower)
     beyond = (milliseconds < lower - reach) | (milliseconds > upper + reach)
-    return {
-        "count": len(times_ns),
-        "mean": float(milliseconds.mean()),
-        "min": float(milliseconds.min()),
-        **percentiles,
-        "p50_interval": list(median_interval(milliseconds)[1:]),
-        "stddev": statistics.stdev(milliseconds) if len(times_ns) > 1 else None,
-        "mad": float(np.median(np.abs(milliseconds - median))),
-        "outliers": int(beyond.sum()),
-    }
+    return LatencySummary(
+        count=len(times_ns),
+        mean=float(milliseconds.mean()),
+        min=float(milliseconds.min()),
+        p50=float(median),
+        p90=percentiles[90],
+        p95=percentiles[95],
+        p99=percentiles[99],
+        p50_interval=median_interval(milliseconds)[1:],
+        stddev=statistics.stdev(milliseconds) if len(times_ns) > 1 else None,
+        mad=float(np.median(np.abs(milliseconds - median))),
+        outliers=int(beyond.sum()),
+    )
 
 
-def told(result: BenchResult) -> dict[str, Any] | None:
-    """Returns ``summary`` of a result, with None for what a tool did not report; None without.
+def summary_of(result: BenchResult) -> LatencySummary | None:
+    """Returns the statistics of a result, None if it has no latency.
 
-    What is not in ``summary``, such as ``max``, is left as the tool reported it.
+    Of a tool that does not tell each run, they are what it reported.
     """
     if result.times_ns:
         return summary(result.times_ns)
-    if not result.reported_ms:
+    reported = result.reported_ms
+    if reported is None:
         return None
-    figures: dict[str, Any] = dict.fromkeys(_FIGURES)
-    figures.update(to_json(result.reported_ms))
-    return figures
+    return LatencySummary(**asdict(reported))
 
 
 def median_interval(values: np.ndarray) -> Interval:
@@ -108,40 +135,41 @@ def repeat_headlines_ms(result: BenchResult) -> tuple[float, ...]:
     """Returns the headline of every repeat, in milliseconds."""
     return tuple(
         float(np.percentile(np.concatenate(bursts), result.headline)) / 1e6
-        for bursts in split(result)
+        for bursts in _repeats(result)
     )
 
 
 def spread(result: BenchResult) -> float:
-    """Returns how far the headlines of the repeats lie apart, relative to the least of them."""
-    figures = repeat_headlines_ms(result)
-    return (max(figures) - min(figures)) / min(figures)
+    """Returns the range of the repeats' headlines, relative to the least of them."""
+    headlines = repeat_headlines_ms(result)
+    return (max(headlines) - min(headlines)) / min(headlines)
 
 
 def ratio(candidate: BenchResult, reference: BenchResult) -> Interval:
-    """Returns how many times the latency of ``reference`` that of ``candidate`` is.
+    """Returns the latency of ``candidate`` over that of ``reference``.
 
-    Bounds are those of a bootstrap over repeats, and over the bursts in each of them: what a
-    process or a moment has in common is not taken for many independent observations. One process
-    does not tell how much the next would differ: where there are too few, the spread is that
-    between the other's, or a usual one.
+    The bounds are those of a hierarchical bootstrap: over repeats, and over the bursts in each of
+    them, because runs of one process, or of one moment, are not independent. Too few repeats do
+    not tell the variance between processes: then it is that of the other result, or a usual one.
 
     Args:
         candidate: with at least one run.
         reference: the same.
     """
     generator = np.random.default_rng(0)
-    above = _resampled(candidate, generator) * _luck(candidate, reference, generator)
-    below = _resampled(reference, generator) * _luck(reference, candidate, generator)
+    above = _resampled_ms(candidate, generator)
+    above *= _between_process_factors(candidate, reference, generator)
+    below = _resampled_ms(reference, generator)
+    below *= _between_process_factors(reference, candidate, generator)
     value = headline_ms(candidate) / headline_ms(reference)
-    drawn = above / below
-    # The resamples tell how far a ratio may lie off, the runs where it lies.
-    low, high = _bounds(drawn * (value / np.median(drawn)))
+    ratios = above / below
+    # The resamples tell how far a ratio may be off, the runs where it lies.
+    low, high = _bounds(ratios * (value / np.median(ratios)))
     return Interval(value, min(low, value), max(high, value))
 
 
-def split(result: BenchResult) -> list[list[np.ndarray]]:
-    """Returns the nanoseconds of ``result`` by repeat and burst."""
+def _repeats(result: BenchResult) -> list[list[np.ndarray]]:
+    """Returns the nanoseconds of each burst of each repeat."""
     times = np.asarray(result.times_ns, np.float64)
     sizes = result.bursts or ((len(times),),)
     repeats, start = [], 0
@@ -152,11 +180,11 @@ def split(result: BenchResult) -> list[list[np.ndarray]]:
     return repeats
 
 
-def _resampled(result: BenchResult, generator: np.random.Generator) -> np.ndarray:
-    """Returns headlines (ms) of resamples of ``result``: of the medians of resampled bursts."""
+def _resampled_ms(result: BenchResult, generator: np.random.Generator) -> np.ndarray:
+    """Returns the headlines (ms) of resamples: medians over resampled bursts, ``(RESAMPLES,)``."""
     repeats = [
         np.array([np.percentile(burst, result.headline) for burst in bursts]) / 1e6
-        for bursts in split(result)
+        for bursts in _repeats(result)
     ]
     sizes = np.array([len(headlines) for headlines in repeats])
     padded = np.full((len(repeats), sizes.max()), np.nan)
@@ -165,27 +193,31 @@ def _resampled(result: BenchResult, generator: np.random.Generator) -> np.ndarra
     chosen = generator.integers(len(repeats), size=(RESAMPLES, len(repeats)))
     uniform = generator.random((RESAMPLES, len(repeats), sizes.max()))
     bursts = (uniform * sizes[chosen][..., None]).astype(int)
-    drawn = padded[chosen[..., None], bursts]
-    # A shorter repeat has as many draws as bursts.
-    drawn[np.arange(sizes.max()) >= sizes[chosen][..., None]] = np.nan
-    medians: np.ndarray = np.nanmedian(drawn.reshape(RESAMPLES, -1), axis=1)
+    samples = padded[chosen[..., None], bursts]
+    # A shorter repeat has as many samples as bursts.
+    samples[np.arange(sizes.max()) >= sizes[chosen][..., None]] = np.nan
+    medians: np.ndarray = np.nanmedian(samples.reshape(RESAMPLES, -1), axis=1)
     return medians
 
 
-def _luck(result: BenchResult, other: BenchResult, generator: np.random.Generator) -> np.ndarray:
-    """Returns by what factors so few processes may miss the latency of many; 1 if not so few.
+def _between_process_factors(
+    result: BenchResult, other: BenchResult, generator: np.random.Generator
+) -> np.ndarray:
+    """Returns samples of the factor by which the median of so few processes misses that of many.
 
-    The spread between the other's processes is an estimate from few: hence Student's t.
+    The variance between processes is estimated from the other's few: hence Student's t. The factors
+    are 1 where there are enough processes, which the bootstrap samples itself.
     """
-    count = len(split(result))
+    count = len(_repeats(result))
     if count >= ENOUGH_REPEATS:
         return np.ones(RESAMPLES)
-    figures = np.log(repeat_headlines_ms(other))
-    if len(figures) >= ENOUGH_REPEATS:
-        drawn = generator.standard_t(len(figures) - 1, (RESAMPLES, count)) * figures.std(ddof=1)
+    logarithms = np.log(repeat_headlines_ms(other))
+    if len(logarithms) >= ENOUGH_REPEATS:
+        deviations = generator.standard_t(len(logarithms) - 1, (RESAMPLES, count))
+        deviations *= logarithms.std(ddof=1)
     else:
-        drawn = generator.standard_normal((RESAMPLES, count)) * UNKNOWN_SPREAD
-    factors: np.ndarray = np.exp(np.median(drawn, axis=1))
+        deviations = generator.standard_normal((RESAMPLES, count)) * UNKNOWN_SPREAD
+    factors: np.ndarray = np.exp(np.median(deviations, axis=1))
     return factors
 
 

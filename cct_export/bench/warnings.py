@@ -1,6 +1,5 @@
-"""What to know before believing a measurement, and what to do about it."""
+"""What to know before relying on a measurement, and what to do about it."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -12,26 +11,26 @@ from cct_export.specs import Timing
 FEW_RUNS = 50
 NOISY = 0.1  # interquartile range over median
 BUSY_CORES = 0.2
-HELD_BACK = 2  # Android's thermal status from which it slows the processor
+THROTTLING = 2  # Android's thermal status from which on it slows the processor
 LOW_BATTERY = 20
-SLOWED = 0.95  # share of the frequency that there was before
+SLOWED = 0.95  # of the frequency before
 CHANGED = "the file is not the one that its sidecar was written for: export it again"
-UNKNOWN_INPUT = "the file does not say what pixels it wants: raw 0-255 went in"
+UNKNOWN_INPUT = "the file does not say what pixels it expects: it got raw 0-255"
 
 
-def advised(result: BenchResult, timing: Timing) -> BenchResult:
-    """Returns ``result`` with its warnings.
+def of(result: BenchResult, timing: Timing) -> list[str]:
+    """Returns the warnings about a result.
 
     Args:
         result: as measured.
         timing: how it was to be measured.
     """
-    found = [UNKNOWN_INPUT] if not result.artifact.described and not result.failure else []
-    found += [CHANGED] if result.artifact.changed else []
-    looks = (*(_AT_RUNS if result.times_ns else ()), *(_AT_REST if result.timed else ()))
-    for look in looks:
-        found += look(result, timing)
-    return dataclasses.replace(result, warnings=tuple(found))
+    warnings = [UNKNOWN_INPUT] if not result.artifact.described and not result.failure else []
+    warnings += [CHANGED] if result.artifact.changed else []
+    checks = (*(_OF_RAW_TIMES if result.times_ns else ()), *(_OF_LATENCY if result.timed else ()))
+    for check in checks:
+        warnings += check(result, timing)
+    return warnings
 
 
 def _few_runs(result: BenchResult, timing: Timing) -> Iterator[str]:
@@ -44,17 +43,17 @@ def _noisy(result: BenchResult, timing: Timing) -> Iterator[str]:
     lower, median, upper = np.percentile(result.times_ns, (25, 50, 75))
     if upper - lower > NOISY * median:
         yield (
-            f"noisy: half of the runs lie {(upper - lower) / median:.0%} of the median apart; "
+            f"noisy: the interquartile range is {(upper - lower) / median:.0%} of the median; "
             "close other programs, and measure longer with --profile strict"
         )
 
 
 def _disagreement(result: BenchResult, timing: Timing) -> Iterator[str]:
     if spread(result) > timing.agreement:
-        said = ", ".join(f"{figure:.3f}" for figure in repeat_headlines_ms(result))
+        headlines = ", ".join(f"{headline:.3f}" for headline in repeat_headlines_ms(result))
         yield (
             f"the repeats do not agree within {timing.agreement:.0%}: p{result.headline} is "
-            f"{said} ms; measure again on a quiet machine"
+            f"{headlines} ms; measure again on a quiet machine"
         )
 
 
@@ -69,22 +68,22 @@ def _governor(result: BenchResult, timing: Timing) -> Iterator[str]:
     if governor not in (None, "performance"):
         yield (
             f"the frequency governor is {governor!r}: "
-            "`sudo cpupower frequency-set -g performance` holds the frequency still"
+            "`sudo cpupower frequency-set -g performance` keeps the frequency constant"
         )
 
 
-def _neighbours(result: BenchResult, timing: Timing) -> Iterator[str]:
+def _other_programs(result: BenchResult, timing: Timing) -> Iterator[str]:
     others = result.conditions.other_cores
     if others is not None and others > BUSY_CORES:
         yield f"other programs kept {others:.1f} cores busy meanwhile: stop them, measure again"
 
 
-def _heat(result: BenchResult, timing: Timing) -> Iterator[str]:
+def _throttling(result: BenchResult, timing: Timing) -> Iterator[str]:
     before, after = result.conditions.before, result.conditions.after
     reasons = [*(before.throttled or ()), *(after.throttled or ())]
     if reasons:
         yield (
-            f"the Raspberry Pi held itself back ({', '.join(dict.fromkeys(reasons))}): "
+            f"the Raspberry Pi was throttled ({', '.join(dict.fromkeys(reasons))}): "
             "cool it, give it a proper power supply"
         )
     first, last = before.frequency_mhz, after.frequency_mhz
@@ -98,8 +97,8 @@ def _heat(result: BenchResult, timing: Timing) -> Iterator[str]:
 def _phone(result: BenchResult, timing: Timing) -> Iterator[str]:
     before, after = result.conditions.before, result.conditions.after
     status = max(before.thermal_status or 0, after.thermal_status or 0)
-    if status >= HELD_BACK:
-        yield f"the phone was hot and held itself back (thermal status {status} of 6): let it cool"
+    if status >= THROTTLING:
+        yield f"the phone was hot and throttled (thermal status {status} of 6): let it cool"
     level = after.battery_percent
     if level is not None and level < LOW_BATTERY:
         yield f"the battery is at {level} %: many phones save power then, charge it first"
@@ -108,25 +107,25 @@ def _phone(result: BenchResult, timing: Timing) -> Iterator[str]:
 
 
 def _fallback(result: BenchResult, timing: Timing) -> Iterator[str]:
-    taken, total = result.runtime.delegated_nodes, result.runtime.total_nodes
-    own = result.runtime.delegate in ("none", "reference")
-    if not own and taken is not None and total is not None and taken < total:
+    delegated, total = result.runtime.delegated_nodes, result.runtime.total_nodes
+    own_kernels = result.runtime.delegate in ("none", "reference")
+    if not own_kernels and delegated is not None and total is not None and delegated < total:
         yield (
-            f"{total - taken} of {total} operators were not taken by "
+            f"{total - delegated} of {total} operators were not taken by "
             f"{result.runtime.delegate} and ran on the engine's own kernels"
         )
 
 
-def _connection(result: BenchResult, timing: Timing) -> Iterator[str]:
-    times = result.conditions.reconnections
-    if times:
-        often = "once" if times == 1 else f"{times} times"
-        yield f"the connection to {result.device} broke {often}; the runs before count too"
+def _reconnections(result: BenchResult, timing: Timing) -> Iterator[str]:
+    count = result.conditions.reconnections
+    if count:
+        times = "once" if count == 1 else f"{count} times"
+        yield f"the connection to {result.device} broke {times}; the runs before count too"
 
 
-_Look = Callable[[BenchResult, Timing], Iterator[str]]
-# What only raw times tell, and what else there is to look at.
-_AT_RUNS: tuple[_Look, ...] = (_noisy, _disagreement)
-_AT_REST: tuple[_Look, ...] = (
-    _few_runs, _threads, _governor, _neighbours, _heat, _phone, _fallback, _connection,
+_Check = Callable[[BenchResult, Timing], Iterator[str]]
+_OF_RAW_TIMES: tuple[_Check, ...] = (_noisy, _disagreement)
+_OF_LATENCY: tuple[_Check, ...] = (
+    _few_runs, _threads, _governor, _other_programs, _throttling, _phone, _fallback,
+    _reconnections,
 )  # fmt: skip

@@ -1,8 +1,8 @@
-"""The process that runs one artifact on one engine: it is asked, line by line, and answers.
+"""The process that runs one artifact on one engine, and answers the questions of ``protocol``.
 
-It is a process of its own so that an engine that crashes, or that keeps memory, harms nothing. A
-question is a line of JSON on standard input, an answer one on what was standard output: whatever
-an engine prints goes to standard error instead.
+It is a process of its own so that an engine that crashes, or that keeps memory, harms nothing.
+Questions come on standard input, replies go to what was standard output: whatever an engine prints
+goes to standard error instead.
 """
 
 import json
@@ -13,58 +13,72 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 
 from cct_export import machine
-from cct_export.bench import latency, memory
-from cct_export.bench.answers import Burst, Opened, PeakMemory, Processing, Scored
+from cct_export.bench.protocol import (
+    Burst,
+    Opened,
+    PeakMemory,
+    Processing,
+    Question,
+    Reply,
+    Scored,
+    encode,
+)
 from cct_export.data import read
 from cct_export.data.sampling import timing_images
 from cct_export.errors import CCTExportError, InvalidRequest
 from cct_export.evaluation import accuracy, golden
 from cct_export.evaluation.golden import GoldenCheck
+from cct_export.progress import CountProgress
 from cct_export.records import Conditions, MachineInfo, OperatorProfile, Runtime
-from cct_export.records.encoding import from_json, to_builtins
+from cct_export.records.encoding import from_json
 from cct_export.runtimes import ENGINES, PROFILERS
 from cct_export.runtimes.session import Session, dequantize, prepare
+from cct_export.runtimes.timing import Clock
 from cct_export.specs import BenchSpec
 
-Answer = dict[str, Any]
 PROCESSING_RUNS = 30
 MEMORY_RUNS = 5
+YARDSTICK_RUNS = 20
 
 
 class Worker:
-    """What can be asked of the process; every public method is a question.
+    """The methods that the process may be asked for: the public ones.
 
     Args:
-        tell: called with the done and the total number of images, now and then.
+        progress: called with the number of images that are done, and of all.
     """
 
-    def __init__(self, tell: Callable[[int, int], None]) -> None:
-        self._tell = tell
-        self._watch = machine.Watch()
+    def __init__(self, progress: CountProgress) -> None:
+        self._progress = progress
+        self._watch = machine.CpuWatch()
         self._session: Session
         self._prepared: np.ndarray
         self._path: Path
         self._spec: BenchSpec
 
-    def open(self, path: str, spec: dict[str, Any]) -> Opened:
+    def open(self, path: str, spec: object) -> Opened:
         """Opens an artifact on an engine and runs it once.
 
+        Args:
+            path: the artifact.
+            spec: a ``BenchSpec`` as plain JSON types.
+
         Raises:
-            CCTExportError: it cannot be run, or not there, or not by so many images.
+            CCTExportError: it cannot be run, or not with this delegate or batch.
         """
         self._path, self._spec = Path(path), from_json(spec, BenchSpec)
         engine = ENGINES[self._spec.runtime]
         engine.import_engine()  # loading a file is timed, importing Python modules is not
-        started = time.perf_counter_ns()
+        start = time.perf_counter_ns()
         self._session = engine.open_session(
             self._path, threads=self._spec.threads, trusted=True, delegation=self._spec.delegation
         )
-        load_ms = (time.perf_counter_ns() - started) / 1e6
+        load_ms = (time.perf_counter_ns() - start) / 1e6
         session, batch = self._session, self._spec.batch
         if session.batch not in (None, batch):
             source = session.contract.source or "MODEL"
@@ -73,9 +87,9 @@ class Worker:
                 f"`cct-export onnx {source}` makes a file for any number"
             )
         self._prepared = prepare(session, timing_images(session.image_shape, batch))
-        started = time.perf_counter_ns()
+        start = time.perf_counter_ns()
         session.invoke(self._prepared)
-        first_ms = (time.perf_counter_ns() - started) / 1e6
+        first_ms = (time.perf_counter_ns() - start) / 1e6
         return Opened(self._runtime(), session.contract, load_ms, first_ms, session.image_shape)
 
     def _runtime(self) -> Runtime:
@@ -88,7 +102,7 @@ class Worker:
             delegate=session.delegate,
             nodes=(session.delegated_nodes, session.total_nodes),
         )
-        return replace(runtime, name=name)  # of Keras with its backend
+        return replace(runtime, name=name)  # Keras with its backend
 
     def golden(self) -> GoldenCheck:
         """Compares with the golden images; see ``golden.check``."""
@@ -96,13 +110,13 @@ class Worker:
 
     def warm_up(self, seconds: float) -> None:
         """Runs for ``seconds``, untimed."""
-        latency.warm_up(self._session, self._prepared, seconds)
+        warm_up(self._session, self._prepared, seconds)
 
     def burst(self, runs: int, seconds: float) -> Burst:
         """Times at least so many runs, for at least so many seconds."""
         with self._watch:
-            times = latency.burst(self._session, self._prepared, runs, seconds)
-        return Burst(times, self._watch.other_cores, latency.yardstick_ms())
+            times_ns = time_burst(self._session, self._prepared, runs, seconds)
+        return Burst(times_ns, self._watch.other_cores, yardstick_ms())
 
     def processing(self) -> Processing:
         """Times the pre- and postprocessing, which ``burst`` leaves out."""
@@ -110,26 +124,26 @@ class Worker:
         logits = self._session.invoke(self._prepared)
         return Processing(
             _median_ms(lambda: prepare(self._session, pixels)),
-            _median_ms(lambda: self._best(logits)),
+            _median_ms(lambda: self._top5(logits)),
         )
 
-    def _best(self, logits: np.ndarray) -> np.ndarray:
+    def _top5(self, logits: np.ndarray) -> np.ndarray:
         reals = dequantize(logits, self._session.output_quantization)
-        shares = np.exp(reals - reals.max(axis=1, keepdims=True))
-        shares /= shares.sum(axis=1, keepdims=True)
-        return np.sort(shares, axis=1)[:, -5:]
+        exponentials = np.exp(reals - reals.max(axis=1, keepdims=True))
+        probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+        return np.sort(probabilities, axis=1)[:, -5:]
 
     def memory(self) -> PeakMemory:
         """Returns the peak memory of this process, which only ran the artifact."""
         for _ in range(MEMORY_RUNS):
             self._session.invoke(self._prepared)
-        return PeakMemory(memory.peak_rss_bytes())
+        return PeakMemory(machine.peak_rss_bytes())
 
     def accuracy(self, data: str) -> Scored:
         """Measures the accuracy on labelled images."""
         dataset = read(data, self._session.image_shape)
-        found = accuracy.measure(self._session, dataset=dataset, progress=self._tell)
-        return Scored(found.accuracy, tuple(found.correct.tolist()))
+        scored = accuracy.measure(self._session, dataset=dataset, progress=self._progress)
+        return Scored(scored.accuracy, tuple(scored.correct.tolist()))
 
     def operators(self, runs: int) -> OperatorProfile:
         """Times each operator."""
@@ -149,43 +163,95 @@ class Worker:
         return machine.conditions()
 
 
+def warm_up(
+    session: Session, prepared: np.ndarray, seconds: float, clock: Clock = time.perf_counter_ns
+) -> None:
+    """Runs for ``seconds``, untimed."""
+    start = clock()
+    while clock() - start < seconds * 1e9:
+        session.invoke(prepared)
+
+
+def time_burst(
+    session: Session,
+    prepared: np.ndarray,
+    runs: int,
+    seconds: float,
+    clock: Clock = time.perf_counter_ns,
+) -> tuple[int, ...]:
+    """Times single runs, from the engine's input to logits that were read.
+
+    Args:
+        session: the session, opened.
+        prepared: its input, made by ``runtimes.session.prepare``.
+        runs: at least.
+        seconds: at least.
+        clock: returns nanoseconds.
+
+    Returns:
+        Nanoseconds of each run, in order.
+    """
+    invoke = session.invoke
+    times_ns: list[int] = []
+    start = clock()
+    while len(times_ns) < runs or clock() - start < seconds * 1e9:
+        before = clock()
+        invoke(prepared)
+        times_ns.append(clock() - before)
+    return tuple(times_ns)
+
+
+def yardstick_ms(clock: Clock = time.perf_counter_ns) -> float:
+    """Returns the fastest of some runs of a fixed piece of work: the speed of the machine.
+
+    It distinguishes a slower machine from a slower engine. One thread, in the first-level cache.
+    """
+    numbers = np.linspace(-1.0, 1.0, 2048)
+    return min(_times_ns(lambda: np.exp(numbers).sum(), YARDSTICK_RUNS, clock)) / 1e6
+
+
 def _median_ms(work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(PROCESSING_RUNS):
-        started = time.perf_counter_ns()
+    return statistics.median(_times_ns(work, PROCESSING_RUNS)) / 1e6
+
+
+def _times_ns(
+    work: Callable[[], object], runs: int, clock: Clock = time.perf_counter_ns
+) -> list[int]:
+    times_ns = []
+    for _ in range(runs):
+        before = clock()
         work()
-        times.append(time.perf_counter_ns() - started)
-    return statistics.median(times) / 1e6
+        times_ns.append(clock() - before)
+    return times_ns
 
 
-def serve(questions: TextIO, answers: TextIO) -> None:
+def serve(questions: TextIO, replies: TextIO) -> None:
     """Answers until the questions end.
 
     Args:
-        questions: lines of JSON: the method as ``ask``, its arguments beside it.
-        answers: gets lines of JSON: what the method returned; ``error`` and ``kind`` where it
-            raised; before either any number of lines with ``progress``.
+        questions: lines of JSON, each a ``Question``.
+        replies: gets lines of JSON, each a ``Reply``.
     """
 
-    def say(line: Answer) -> None:
-        answers.write(json.dumps(line) + "\n")
-        answers.flush()
+    def send(reply: Reply) -> None:
+        replies.write(encode(reply))
+        replies.flush()
 
-    worker = Worker(lambda done, total: say({"progress": [done, total]}))
+    worker = Worker(lambda done, total: send(Reply(progress=(done, total))))
     for line in questions:
-        question = json.loads(line)
+        question = from_json(json.loads(line), Question)
         try:
-            say(to_builtins(getattr(worker, question.pop("ask"))(**question)) or {})
+            send(Reply(answer=getattr(worker, question.method)(**question.arguments)))
         except CCTExportError as error:
-            say({"error": str(error), "kind": type(error).__name__})
+            send(Reply(error=str(error), kind=type(error).__name__))
 
 
 def main() -> None:
     """Serves on standard input and output."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    answers = os.fdopen(os.dup(1), "w")
+    replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    serve(sys.stdin, answers)
+    serve(sys.stdin, replies)
 
 
 if __name__ == "__main__":

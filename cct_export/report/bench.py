@@ -21,7 +21,7 @@ LEFT = ("artifact", "device", "scheme", "delegate")
 
 def record(results: Sequence[BenchResult]) -> dict[str, Any]:
     """Returns the JSON record of ``results``."""
-    return written.write(results)
+    return written.to_dict(results)
 
 
 def show(results: Sequence[BenchResult], ratios: bool = False) -> None:
@@ -55,9 +55,9 @@ def show(results: Sequence[BenchResult], ratios: bool = False) -> None:
 def _row(result: BenchResult, reference: BenchResult | None) -> dict[str, str]:
     """Returns what a row says, by column."""
     runtime, artifact = result.runtime, result.artifact
-    times = statistics.told(result) or {}
+    summary = statistics.summary_of(result)
     latency = {
-        f"p{rank} ms": _number(times.get(f"p{rank}"), ".3f")
+        f"p{rank} ms": _number(getattr(summary, f"p{rank}", None), ".3f")
         for rank in sorted({50, 90, result.headline})
     }
     ratio = {} if reference is None else {"ratio": _ratio(result, reference)}
@@ -72,7 +72,7 @@ def _row(result: BenchResult, reference: BenchResult | None) -> dict[str, str]:
         "batch": str(result.batch),
         **latency,
         **ratio,
-        "images/s": _number(result.batch / times["p50"] * 1e3 if times else None, ",.0f"),
+        "images/s": _number(result.batch / summary.p50 * 1e3 if summary else None, ",.0f"),
         "load ms": _number(result.load_ms, ".1f"),
         "first ms": _number(result.first_inference_ms, ".2f"),
         "peak MB": _number(result.peak_rss_bytes, ".0f", 1e6),

@@ -161,8 +161,8 @@ def ratio(result: BenchResult, reference: BenchResult | None) -> Interval | None
 
 
 def _throughput(result: BenchResult) -> float | None:
-    median = (statistics.told(result) or {}).get("p50")
-    return result.batch / median * 1e3 if median else None
+    summary = statistics.summary_of(result)
+    return None if summary is None else result.batch / summary.p50 * 1e3
 
 
 def _names(paths: Sequence[str]) -> list[str]:

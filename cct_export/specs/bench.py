@@ -1,4 +1,4 @@
-"""What is measured, on what and for how long."""
+"""What is measured, on which engine and for how long."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ class Timing:
         min_runs: timed runs at least, over all repeats.
         min_s: seconds of timed runs at least, over all repeats.
         repeats: times that everything is done again, in fresh processes.
-        agreement: relative spread of the repeats' headlines above which they do not agree.
+        agreement: relative spread of the repeats' headlines up to which they agree.
         headline: the percentile that stands for the latency.
     """
 
@@ -34,7 +34,7 @@ PROFILES = {
 
 @dataclass(frozen=True)
 class Delegation:
-    """What an engine is to hand its work to.
+    """The delegate that an engine hands its work to.
 
     Attributes:
         name: an entry of the engine's table, or the entry's word, a colon and a path; ``default``
@@ -53,7 +53,7 @@ DEFAULT_DELEGATION = Delegation()
 
 @dataclass(frozen=True)
 class BenchSpec:
-    """On what an artifact is measured.
+    """The engine that an artifact is measured on.
 
     Attributes:
         runtime: ``litert``, ``onnxruntime`` or ``keras``.
@@ -83,10 +83,10 @@ class BenchJob:
 
 @dataclass(frozen=True)
 class BenchPasses:
-    """What is measured beside latency and memory, each in a pass of its own.
+    """What is measured besides latency and memory, each in a pass of its own.
 
     Attributes:
-        accuracy_data: what ``--data`` says, None for no accuracy.
+        accuracy_data: labelled images, as ``--data`` names them; None for no accuracy.
         operators: runs that the time of each operator is the median of, 0 for none.
         sustained_s: seconds of uninterrupted runs, 0 for none.
         benchmark_binary: program that measures on a phone, None for none.
@@ -96,3 +96,16 @@ class BenchPasses:
     operators: int = 0
     sustained_s: float = 0.0
     benchmark_binary: Path | None = None
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """How artifacts are measured.
+
+    Attributes:
+        timing: how often and how long they are run.
+        passes: what is measured besides latency and memory.
+    """
+
+    timing: Timing = Timing()
+    passes: BenchPasses = BenchPasses()

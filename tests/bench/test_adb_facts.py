@@ -1,9 +1,10 @@
-"""What a phone is, of what its programs say; composed by hand, none of it is a recording."""
+"""Facts parsed from the output of a phone's programs; composed by hand, nothing was recorded."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cct_export.bench.hosts.adb import facts
+from cct_export.records import Conditions, MachineInfo
 
 PROPERTIES = """[ro.product.manufacturer]: [Nobody]
 [ro.product.model]: [Phone 3]
@@ -33,43 +34,41 @@ BATTERY = """Current Battery Service state:
 
 
 def test_a_new_phone_tells_its_chip():
-    told = facts.system([PROPERTIES + SOC, "aarch64", "8", MEMORY, CPU, "schedutil"])
-    assert told == {
-        "cpu": "Maker S1000",
-        "isa": ["asimd", "asimddp", "fphp"],
-        "architecture": "aarch64",
-        "cores": 8,
-        "memory_bytes": 7842108 * 1024,
-        "os": "Android 14 (API 34)",
-        "python": "",
-        "governor": "schedutil",
-        "surroundings": "bare",
-        "product": "Nobody Phone 3",
-    }
+    outputs = [PROPERTIES + SOC, "aarch64", "8", MEMORY, CPU, "schedutil"]
+    assert facts.parse_machine(outputs) == MachineInfo(
+        cpu="Maker S1000",
+        isa=("asimd", "asimddp", "fphp"),
+        architecture="aarch64",
+        cores=8,
+        memory_bytes=7842108 * 1024,
+        os="Android 14 (API 34)",
+        governor="schedutil",
+        surroundings="bare",
+        product="Nobody Phone 3",
+    )
 
 
 def test_an_old_phone_tells_its_board():
-    assert facts.system([PROPERTIES, "aarch64", "8", MEMORY, CPU, ""])["cpu"] == "board"
-    nameless = facts.system(["", "", "", "", CPU, ""])
-    assert nameless["cpu"] == "Old Board"
-    assert nameless["governor"] is nameless["cores"] is nameless["memory_bytes"] is None
+    assert facts.parse_machine([PROPERTIES, "aarch64", "8", MEMORY, CPU, ""]).cpu == "board"
+    nameless = facts.parse_machine(["", "", "", "", CPU, ""])
+    assert nameless.cpu == "Old Board"
+    assert nameless.governor is nameless.cores is nameless.memory_bytes is None
 
 
-def test_heat_is_that_of_the_processor_now():
-    told = facts.now([THERMAL, BATTERY])
-    assert told["temperature_c"] == 43.25
-    assert told["thermal_status"] == 2
-    assert told["battery_percent"] == 81
-    assert told["battery_temperature_c"] == 27.5
-    assert told["charging"] is True
+def test_the_temperature_is_the_current_one_of_the_processor():
+    conditions = facts.parse_conditions([THERMAL, BATTERY])
+    assert conditions.temperature_c == 43.25
+    assert conditions.thermal_status == 2
+    assert conditions.battery_percent == 81
+    assert conditions.battery_temperature_c == 27.5
+    assert conditions.charging is True
 
 
-def test_a_phone_that_tells_nothing_is_not_guessed_at():
-    told = facts.now(["", ""])
-    assert set(told.values()) == {None}
+def test_what_a_phone_does_not_tell_is_unknown():
+    assert facts.parse_conditions(["", ""]) == Conditions()
 
 
 @given(st.text(), st.text())
-def test_any_text_gives_facts(one, other):
-    facts.now([one, other])
-    facts.system([one, other, one, other, one, other])
+def test_any_output_is_parsed(first, second):
+    facts.parse_conditions([first, second])
+    facts.parse_machine([first, second] * 3)

@@ -1,6 +1,7 @@
-"""Records of measurements, written, read again, and refused."""
+"""Records of measurements: written, read again, and refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,15 +10,20 @@ from cct_export.errors import InvalidData
 from cct_export.records import (
     Accuracy,
     BenchResult,
+    MachineInfo,
+    MeasuredFile,
     OperatorProfile,
     OperatorTime,
+    PairedAccuracy,
     ParityReport,
+    RunConditions,
+    Runtime,
     Sustained,
 )
 
 FULL = BenchResult(
-    artifact={"path": "m.tflite", "format": "tflite", "scheme": "int8", "size_bytes": 5},
-    runtime={"name": "litert", "version": "1", "delegate": "xnnpack", "threads": 1},
+    artifact=MeasuredFile("m.tflite", "tflite", "int8", size_bytes=5, sha256="0f"),
+    runtime=Runtime("litert", "1", "cpu", "xnnpack", "default", 1, {}),
     batch=2,
     times_ns=(3, 4, 5),
     bursts=((2,), (1,)),
@@ -28,38 +34,33 @@ FULL = BenchResult(
     postprocess_ms=0.2,
     headline=90,
     accuracy=Accuracy(
-        0.5,
-        1.0,
-        2,
-        "d",
-        (0.1, 0.9),
-        (0.3, 1.0),
-        0.2,
-        ((1, 0), (1, 0)),
-        ("a", "b"),
-        {"p_value": 1.0},
+        0.5, 1.0, 2, "d", (0.1, 0.9), (0.3, 1.0), 0.2, ((1, 0), (1, 0)), ("a", "b"),
+        PairedAccuracy(0.5, 1, 1, 1.0),
     ),
     parity=ParityReport(
         "m", "f", "int8", "i", 1, 0.0, 0.0, 1.0, float("inf"), 1.0, 1, True, False, ()
     ),
     operators=OperatorProfile((OperatorTime("a", "CONV_2D", 0.5, "xnnpack"),), 9, True, "n"),
     sustained=Sustained(1.0, (1.0,), (2.0,), (3,), (None,), (None,)),
-    conditions={"other_cores": 0.1},
-    machine={"cpu": "A", "cores": 2},
+    conditions=RunConditions(other_cores=0.1),
+    machine=MachineInfo(cpu="A", cores=2),
     warnings=("w",),
-)
+)  # fmt: skip
 FAILED = BenchResult(
-    {"path": "x", "format": "tflite", "scheme": "unknown"},
-    {"name": "litert", "version": "", "delegate": "gpu"},
+    MeasuredFile("x", "tflite", "unknown"),
+    Runtime("litert", "", "", "gpu", "gpu", 1, {}),
     1,
-    machine={"cores": 3},
+    machine=MachineInfo(cores=3),
     failure="no",
     failure_kind="NotAvailable",
 )
+LATENCY_KEYS = [
+    "count", "mean", "min", "p50", "p90", "p95", "p99", "p50_interval", "stddev", "mad", "outliers",
+]  # fmt: skip
 
 
 def written(path, results):
-    path.write_text(json.dumps(record.write(results), allow_nan=False))
+    path.write_text(json.dumps(record.to_dict(results), allow_nan=False))
     return path
 
 
@@ -73,21 +74,29 @@ def test_a_row_that_names_no_machine_is_of_that_of_the_record(tmp_path):
     del changed["results"][0]["machine"]
     changed["machine"] = {"cpu": "Another 9000"}
     path.write_text(json.dumps(changed))
-    (found,) = record.read(path)
-    assert found.machine == {"cpu": "Another 9000"}
+    (result,) = record.read(path)
+    assert result.machine == MachineInfo(cpu="Another 9000")
 
 
-def test_what_follows_from_the_times_is_beside_them():
-    (found,) = record.write([FULL])["results"]
-    assert found["latency_ms"]["count"] == 3
-    assert found["throughput_per_s"] == pytest.approx(2 / 4e-9)
-    assert found["accuracy"]["per_class"] == [1.0, 0.0]
+def test_results_of_another_machine_are_compared_with_a_warning(tmp_path):
+    path = written(tmp_path / "r.json", [FULL, replace(FULL, machine=record.machine.describe())])
+    other, this = record.read_for_comparison(path)
+    assert "of another machine (cpu: 'A' then" in other.warnings[-1]
+    assert this.warnings == FULL.warnings
+
+
+def test_statistics_of_the_times_are_in_the_record():
+    (row,) = record.to_dict([FULL])["results"]
+    assert list(row["latency_ms"]) == LATENCY_KEYS
+    assert row["latency_ms"]["count"] == 3
+    assert row["throughput_per_s"] == pytest.approx(2 / 4e-9)
+    assert row["accuracy"]["per_class"] == [1.0, 0.0]
 
 
 def test_a_row_without_times_has_no_latency():
-    (found,) = record.write([FAILED])["results"]
-    assert found["latency_ms"] is None
-    assert found["throughput_per_s"] is None
+    (row,) = record.to_dict([FAILED])["results"]
+    assert row["latency_ms"] is None
+    assert row["throughput_per_s"] is None
 
 
 @pytest.mark.parametrize(
@@ -121,11 +130,11 @@ def test_bursts_that_do_not_add_up_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
-        (lambda row: row["artifact"].clear(), "artifact.path"),
-        (lambda row: row.update(artifact="m"), "AttributeError"),
-        (lambda row: row["runtime"].pop("name"), "runtime.name"),
+        (lambda row: row["artifact"].clear(), r"path`.*artifact"),
+        (lambda row: row.update(artifact="m"), "artifact"),
+        (lambda row: row["runtime"].pop("name"), r"name`.*runtime"),
         (lambda row: row["runtime"].update(threads="x"), "runtime.threads"),
         (lambda row: row["artifact"].update(size_bytes="x"), "artifact.size_bytes"),
         (lambda row: row.update(batch="8"), "batch"),
@@ -140,8 +149,9 @@ def test_bursts_that_do_not_add_up_are_refused(tmp_path):
         (lambda row: row.update(times_ns=[3, 4, 1e300]), "times_ns"),
         (lambda row: row.update(times_ns=[3, 4, 10**400]), "times_ns"),
         (lambda row: row.update(times_ns=[], bursts=[]), "times_ns"),
-        (lambda row: row.update(load_ms=float("nan")), "load_ms"),
-        (lambda row: row.update(peak_rss_bytes=float("inf")), "peak_rss_bytes"),
+        (lambda row: row.update(load_ms=float("nan")), "JSON is malformed"),
+        (lambda row: row.update(peak_rss_bytes=1e300), "peak_rss_bytes"),
+        (lambda row: row.update(parity=3), "no record"),
         (lambda row: row["conditions"].update(other_cores="1"), "conditions.other_cores"),
         (lambda row: row["conditions"].update(yardstick_ms=-1), "conditions.yardstick_ms"),
         (lambda row: row.update(warnings=[3]), "warnings"),
@@ -150,12 +160,12 @@ def test_bursts_that_do_not_add_up_are_refused(tmp_path):
         (lambda row: row.update(machine=3), "machine"),
     ],
 )
-def test_a_field_that_is_not_what_it_has_to_be_is_named(tmp_path, change, says):
+def test_an_invalid_field_is_named(tmp_path, change, message):
     path = written(tmp_path / "r.json", [FULL])
     changed = json.loads(path.read_text())
     change(changed["results"][0])
     path.write_text(json.dumps(changed))
-    with pytest.raises(InvalidData, match=says):
+    with pytest.raises(InvalidData, match=message):
         record.read(path)
 
 

@@ -194,7 +194,7 @@ READ = """
 import sys
 import numpy as np
 from cct_export import data
-from cct_export.bench.memory import peak_rss_bytes
+from cct_export.machine import peak_rss_bytes
 import PIL.Image, PIL.JpegImagePlugin, PIL.PngImagePlugin
 
 name, size, batch, on_corrupt = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]

@@ -1,9 +1,9 @@
-"""A stand-in for an Android phone: what adbd speaks, on a loopback port.
+"""A fake Android phone: the protocol of adbd, on a loopback port.
 
 The protocol is that of adb's own documents (protocol.txt, SYNC.TXT, SERVICES.TXT): messages of a
-header of 24 bytes, streams in them, the shell protocol and file sync in those. Its shell is this
-machine's sh, where ``/data/local/tmp`` is a folder of the test and ``getprop``, ``dumpsys`` are
-scripts of it.
+header of 24 bytes, streams in them, the shell protocol and file sync in those. Its shell is the
+sh of this machine, where ``/data/local/tmp`` is a folder of the test and ``getprop`` and
+``dumpsys`` are scripts.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import subprocess
 import threading
 from pathlib import Path
 
-ROOM = "/data/local/tmp"
+TEMPORARY = "/data/local/tmp"
 VERSION, MOST = 0x01000001, 256 * 1024
-BANNER = "device::ro.product.name=stand_in;ro.product.model=Stand-in;features={}"
+BANNER = "device::ro.product.name=fake;ro.product.model=Fake;features={}"
 TOKEN, SIGNATURE, PUBLIC_KEY = 1, 2, 3
 STDOUT, EXIT = 1, 3
 HEADER = struct.Struct("<4s5I")
@@ -25,7 +25,7 @@ CHUNK = 64 * 1024
 
 PROGRAMS = {
     "getprop": """
-echo '[ro.soc.manufacturer]: [Stand-in]'
+echo '[ro.soc.manufacturer]: [Fake]'
 echo '[ro.soc.model]: [S1000]'
 echo '[ro.build.version.release]: [14]'
 echo '[ro.build.version.sdk]: [34]'
@@ -50,21 +50,21 @@ class Device:
         folder: of the test.
 
     Attributes:
-        room: what ``/data/local/tmp`` is.
+        folder: what ``/data/local/tmp`` is.
         trusts: whether it lets this machine in.
-        answers: whether it says anything at all.
-        features: what it says that it can do.
-        room_bytes: how much fits into a file.
+        answers: whether it answers at all.
+        features: what it announces.
+        file_limit: bytes that fit into a file; None for any number.
         environment: variables of its programs.
-        commands: what its shell was asked for.
+        commands: that its shell has run.
     """
 
     def __init__(self, folder: Path):
-        self.room = folder / "room"
-        self.room.mkdir(parents=True)
+        self.folder = folder / "tmp"
+        self.folder.mkdir(parents=True)
         self.trusts = self.answers = True
         self.features = "shell_v2,cmd"
-        self.room_bytes = None
+        self.file_limit = None
         self.environment = {}
         self.commands = []
         self._programs = folder / "bin"
@@ -78,23 +78,23 @@ class Device:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def vanish(self):
-        """Is gone, as if somebody pulled the cable."""
+        """Disconnects, as if somebody pulled the cable."""
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         for connection in self._connections:
             connection.cut()
 
-    def here(self, path):
-        """Returns what a path of the phone is on this machine."""
-        return path.replace(ROOM, str(self.room))
+    def local(self, path):
+        """Returns where a path of the phone is on this machine."""
+        return path.replace(TEMPORARY, str(self.folder))
 
     def start(self, command):
         """Starts a command of its shell."""
         self.commands.append(command)
         path = f"{self._programs}:{os.environ['PATH']}"
         return subprocess.Popen(
-            ["sh", "-c", self.here(command)],
+            ["sh", "-c", self.local(command)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env=os.environ | {"PATH": path} | self.environment,
         )  # fmt: skip
@@ -108,7 +108,7 @@ class Device:
 
 
 class _Connection:
-    """What one adb server says and hears."""
+    """The connection of an adb server."""
 
     def __init__(self, device, sock):
         self.device, self._socket = device, sock
@@ -156,34 +156,34 @@ class _Connection:
     def _auth(self, kind, _, data):
         if kind == SIGNATURE:
             self.send(b"AUTH", TOKEN, 0, bytes(20))
-        # A public key is shown to the owner, who has not said yes.
+        # A public key is shown to the owner, who has not confirmed it.
 
-    def _open(self, theirs, _, data):
-        mine = len(self._streams) + 1
-        stream = self._streams[mine] = _Stream(self, mine, theirs)
-        self.send(b"OKAY", mine, theirs)
+    def _open(self, remote, _, data):
+        local = len(self._streams) + 1
+        stream = self._streams[local] = _Stream(self, local, remote)
+        self.send(b"OKAY", local, remote)
         service, _, rest = data.rstrip(b"\0").decode().partition(":")
         work = {"sync": _sync, "shell": _old_shell}.get(service, _shell)
         threading.Thread(target=work, args=(stream, rest, self.device), daemon=True).start()
 
-    def _okay(self, theirs, mine, data):
-        self._streams[mine].acknowledged.release()
+    def _okay(self, remote, local, data):
+        self._streams[local].acknowledged.release()
 
-    def _wrte(self, theirs, mine, data):
-        self._streams[mine].inbox.put(data)
-        self.send(b"OKAY", mine, theirs)
+    def _wrte(self, remote, local, data):
+        self._streams[local].inbox.put(data)
+        self.send(b"OKAY", local, remote)
 
-    def _clse(self, theirs, mine, data):
-        if mine in self._streams:
-            self._streams[mine].inbox.put(b"")
-            self._streams[mine].acknowledged.release()
+    def _clse(self, remote, local, data):
+        if local in self._streams:
+            self._streams[local].inbox.put(b"")
+            self._streams[local].acknowledged.release()
 
 
 class _Stream:
     """One of several in a connection; a write waits until the one before it has arrived."""
 
-    def __init__(self, connection, mine, theirs):
-        self._connection, self._mine, self._theirs = connection, mine, theirs
+    def __init__(self, connection, local, remote):
+        self._connection, self._local, self._remote = connection, local, remote
         self.inbox = queue.Queue()
         self.acknowledged = threading.Semaphore(1)
         self._rest = b""
@@ -192,7 +192,7 @@ class _Stream:
         for start in range(0, len(data), CHUNK):
             self.acknowledged.acquire()
             part = data[start : start + CHUNK]
-            self._connection.send(b"WRTE", self._mine, self._theirs, part)
+            self._connection.send(b"WRTE", self._local, self._remote, part)
 
     def read(self, size):
         while len(self._rest) < size:
@@ -205,7 +205,7 @@ class _Stream:
 
     def close(self):
         self.acknowledged.acquire()
-        self._connection.send(b"CLSE", self._mine, self._theirs)
+        self._connection.send(b"CLSE", self._local, self._remote)
 
 
 def _shell(stream, command, device):
@@ -240,11 +240,11 @@ def _sync(stream, _, device):
 
 def _stat(stream, path, device):
     try:
-        found = Path(device.here(path)).stat()
-        told = found.st_mode, found.st_size, int(found.st_mtime)
+        status = Path(device.local(path)).stat()
+        fields = status.st_mode, status.st_size, int(status.st_mtime)
     except OSError:
-        told = 0, 0, 0
-    stream.write(struct.pack("<4sIII", b"STAT", *told))
+        fields = 0, 0, 0
+    stream.write(struct.pack("<4sIII", b"STAT", *fields))
 
 
 def _send(stream, path_and_mode, device):
@@ -255,19 +255,19 @@ def _send(stream, path_and_mode, device):
         if kind == b"DONE":
             break
         content += stream.read(size)
-    if device.room_bytes is not None and len(content) > device.room_bytes:
+    if device.file_limit is not None and len(content) > device.file_limit:
         _fail(stream, "No space left on device")
         return
-    there = Path(device.here(path))
-    there.parent.mkdir(parents=True, exist_ok=True)
-    there.write_bytes(content)
-    there.chmod(int(mode) & 0o777)
+    file = Path(device.local(path))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    file.chmod(int(mode) & 0o777)
     stream.write(struct.pack("<4sI", b"OKAY", 0))
 
 
 def _receive(stream, path, device):
     try:
-        content = Path(device.here(path)).read_bytes()
+        content = Path(device.local(path)).read_bytes()
     except OSError:
         _fail(stream, "No such file or directory")
         return
@@ -277,5 +277,5 @@ def _receive(stream, path, device):
     stream.write(struct.pack("<4sI", b"DONE", 0))
 
 
-def _fail(stream, why):
-    stream.write(struct.pack("<4sI", b"FAIL", len(why)) + why.encode())
+def _fail(stream, reason):
+    stream.write(struct.pack("<4sI", b"FAIL", len(reason)) + reason.encode())

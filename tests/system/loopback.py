@@ -1,4 +1,4 @@
-"""An OpenSSH server on this machine, with keys and a configuration to throw away."""
+"""An OpenSSH server on this machine, with temporary keys and configuration."""
 
 import contextlib
 import os
@@ -16,14 +16,14 @@ SSHD = "/usr/sbin/sshd"
 
 
 class Unavailable(Exception):
-    """No server can be had here; the message says why."""
+    """There can be no server here; the message says why."""
 
 
 def install():
     """Installs OpenSSH's server through apt, without starting it.
 
     Raises:
-        Unavailable: it is not there and may not be installed.
+        Unavailable: it is missing and may not be installed.
     """
     if Path(SSHD).exists() and shutil.which("ssh"):
         return
@@ -31,8 +31,8 @@ def install():
         raise Unavailable("there is no sshd, and apt-get may not install it")
     # With a runlevel in the environment, Debian's scripts start no service.
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    wanted = ["install", "-y", "--no-install-recommends", "openssh-server", "openssh-client"]
-    for arguments in (["update"], wanted):
+    install = ["install", "-y", "--no-install-recommends", "openssh-server", "openssh-client"]
+    for arguments in (["update"], install):
         try:
             done = subprocess.run(
                 ["apt-get", *arguments],
@@ -41,28 +41,32 @@ def install():
         except subprocess.TimeoutExpired:
             raise Unavailable(f"apt-get {arguments[0]} took over {APT_S} s") from None
         if done.returncode:
-            said = done.stderr.strip()[-300:]
-            raise Unavailable(f"apt-get {arguments[0]} failed: {said}")
+            raise Unavailable(f"apt-get {arguments[0]} failed: {done.stderr.strip()[-300:]}")
 
 
 class Server:
-    """A running server; ``far`` is the folder that stands for the other machine's disk.
+    """A running server.
 
     Args:
         folder: for keys and configurations.
+
+    Attributes:
+        remote: the folder that stands for the disk of the remote machine.
+        home: home folder of the user on it.
+        cache: where programs on it keep files.
     """
 
     def __init__(self, folder):
-        self.folder, self.far = folder, folder / "far"
-        self.home = self.far / "home"
+        self.folder, self.remote = folder, folder / "remote"
+        self.home = self.remote / "home"
         self.home.mkdir(parents=True)
-        self.cache = self.far / "cache"
-        self.known = folder / "known_hosts"
+        self.cache = self.remote / "cache"
+        self.known_hosts = folder / "known_hosts"
         self.port = _free_port()
         for name in ("host", "key", "stranger"):
             self._key(name)
         (folder / "authorized").write_bytes((folder / "key.pub").read_bytes())
-        self.know()
+        self.set_known_key()
         self._configure()
         self._process = None
         self.start()
@@ -73,20 +77,20 @@ class Server:
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True, timeout=60
         )
 
-    def know(self, key="host"):
-        """Lets the client know the server by a key; by another than its own it is a forgery."""
+    def set_known_key(self, key="host"):
+        """Writes the key of the server that the client knows."""
         public = " ".join((self.folder / f"{key}.pub").read_text().split()[:2])
-        self.known.write_text(f"[127.0.0.1]:{self.port} {public}\n")
+        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public}\n")
 
     def _configure(self):
         pip = {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
-        surroundings = {"HOME": self.home, "XDG_CACHE_HOME": self.cache, **pip}
-        stated = " ".join(f'"{key}={value}"' for key, value in surroundings.items())
+        environment = {"HOME": self.home, "XDG_CACHE_HOME": self.cache, **pip}
+        assignments = " ".join(f'"{key}={value}"' for key, value in environment.items())
         (self.folder / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host\n"
             f"AuthorizedKeysFile {self.folder}/authorized\nStrictModes no\nUsePAM no\n"
             f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nPidFile none\n"
-            f"MaxStartups 100\nSetEnv {stated}\n"
+            f"MaxStartups 100\nSetEnv {assignments}\n"
         )
         for name, key in (("config", "key"), ("strange", "stranger")):
             (self.folder / name).write_text(
@@ -94,7 +98,7 @@ class Server:
                 f"Host behind\n HostName 127.0.0.1\n Port {self.port}\n"
                 f" ProxyCommand ssh -F {self.folder}/config -W %h:%p pi\n"
                 f"Host *\n User {_user()}\n IdentityFile {self.folder}/{key}\n"
-                f" IdentitiesOnly yes\n UserKnownHostsFile {self.known}\n"
+                f" IdentitiesOnly yes\n UserKnownHostsFile {self.known_hosts}\n"
                 " GlobalKnownHostsFile /dev/null\n"
             )
 
@@ -126,17 +130,17 @@ class Server:
             child.kill()
 
     def workers(self, seconds=0.0):
-        """Returns the processes that commands started there, and that worked for so long."""
-        return [child for child in self._children("python") if _worked(child) >= seconds]
+        """Returns the Python processes of the server that have worked for so long."""
+        return [child for child in self._children("python") if _cpu_s(child) >= seconds]
 
     def _children(self, name):
-        """Returns those of the server's processes; one that ends meanwhile is none."""
-        found = []
+        """Returns the server's processes of that name; one that ends meanwhile is left out."""
+        children = []
         for child in psutil.Process(self._process.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 if child.name().startswith(name):
-                    found.append(child)
-        return found
+                    children.append(child)
+        return children
 
     def stop(self):
         """Ends the server and its connections."""
@@ -145,7 +149,7 @@ class Server:
         self._process.wait(timeout=20)
 
 
-def _worked(process):
+def _cpu_s(process):
     try:
         return process.cpu_times().user
     except psutil.NoSuchProcess:

@@ -1,30 +1,70 @@
-"""Where measurements run: on this machine, over ssh, over adb."""
+"""Where artifacts are measured: this machine, machines behind ssh, Android phones."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
 
-from cct_export.bench.hosts import adb, local, ssh
-from cct_export.bench.hosts.host import Device
-from cct_export.errors import InvalidRequest
-
-FORMS = ("local", "ssh:USER@HOST[:PORT]", "adb or adb:SERIAL")
-# What stands before the colon, and what opens the device that is named behind it.
-DEVICES: dict[str, Callable[[str], Device]] = {
-    "local": local.open_device,
-    "ssh": ssh.open_device,
-    "adb": adb.open_device,
-}
+from cct_export.bench.protocol import Channel
+from cct_export.data.dataset import ImageShape
+from cct_export.progress import StatusProgress
+from cct_export.records import BenchResult, MachineInfo
+from cct_export.specs import BenchJob, BenchPlan
 
 
-def open_device(name: str) -> Device:
-    """Returns the device that ``--device name`` means; nothing is asked of it yet.
+class Device(Protocol):
+    """Where artifacts are measured, by whatever means.
 
-    Args:
-        name: the kind of a device and, behind a colon, which one.
-
-    Raises:
-        InvalidRequest: there is no such kind, or it cannot be called so.
+    Attributes:
+        name: as ``--device`` names it, such as ``local`` or ``ssh:pi@raspberrypi.local``.
     """
-    word, _, rest = name.partition(":")
-    if word not in DEVICES:
-        raise InvalidRequest(f"no device {name!r}: say {', '.join(FORMS)}")
-    return DEVICES[word](rest)
+
+    name: str
+
+    def measure(
+        self, jobs: Sequence[BenchJob], plan: BenchPlan, progress: StatusProgress
+    ) -> list[BenchResult]:
+        """Measures jobs.
+
+        Args:
+            jobs: what to measure; paths are of this machine.
+            plan: how.
+            progress: called with what runs now.
+
+        Returns:
+            A result for each job, with the facts of the device as ``machine``. One that could not
+            be measured has a ``failure``, one whose golden parity failed has no latency.
+
+        Raises:
+            CCTExportError: the device cannot be reached or used at all.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends whatever still runs on the device."""
+        ...
+
+
+class Host(Protocol):
+    """A device that runs workers (``bench.worker``): what ``schedule.measure`` needs of it.
+
+    Attributes:
+        name: see ``Device``.
+    """
+
+    name: str
+
+    def start(self, subject: str) -> Channel:
+        """Starts a worker; ``subject`` is what its errors are about."""
+        ...
+
+    def copy_artifact(self, path: Path) -> str:
+        """Copies an artifact and its sidecar to the host; returns its path on the host."""
+        ...
+
+    def copy_test_images(self, data: str, shape: ImageShape) -> str:
+        """Copies labelled test images to the host; returns what ``--data`` would be there."""
+        ...
+
+    def describe(self) -> MachineInfo:
+        """Returns ``machine.describe`` of the host."""
+        ...

@@ -5,35 +5,46 @@ from pathlib import Path
 
 from cct_export import machine
 from cct_export.bench import schedule
-from cct_export.bench.hosts.channel import Channel, start_worker
-from cct_export.bench.hosts.host import Say
+from cct_export.bench.protocol import Channel, start_worker
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidRequest
+from cct_export.progress import StatusProgress
 from cct_export.records import BenchResult, MachineInfo
-from cct_export.specs import BenchJob, BenchPasses, Timing
+from cct_export.specs import BenchJob, BenchPlan
 
 
 class Local:
-    """This machine. See ``Device`` and ``Host``."""
+    """This machine. See ``Device`` and ``Host``.
+
+    Args:
+        name: what follows ``local:``, which must be empty.
+
+    Raises:
+        InvalidRequest: there is a name.
+    """
 
     name = "local"
 
+    def __init__(self, name: str = "") -> None:
+        if name:
+            raise InvalidRequest(f"there is only one local device: use local, not local:{name}")
+
     def measure(
-        self, jobs: Sequence[BenchJob], timing: Timing, passes: BenchPasses, say: Say
+        self, jobs: Sequence[BenchJob], plan: BenchPlan, progress: StatusProgress
     ) -> list[BenchResult]:
         """Measures jobs; see ``Device``."""
-        return schedule.measure(jobs, timing, passes, self, say)
+        return schedule.measure(jobs, plan, self, progress)
 
     def start(self, subject: str) -> Channel:
         """Starts a worker; see ``Host``."""
         return start_worker(subject)
 
-    def place(self, path: Path) -> str:
-        """Returns the path: it is here."""
+    def copy_artifact(self, path: Path) -> str:
+        """Returns the path: nothing needs to be copied."""
         return str(path)
 
-    def labelled(self, data: str, shape: ImageShape) -> str:
-        """Returns the name: they are here."""
+    def copy_test_images(self, data: str, shape: ImageShape) -> str:
+        """Returns the name: nothing needs to be copied."""
         return data
 
     def describe(self) -> MachineInfo:
@@ -41,11 +52,4 @@ class Local:
         return machine.describe()
 
     def close(self) -> None:
-        """Nothing runs on."""
-
-
-def open_device(which: str = "") -> Local:
-    """Returns this machine; raises ``InvalidRequest`` if ``which`` says which one."""
-    if which:
-        raise InvalidRequest(f"there is but one local device: say local, not local:{which}")
-    return Local()
+        """Does nothing: workers end with their channels."""

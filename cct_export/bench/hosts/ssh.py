@@ -12,16 +12,16 @@ import numpy as np
 
 from cct_export import data as sources
 from cct_export.bench import schedule
-from cct_export.bench.hosts.channel import WORKER, Channel, package_root
-from cct_export.bench.hosts.host import Say
 from cct_export.bench.hosts.ssh_connection import Connection, digest_of
+from cct_export.bench.protocol import WORKER, Channel, package_root
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest, NotAvailable
 from cct_export.files import sha256
+from cct_export.progress import StatusProgress, no_progress
 from cct_export.records import BenchResult, MachineInfo, sidecar
-from cct_export.specs import BenchJob, BenchPasses, Timing
+from cct_export.specs import BenchJob, BenchPlan
 
-# Everything there is below this folder; a login shell may print a greeting before it.
+# Everything on the machine is below this folder; a login shell may print a greeting before it.
 _ROOT = """
 root="${XDG_CACHE_HOME:-$HOME/.cache}/cct-export"
 mkdir -p "$root" || exit 1
@@ -37,7 +37,7 @@ tar -xzf "$2.tar.gz" -C "$new" || { rm -rf "$new"; exit 1; }
 mv -T "$new" "$2" 2>/dev/null || { rm -rf "$new"; [ -d "$2" ]; }
 """
 # The shell stays, so that it can tell by which signal an engine was killed. An empty line ends
-# what a login shell may have said.
+# what a login shell may have printed.
 _WORK = """
 cd "$1" || exit 1
 echo
@@ -47,15 +47,28 @@ exit $?
 
 
 class SSHHost:
-    """A machine behind ssh. See ``Device`` and ``Host``."""
+    """A machine behind ssh. See ``Device`` and ``Host``.
+
+    Args:
+        connection: to the machine; need not be open yet.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.name = connection.name
-        self._say: Say = lambda said: None
+        self._progress: StatusProgress = no_progress
+
+    @classmethod
+    def at(cls, address: str) -> "SSHHost":
+        """Returns the machine ``[USER@]HOST[:PORT]``; nothing connects yet.
+
+        Raises:
+            InvalidRequest: the address is not of that form.
+        """
+        return cls(Connection(address))
 
     def measure(
-        self, jobs: Sequence[BenchJob], timing: Timing, passes: BenchPasses, say: Say
+        self, jobs: Sequence[BenchJob], plan: BenchPlan, progress: StatusProgress
     ) -> list[BenchResult]:
         """Measures jobs; see ``Device``.
 
@@ -65,26 +78,26 @@ class SSHHost:
         """
         if any(job.spec.runtime == "keras" for job in jobs):
             raise InvalidRequest(f"{self.name} measures .tflite and .onnx files, not Keras models")
-        self._say = say
-        return schedule.measure(jobs, timing, passes, self, say)
+        self._progress = progress
+        return schedule.measure(jobs, plan, self, progress)
 
     @cached_property
     def _state(self) -> tuple[bool, str]:
-        """Whether it was set up, and the folder there that everything is below."""
+        """Whether the machine was set up, and the folder that everything is below."""
         last = self.connection.run(_ROOT).strip().rpartition("\n")[2]
-        word, ready, root = [*last.split(":", 2), "", ""][:3]
-        if word != "cct-export":
-            raise NotAvailable(f"{self.name} has no POSIX shell: it said {last[:80]!r}")
+        mark, ready, root = [*last.split(":", 2), "", ""][:3]
+        if mark != "cct-export":
+            raise NotAvailable(f"{self.name} has no POSIX shell: it printed {last[:80]!r}")
         return ready == "yes", root
 
     @property
     def root(self) -> str:
-        """The folder there that everything is below."""
+        """The folder on the machine that everything is below."""
         return self._state[1]
 
     @cached_property
     def _code(self) -> str:
-        """The folder there with the same version of this package as here."""
+        """The folder on the machine with the same version of this package as here."""
         ready, root = self._state
         if not ready:
             raise NotAvailable(
@@ -96,16 +109,15 @@ class SSHHost:
         with tempfile.TemporaryDirectory() as folder:
             packed = Path(folder) / f"{name}.tar.gz"
             packed.write_bytes(archive)
-            self.connection.send(packed, f"{root}/code", sha256(packed), self._say)
-        there = f"{root}/code/{name}"
+            self.connection.send(packed, f"{root}/code", sha256(packed), self._progress)
         self.connection.run(_UNPACK, f"{root}/code", name)
-        return there
+        return f"{root}/code/{name}"
 
     def start(self, subject: str) -> Channel:
         """Starts a worker; see ``Host``."""
         return self.connection.channel(subject, _WORK, self.root, WORKER, self._code)
 
-    def place(self, path: Path) -> str:
+    def copy_artifact(self, path: Path) -> str:
         """Sends an artifact and its sidecar; see ``Host``.
 
         Raises:
@@ -114,12 +126,12 @@ class SSHHost:
         if not path.is_file():
             raise InvalidArtifact(f"no such file: {path}")
         files = [path, *filter(Path.is_file, [sidecar.path_of(path)])]
-        folder = f"{self.root}/artifacts/{digest_of(*(one.read_bytes() for one in files))[:32]}"
+        folder = f"{self.root}/artifacts/{digest_of(*(file.read_bytes() for file in files))[:32]}"
         for file in reversed(files):
-            self.connection.send(file, folder, sha256(file), self._say)
+            self.connection.send(file, folder, sha256(file), self._progress)
         return f"{folder}/{path.name}"
 
-    def labelled(self, data: str, shape: ImageShape) -> str:
+    def copy_test_images(self, data: str, shape: ImageShape) -> str:
         """Sends the test images of a dataset; see ``Host``."""
         dataset = sources.read(data, shape)
         count = len(dataset.test.labels)
@@ -128,18 +140,17 @@ class SSHHost:
             "y_test": np.asarray(dataset.test.labels),
             "classes": np.asarray(dataset.classes),
         }
-        # What is not asked for there: the format wants it.
+        # The format needs training images, which nothing on the machine reads.
         arrays |= {"x_train": arrays["x_test"][:1], "y_train": arrays["y_test"][:1]}
+        digest = digest_of(*(array.tobytes() for array in arrays.values()))[:32]
         with tempfile.TemporaryDirectory() as folder:
             packed = Path(folder) / "test.npz"
             np.savez(packed, **arrays)  # type: ignore[arg-type]
-            there = (
-                f"{self.root}/data/{digest_of(*(one.tobytes() for one in arrays.values()))[:32]}"
-            )
-            return self.connection.send(packed, there, sha256(packed), self._say)
+            remote_folder = f"{self.root}/data/{digest}"
+            return self.connection.send(packed, remote_folder, sha256(packed), self._progress)
 
     def describe(self) -> MachineInfo:
-        """Returns what the machine says of itself; see ``Host``."""
+        """Returns ``machine.describe`` of the machine; see ``Host``."""
         with self.start(self.name) as channel:
             return channel.ask("machine", MachineInfo)
 
@@ -163,12 +174,3 @@ def package_archive() -> bytes:
             member.size, member.mode = len(content), 0o644
             archive.addfile(member, io.BytesIO(content))
     return stream.getvalue()
-
-
-def open_device(which: str) -> SSHHost:
-    """Returns the machine ``[USER@]HOST[:PORT]``; nothing is asked of it yet.
-
-    Raises:
-        InvalidRequest: it is not of that form.
-    """
-    return SSHHost(Connection(which))

@@ -1,4 +1,4 @@
-"""One far machine over the system's ssh: commands, and files that are sent once.
+"""A remote machine over the system's ssh: commands, and files that are sent once.
 
 Keys, agents, known hosts, ports and jump hosts are those of the user's ``~/.ssh/config``. All
 commands share one connection. ``CCT_EXPORT_SSH`` may name another ssh, with options.
@@ -18,21 +18,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from cct_export.bench.hosts.channel import SSH_FAILED, Channel
-from cct_export.bench.hosts.host import Say
+from cct_export.bench.protocol import SSH_FAILED, Channel
 from cct_export.errors import ConnectionLost, InvalidRequest, NotAvailable, OutputError
+from cct_export.progress import StatusProgress, no_progress
 
 CONNECT_S = 15
 COMMAND_S = 60.0
 CHUNK_BYTES = 1 << 16
 # A socket's path may have 103 bytes; ssh adds 17 to it while it makes one, and we add 15.
-LONGEST_ROOM = 70
+LONGEST_FOLDER = 70
 
 _OPTIONS = {
-    "BatchMode": "yes",  # nobody is there to type a password
+    "BatchMode": "yes",  # nobody can type a password
     "StrictHostKeyChecking": "yes",
     "ConnectTimeout": str(CONNECT_S),
-    "ControlPersist": "no",  # a connection that outlives us would go on for whom nobody waits
+    "ControlPersist": "no",  # the connection must not outlive us
     "ServerAliveInterval": "5",
     "ServerAliveCountMax": "3",
     "ClearAllForwardings": "yes",
@@ -44,7 +44,7 @@ _OPTIONS = {
 _SIZE = """
 mkdir -p "$1" && cd "$1" || exit 1
 echo
-if [ -f "./$2" ]; then echo there
+if [ -f "./$2" ]; then echo complete
 elif [ -f "./$2.part" ]; then wc -c < "./$2.part"
 else echo 0; fi
 """
@@ -67,29 +67,29 @@ _DAMAGED = "it was damaged on the way"
 
 
 class Connection:
-    """A far machine.
+    """A remote machine.
 
     Args:
-        which: ``[USER@]HOST[:PORT]``, the host also as in the user's ssh configuration.
+        address: ``[USER@]HOST[:PORT]``, the host also as in the user's ssh configuration.
 
     Raises:
         InvalidRequest: it is not of that form.
     """
 
-    def __init__(self, which: str) -> None:
-        match = re.fullmatch(r"((?:[^@\s]+@)?(?:\[[^\]\s]+\]|[^:@\s]+))(?::(\d+))?", which)
-        if not match or which.startswith("-"):
+    def __init__(self, address: str) -> None:
+        match = re.fullmatch(r"((?:[^@\s]+@)?(?:\[[^\]\s]+\]|[^:@\s]+))(?::(\d+))?", address)
+        if not match or address.startswith("-"):
             raise InvalidRequest(
-                f"no device 'ssh:{which}': say ssh:USER@HOST or ssh:USER@HOST:PORT"
+                f"no device 'ssh:{address}': use ssh:USER@HOST or ssh:USER@HOST:PORT"
             )
-        self.name = f"ssh:{which}"
+        self.name = f"ssh:{address}"
         self._destination = match[1].replace("[", "").replace("]", "")
         self._port = ["-p", match[2]] if match[2] else []
         self._master: subprocess.Popen[bytes] | None = None
         self._folder: str | None = None
 
     @property
-    def by_hand(self) -> str:
+    def manual_command(self) -> str:
         """The command with which a person connects."""
         return shlex.join([*_ssh(), *self._port, self._destination])
 
@@ -104,7 +104,7 @@ class Connection:
         if shutil.which(_ssh()[0]) is None:
             raise NotAvailable(f"{self.name} needs {_ssh()[0]}, which is not installed")
         self.close()
-        self._folder = tempfile.mkdtemp(prefix="cct-", dir=_short_room())
+        self._folder = tempfile.mkdtemp(prefix="cct-", dir=_short_folder())
         with tempfile.TemporaryFile() as messages:
             self._master = subprocess.Popen(
                 [*self._ssh("yes"), "-N", "--", self._destination],
@@ -113,12 +113,11 @@ class Connection:
             limit = time.monotonic() + 2 * CONNECT_S
             while not Path(self._socket).exists():
                 if self._master.poll() is not None or time.monotonic() > limit:
-                    messages.seek(0)
-                    said = messages.read().decode(errors="replace").strip()
-                    if not said and self._master.poll() is not None:
-                        said = f"{_ssh()[0]} ended with {self._master.poll()} and said nothing"
+                    text = _read(messages)
+                    if not text and self._master.poll() is not None:
+                        text = f"{_ssh()[0]} ended with {self._master.poll()} and printed nothing"
                     self.close()
-                    raise self._refused(said)
+                    raise self._refused(text)
                 time.sleep(0.02)
 
     @property
@@ -129,39 +128,39 @@ class Connection:
         # In quotes, because a path may hold blanks; ssh puts something else for a single %.
         socket = '"{}"'.format(self._socket.replace("%", "%%"))
         options = _OPTIONS | {"ControlMaster": master, "ControlPath": socket}
-        stated = [f"-o{key}={value}" for key, value in options.items()]
-        return [*_ssh(), *stated, *self._port]
+        flags = [f"-o{key}={value}" for key, value in options.items()]
+        return [*_ssh(), *flags, *self._port]
 
-    def _refused(self, said: str) -> NotAvailable:
-        """Returns the error for what ssh said instead of connecting."""
-        if "HOST IDENTIFICATION HAS CHANGED" in said:
+    def _refused(self, messages: str) -> NotAvailable:
+        """Returns the error for what ssh printed instead of connecting."""
+        if "HOST IDENTIFICATION HAS CHANGED" in messages:
             return NotAvailable(
                 f"{self.name} shows another host key than the known one: it was installed anew, or "
                 "somebody listens; `ssh-keygen -R HOST` forgets the old key if you know which"
             )
-        if "host key" in said.lower() and "verification failed" in said.lower():
+        if "host key" in messages.lower() and "verification failed" in messages.lower():
             return NotAvailable(
-                f"{self.name} is not a known host: run `{self.by_hand}` once, compare the "
+                f"{self.name} is not a known host: run `{self.manual_command}` once, compare the "
                 "fingerprint that it shows, and accept it"
             )
-        if "Permission denied" in said:
+        if "Permission denied" in messages:
             return NotAvailable(
                 f"{self.name} accepts none of your keys: `ssh-copy-id` installs one, `ssh-add` "
-                f"unlocks it; `{self.by_hand}` has to work without a password"
+                f"unlocks it; `{self.manual_command}` has to work without a password"
             )
-        last = said.strip().rpartition("\n")[2] or f"no answer within {2 * CONNECT_S} s"
-        return NotAvailable(f"cannot reach {self.name}: {last.strip()}")
+        reason = _last_line(messages) or f"no answer within {2 * CONNECT_S} s"
+        return NotAvailable(f"cannot reach {self.name}: {reason}")
 
     def command(self, script: str, *arguments: str) -> list[str]:
-        """Returns the command that runs a shell script there.
+        """Returns the command that runs a shell script on the machine.
 
         Args:
             script: for ``sh``.
             *arguments: ``$1``, ``$2``, … of the script; any text.
         """
-        # ssh joins its arguments with spaces, and the far login shell parses what comes of it.
-        far = shlex.join(["sh", "-c", script, "sh", *arguments])
-        return [*self._ssh("no"), "--", self._destination, far]
+        # ssh joins its arguments with spaces, and the remote login shell parses the result.
+        remote = shlex.join(["sh", "-c", script, "sh", *arguments])
+        return [*self._ssh("no"), "--", self._destination, remote]
 
     def run(
         self,
@@ -169,20 +168,20 @@ class Connection:
         *arguments: str,
         content: Iterable[bytes] = (),
         limit_s: float = COMMAND_S,
-        say: Say | None = None,
+        progress: StatusProgress = no_progress,
     ) -> str:
-        """Runs a shell script there, and returns what it printed.
+        """Runs a shell script on the machine, and returns what it printed.
 
         Args:
             script: for ``sh``.
             *arguments: ``$1``, ``$2``, … of the script; any text.
-            content: what it reads.
+            content: its standard input.
             limit_s: seconds that it may take, from the end of ``content`` on.
-            say: called with each line as it is printed.
+            progress: called with each line as it is printed.
 
         Raises:
             ConnectionLost: the connection broke, or there was no answer in time.
-            OutputError: the script failed: with the last line that it said.
+            OutputError: the script failed: with the last line that it printed.
         """
         self.connect()
         with tempfile.TemporaryFile() as messages:
@@ -191,25 +190,24 @@ class Connection:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=messages,
             )  # fmt: skip
             try:
-                printed = self._exchange(process, content, limit_s, say)
+                output = self._exchange(process, content, limit_s, progress)
             finally:
                 process.kill()
                 code = process.wait()
-            messages.seek(0)
-            said = messages.read().decode(errors="replace").strip()
+            text = _read(messages)
         if code == SSH_FAILED:
-            raise self.lost(said)
+            raise self.lost(text)
         if code:
-            last = (said or printed.strip()).rpartition("\n")[2]
-            raise OutputError(f"{self.name}: {last or f'a command ended with {code}'}")
-        return printed
+            reason = _last_line(text or output) or f"a command ended with {code}"
+            raise OutputError(f"{self.name}: {reason}")
+        return output
 
     def _exchange(
         self,
         process: "subprocess.Popen[bytes]",
         content: Iterable[bytes],
         limit_s: float,
-        say: Say | None,
+        progress: StatusProgress,
     ) -> str:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -217,71 +215,77 @@ class Connection:
             for piece in content:
                 stream.write(piece)
         lines = []
-        with _ended_after(limit_s, process) as late:
+        with _killed_after(limit_s, process) as timed_out:
             for line in process.stdout:
                 lines.append(line.decode(errors="replace"))
-                if say is not None:
-                    say(lines[-1].strip())
+                progress(lines[-1].strip())
             process.wait()
-        if late:
+        if timed_out.is_set():
             raise ConnectionLost(f"{self.name}: no answer within {limit_s:g} s")
         return "".join(lines)
 
-    def lost(self, said: str) -> ConnectionLost:
-        """Returns the error for a connection that broke, with what ssh said."""
-        last = said.strip().rpartition("\n")[2]
-        reason = f": {last.strip()}" if last else ""
+    def lost(self, messages: str) -> ConnectionLost:
+        """Returns the error for a connection that broke, with the last message of ssh."""
+        last = _last_line(messages)
+        reason = f": {last}" if last else ""
         return ConnectionLost(
-            f"the connection to {self.name} was lost{reason}; what was sent is kept there: run "
+            f"the connection to {self.name} was lost{reason}; what was sent is kept: run "
             "the command again"
         )
 
     def channel(self, subject: str, script: str, *arguments: str) -> Channel:
-        """Starts a worker there; its errors are about ``subject``."""
+        """Starts a worker on the machine; its errors are about ``subject``."""
         self.connect()
-        return Channel(self.command(script, *arguments), subject, lost=self.lost)
+        command = self.command(script, *arguments)
+        return Channel(command, subject, connection_lost=self.lost)
 
-    def send(self, path: Path, folder: str, digest: str, say: Say) -> str:
-        """Sends a file, or the rest of it, if it is not there.
+    def send(self, path: Path, folder: str, digest: str, progress: StatusProgress) -> str:
+        """Sends a file, or the rest of it, unless the machine has it.
 
         Args:
             path: the file.
-            folder: where to, there; made when missing.
+            folder: on the machine; made when missing.
             digest: the file's SHA-256, hexadecimal.
-            say: called with the progress of a large file.
+            progress: called with the share of the file that was sent.
 
         Returns:
-            Its path there.
+            Its path on the machine.
 
         Raises:
             ConnectionLost: what has arrived is kept, and the next attempt goes on from there.
-            OutputError: it cannot be written there, such as on a full disk; nothing is left.
+            OutputError: it cannot be written, as on a full disk; nothing is left.
         """
-        there = self.run(_SIZE, folder, path.name).strip().rpartition("\n")[2]
-        size = path.stat().st_size
-        if there != "there":
-            begin = int(there) if int(there) <= size else 0
-            if begin != int(there):
+        state = _last_line(self.run(_SIZE, folder, path.name))
+        if state != "complete":
+            size, arrived = path.stat().st_size, int(state)
+            if arrived > size:
                 self.run('rm -f "$1/$2.part"', folder, path.name)
+                arrived = 0
             with path.open("rb") as file:
-                self._append(file, begin, size, (folder, path.name, str(size), digest), say)
+                arguments = (folder, path.name, str(size), digest)
+                self._append(file, arrived, size, arguments, progress)
         return f"{folder}/{path.name}"
 
     def _append(
-        self, file: IO[bytes], begin: int, size: int, target: tuple[str, ...], say: Say
+        self,
+        file: IO[bytes],
+        offset: int,
+        size: int,
+        arguments: tuple[str, ...],
+        progress: StatusProgress,
     ) -> None:
-        file.seek(begin)
-        pieces = _pieces(file, begin, size, f"{self.name}: sending {target[1]}", say)
+        file.seek(offset)
+        pieces = _pieces(file, offset, size, f"{self.name}: sending {arguments[1]}", progress)
         try:
-            self.run(_WRITE, *target, str(begin), content=pieces)
+            self.run(_WRITE, *arguments, str(offset), content=pieces)
         except OutputError as error:
-            # What was there from an earlier attempt may have been of another file.
-            if not (begin and str(error).endswith(_DAMAGED)):
+            # What an earlier attempt left may be of another file.
+            if not (offset and str(error).endswith(_DAMAGED)):
                 raise
-            self._append(file, 0, size, target, say)
+            self._append(file, 0, size, arguments, progress)
 
     def close(self) -> None:
-        """Ends the connection, and with it whatever runs there."""
+        """Ends the connection, and with it whatever runs on the machine."""
         if self._master is not None:
             self._master.terminate()
             self._master.wait()
@@ -292,39 +296,50 @@ class Connection:
 
 
 def _ssh() -> Sequence[str]:
-    stated = os.environ.get("CCT_EXPORT_SSH", "")
+    command = os.environ.get("CCT_EXPORT_SSH", "")
     try:
-        return shlex.split(stated) or ["ssh"]
+        return shlex.split(command) or ["ssh"]
     except ValueError as error:
-        raise InvalidRequest(f"CCT_EXPORT_SSH is no command: {stated!r} ({error})") from None
+        raise InvalidRequest(f"CCT_EXPORT_SSH is no command: {command!r} ({error})") from None
 
 
-def _short_room() -> str:
-    """Returns a folder for temporary ones that leaves room for the path of a socket."""
-    room = tempfile.gettempdir()
-    return room if len(os.fsencode(room)) <= LONGEST_ROOM else "/tmp"
+def _short_folder() -> str:
+    """Returns a folder for temporary files whose path leaves room for that of a socket."""
+    folder = tempfile.gettempdir()
+    return folder if len(os.fsencode(folder)) <= LONGEST_FOLDER else "/tmp"
 
 
-def _pieces(file: IO[bytes], done: int, size: int, what: str, say: Say) -> Iterator[bytes]:
+def _read(messages: IO[bytes]) -> str:
+    messages.seek(0)
+    return messages.read().decode(errors="replace").strip()
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2].strip()
+
+
+def _pieces(
+    file: IO[bytes], done: int, size: int, label: str, progress: StatusProgress
+) -> Iterator[bytes]:
     while piece := file.read(CHUNK_BYTES):
         yield piece
         done += len(piece)
-        say(f"{what}: {done / size:.0%}")
+        progress(f"{label}: {done / size:.0%}")
 
 
 @contextlib.contextmanager
-def _ended_after(limit_s: float, process: "subprocess.Popen[bytes]") -> Iterator[list[bool]]:
-    """Kills ``process`` after ``limit_s``; what it gives is then no longer empty."""
-    late: list[bool] = []
+def _killed_after(limit_s: float, process: "subprocess.Popen[bytes]") -> Iterator[threading.Event]:
+    """Kills ``process`` after ``limit_s``, and sets the event that it yields."""
+    timed_out = threading.Event()
 
-    def end() -> None:
-        late.append(True)
+    def kill() -> None:
+        timed_out.set()
         process.kill()
 
-    timer = threading.Timer(limit_s, end)
+    timer = threading.Timer(limit_s, kill)
     timer.start()
     try:
-        yield late
+        yield timed_out
     finally:
         timer.cancel()
 

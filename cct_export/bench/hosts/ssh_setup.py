@@ -1,6 +1,5 @@
-"""Putting an engine on a machine behind ssh: a virtual environment of its own there."""
+"""Installing engines on a machine behind ssh, in a virtual environment of their own."""
 
-import json
 import secrets
 import subprocess
 import sys
@@ -8,17 +7,17 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cct_export import machine
-from cct_export.bench.hosts.host import Say
 from cct_export.bench.hosts.ssh import SSHHost
 from cct_export.errors import InvalidRequest, NotAvailable, OutputError
 from cct_export.files import sha256
+from cct_export.progress import StatusProgress
+from cct_export.records.encoding import from_json, parse_json
 
 ENGINES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}
-# What a worker imports beside the engine.
-_NEEDED = ("msgspec", "numpy", "psutil")
+# What a worker imports besides the engine.
+REQUIREMENTS = ("msgspec", "numpy", "psutil")
 _PIP_S = 1800.0
 _OLDEST_PYTHON = (3, 11)
 # manylinux tags that wheels are named by; others are of the form manylinux_2_N.
@@ -38,9 +37,8 @@ sys.exit(sys.version_info < (3, 11))
 done
 exit 0
 """
-# Each setup makes a folder of its own, $2, and venv is a link to that of the last one that was
-# complete: it is never away, whoever else sets up or measures. What an interrupted one left is
-# removed by a later one.
+# Each setup makes a folder of its own, $2, and venv is a link to that of the last complete one, so
+# that other commands always find one. A later setup removes what an interrupted one left.
 _MAKE = """
 cd "$1" || exit 1
 find . -maxdepth 1 -name 'venv.*' ! -name "$(readlink venv)" -mmin +120 -exec rm -rf {} +
@@ -76,9 +74,9 @@ class Ready:
 
     Attributes:
         device: its name.
-        folder: everything is below that, there.
+        folder: on the machine; everything is below it.
         python: version of its Python.
-        versions: what was installed.
+        versions: of the engines and numpy.
     """
 
     device: str
@@ -87,75 +85,100 @@ class Ready:
     versions: dict[str, str]
 
 
-def set_up(host: SSHHost, engines: Sequence[str], offline: bool, python: str, say: Say) -> Ready:
-    """Makes an environment with engines on ``host``; one that was there is replaced.
+@dataclass(frozen=True)
+class _RemotePython:
+    """A Python on the machine, as ``_FIND`` prints it.
+
+    Attributes:
+        python: its path.
+        version: major and minor.
+        machine: architecture, such as ``aarch64``.
+        libc: name and version of the C library.
+    """
+
+    python: str
+    version: tuple[int, int]
+    machine: str
+    libc: tuple[str, str]
+
+    @property
+    def dotted(self) -> str:
+        """The version as text."""
+        return ".".join(map(str, self.version))
+
+
+def set_up(
+    host: SSHHost, engines: Sequence[str], offline: bool, python: str, progress: StatusProgress
+) -> Ready:
+    """Installs engines on ``host``, in an environment that replaces any earlier one.
 
     Args:
         host: the machine.
         engines: of ``ENGINES``.
         offline: download the wheels here and send them, for a machine without a package index.
-        python: its Python, empty to look for one.
-        say: called with what is done now.
+        python: path or name of its Python; empty to look for one.
+        progress: called with what runs now.
 
     Raises:
         InvalidRequest: no such engine.
         NotAvailable: the machine cannot be reached, or has no Python that is new enough.
-        OutputError: the environment cannot be made there; what was there before stays.
+        OutputError: the environment cannot be made; the earlier one stays.
     """
     unknown = [name for name in engines if name not in ENGINES]
     if unknown or not engines:
         raise InvalidRequest(f"no engine {unknown}: choose from {', '.join(ENGINES)}")
-    say(f"connecting to {host.name}")
-    found = _python(host, python)
-    wanted, new = _requirements(engines), f"venv.{secrets.token_hex(6)}"
-    say(f"making an environment with Python {'.'.join(map(str, found['version']))}")
+    progress(f"connecting to {host.name}")
+    remote = _find_python(host, python)
+    requirements, folder = _requirements(engines), f"venv.{secrets.token_hex(6)}"
+    progress(f"making an environment with Python {remote.dotted}")
     try:
-        host.connection.run(_MAKE, host.root, new, found["python"], limit_s=_PIP_S)
+        host.connection.run(_MAKE, host.root, folder, remote.python, limit_s=_PIP_S)
     except OutputError as error:
         raise OutputError(
             f"{error} (a virtual environment cannot be made there; on Raspberry Pi OS "
             "`sudo apt install python3-venv` brings what is missing)"
         ) from error
-    options = _sent(host, wanted, found, say) if offline else []
-    host.connection.run(_INSTALL, host.root, new, *options, *wanted, limit_s=_PIP_S, say=say)
-    host.connection.run(_READY, host.root, new, limit_s=_PIP_S)
-    fresh = SSHHost(host.connection)  # the old one knows that there was no environment
-    facts = fresh.describe()
-    return Ready(host.name, host.root, facts.python, facts.versions)
+    options = _send_wheels(host, requirements, remote, progress) if offline else []
+    host.connection.run(
+        _INSTALL, host.root, folder, *options, *requirements, limit_s=_PIP_S, progress=progress
+    )
+    host.connection.run(_READY, host.root, folder, limit_s=_PIP_S)
+    # The host object has cached that there was no environment.
+    info = SSHHost(host.connection).describe()
+    return Ready(host.name, host.root, info.python, info.versions)
 
 
 def remove(host: SSHHost) -> str:
-    """Removes from ``host`` all that this package ever put there; returns the folder it was in."""
+    """Removes everything that this package put on ``host``; returns the folder it was in."""
     host.connection.run(_REMOVE, host.root, limit_s=_PIP_S)
     return host.root
 
 
-def _python(host: SSHHost, python: str) -> dict[str, Any]:
+def _find_python(host: SSHHost, python: str) -> _RemotePython:
     newer = [f"python3.{minor}" for minor in (13, 12, 11)]
-    printed = host.connection.run(_FIND, *([python] if python else ["python3", *newer]))
-    seen = [
-        json.loads(line.partition(":")[2])
-        for line in printed.splitlines()
+    output = host.connection.run(_FIND, *([python] if python else ["python3", *newer]))
+    candidates = [
+        from_json(parse_json(line.partition(":")[2]), _RemotePython)
+        for line in output.splitlines()
         if line.startswith("cct-export:")
     ]
-    if not seen:
+    if not candidates:
         raise NotAvailable(
             f"{host.name} has no {python or 'python3'}: install Python 3.11 or newer"
         )
-    facts: dict[str, Any] = seen[-1]
-    if tuple(facts["version"]) < _OLDEST_PYTHON:
+    if candidates[-1].version < _OLDEST_PYTHON:
         raise NotAvailable(
-            f"{host.name} has Python {'.'.join(map(str, facts['version']))}, and 3.11 is needed: "
+            f"{host.name} has Python {candidates[-1].dotted}, and 3.11 is needed: "
             "--python names another"
         )
-    return facts
+    return candidates[-1]
 
 
 def _requirements(engines: Sequence[str]) -> list[str]:
-    """Returns what pip installs there: the versions that are here, so that figures compare."""
-    names = [*_NEEDED, *(ENGINES[engine] for engine in engines)]
-    here = machine.versions(*names)
-    return [f"{name}=={here[name]}" if name in here else name for name in names]
+    """Returns what pip installs: the versions of this machine, so that figures compare."""
+    names = [*REQUIREMENTS, *(ENGINES[engine] for engine in engines)]
+    local = machine.versions(*names)
+    return [f"{name}=={local[name]}" if name in local else name for name in names]
 
 
 def platforms(architecture: str, libc: Sequence[str]) -> list[str]:
@@ -166,12 +189,12 @@ def platforms(architecture: str, libc: Sequence[str]) -> list[str]:
         libc: name and version of its C library, as ``platform.libc_ver`` gives them.
 
     Raises:
-        NotAvailable: it is no glibc, which the engines' wheels are made for.
+        NotAvailable: it is not glibc, which the engines' wheels are built for.
     """
     name, version = libc
     if name != "glibc":
         raise NotAvailable(
-            f"the engines' wheels are made for glibc, not {name or 'an unknown C library'}"
+            f"the engines' wheels are built for glibc, not {name or 'an unknown C library'}"
         )
     newest = int(version.split(".")[1])
     tags = []
@@ -182,23 +205,24 @@ def platforms(architecture: str, libc: Sequence[str]) -> list[str]:
     return tags
 
 
-def _sent(host: SSHHost, wanted: Sequence[str], found: dict[str, Any], say: Say) -> list[str]:
-    """Downloads wheels for ``host`` here, sends them, and returns pip's options there."""
+def _send_wheels(
+    host: SSHHost, requirements: Sequence[str], remote: _RemotePython, progress: StatusProgress
+) -> list[str]:
+    """Downloads wheels for ``host``, sends them, and returns the options of its pip."""
     with tempfile.TemporaryDirectory() as folder:
-        say("downloading wheels")
-        chosen = [f"--platform={tag}" for tag in platforms(found["machine"], found["libc"])]
-        version = ".".join(map(str, found["version"]))
+        progress("downloading wheels")
+        tags = [f"--platform={tag}" for tag in platforms(remote.machine, remote.libc)]
         done = subprocess.run(
             [
                 sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet",
-                "--only-binary=:all:", "--implementation=cp", f"--python-version={version}",
-                *chosen, "--dest", folder, *wanted,
+                "--only-binary=:all:", "--implementation=cp", f"--python-version={remote.dotted}",
+                *tags, "--dest", folder, *requirements,
             ],
             capture_output=True, text=True, errors="replace",
         )  # fmt: skip
         if done.returncode:
-            last = done.stderr.strip().rpartition("\n")[2]
-            raise NotAvailable(f"cannot download wheels for {found['machine']}: {last}")
+            reason = done.stderr.strip().rpartition("\n")[2]
+            raise NotAvailable(f"cannot download wheels for {remote.machine}: {reason}")
         for wheel in sorted(Path(folder).iterdir()):
-            host.connection.send(wheel, f"{host.root}/wheels", sha256(wheel), say)
+            host.connection.send(wheel, f"{host.root}/wheels", sha256(wheel), progress)
     return ["--no-index", "--find-links", f"{host.root}/wheels"]

@@ -67,7 +67,7 @@ def histogram(name: str, result: BenchResult, series: int) -> Chart:
         series: which colour.
     """
     found = bins(result.times_ns)
-    summary: dict[str, Any] = statistics.summary(result.times_ns)
+    summary = statistics.summary(result.times_ns)
     edges = np.array(found.edges)
     trace = {
         "type": "bar",
@@ -77,7 +77,7 @@ def histogram(name: str, result: BenchResult, series: int) -> Chart:
         "marker": {"color": SERIES[series % len(SERIES)], "line": {"width": 0}},
         "hovertemplate": "%{x:.3f} ms: %{y} runs<extra></extra>",
     }
-    marks = {name: summary[name] for name in ("p50", "p90", "p99")}
+    marks = {"p50": summary.p50, "p90": summary.p90, "p99": summary.p99}
     layout = {
         "bargap": 0,
         "xaxis": axis("ms", showgrid=False, range=[found.edges[0], found.edges[-1]]),
@@ -90,11 +90,13 @@ def histogram(name: str, result: BenchResult, series: int) -> Chart:
     )
     return Chart(
         title=name,
-        text=f"Histogram of {summary['count']:,} runs of {name}: {said}.",
+        text=f"Histogram of {summary.count:,} runs of {name}: {said}.",
         figure=figure([trace], layout, _HEIGHT),
         height=_HEIGHT,
         header=tuple(_FIGURES),
-        body=(tuple(number(summary[name], pattern) for name, pattern in _FIGURES.items()),),
+        body=(
+            tuple(number(getattr(summary, name), pattern) for name, pattern in _FIGURES.items()),
+        ),
         note=_note(len(result.times_ns), found),
     )
 

@@ -1,6 +1,6 @@
-"""A stand-in for onnxruntime_perf_test: it runs the file, and prints and writes as the tool would.
+"""A fake of onnxruntime_perf_test: it runs the file, and prints and writes as the tool would.
 
-No line of this is a recording. Flags and formats are those of ONNX Runtime's sources,
+Nothing of this was recorded. Flags and formats are those of ONNX Runtime's sources,
 onnxruntime/test/perftest (command_args_parser.cc, performance_runner.cc).
 """
 
@@ -14,7 +14,7 @@ import onnxruntime
 WITH_VALUE = ("-e", "-x", "-y", "-f", "-C", "-i", "-r", "-t")
 
 
-def parsed(arguments):
+def parse(arguments):
     flags, positional, rest = {}, [], iter(arguments)
     for argument in rest:
         if argument.startswith("-"):
@@ -25,24 +25,24 @@ def parsed(arguments):
 
 
 def main():
-    flags, model, results = parsed(sys.argv[1:])
+    flags, model, results = parse(sys.argv[1:])
     if flags["-e"] != "cpu":
         print(f"{flags['-e'].upper()} is not supported in this build", file=sys.stderr)
         return 255
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(flags["-x"])
-    started = time.perf_counter()
+    start = time.perf_counter()
     session = onnxruntime.InferenceSession(model, options)
-    created_s = time.perf_counter() - started
+    created_s = time.perf_counter() - start
     image = session.get_inputs()[0]
     name, _, size = flags.get("-f", ":1").partition(":")
     shape = [int(size) if axis == name else axis for axis in image.shape]
     pixels = np.random.default_rng().random(shape, np.float32)
 
     def once():
-        began = time.perf_counter()
+        before = time.perf_counter()
         session.run(None, {image.name: pixels})
-        return time.perf_counter() - began
+        return time.perf_counter() - before
 
     first_s = once()
     times = []

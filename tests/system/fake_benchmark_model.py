@@ -1,7 +1,7 @@
-"""A stand-in for LiteRT's benchmark_model: it runs the file, and prints as the tool would.
+"""A fake of LiteRT's benchmark_model: it runs the file, and prints as the tool would.
 
-No line of this is a recording. Flags and formats are those of LiteRT's sources, tflite/tools/
-benchmark (benchmark_model.cc, benchmark_tflite_model.cc) and tflite/tools/delegates. PLAYED in
+Nothing of this was recorded. Flags and formats are those of LiteRT's sources, tflite/tools/
+benchmark (benchmark_model.cc, benchmark_tflite_model.cc) and tflite/tools/delegates. FAULT in
 the environment says what goes wrong.
 """
 
@@ -16,7 +16,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from cct_export.runtimes.litert_file import nodes_of, partitions
 
-PLAYED = os.environ.get("PLAYED", "")
+FAULT = os.environ.get("FAULT", "")
 FLAGS = dict(argument.lstrip("-").partition("=")[::2] for argument in sys.argv[1:])
 KNOWN = {
     "graph", "num_threads", "use_xnnpack", "use_gpu", "gpu_precision_loss_allowed", "use_nnapi",
@@ -24,9 +24,9 @@ KNOWN = {
     "input_layer_shape", "input_layer_value_files", "output_filepath",
     "report_peak_memory_footprint",
 }  # fmt: skip
-if PLAYED == "old":
+if FAULT == "old":
     KNOWN.remove("output_filepath")
-if PLAYED == "compiled":
+if FAULT == "compiled":
     KNOWN.remove("use_xnnpack")
 
 
@@ -52,20 +52,20 @@ def run(interpreter, pixels, runs, least_s, most_s):
         f"Running benchmark for at least {runs} iterations and at least {least_s:g} seconds but "
         f"terminate if exceeding {most_s:g} seconds."
     )
-    times, began = [], time.perf_counter()
-    while (len(times) < runs or time.perf_counter() - began < least_s) and (
-        time.perf_counter() - began <= most_s
+    times, start = [], time.perf_counter()
+    while (len(times) < runs or time.perf_counter() - start < least_s) and (
+        time.perf_counter() - start <= most_s
     ):
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels)
-        started = time.perf_counter_ns()
+        before = time.perf_counter_ns()
         interpreter.invoke()
-        times.append((time.perf_counter_ns() - started) // 1000)
+        times.append((time.perf_counter_ns() - before) // 1000)
     info(f"{figures(times)}\n")
     return times
 
 
-def opened():
-    """Returns the interpreter, and says what of the graph the delegate took."""
+def open_interpreter():
+    """Returns the interpreter, and prints how much of the graph the delegate took."""
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     xnnpack = FLAGS.get("use_xnnpack") == "true"
     interpreter = Interpreter(
@@ -79,9 +79,9 @@ def opened():
     if xnnpack:
         nodes = nodes_of(interpreter)
         total = sum(not node.is_partition for node in nodes)
-        taken = total - 4 if PLAYED == "partly" else len(partitions(nodes))
+        taken = total - 4 if FAULT == "partly" else len(partitions(nodes))
         kernels = len(nodes) - total
-        if PLAYED == "partly":  # a build for debugging says more
+        if FAULT == "partly":  # a build for debugging prints more
             print(
                 f"VERBOSE: Replacing {taken} out of {total} node(s) with delegate "
                 f"(TfLiteXNNPackDelegate) node, yielding {kernels} partitions for subgraph 0 "
@@ -103,20 +103,20 @@ def main():
         print("WARN: Unconsumed cmdline flags: " + " ".join(unknown), flush=True)
     info("Log parameter values verbosely: [0]")
     info(f"Graph: [{FLAGS['graph']}]")
-    if PLAYED == "crash" and FLAGS["num_threads"] == "2":
+    if FAULT == "crash" and FLAGS["num_threads"] == "2":
         os.kill(os.getpid(), signal.SIGSEGV)
-    if PLAYED == "garbled":
+    if FAULT == "garbled":
         print("what is this")
         return 0
-    if PLAYED == "refused":
+    if FAULT == "refused":
         print("ERROR: Failed to apply XNNPACK delegate.\nERROR: Benchmarking failed.")
         return 1
-    if PLAYED == "hang":
+    if FAULT == "hang":
         time.sleep(300)
-    began = time.perf_counter_ns()
+    start = time.perf_counter_ns()
     info(f"Loaded model {FLAGS['graph']}")
-    interpreter = opened()
-    init_us = (time.perf_counter_ns() - began) // 1000
+    interpreter = open_interpreter()
+    init_us = (time.perf_counter_ns() - start) // 1000
     info(f"The input model file size (MB): {Path(FLAGS['graph']).stat().st_size / 1e6:g}")
     info(f"Initialized session in {init_us / 1e3:g}ms.")
     image = interpreter.get_input_details()[0]
@@ -127,9 +127,9 @@ def main():
         interpreter, pixels, int(FLAGS["warmup_runs"]), float(FLAGS["warmup_min_secs"]), most_s
     )
     times = run(interpreter, pixels, int(FLAGS["num_runs"]), float(FLAGS["min_secs"]), most_s)
-    if "output_filepath" in FLAGS and PLAYED != "old":
+    if "output_filepath" in FLAGS and FAULT != "old":
         logits = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-        (logits[:, ::-1] if PLAYED == "wrong" else logits).tofile(FLAGS["output_filepath"])
+        (logits[:, ::-1] if FAULT == "wrong" else logits).tofile(FLAGS["output_filepath"])
     info(
         f"Inference timings in us: Init: {init_us}, First inference: {warm[0]}, "
         f"Warmup (avg): {np.mean(warm):g}, Inference (avg): {np.mean(times):g}"

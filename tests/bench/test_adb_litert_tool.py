@@ -1,4 +1,4 @@
-"""What benchmark_model says, in the formats of its sources; none of it is a recording."""
+"""Flags and output of benchmark_model, in the formats of its sources; nothing was recorded."""
 
 from pathlib import Path
 
@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cct_export.bench.hosts.adb import benchmark_model, settings
+from cct_export.bench.hosts.adb import litert_tool
 from cct_export.bench.hosts.adb.client import Ended
-from cct_export.bench.hosts.adb.report import failure
+from cct_export.bench.hosts.adb.tool import DelegateOptions, failure, parse_options
 from cct_export.errors import EngineFailed, InvalidRequest, NotAvailable
+from cct_export.records import ReportedLatency
 from cct_export.specs import BenchSpec, Delegation
 
 FILE = Path("m.tflite")
@@ -45,11 +46,8 @@ def _replaced(taken, total, name="TfLiteXNNPackDelegate", graph=0):
 
 
 def test_the_timed_runs_count_not_those_of_the_warm_up():
-    report = benchmark_model.parse(OUTPUT, _spec())
-    assert report.reported_ms == {
-        "count": 1473, "mean": 0.67825, "min": 0.651, "max": 1.2, "p50": 0.677, "p95": 0.699,
-        "stddev": 0.017,
-    }  # fmt: skip
+    report = litert_tool.parse(OUTPUT, _spec())
+    assert report.reported_ms == ReportedLatency(1473, 0.677, 0.67825, 0.651, 1.2, 0.699, 0.017)
     assert report.load_ms == 9.63
     assert report.first_inference_ms == 0.9
     assert report.peak_rss_bytes is None
@@ -57,36 +55,37 @@ def test_the_timed_runs_count_not_those_of_the_warm_up():
     assert report.times_ns == ()
 
 
-def test_lines_of_older_tools_have_no_word_before_them_and_no_percentiles():
-    plain = OUTPUT.replace("INFO: ", "").replace(" p5=660 median=677 p95=699", "")
-    told = benchmark_model.parse(plain, _spec()).reported_ms
-    assert told["mean"] == 0.67825
-    assert told["p50"] is told["p95"] is None
+def test_lines_may_have_no_log_level_before_them():
+    plain = OUTPUT.replace("INFO: ", "")
+    assert litert_tool.parse(plain, _spec()) == litert_tool.parse(OUTPUT, _spec())
 
 
-def test_runs_that_all_took_as_long_are_told_in_fewer_words():
+def test_without_a_median_there_is_no_latency():
+    older = OUTPUT.replace(" p5=660 median=677 p95=699", "")
+    assert litert_tool.parse(older, _spec()).reported_ms is None
+
+
+def test_of_runs_that_all_took_as_long_there_is_one_figure():
     same = "INFO: count=50 curr=316(all same) p5=316 median=316 p95=316"
-    told = benchmark_model.parse(OUTPUT.replace(TIMED, same), _spec()).reported_ms
-    assert told["count"] == 50
-    assert told["min"] == told["max"] == told["mean"] == told["p50"] == 0.316
-    assert told["stddev"] == 0
+    latency = litert_tool.parse(OUTPUT.replace(TIMED, same), _spec()).reported_ms
+    assert latency == ReportedLatency(50, 0.316, 0.316, 0.316, 0.316, 0.316, 0.0)
 
 
 def test_memory_is_in_binary_megabytes():
     peak = "INFO: Overall peak memory footprint (MB) via periodic monitoring: 11.5\n"
-    assert benchmark_model.parse(OUTPUT + peak, _spec()).peak_rss_bytes == round(11.5 * 2**20)
+    assert litert_tool.parse(OUTPUT + peak, _spec()).peak_rss_bytes == round(11.5 * 2**20)
 
 
 @pytest.mark.parametrize("text", ["", "Segmentation fault\n", TIMED, TIMES, OUTPUT[:40]])
 def test_output_without_times_is_an_error(text):
     with pytest.raises(EngineFailed, match="no times that can be read"):
-        benchmark_model.parse(text, _spec())
+        litert_tool.parse(text, _spec())
 
 
 @given(st.text())
 def test_any_text_is_a_report_or_an_error(text):
     try:
-        benchmark_model.parse(text, _spec())
+        litert_tool.parse(text, _spec())
     except EngineFailed as error:
         assert "\n" not in str(error)
 
@@ -102,56 +101,56 @@ def test_figures_come_back_as_they_were_printed(times_us, word):
         f"avg={sum(times_us) / len(times_us):g} std=0 p5=1 median={times_us[len(times_us) // 2]} "
         f"p95={times_us[-1]}\n"
     )
-    told = benchmark_model.parse(text + TIMES, _spec()).reported_ms
-    assert told["count"] == len(times_us)
-    assert told["p50"] == times_us[len(times_us) // 2] / 1e3
-    assert told["max"] == times_us[-1] / 1e3
-    assert told["mean"] == pytest.approx(sum(times_us) / len(times_us) / 1e3, rel=1e-5)
+    latency = litert_tool.parse(text + TIMES, _spec()).reported_ms
+    assert latency.count == len(times_us)
+    assert latency.p50 == times_us[len(times_us) // 2] / 1e3
+    assert latency.max == times_us[-1] / 1e3
+    assert latency.mean == pytest.approx(sum(times_us) / len(times_us) / 1e3, rel=1e-5)
 
 
-def test_operators_are_those_of_the_main_graph_and_of_the_delegate_asked_for():
+def test_operators_are_those_of_the_main_graph_and_the_requested_delegate():
     text = _replaced(40, 50, "TfLiteGpuDelegateV2") + _replaced(8, 10) + _replaced(3, 3, graph=1)
-    gpu = benchmark_model.parse(OUTPUT + text, _spec("gpu"))
+    gpu = litert_tool.parse(OUTPUT + text, _spec("gpu"))
     assert (gpu.delegated_nodes, gpu.total_nodes) == (40, 50)
-    xnnpack = benchmark_model.parse(OUTPUT + text, _spec("xnnpack"))
+    xnnpack = litert_tool.parse(OUTPUT + text, _spec("xnnpack"))
     assert (xnnpack.delegated_nodes, xnnpack.total_nodes) == (8, 10)
 
 
 def test_all_operators_are_those_of_the_file():
     text = OUTPUT + _applied("XNNPACK", WHOLE)
-    report = benchmark_model.parse(text, _spec(), operators=71)
+    report = litert_tool.parse(text, _spec(), operators=71)
     assert (report.delegated_nodes, report.total_nodes) == (71, 71)
-    part = benchmark_model.parse(OUTPUT + _applied("XNNPACK", PART), _spec(), operators=71)
+    part = litert_tool.parse(OUTPUT + _applied("XNNPACK", PART), _spec(), operators=71)
     assert (part.delegated_nodes, part.total_nodes) == (None, 71)
-    plain = benchmark_model.parse(OUTPUT, _spec("none"), operators=71)
+    plain = litert_tool.parse(OUTPUT, _spec("none"), operators=71)
     assert (plain.delegated_nodes, plain.total_nodes) == (0, 71)
 
 
-def _taken(said, spec):
-    report = benchmark_model.parse(OUTPUT + said, spec)
-    return benchmark_model.check_taken(OUTPUT + said, FILE, spec, report)
+def _delegate(lines, spec):
+    report = litert_tool.parse(OUTPUT + lines, spec)
+    return litert_tool.check_delegate(OUTPUT + lines, FILE, spec, report)
 
 
 def test_a_delegate_that_takes_all_is_what_computes():
-    assert _taken(_applied("XNNPACK", WHOLE), _spec()) == "xnnpack"
-    assert _taken(_applied("GPU", WHOLE), _spec("gpu")) == "gpu"
-    assert _taken("", _spec("none")) == "none"
+    assert _delegate(_applied("XNNPACK", WHOLE), _spec()) == "xnnpack"
+    assert _delegate(_applied("GPU", WHOLE), _spec("gpu")) == "gpu"
+    assert _delegate("", _spec("none")) == "none"
     # Two kernels may be all of the graph.
-    assert _taken(_applied("XNNPACK", PART) + _replaced(50, 50), _spec("xnnpack")) == "xnnpack"
+    assert _delegate(_applied("XNNPACK", PART) + _replaced(50, 50), _spec("xnnpack")) == "xnnpack"
 
 
-def test_a_delegate_that_takes_a_part_needs_leave():
-    said = _applied("GPU", PART) + _replaced(40, 50, "TfLiteGpuDelegateV2")
+def test_a_delegate_that_takes_a_part_needs_permission():
+    lines = _applied("GPU", PART) + _replaced(40, 50, "TfLiteGpuDelegateV2")
     with pytest.raises(NotAvailable, match="gpu takes 40 of the 50 operators of m"):
-        _taken(said, _spec("gpu"))
-    assert _taken(said, _spec("gpu", allow_fallback=True)) == "gpu"
+        _delegate(lines, _spec("gpu"))
+    assert _delegate(lines, _spec("gpu", allow_fallback=True)) == "gpu"
     with pytest.raises(NotAvailable, match="not all"):
-        _taken(_applied("GPU", PART), _spec("gpu"))
-    assert _taken(_applied("XNNPACK", PART), _spec()) == "xnnpack"
+        _delegate(_applied("GPU", PART), _spec("gpu"))
+    assert _delegate(_applied("XNNPACK", PART), _spec()) == "xnnpack"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "lines",
     [
         "",
         "WARN: GPU acceleration is unsupported on this platform.\n",
@@ -162,28 +161,26 @@ def test_a_delegate_that_takes_a_part_needs_leave():
         _applied("XNNPACK", WHOLE),
     ],
 )
-def test_a_delegate_that_took_nothing_is_never_the_cpu(said):
+def test_a_delegate_that_took_nothing_is_never_the_cpu(lines):
     with pytest.raises(NotAvailable, match="gpu takes no operator"):
-        _taken(said, _spec("gpu", allow_fallback=True))
+        _delegate(lines, _spec("gpu", allow_fallback=True))
 
 
-def test_flags_that_the_tool_does_not_know_are_noticed():
+def test_flags_that_the_tool_does_not_know_are_found():
     line = "WARN: Unconsumed cmdline flags: {}\n"
-    assert benchmark_model.check_known(OUTPUT)
-    assert not benchmark_model.check_known(line.format("--output_filepath=/data/x"))
+    assert litert_tool.check_flags(OUTPUT)
+    assert not litert_tool.check_flags(line.format("--output_filepath=/data/x"))
     with pytest.raises(NotAvailable, match="does not know --use_xnnpack"):
-        benchmark_model.check_known(line.format("--output_filepath=/x --use_xnnpack=true"))
+        litert_tool.check_flags(line.format("--output_filepath=/x --use_xnnpack=true"))
 
 
-def test_what_is_asked_for_becomes_flags():
-    flags = benchmark_model.arguments(_spec("gpu"), settings.Settings(half=True), "/d/m.tflite")
+def test_requests_become_flags():
+    flags = litert_tool.arguments(_spec("gpu"), DelegateOptions(fp16=True), "/d/m.tflite")
     assert flags == [
         "--graph=/d/m.tflite", "--num_threads=1", "--use_gpu=true",
         "--gpu_precision_loss_allowed=true",
     ]  # fmt: skip
-    assert "--use_xnnpack=false" in benchmark_model.arguments(
-        _spec("none"), settings.Settings(), "m"
-    )
+    assert "--use_xnnpack=false" in litert_tool.arguments(_spec("none"), DelegateOptions(), "m")
 
 
 @pytest.mark.parametrize(
@@ -197,24 +194,24 @@ def test_what_is_asked_for_becomes_flags():
         ("none", {"colour": "red"}, InvalidRequest),
     ],
 )
-def test_options_that_there_are_not_are_refused(name, options, error):
+def test_unknown_options_and_invalid_values_are_refused(name, options, error):
     with pytest.raises(error):
-        _read(name, options)
+        _parse_options(name, options)
 
 
-def _read(name, options):
-    known = benchmark_model.OPTIONS.get(name, ())
+def _parse_options(name, options):
+    known = litert_tool.OPTIONS.get(name, ())
     delegation = Delegation(name, tuple(options.items()))
-    return settings.read(delegation, benchmark_model.DELEGATES, known, "benchmark_model")
+    return parse_options(delegation, litert_tool.DELEGATES, known, "benchmark_model")
 
 
 def test_a_mask_of_cores_goes_before_the_program():
-    assert _read("default", {"cpu_mask": "f0"}).prefix == ["taskset", "f0"]
-    assert _read("default", {}).prefix == []
+    assert _parse_options("default", {"cpu_mask": "f0"}).prefix == ["taskset", "f0"]
+    assert _parse_options("default", {}).prefix == []
 
 
 @pytest.mark.parametrize(
-    ("code", "kind", "said"),
+    ("code", "kind", "message"),
     [
         (139, EngineFailed, "crashed (SIGSEGV)"),
         (134, EngineFailed, "crashed (SIGABRT)"),
@@ -224,15 +221,15 @@ def test_a_mask_of_cores_goes_before_the_program():
         (255, EngineFailed, "ended with 255"),
     ],
 )
-def test_how_a_program_ended_is_told(code, kind, said):
+def test_an_error_says_how_the_program_ended(code, kind, message):
     error = failure(Ended(code, "first\nlast words\n"), "the tool", accelerated=False)
     assert type(error) is kind
-    assert said in str(error)
+    assert message in str(error)
     assert "last words" in str(error)
 
 
 def test_a_failed_delegate_is_not_available():
     text = "INFO: STARTING!\nERROR: Failed to apply GPU delegate.\nERROR: Benchmarking failed.\n"
-    error = failure(Ended(1, text), "the tool", True, benchmark_model.reason(text))
+    error = failure(Ended(1, text), "the tool", True, litert_tool.reason(text))
     assert type(error) is NotAvailable
     assert str(error).endswith("Failed to apply GPU delegate.")
