@@ -12,21 +12,23 @@ PAGE = Path(__file__).with_name("commands.md")
 
 def page() -> str:
     """Returns the page."""
-    parts = ["# Commands\n\nWhat `--help` prints. Options may be written with `_` for `-`.\n"]
+    sections = ["# Commands\n\nThe output of `--help`. Options may be written with `_` for `-`.\n"]
     for name, program in (("cct-export", export), ("cct-bench", bench)):
-        parts += _below(program, click.Context(program, info_name=name, **program.context_settings))
-    return "\n".join(parts)
+        sections += _sections(
+            program, click.Context(program, info_name=name, **program.context_settings)
+        )
+    return "\n".join(sections)
 
 
-def _below(group: click.Group, context: click.Context) -> Iterator[str]:
+def _sections(group: click.Group, context: click.Context) -> Iterator[str]:
     """Yields a section for every command of a group, and of the groups in it."""
-    for command in group.list_commands(context):
-        child = group.get_command(context, command)
-        inner = click.Context(child, info_name=command, parent=context, terminal_width=96)
-        if isinstance(child, click.Group):
-            yield from _below(child, inner)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        inner = click.Context(command, info_name=name, parent=context, terminal_width=96)
+        if isinstance(command, click.Group):
+            yield from _sections(command, inner)
         else:
-            yield f"## {inner.command_path}\n\n```text\n{child.get_help(inner)}\n```\n"
+            yield f"## {inner.command_path}\n\n```text\n{command.get_help(inner)}\n```\n"
 
 
 if __name__ == "__main__":

@@ -10,27 +10,14 @@ from typing import Any, NoReturn
 import click
 
 from cct_export import __version__
-from cct_export.commands.bench import check, compare, device, keras
-from cct_export.commands.bench import onnx as bench_onnx
-from cct_export.commands.bench import tflite as bench_tflite
-from cct_export.commands.export import (
-    bundle,
-    doctor,
-    import_,
-    inspect,
-    onnx,
-    predict,
-    push,
-    quantize_report,
-    tflite,
-    train,
-    verify,
-)
-from cct_export.commands.plain import plain
+from cct_export.commands import artifact, compare, device, model, train
+from cct_export.commands import bench as measure
+from cct_export.commands import export as exporting
+from cct_export.commands.options import ExitCode
 from cct_export.errors import CCTExportError
+from cct_export.text import one_line
 
-INTERRUPTED = 130
-LONGEST_MESSAGE = 600
+MAX_MESSAGE_LENGTH = 600
 
 # Options may be written with _ for -, as many Python users do.
 CONTEXT = {
@@ -42,88 +29,88 @@ CONTEXT = {
 
 
 class Program(click.Group):
-    """A group that turns any error of its commands into one line and an exit code."""
+    """A group of commands whose errors are one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs a command; any error becomes one line and an exit code."""
+        """Runs a command; an error becomes one line and an exit code."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
-            ctx.exit(INTERRUPTED)
+            ctx.exit(ExitCode.INTERRUPTED)
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except Exception as error:
             if logging.getLogger("cct_export").isEnabledFor(logging.DEBUG):
                 traceback.print_exc()
-            ctx.exit(_say(error))
+            ctx.exit(_report(error))
 
 
-def _end(number: int, frame: object) -> None:
-    sys.exit(128 + number)
-
-
-def _say(error: Exception) -> int:
-    """Prints ``error`` as one line and returns the exit code it stands for."""
+def _report(error: Exception) -> int:
+    """Prints ``error`` as one line and returns its exit code."""
+    exit_code = 1
     if isinstance(error, CCTExportError):
-        click.echo(f"error: {_short(str(error))}", err=True)
-        return error.exit_code
-    if isinstance(error, OSError):
-        where = f" {error.filename}" if error.filename else ""
-        click.echo(f"error: cannot read or write{where}: {error.strerror or error}", err=True)
-        return 1
-    what = f"{type(error).__name__}: {_short(str(error))}"
-    click.echo(f"error: {what} (not foreseen: -v shows where it happened)", err=True)
-    return 1
+        message, exit_code = _shortened(str(error)), error.exit_code
+    elif isinstance(error, OSError):
+        file = f" {error.filename}" if error.filename else ""
+        message = _shortened(f"cannot read or write{file}: {error.strerror or error}")
+    else:
+        message = f"unexpected {type(error).__name__}: {_shortened(str(error))}"
+        message += " (this is a bug: -v shows the traceback)"
+    click.echo(f"error: {message}", err=True)
+    return exit_code
 
 
-def _short(text: str) -> str:
-    """Returns ``text`` in one line that a terminal can hold: converters quote whole graphs."""
-    line = plain(" ".join(text.split()))
-    return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]} ... (-v shows all)"
+def _shortened(text: str) -> str:
+    """Returns ``text`` on one line of limited length: converters quote whole graphs."""
+    line = one_line(text)
+    if len(line) <= MAX_MESSAGE_LENGTH:
+        return line
+    return f"{line[:MAX_MESSAGE_LENGTH]} ... (-v shows all)"
 
 
-def _program(about: str, commands: dict[str, click.Command]) -> Program:
-    program = Program(context_settings=CONTEXT, help=about, commands=commands)
+def _program(help: str, *commands: click.Command) -> Program:
+    by_name = {str(command.name): command for command in commands}
+    program = Program(context_settings=CONTEXT, help=help, commands=by_name)
     return click.version_option(__version__)(program)  # type: ignore[return-value]
 
 
 export = _program(
-    "Train a Compact Convolutional Transformer, export it to TFLite or ONNX, and prove that the "
-    "file still is the same model.",
-    {
-        "bundle": bundle.command,
-        "doctor": doctor.command,
-        "import": import_.command,
-        "inspect": inspect.command,
-        "onnx": onnx.command,
-        "predict": predict.command,
-        "push": push.command,
-        "quantize-report": quantize_report.command,
-        "tflite": tflite.command,
-        "train": train.command,
-        "verify": verify.command,
-    },
+    "Train a Compact Convolutional Transformer, export it to TFLite or ONNX, and verify numerical "
+    "parity with the Keras model.",
+    artifact.bundle,
+    artifact.doctor,
+    model.import_,
+    model.inspect,
+    exporting.onnx,
+    artifact.predict,
+    model.push,
+    exporting.quantize_report,
+    exporting.tflite,
+    train.train,
+    artifact.verify,
 )
 bench = _program(
-    "Measure latency, memory and accuracy of an exported file or of the Keras model.",
-    {
-        "check": check.command,
-        "compare": compare.command,
-        "device": device.command,
-        "keras": keras.command,
-        "onnx": bench_onnx.command,
-        "tflite": bench_tflite.command,
-    },
+    "Measure latency, memory and accuracy of exported files and Keras models.",
+    compare.check,
+    compare.compare,
+    device.device,
+    measure.keras,
+    measure.onnx,
+    measure.tflite,
 )
 
 
 def _run(program: Program, name: str) -> NoReturn:
-    # Ended from outside, a command clears up like one that was interrupted.
-    signal.signal(signal.SIGTERM, _end)
-    # numpy's products here are small: its threads wait for each other, on a busy machine for long.
+    # A command that is terminated cleans up as one that is interrupted.
+    signal.signal(signal.SIGTERM, _exit)
+    # The products of numpy here are small: threads would wait for each other on a busy machine.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(program(prog_name=name))
+
+
+def _exit(number: int, frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def export_main() -> None:

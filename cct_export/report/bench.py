@@ -1,179 +1,240 @@
-"""Measurements on a terminal and as a record."""
+"""The results of ``cct-bench`` on a terminal, and plots of operators."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from rich.table import Table
-
-from cct_export.bench import record as written
 from cct_export.bench import statistics
 from cct_export.bench.regression import Verdict
-from cct_export.records import Accuracy, BenchResult, Sustained
-from cct_export.report import operators, rows, terminal
-from cct_export.report.terminal import text
+from cct_export.records import Accuracy, BenchResult, OperatorProfile, OperatorTime, Sustained
+from cct_export.report import plots, rows, terminal
+from cct_export.report.columns import NONE, Column, number
+from cct_export.text import printable
 
 log = logging.getLogger(__name__)
 
-LEFT = ("artifact", "device", "scheme", "delegate")
-
-
-def record(results: Sequence[BenchResult]) -> dict[str, Any]:
-    """Returns the JSON record of ``results``."""
-    return written.to_dict(results)
+# More bars make a plot unreadable; those of the fastest operators could not be seen anyway.
+MOST_BARS = 40
 
 
 def show(results: Sequence[BenchResult], ratios: bool = False) -> None:
-    """Prints one row per result, what is known beside, and the warnings.
+    """Prints a row per result; logs accuracy, operators, sustained latency, failures, warnings.
 
     Args:
-        results: in the order in which they are printed.
-        ratios: whether to print latencies relative to the first, too.
+        results: in the order of the rows, at least one.
+        ratios: whether to print latencies relative to the first result.
     """
-    console = terminal.console()
+    runtimes = [result.runtime for result in results]
     engines = sorted(
-        {f"{r.runtime.name} {r.runtime.version}" for r in results if r.runtime.version}
+        {f"{runtime.name} {runtime.version}" for runtime in runtimes if runtime.version}
     )
-    table = Table(box=None, title=", ".join(engines), title_justify="left")
-    cells = [_row(result, results[0] if ratios else None) for result in results]
-    if all(result.device == "local" for result in results):
-        for row in cells:
-            del row["device"]
-    for name in cells[0]:
-        left = name in LEFT
-        table.add_column(
-            name, justify="left" if left else "right", no_wrap=name != "artifact", overflow="fold"
-        )
-    for row in cells:
-        table.add_row(*row.values())
-    console.print(table)
+    columns = _columns(results, results[0] if ratios else None)
+    terminal.console().print(terminal.table(columns, results, ", ".join(engines)))
     for result in results:
-        _show_more(result)
+        _show_details(result)
 
 
-def _row(result: BenchResult, reference: BenchResult | None) -> dict[str, str]:
-    """Returns what a row says, by column."""
-    runtime, artifact = result.runtime, result.artifact
-    summary = statistics.summary_of(result)
-    latency = {
-        f"p{rank} ms": _number(getattr(summary, f"p{rank}", None), ".3f")
-        for rank in sorted({50, 90, result.headline})
-    }
-    ratio = {} if reference is None else {"ratio": _ratio(result, reference)}
-    taken, total = runtime.delegated_nodes, runtime.total_nodes
-    return {
-        "artifact": text(artifact.path.rpartition("/")[2]),
-        "device": text(result.device),
-        "scheme": text(artifact.scheme),
-        "kB": _number(artifact.size_bytes, ",.0f", 1e3),
-        "delegate": text(runtime.delegate.rpartition("/")[2]),
-        "threads": str(runtime.threads),
-        "batch": str(result.batch),
-        **latency,
-        **ratio,
-        "images/s": _number(result.batch / summary.p50 * 1e3 if summary else None, ",.0f"),
-        "load ms": _number(result.load_ms, ".1f"),
-        "first ms": _number(result.first_inference_ms, ".2f"),
-        "peak MB": _number(result.peak_rss_bytes, ".0f", 1e6),
-        "delegated": "–" if total is None else f"{_number(taken, 'd')}/{total}",
-        "top-1": "–" if result.accuracy is None else f"{result.accuracy.top1:.2%}",
-        "parity": parity(result),
-    }
+def _columns(
+    results: Sequence[BenchResult], reference: BenchResult | None
+) -> list[Column[BenchResult]]:
+    """Returns the columns of the table; ratios only with a ``reference``."""
+    devices: list[Column[BenchResult]] = []
+    if any(result.device != "local" for result in results):
+        devices = [Column("device", lambda result: result.device)]
+    ratios: list[Column[BenchResult]] = []
+    if reference is not None:
+        ratios = [
+            Column(
+                "ratio",
+                lambda result: _ratio(result, reference),
+                lambda result: getattr(rows.ratio(result, reference), "value", None),
+            )
+        ]
+    ranks = sorted({50, 90, *(result.headline for result in results)})
+    return [
+        Column("artifact", lambda result: _file_name(result.artifact.path), wraps=True),
+        *devices,
+        Column("scheme", lambda result: result.artifact.scheme),
+        Column.number("kB", lambda result: rows.scaled(result.artifact.size_bytes, 1e3), ",.0f"),
+        Column("delegate", lambda result: _file_name(result.runtime.delegate)),
+        Column.number("threads", lambda result: result.runtime.threads, "d"),
+        Column.number("batch", lambda result: result.batch, "d"),
+        *map(_percentile, ranks),
+        *ratios,
+        Column.number("images/s", rows.throughput, ",.0f"),
+        Column.number("load ms", lambda result: result.load_ms, ".1f"),
+        Column.number("first ms", lambda result: result.first_inference_ms, ".2f"),
+        Column.number("peak MB", lambda result: rows.scaled(result.peak_rss_bytes, 1e6), ".0f"),
+        Column(
+            "delegated",
+            lambda result: _delegated(result.runtime.delegated_nodes, result.runtime.total_nodes),
+            lambda result: result.runtime.delegated_nodes,
+        ),
+        Column.number("top-1", lambda result: getattr(result.accuracy, "top1", None), ".2%"),
+        Column("parity", rows.parity_status),
+    ]
 
 
-def parity(result: BenchResult) -> str:
-    """Returns ``passed``, ``FAILED`` or ``unknown``."""
-    if result.parity is None:
-        return "unknown"
-    return "passed" if result.parity.passed else "FAILED"
+def _percentile(rank: int) -> Column[BenchResult]:
+    return Column.number(
+        f"p{rank} ms",
+        lambda result: getattr(statistics.summary_of(result), f"p{rank}", None),
+        ".3f",
+    )
+
+
+def _file_name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _delegated(delegated: int | None, total: int | None) -> str:
+    return NONE if total is None else f"{number(delegated, 'd')}/{total}"
 
 
 def _ratio(result: BenchResult, reference: BenchResult) -> str:
-    found = rows.ratio(result, reference)
-    if found is None:
-        return "–"
-    return f"{found.value:.2f} ± {(found.high - found.low) / 2:.2f}"
+    ratio = rows.ratio(result, reference)
+    return NONE if ratio is None else f"{ratio.value:.2f} ± {(ratio.high - ratio.low) / 2:.2f}"
 
 
-def _show_more(result: BenchResult) -> None:
-    where = "" if result.device == "local" else f" on {result.device}"
-    path = f"{result.artifact.path}{where}"
+def _show_details(result: BenchResult) -> None:
+    device = "" if result.device == "local" else f" on {result.device}"
+    subject = f"{result.artifact.path}{device}"
     if result.failure:
-        log.error("%s: %s", path, result.failure)
+        log.error("%s: %s", subject, result.failure)
     if result.parity is not None and not result.parity.passed:
-        log.error("%s: not timed, parity FAILED: %s", path, "; ".join(result.parity.failures))
+        log.error("%s: not timed, parity FAILED: %s", subject, "; ".join(result.parity.failures))
     if result.accuracy is not None:
-        _accuracy(path, result.accuracy)
+        _log_accuracy(subject, result.accuracy)
     if result.operators is not None:
-        operators.table(result.operators, path)
+        show_operators(result.operators, subject)
     if result.sustained is not None:
-        _sustained(path, result.sustained)
+        _log_sustained(subject, result.sustained)
     for warning in result.warnings:
-        log.warning("%s: %s", path, warning)
+        log.warning("%s: %s", subject, warning)
 
 
-def _accuracy(path: str, found: Accuracy) -> None:
+def _log_accuracy(subject: str, accuracy: Accuracy) -> None:
     log.info(
         "%s: top-1 %.2f %% (%.2f to %.2f), top-5 %.2f %%, calibration error %.3f, %d images of %s",
-        path,
-        100 * found.top1,
-        100 * found.top1_interval[0],
-        100 * found.top1_interval[1],
-        100 * found.top5,
-        found.calibration_error,
-        found.samples,
-        found.data,
+        subject,
+        100 * accuracy.top1,
+        100 * accuracy.top1_interval[0],
+        100 * accuracy.top1_interval[1],
+        100 * accuracy.top5,
+        accuracy.calibration_error,
+        accuracy.samples,
+        accuracy.data,
     )
-    if found.paired is not None:
+    if accuracy.paired is not None:
         log.info(
-            "%s: Keras %.2f %%; right alone: Keras %d images, the file %d (McNemar p = %.2g)",
-            path,
-            100 * found.paired.reference_top1,
-            found.paired.only_reference,
-            found.paired.only_candidate,
-            found.paired.p_value,
+            "%s: Keras %.2f %%; correct in Keras only: %d images, in the file only: %d "
+            "(McNemar p = %.2g)",
+            subject,
+            100 * accuracy.paired.reference_top1,
+            accuracy.paired.only_reference,
+            accuracy.paired.only_candidate,
+            accuracy.paired.p_value,
         )
 
 
-def _sustained(path: str, found: Sustained) -> None:
-    points = max(1, round(60 / found.interval_s))
-    first, last = found.p50_ms[:points], found.p50_ms[-points:]
-    early, late = sum(first) / len(first), sum(last) / len(last)
+def _log_sustained(subject: str, sustained: Sustained) -> None:
+    intervals = max(1, round(60 / sustained.interval_s))
+    first, last = sustained.p50_ms[:intervals], sustained.p50_ms[-intervals:]
+    first_ms, last_ms = sum(first) / len(first), sum(last) / len(last)
     log.info(
         "%s: sustained %.0f s, first minute %.3f ms, last minute %.3f ms (%.2f times)",
-        path,
-        len(found.p50_ms) * found.interval_s,
-        early,
-        late,
-        late / early,
+        subject,
+        len(sustained.p50_ms) * sustained.interval_s,
+        first_ms,
+        last_ms,
+        last_ms / first_ms,
     )
 
 
-def plot_operators(result: BenchResult, path: Path) -> None:
-    """Draws the times of the operators of ``result``, if they were measured.
+def show_verdicts(verdicts: Sequence[Verdict]) -> None:
+    """Logs a line per verdict; as an error if it is not a pass."""
+    for verdict in verdicts:
+        level = logging.INFO if verdict.status == "pass" else logging.ERROR
+        log.log(level, "%s: %s, %s", verdict.status, verdict.subject, verdict.why)
+
+
+def show_operators(profile: OperatorProfile, title: str) -> None:
+    """Prints a row per operator, the slowest first, then a row per kind, the total and the note.
 
     Args:
-        result: of one artifact.
-        path: a ``.png`` file.
+        profile: of one artifact.
+        title: of the table.
+    """
+    total = total_ms(profile.operators)
+    stdout = terminal.console()
+    operators: list[Column[OperatorTime]] = [
+        Column.number("ms", lambda operator: operator.ms, ".4f"),
+        Column("share", lambda operator: _share(operator.ms, total), lambda operator: operator.ms),
+        Column("kind", lambda operator: operator.kind, wraps=True),
+        Column("operator", lambda operator: operator.name, wraps=True),
+        Column("where", lambda operator: operator.where, wraps=True),
+    ]
+    kinds: list[Column[tuple[str, list[OperatorTime]]]] = [
+        Column.number("ms", lambda kind: total_ms(kind[1]), ".4f"),
+        Column(
+            "share", lambda kind: _share(total_ms(kind[1]), total), lambda kind: total_ms(kind[1])
+        ),
+        Column("kind", lambda kind: kind[0], wraps=True),
+        Column.number("operators", lambda kind: len(kind[1]), "d"),
+    ]
+    stdout.print(terminal.table(operators, slowest_first(profile), title))
+    stdout.print()
+    stdout.print(terminal.table(kinds, by_kind(profile).items(), "by kind"))
+    stdout.print()
+    derived = "derived, " if profile.derived else ""
+    count = len(profile.operators)
+    stdout.print(f"{total:.4f} ms in {count} operators, {derived}medians of {profile.runs} runs")
+    if profile.note:
+        stdout.print(printable(profile.note))
+
+
+def slowest_first(profile: OperatorProfile) -> list[OperatorTime]:
+    """Returns the operators by time; equal ones in the order in which they run."""
+    return sorted(profile.operators, key=lambda operator: -operator.ms)
+
+
+def total_ms(operators: Iterable[OperatorTime]) -> float:
+    """Returns the milliseconds of all operators; derived ones may be negative."""
+    return sum(operator.ms for operator in operators)
+
+
+def by_kind(profile: OperatorProfile) -> dict[str, list[OperatorTime]]:
+    """Returns the operators of each kind, the kind with the longest total first."""
+    kinds: dict[str, list[OperatorTime]] = {}
+    for operator in profile.operators:
+        kinds.setdefault(operator.kind, []).append(operator)
+    return dict(sorted(kinds.items(), key=lambda item: -total_ms(item[1])))
+
+
+def _share(ms: float, total: float) -> str:
+    return f"{ms / total:.1%}" if total > 0 else NONE
+
+
+def plot_operators(profile: OperatorProfile, path: Path, title: str) -> None:
+    """Draws a bar per operator, the slowest on top, ``MOST_BARS`` at most.
+
+    Args:
+        profile: of one artifact.
+        path: the ``.png`` file to write.
+        title: of the plot.
 
     Raises:
         MissingDependency: matplotlib is not installed.
         OutputError: ``path`` cannot be written.
     """
-    if result.operators is not None:
-        operators.plot(result.operators, path, str(result.artifact.path))
-
-
-def verdicts(found: Sequence[Verdict]) -> None:
-    """Prints one line per verdict."""
-    for verdict in found:
-        level = logging.INFO if verdict.status == "pass" else logging.ERROR
-        log.log(level, "%s: %s, %s", verdict.status, verdict.subject, verdict.why)
-
-
-def _number(value: float | None, pattern: str, unit: float | None = None) -> str:
-    """Returns a figure, or a dash where there is none."""
-    if value is None:
-        return "–"
-    return format(value / unit if unit else value, pattern)
+    operators = slowest_first(profile)
+    drawn = operators[:MOST_BARS]
+    rest = len(operators) - len(drawn)
+    omitted = f", without the {rest} shortest" if rest else ""
+    plots.bars(
+        path,
+        [f"{operator.name} ({operator.kind})" for operator in drawn],
+        [operator.ms for operator in drawn],
+        "derived ms (differences of medians)" if profile.derived else "ms (median)",
+        f"{title}: {total_ms(operators):.3f} ms in {len(operators)} operators{omitted}",
+    )

@@ -1,19 +1,27 @@
-"""What is in a file, or in two, as tables for a terminal and as a JSON record."""
+"""Artifacts and models, operator by operator and layer by layer, on a terminal."""
 
 import logging
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from cct_export.records import Contract, Inspection, Tensor
+from cct_export.records import (
+    Architecture,
+    Contract,
+    Inspection,
+    Layer,
+    Operator,
+    OperatorKind,
+    Tensor,
+)
 from cct_export.report import terminal
-from cct_export.report.terminal import printable, text
+from cct_export.report.columns import NONE, Column, number, shape
+from cct_export.text import printable
 
 log = logging.getLogger(__name__)
 
-_NONE = "–"
 MOST_LABELS = 20
 _TOTALS = {
     "size_bytes": "bytes",
@@ -26,190 +34,236 @@ _TOTALS = {
     "partitions": "partitions",
 }
 
-# Both figures, and the first over the second.
-Pair = tuple[int | None, int | None, float | None]
+
+class Pair(NamedTuple):
+    """A figure of two files, and the first over the second; the names are keys of the JSON."""
+
+    artifact: int | None
+    against: int | None
+    ratio: float | None
+
+    @classmethod
+    def of(cls, artifact: int | None, against: int | None) -> "Pair":
+        """Returns the pair of two figures; without a ratio where one is not known, or 0."""
+        return cls(
+            artifact, against, artifact / against if artifact is not None and against else None
+        )
 
 
-def record(found: Inspection, other: Inspection | None) -> dict[str, Any]:
-    """Returns ``artifact`` and, with ``other``, ``against`` and ``comparison`` as JSON types."""
-    if other is None:
-        return {"artifact": found.to_dict()}
-    totals, kinds = _compared(found, other)
-    names = ("artifact", "against", "ratio")
-    return {
-        "artifact": found.to_dict(),
-        "against": other.to_dict(),
-        "comparison": {
-            "totals": {name: dict(zip(names, pair, strict=True)) for name, pair in totals.items()},
-            "operators": {
-                name: dict(zip(names, pair, strict=True)) for name, pair in kinds.items()
+class Comparison(NamedTuple):
+    """Two files side by side: totals by name, and numbers of operators by kind."""
+
+    totals: dict[str, Pair]
+    operators: dict[str, Pair]
+
+    @classmethod
+    def of(cls, artifact: Inspection, against: Inspection) -> "Comparison":
+        """Returns the comparison of two files."""
+        totals, others = artifact.totals(), against.totals()
+        counts, other_counts = (
+            {kind.name: kind.count for kind in file.kinds()} for file in (artifact, against)
+        )
+        return cls(
+            {name: Pair.of(total, others[name]) for name, total in totals.items()},
+            {
+                name: Pair.of(counts.get(name, 0), other_counts.get(name, 0))
+                for name in dict.fromkeys([*counts, *other_counts])
             },
+        )
+
+
+def record(artifact: Inspection, against: Inspection | None) -> dict[str, Any]:
+    """Returns ``artifact`` and, for two files, ``against`` and ``comparison`` as JSON types."""
+    if against is None:
+        return {"artifact": artifact.to_dict()}
+    comparison = Comparison.of(artifact, against)
+    return {
+        "artifact": artifact.to_dict(),
+        "against": against.to_dict(),
+        "comparison": {
+            name: {row: pair._asdict() for row, pair in pairs.items()}
+            for name, pairs in comparison._asdict().items()
         },
     }
 
 
-def _compared(found: Inspection, other: Inspection) -> tuple[dict[str, Pair], dict[str, Pair]]:
-    """Returns the totals by name, and how many operators there are by kind."""
-    left, right = found.totals(), other.totals()
-    counts = [{kind.name: kind.count for kind in side.kinds()} for side in (found, other)]
-    kinds = dict.fromkeys([*counts[0], *counts[1]])
-    return (
-        {name: _pair(left[name], right[name]) for name in left},
-        {name: _pair(counts[0].get(name, 0), counts[1].get(name, 0)) for name in kinds},
-    )
-
-
-def _pair(left: int | None, right: int | None) -> Pair:
-    return left, right, None if left is None or not right else left / right
-
-
-def show(found: Inspection, tensors: bool = False) -> None:
-    """Prints header, operators by kind, every operator, totals, and what is quantized.
+def show(inspection: Inspection, tensors: bool = False) -> None:
+    """Prints inputs and outputs, operators by kind, every operator, totals, and quantization.
 
     Args:
-        found: what is in the file.
+        inspection: of the file.
         tensors: list every quantized tensor, not only how many there are.
     """
-    console = terminal.console()
-    _header(console, found)
-    console.print(_kinds(found))
-    console.print()
-    console.print(_steps(found))
-    console.print()
-    for name, value in found.totals().items():
-        console.print(f"{_TOTALS[name]:15} {_count(value):>12}")
-    console.print()
-    _summary(console, found)
-    if tensors and found.quantized:
-        console.print(_tensors(found))
-    _warn(found)
+    stdout = terminal.console()
+    _print_header(stdout, inspection)
+    stdout.print(_kinds(inspection))
+    stdout.print()
+    stdout.print(_operators(inspection))
+    stdout.print()
+    for name, total in inspection.totals().items():
+        stdout.print(f"{_TOTALS[name]:15} {number(total):>12}")
+    stdout.print()
+    groups = Counter(f"{tensor.dtype} per {tensor.granularity}" for tensor in inspection.quantized)
+    parts = ", ".join(f"{count} {name}" for name, count in groups.most_common())
+    stdout.print(f"{len(inspection.quantized)} quantized tensors{': ' if parts else ''}{parts}")
+    if tensors and inspection.quantized:
+        stdout.print(_tensors(inspection))
+    _log_warnings(inspection)
 
 
-def compare(found: Inspection, other: Inspection) -> None:
-    """Prints both headers, and the figures of both files side by side."""
-    console = terminal.console()
-    _header(console, found)
-    _header(console, other)
-    totals, kinds = _compared(found, other)
-    table = _table("", right=(text(found.path.name), text(other.path.name), "ratio"))
-    for name, pair in totals.items():
-        table.add_row(_TOTALS[name], *_cells(*pair))
-    for name, pair in kinds.items():
-        table.add_row(text(name), *_cells(*pair))
-    console.print(table)
-    _warn(found)
-    _warn(other)
+def show_comparison(artifact: Inspection, against: Inspection) -> None:
+    """Prints inputs and outputs of two files, and their figures side by side."""
+    stdout = terminal.console()
+    _print_header(stdout, artifact)
+    _print_header(stdout, against)
+    comparison = Comparison.of(artifact, against)
+    totals = {_TOTALS[name]: pair for name, pair in comparison.totals.items()}
+    columns: list[Column[tuple[str, Pair]]] = [
+        Column("", lambda row: row[0], wraps=True),
+        Column.number(artifact.path.name, lambda row: row[1].artifact),
+        Column.number(against.path.name, lambda row: row[1].against),
+        Column.number("ratio", lambda row: row[1].ratio, ".3f"),
+    ]
+    stdout.print(terminal.table(columns, [*totals.items(), *comparison.operators.items()]))
+    _log_warnings(artifact)
+    _log_warnings(against)
 
 
-def _warn(found: Inspection) -> None:
-    for warning in found.warnings:
-        log.warning("%s: %s", found.path, printable(warning))
+def _log_warnings(inspection: Inspection) -> None:
+    for warning in inspection.warnings:
+        log.warning("%s: %s", inspection.path, printable(warning))
 
 
-def _count(value: int | None) -> str:
-    return _NONE if value is None else f"{value:,}"
-
-
-def _cells(left: int | None, right: int | None, ratio: float | None) -> tuple[str, str, str]:
-    return _count(left), _count(right), _NONE if ratio is None else f"{ratio:.3f}"
-
-
-def _shape(shape: tuple[int | None, ...] | None) -> str:
-    if shape is None:
-        return _NONE
-    return "×".join("?" if size is None else str(size) for size in shape) or "scalar"
-
-
-def _header(console: Console, found: Inspection) -> None:
-    scheme = "no scheme recorded" if found.scheme is None else f"scheme {text(found.scheme)}"
-    size = f"{found.size_bytes:,} bytes"
-    console.print(f"{text(str(found.path))}: {found.format}, {scheme}, {size}, {found.engine}")
-    for word, ends in (("input", found.inputs), ("output", found.outputs)):
+def _print_header(stdout: Console, inspection: Inspection) -> None:
+    scheme = "no scheme recorded" if inspection.scheme is None else f"scheme {inspection.scheme}"
+    size = f"{inspection.size_bytes:,} bytes"
+    file = f"{inspection.path}: {inspection.format}, {scheme}, {size}, {inspection.engine}"
+    stdout.print(printable(file))
+    for name, ends in (("input", inspection.inputs), ("output", inspection.outputs)):
         for end in ends:
-            _, scale, zero = _quantization(end)
-            meaning = f", scale {scale}, zero point {zero}" if end.scales else ""
-            console.print(f"  {word:6} {text(end.name)} {end.dtype} {_shape(end.shape)}{meaning}")
-    for word, said in _contract(found.contract).items():
-        console.print(f"  {word:6} {text(said)}")
-    console.print()
+            quantization = ""
+            if end.scales:
+                quantization = f", scale {_scales(end)}, zero point {_zero_points(end)}"
+            line = f"  {name:6} {end.name} {end.dtype} {shape(end.shape)}{quantization}"
+            stdout.print(printable(line))
+    for name, value in _contract(inspection.contract).items():
+        stdout.print(printable(f"  {name:6} {value}"))
+    stdout.print()
 
 
 def _contract(contract: Contract) -> dict[str, str]:
-    """Returns what a program needs to know to use the file, as far as the file says it."""
+    """Returns the lines about preprocessing, classes and source that the file has."""
     lines = {}
     if contract.input is not None:
         image = contract.input
-        span = " to ".join(f"{value:g}" for value in image.range)
+        limits = " to ".join(f"{value:g}" for value in image.range)
         resize = f"other sizes {image.resize}" if image.resize else ""
-        parts = (image.preprocessing, span, image.channels, image.layout, resize)
+        parts = (image.preprocessing, limits, image.channels, image.layout, resize)
         lines["pixels"] = ", ".join(filter(None, parts))
     if contract.labels:
-        few, count = ", ".join(contract.labels[:MOST_LABELS]), len(contract.labels)
-        lines["labels"] = few if count <= MOST_LABELS else f"{few} … ({count})"
+        lines["labels"] = _few(contract.labels)
+        if len(contract.labels) > MOST_LABELS:
+            lines["labels"] += f" ({len(contract.labels)})"
     if contract.source:
         lines["of"] = contract.source
     return lines
 
 
-def _table(*left: str, right: tuple[str, ...]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in left:
-        table.add_column(name, overflow="fold")
-    for name in right:
-        table.add_column(name, justify="right")
-    return table
+def _few(labels: tuple[str, ...]) -> str:
+    few = ", ".join(labels[:MOST_LABELS])
+    return few if len(labels) <= MOST_LABELS else f"{few} …"
 
 
-def _kinds(found: Inspection) -> Table:
-    table = _table("kind", right=("operators", "MACs", "parameters", "delegated"))
-    for kind in found.kinds():
-        taken = _NONE if found.partitions is None else f"{kind.delegated}/{kind.count}"
-        figures = (_count(kind.count), _count(kind.macs), _count(kind.parameters), taken)
-        table.add_row(text(kind.name), *figures)
-    return table
+def _kinds(inspection: Inspection) -> Table:
+    delegated = inspection.partitions is not None
+    columns: list[Column[OperatorKind]] = [
+        Column("kind", lambda kind: kind.name, wraps=True),
+        Column.number("operators", lambda kind: kind.count),
+        Column.number("MACs", lambda kind: kind.macs),
+        Column.number("parameters", lambda kind: kind.parameters),
+        Column(
+            "delegated",
+            lambda kind: f"{kind.delegated}/{kind.count}" if delegated else NONE,
+            lambda kind: kind.delegated,
+        ),
+    ]
+    return terminal.table(columns, inspection.kinds())
 
 
-def _steps(found: Inspection) -> Table:
-    table = _table("#", "operator", "output", right=("MACs", "parameters", "weights", "partition"))
-    for step in found.operators:
-        table.add_row(
-            str(step.index),
-            text(step.kind),
-            _shape(step.shape),
-            "?" if step.macs is None else _count(step.macs),
-            _count(step.parameters),
-            step.weight_dtype or _NONE,
-            _count(step.partition),
-        )
-    return table
+def _operators(inspection: Inspection) -> Table:
+    columns: list[Column[Operator]] = [
+        Column("#", lambda operator: str(operator.index)),
+        Column("operator", lambda operator: operator.kind, wraps=True),
+        Column("output", lambda operator: shape(operator.shape), wraps=True),
+        Column("MACs", lambda operator: _macs(operator.macs), lambda operator: operator.macs),
+        Column.number("parameters", lambda operator: operator.parameters),
+        Column("weights", lambda operator: operator.weight_dtype or NONE),
+        Column.number("partition", lambda operator: operator.partition),
+    ]
+    return terminal.table(columns, inspection.operators)
 
 
-def _summary(console: Console, found: Inspection) -> None:
-    """Says how many tensors are quantized, and how."""
-    groups = Counter(f"{tensor.dtype} per {tensor.granularity}" for tensor in found.quantized)
-    parts = ", ".join(f"{count} {name}" for name, count in groups.most_common())
-    console.print(f"{len(found.quantized)} quantized tensors" + (f": {parts}" if parts else ""))
+def _macs(macs: int | None) -> str:
+    return "?" if macs is None else f"{macs:,}"
 
 
-def _tensors(found: Inspection) -> Table:
-    table = _table("tensor", "type", "shape", "scale per", "scale", "zero point", right=())
-    for tensor in found.quantized:
-        table.add_row(text(tensor.name), tensor.dtype, _shape(tensor.shape), *_quantization(tensor))
-    return table
+def _tensors(inspection: Inspection) -> Table:
+    columns: list[Column[Tensor]] = [
+        Column("tensor", lambda tensor: tensor.name, wraps=True),
+        Column("type", lambda tensor: tensor.dtype),
+        Column("shape", lambda tensor: shape(tensor.shape), wraps=True),
+        Column("scale per", _granularity),
+        Column("scale", _scales),
+        Column("zero point", _zero_points),
+    ]
+    return terminal.table(columns, inspection.quantized)
 
 
-def _quantization(tensor: Tensor) -> tuple[str, str, str]:
-    """Returns what shares a scale, and the range of scales and of zero points."""
+def _granularity(tensor: Tensor) -> str:
     axis = "" if tensor.axis is None else f" of axis {tensor.axis}"
-    scales = _range([f"{end:.3g}" for end in _ends(tensor.scales)]) or "not in the file"
-    zeros = _range([str(end) for end in _ends(tensor.zero_points)]) or "0"
-    return f"{tensor.granularity}{axis}", scales, zeros
+    return f"{tensor.granularity}{axis}"
 
 
-def _ends(values: tuple[Any, ...]) -> list[Any]:
-    return [min(values), max(values)] if values else []
+def _scales(tensor: Tensor) -> str:
+    return _interval(tensor.scales, ".3g") or "not in the file"
 
 
-def _range(ends: list[str]) -> str:
-    """Returns ``a`` for twice the same, else ``a to b``; nothing for nothing."""
+def _zero_points(tensor: Tensor) -> str:
+    return _interval(tensor.zero_points, "d") or "0"
+
+
+def _interval(values: tuple[float, ...], pattern: str) -> str:
+    """Returns ``LEAST to MOST``, one number if both are the same; nothing for no values."""
+    ends = [format(end, pattern) for end in (min(values), max(values))] if values else []
     return " to ".join(dict.fromkeys(ends))
+
+
+def show_model(model: Architecture) -> None:
+    """Prints input and output, every layer, totals, and the cost of the exported file."""
+    stdout = terminal.console()
+    labels = f" ({_few(model.labels)})" if model.labels else ""
+    images = f"images of {shape(model.image_shape)}"
+    stdout.print(printable(f"{model.name}: {images} to {model.classes:,} logits{labels}"))
+    stdout.print()
+    total = Layer("total", "", (), model.trainable, model.fixed, model.macs)
+    columns: list[Column[Layer]] = [
+        Column("layer", lambda layer: layer.name, wraps=True),
+        Column("kind", lambda layer: layer.kind, wraps=True),
+        Column("output", lambda layer: "" if layer is total else shape(layer.shape), wraps=True),
+        Column.number("trainable", lambda layer: layer.trainable or None),
+        Column.number("fixed", lambda layer: layer.fixed or None),
+        Column(
+            "MACs",
+            lambda layer: NONE if layer.macs == 0 else _macs(layer.macs),
+            lambda layer: layer.macs,
+        ),
+    ]
+    stdout.print(terminal.table(columns, [*model.layers, total]))
+    if model.folded is None:
+        log.warning("%s is not a CCT: inspect the exported file for its cost", model.name)
+        return
+    stdout.print()
+    stdout.print(
+        f"as exported, folded: {model.folded.steps:,} steps, "
+        f"{model.folded.parameters:,} parameters, {model.folded.macs:,} MACs"
+    )

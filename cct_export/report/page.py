@@ -1,36 +1,43 @@
-"""Results on one HTML page that needs nothing but itself."""
+"""The HTML page that compares results; it loads nothing from elsewhere."""
 
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
+from itertools import count
 from math import isfinite
-from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cct_export.errors import MissingDependency
-from cct_export.records import BenchResult
-from cct_export.report import markup
-from cct_export.report.charts.chart import Chart
-from cct_export.report.charts.confusion import confusion
-from cct_export.report.charts.latency import histogram, sustained
-from cct_export.report.charts.pareto import scatters
-from cct_export.report.charts.resources import memory, operators
-from cct_export.report.columns import columns
-from cct_export.report.details import best, details
-from cct_export.report.rows import Row, labels, rows
+from cct_export.records import Accuracy, BenchResult, MachineInfo
+from cct_export.records.encoding import to_builtins
+from cct_export.report.charts import charts
+from cct_export.report.columns import milliseconds, percentage
+from cct_export.report.rows import Row, columns, labels, rows
+from cct_export.text import one_line
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+# Sections whose charts take the whole width.
+WIDE_SECTIONS = ("Trade-offs", "Memory", "Sustained load")
+# Levels of nesting that a table of facts resolves.
+_MAX_DEPTH = 3
+
+Facts = list[tuple[str, str]]
 
 
-def page(machine: Mapping[str, Any], results: Sequence[BenchResult]) -> str:
+def page(machine: MachineInfo, results: Sequence[BenchResult]) -> str:
     """Returns a page that compares ``results``; the same page for the same input.
 
-    It loads nothing: plotly.js, style and data are in it, and a content security policy keeps it
-    so. Strings of the results are taken for hostile.
+    plotly.js, style and data are in it, and a content security policy forbids it to load or run
+    anything else. Strings of the results are escaped: they may come from anyone.
 
     Args:
-        machine: facts about where it was measured, JSON types.
-        results: the first is what the others are compared with.
+        machine: where it was measured.
+        results: ratios are to the first.
 
     Raises:
         MissingDependency: Plotly is not installed.
@@ -40,37 +47,55 @@ def page(machine: Mapping[str, Any], results: Sequence[BenchResult]) -> str:
     except ImportError:
         raise MissingDependency.of("plotly", "report") from None
 
-    found = rows(results)
-    names = labels(found)
-    grouped = _charts(found, names, results)
-    data = json.dumps(
-        _finite([one.figure for group in grouped.values() for one in group]),
-        sort_keys=True,
-        separators=(",", ":"),
-        allow_nan=False,
-    )
+    table = rows(results)
+    names = labels(table)
+    indices = count()
+    sections = {
+        title: [(next(indices), chart) for chart in group]
+        for title, group in charts(table, names, results).items()
+        if group
+    }
     library, script = get_plotlyjs(), _resource("page.js")
-    title = f"cct-bench: {len(found)} {'result' if len(found) == 1 else 'results'}"
-    return Template(_resource("page.html")).substitute(
-        title=markup.text(title),
+    return _template().render(
+        title=f"cct-bench: {len(table)} result{'' if len(table) == 1 else 's'}",
         policy=_policy(library, script),
         style=_resource("page.css"),
-        lead=markup.paragraph(_lead(machine, results), "lead"),
-        best=best(found, names),
-        body="\n".join(_sections(machine, results, found, names, grouped)),
-        # A "<" could end the element that it stands in.
-        data=data.replace("<", "\\u003c"),
+        lead=_lead(machine, results),
+        tiles=_tiles(table, names),
+        columns=columns(table),
+        rows=table,
+        notes=_notes(results, table),
+        sections=sections,
+        wide_sections=WIDE_SECTIONS,
+        details=[_details(*item) for item in zip(table, names, results, strict=True)],
+        machine=_facts(to_builtins(machine)),
+        data=_embedded([chart.figure for group in sections.values() for _, chart in group]),
         library=library,
         script=script,
     )
 
 
 def _resource(name: str) -> str:
-    return resources.files("cct_export.report").joinpath(name).read_text("utf-8")
+    return resources.files("cct_export.report").joinpath("templates", name).read_text("utf-8")
+
+
+def _template() -> "Template":
+    """Returns the template; every string that it shows is put on one line and escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("cct_export.report"),
+        autoescape=True,
+        finalize=lambda value: value if hasattr(value, "__html__") else one_line(value),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html")
 
 
 def _policy(*scripts: str) -> str:
-    """Returns a policy by which only ``scripts`` run, and nothing is fetched."""
+    """Returns a content security policy: only ``scripts`` run, and nothing is loaded."""
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
         for script in scripts
@@ -81,104 +106,199 @@ def _policy(*scripts: str) -> str:
     )
 
 
+def _embedded(figures: Sequence[dict[str, Any]]) -> str:
+    """Returns ``figures`` as JSON for a script element, which a ``<`` could end."""
+    text = json.dumps(_finite(figures), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")
+
+
 def _finite(value: Any) -> Any:
-    """Returns ``value`` with null for the floats that JSON does not have."""
+    """Returns ``value`` with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _charts(
-    found: Sequence[Row], names: Sequence[str], results: Sequence[BenchResult]
-) -> dict[str, list[Chart]]:
-    """Returns the charts by section, in the order of the page.
-
-    What was refused has no latency, by operator or over time neither.
-    """
-    every = list(zip(found, names, results, strict=True))
-    counted = [(name, result) for row, name, result in every if not row.refused]
-    engines = list(dict.fromkeys(row.engine for row in found))
-    series = {row.number: engines.index(row.engine) for row in found}
-    return {
-        "Trade-offs": scatters(found, names),
-        "Latency": [
-            histogram(name, result, series[row.number])
-            for row, name, result in every
-            if not row.refused and result.times_ns
-        ],
-        "Memory": _present([memory(found, names)]),
-        "Operators": [
-            operators(name, result.operators)
-            for name, result in counted
-            if result.operators and result.operators.operators
-        ],
-        "Sustained load": [
-            sustained(name, result.sustained)
-            for name, result in counted
-            if result.sustained and result.sustained.p50_ms
-        ],
-        "Confusion": _present(
-            confusion(name, result.accuracy) for _, name, result in every if result.accuracy
-        ),
-    }
-
-
-def _present(charts: Iterable[Chart | None]) -> list[Chart]:
-    return [one for one in charts if one is not None]
-
-
-def _lead(machine: Mapping[str, Any], results: Sequence[BenchResult]) -> str:
-    """Returns where it was measured, in a line."""
-    cores = machine.get("cores")
-    where = [machine.get("cpu"), f"{cores} cores" if cores else None, machine.get("os")]
+def _lead(machine: MachineInfo, results: Sequence[BenchResult]) -> str:
+    """Returns where it was measured."""
+    cores = f"{machine.cores} cores" if machine.cores else ""
     devices = sorted({result.device for result in results} - {"local"})
-    return ", ".join([str(part) for part in (*where, *devices) if part])
+    return ", ".join(filter(None, (machine.cpu, cores, machine.os, *devices)))
 
 
-def _sections(
-    machine: Mapping[str, Any],
-    results: Sequence[BenchResult],
-    found: Sequence[Row],
-    names: Sequence[str],
-    grouped: Mapping[str, Sequence[Chart]],
-) -> list[str]:
-    parts = [
-        markup.section(
-            "Results",
-            markup.sortable(columns(found), found, "Results; a header sorts by its column"),
-            *_reading(results, found),
+def _notes(results: Sequence[BenchResult], table: Sequence[Row]) -> list[str]:
+    """Returns how to read the table of results."""
+    notes = []
+    if any(row.ratio for row in table):
+        notes.append(
+            "× first is the latency over that of the first result, with the 95 % interval of a "
+            "bootstrap over repeats and bursts; top-1 has a 95 % Wilson interval."
         )
-    ]
-    index = 0
-    for title, group in grouped.items():
-        places = [markup.chart(one, index + place) for place, one in enumerate(group)]
-        index += len(group)
-        inner = "\n".join(places)
-        wide = " wide" if title in ("Trade-offs", "Memory", "Sustained load") else ""
-        parts.append(
-            markup.section(title, f'<div class="charts{wide}">{inner}</div>' if inner else "")
-        )
-    each = [details(*one) for one in zip(found, names, results, strict=True)]
-    parts.append(markup.section("Each result", *each))
-    parts.append(markup.section("Machine", markup.facts(machine, "Where it was measured")))
-    return [part for part in parts if part]
-
-
-def _reading(results: Sequence[BenchResult], found: Sequence[Row]) -> list[str]:
-    """Returns what to know before believing the table."""
-    notes = [
-        "× first is the latency over that of the first result, with the interval of a bootstrap "
-        "over repeats and bursts that holds at 95 %; top-1 with Wilson's."
-        if any(row.ratio for row in found)
-        else ""
-    ]
-    if found and found[0].refused:
+    if table and table[0].refused:
         notes.append("There are no ratios: the first result has no latency.")
     warned = sum(bool(result.warnings) for result in results)
     if warned:
-        notes.append(f"{warned} of {len(found)} results have warnings: see each result.")
-    if any(row.refused for row in found):
-        notes.append("A latency is refused where the file does not compute what its model does.")
-    return [markup.paragraph(note) for note in notes if note]
+        notes.append(f"{warned} of {len(table)} results have warnings: see each result.")
+    if any(row.refused for row in table):
+        notes.append("A latency is refused where the file failed parity with its model.")
+    return notes
+
+
+class Tile(NamedTuple):
+    """A result that is the best in something: what, its value, its name and a note."""
+
+    title: str
+    value: str
+    name: str
+    note: str
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """Something that a result can be the best in.
+
+    Attributes:
+        title: of the tile.
+        rank: the least wins; None does not take part.
+        value: text of the value.
+        note: about the winner among all rows.
+    """
+
+    title: str
+    rank: Callable[[Row], float | None]
+    value: Callable[[Row], str]
+    note: Callable[[Row, Sequence[Row]], str]
+
+
+def _latency_ratio(row: Row, rows: Sequence[Row]) -> str:
+    return f"{row.ratio.value:.2f} of the first result" if row.ratio else ""
+
+
+def _size_ratio(row: Row, rows: Sequence[Row]) -> str:
+    first = next((other.kilobytes for other in rows if other.number == 1), None)
+    if row.number == 1 or row.kilobytes is None or not first:
+        return ""
+    return f"{row.kilobytes / first:.2f} of the first result"
+
+
+def _equally_accurate(row: Row, rows: Sequence[Row]) -> str:
+    low = row.top1.low if row.top1 else 0.0
+    others = sum(
+        other.top1 is not None and other.top1.value >= low for other in rows if other is not row
+    )
+    return f"{others} more within its interval" if others else ""
+
+
+_CONTESTS = (
+    _Contest(
+        "Fastest",
+        lambda row: row.latency_ms,
+        lambda row: f"{milliseconds(row.latency_ms)} ms",
+        _latency_ratio,
+    ),
+    _Contest(
+        "Most accurate",
+        lambda row: None if row.top1 is None else -row.top1.value,
+        lambda row: percentage(row.top1),
+        _equally_accurate,
+    ),
+    _Contest(
+        "Smallest", lambda row: row.kilobytes, lambda row: f"{row.kilobytes:,.0f} kB", _size_ratio
+    ),
+)
+
+
+def _tiles(table: Sequence[Row], names: Sequence[str]) -> list[Tile]:
+    """Returns the fastest, the most accurate and the smallest result that was not refused.
+
+    None where there is no choice.
+    """
+    names_of = {row.number: name for row, name in zip(table, names, strict=True)}
+    candidates = [row for row in table if not row.refused]
+    tiles = []
+    for contest in _CONTESTS if len(candidates) > 1 else ():
+        ranked = [(rank, row) for row in candidates if (rank := contest.rank(row)) is not None]
+        if ranked:
+            _, best = min(ranked, key=lambda pair: pair[0])
+            note = contest.note(best, candidates)
+            tiles.append(Tile(contest.title, contest.value(best), names_of[best.number], note))
+    return tiles
+
+
+class _Details(NamedTuple):
+    """All facts of one result."""
+
+    name: str
+    refused: str
+    failures: Sequence[str]
+    warnings: Sequence[str]
+    facts: Facts
+
+
+def _details(row: Row, name: str, result: BenchResult) -> _Details:
+    failures = result.parity.failures if result.parity else ()
+    reported = result.reported_ms
+    parity = {} if result.parity is None else to_builtins(result.parity)
+    facts = {
+        "file": to_builtins(result.artifact),
+        "runtime": to_builtins(result.runtime),
+        "device": result.device,
+        "runs": len(result.times_ns) or (reported.count if reported else 0),
+        "reported by the tool, ms": to_builtins(reported),
+        "repeats": len(result.bursts) or None,
+        "first inference, ms": result.first_inference_ms,
+        "preprocessing, ms": result.preprocess_ms,
+        "postprocessing, ms": result.postprocess_ms,
+        "conditions": to_builtins(result.conditions),
+        # The rest is shown elsewhere.
+        "parity": {
+            name: value
+            for name, value in parity.items()
+            if name not in ("failures", "candidate", "scheme")
+        },
+        "accuracy": _accuracy(result.accuracy),
+    }
+    return _Details(name, row.refused, failures, result.warnings, _facts(facts))
+
+
+def _accuracy(accuracy: Accuracy | None) -> dict[str, Any]:
+    if accuracy is None:
+        return {}
+    return {
+        "data": accuracy.data,
+        "images": accuracy.samples,
+        "top-1": f"{accuracy.top1:.2%}, 95 % interval {_interval(accuracy.top1_interval)}",
+        "top-5": f"{accuracy.top5:.2%}, 95 % interval {_interval(accuracy.top5_interval)}",
+        "expected calibration error": accuracy.calibration_error,
+        "against the model": to_builtins(accuracy.paired),
+    }
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    return f"{bounds[0]:.2%} to {bounds[1]:.2%}"
+
+
+def _facts(values: Mapping[str, Any], prefix: str = "", depth: int = 1) -> Facts:
+    """Returns names and values as text; what is in a mapping gets a line each."""
+    facts: Facts = []
+    for name, value in values.items():
+        title = f"{prefix}{str(name).replace('_', ' ')}"
+        if value is None or value in ("", {}, [], ()):
+            continue
+        if isinstance(value, Mapping) and depth < _MAX_DEPTH:
+            facts += _facts(value, f"{title}: ", depth + 1)
+        else:
+            facts.append((title, _text(value)))
+    return facts
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return str(value)

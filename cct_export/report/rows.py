@@ -1,53 +1,45 @@
-"""Results side by side: what the page, the Markdown table and the CSV say of each."""
+"""Results side by side: the rows and columns of the HTML page, the Markdown table and the CSV."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cct_export.bench import statistics
 from cct_export.bench.statistics import Interval
 from cct_export.records import BenchResult
+from cct_export.report.columns import NONE, Column, milliseconds, percentage
 
 REFUSED = "refused: parity failed"
-# What tells results of one file apart, in the order in which a label says it.
-_DISTINCTIONS: tuple[Callable[["Row"], str], ...] = (
-    lambda row: row.engine,
-    lambda row: row.delegate,
-    lambda row: "" if row.threads is None else _counted(row.threads, "thread"),
-    lambda row: f"batch {row.batch}",
-    lambda row: row.device,
-)
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one result comes to.
+    """A result as tables show it; the names of the fields are the header of the CSV.
 
     Attributes:
-        number: position among the results, from 1 on.
+        number: position among the results, from 1.
         artifact: name of the file or model, with its folder where two files have the same name.
-        path: of the file as it was asked for.
+        path: of the file, as the user wrote it.
         engine: name and version.
         delegate: what computed.
-        scheme: of quantization.
+        scheme: quantization scheme.
         device: where it ran.
-        kilobytes: of the file (1000 bytes), None for what is no file.
-        threads: of the engine, None if not known.
+        kilobytes: size of the file (1000 bytes), None for a model that is no single file.
+        threads: of the engine.
         batch: images per run.
         headline: the percentile that stands for the latency.
-        latency_ms: that percentile; None without one, and where it was refused.
+        latency_ms: that percentile; None where there is none or it was refused.
         refused: why there is no latency; empty if there is.
-        ratio: latency over that of the first result; None for that one, and where the two are not
-            to be compared.
-        throughput: images per second, by the median.
-        peak_megabytes: largest resident memory (10⁶ bytes).
-        load_ms: making the session.
-        delegated: nodes that the delegate took, None if not known.
-        nodes: all of them, None if not known.
-        top1: share of images, with its Wilson interval; None if not measured.
+        ratio: latency over that of the first result; None for the first, and where the two did
+            different work.
+        throughput: images per second, of the median.
+        peak_megabytes: peak resident memory (10⁶ bytes).
+        load_ms: time to open the session.
+        delegated: nodes that the delegate ran, None if not known.
+        nodes: number of nodes, None if not known.
+        top1: accuracy, 0 to 1, with its Wilson interval; None if not measured.
         parity: ``passed``, ``FAILED`` or ``unknown``.
-        sqnr_db: of the logits against Keras, None if not known.
+        sqnr_db: SQNR of the logits, None if not known.
     """
 
     number: int
@@ -58,7 +50,7 @@ class Row:
     scheme: str
     device: str
     kilobytes: float | None
-    threads: int | None
+    threads: int
     batch: int
     headline: int
     latency_ms: float | None
@@ -75,8 +67,8 @@ class Row:
 
 
 def rows(results: Sequence[BenchResult]) -> list[Row]:
-    """Returns a row per result, the first of which is the reference of the ratios."""
-    names = _names([str(result.artifact.path) for result in results])
+    """Returns a row per result; ratios are to the first."""
+    names = _file_names([result.artifact.path for result in results])
     reference = results[0] if results else None
     return [
         _row(number, name, result, None if result is reference else reference)
@@ -84,28 +76,45 @@ def rows(results: Sequence[BenchResult]) -> list[Row]:
     ]
 
 
-def labels(found: Sequence[Row]) -> list[str]:
-    """Returns a name for each row that no other has: artifact, and what else tells it apart."""
-    texts = [row.artifact for row in found]
-    for distinction in _DISTINCTIONS:
-        counts = Counter(texts)
-        if len(counts) == len(texts):
-            break
-        said = [distinction(row) for row in found]
-        # What is the same for all that share a name tells none of them apart.
-        kinds = Counter(text for text, _ in set(zip(texts, said, strict=True)))
-        texts = [f"{t}, {s}" if kinds[t] > 1 and s else t for t, s in zip(texts, said, strict=True)]
-    counts = Counter(texts)
-    return [
-        f"{text} (no. {row.number})" if counts[text] > 1 else text
-        for text, row in zip(texts, found, strict=True)
-    ]
+def _row(number: int, name: str, result: BenchResult, reference: BenchResult | None) -> Row:
+    runtime, accuracy, refused = result.runtime, result.accuracy, refusal(result)
+    return Row(
+        number=number,
+        artifact=name,
+        path=result.artifact.path,
+        engine=f"{runtime.name} {runtime.version}".strip(),
+        delegate=runtime.delegate or runtime.accelerator,
+        scheme=result.artifact.scheme,
+        device=result.device,
+        kilobytes=scaled(result.artifact.size_bytes, 1e3),
+        threads=runtime.threads,
+        batch=result.batch,
+        headline=result.headline,
+        latency_ms=None if refused else statistics.headline_ms(result),
+        refused=refused,
+        ratio=None if reference is None else ratio(result, reference),
+        throughput=None if refused else throughput(result),
+        peak_megabytes=scaled(result.peak_rss_bytes, 1e6),
+        load_ms=result.load_ms,
+        delegated=runtime.delegated_nodes,
+        nodes=runtime.total_nodes,
+        top1=None if accuracy is None else Interval(accuracy.top1, *accuracy.top1_interval),
+        parity=parity_status(result),
+        sqnr_db=None if result.parity is None else result.parity.sqnr_db,
+    )
+
+
+def _file_names(paths: Sequence[str]) -> list[str]:
+    """Returns the last part of each path, or all of it where two paths end alike."""
+    names = {path: path.rstrip("/").rpartition("/")[2] or path for path in paths}
+    counts = Counter(names.values())
+    return [names[path] if counts[names[path]] == 1 else path for path in paths]
 
 
 def refusal(result: BenchResult) -> str:
     """Returns why the latency of ``result`` does not count; empty if it does.
 
-    A file that does not compute what its model computes has no speed worth comparing.
+    The speed of a file that computes something else than its model is not worth comparing.
     """
     if result.failure and not result.timed:
         return f"failed: {result.failure}"
@@ -114,63 +123,107 @@ def refusal(result: BenchResult) -> str:
     return "" if result.timed else "not timed"
 
 
-def _row(number: int, name: str, result: BenchResult, reference: BenchResult | None) -> Row:
-    runtime, artifact = result.runtime, result.artifact
-    refused = refusal(result)
-    counted = not refused
-    peak, accuracy, parity = result.peak_rss_bytes, result.accuracy, result.parity
-    return Row(
-        number=number,
-        artifact=name,
-        path=str(artifact.path),
-        engine=f"{runtime.name} {runtime.version}".strip(),
-        delegate=str(runtime.delegate or runtime.accelerator or ""),
-        scheme=str(artifact.scheme),
-        device=result.device,
-        kilobytes=_scaled(artifact.size_bytes, 1e3),
-        threads=runtime.threads,
-        batch=result.batch,
-        headline=result.headline,
-        latency_ms=statistics.headline_ms(result) if counted else None,
-        refused=refused,
-        ratio=ratio(result, reference),
-        throughput=_throughput(result) if counted else None,
-        peak_megabytes=_scaled(peak, 1e6),
-        load_ms=result.load_ms,
-        delegated=runtime.delegated_nodes,
-        nodes=runtime.total_nodes,
-        top1=None if accuracy is None else Interval(accuracy.top1, *accuracy.top1_interval),
-        parity="unknown" if parity is None else "passed" if parity.passed else "FAILED",
-        sqnr_db=None if parity is None else parity.sqnr_db,
-    )
+def parity_status(result: BenchResult) -> str:
+    """Returns ``passed``, ``FAILED`` or ``unknown``."""
+    if result.parity is None:
+        return "unknown"
+    return "passed" if result.parity.passed else "FAILED"
 
 
-def _scaled(value: Any, unit: float) -> float | None:
-    return None if value is None else value / unit
-
-
-def ratio(result: BenchResult, reference: BenchResult | None) -> Interval | None:
-    """Returns how many times as long ``result`` takes, if both do the same work."""
-    if reference is None or refusal(result) or refusal(reference):
+def ratio(result: BenchResult, reference: BenchResult) -> Interval | None:
+    """Returns latency over that of ``reference``; None if either is refused, or work differs."""
+    if refusal(result) or refusal(reference):
         return None
     if (result.batch, result.headline) != (reference.batch, reference.headline):
         return None
     if not (result.times_ns and reference.times_ns):
-        return None  # from statistics alone follow no bounds
+        return None  # Statistics alone give no interval.
     return statistics.ratio(result, reference)
 
 
-def _throughput(result: BenchResult) -> float | None:
+def throughput(result: BenchResult) -> float | None:
+    """Returns images per second, of the median; None where there is no latency."""
     summary = statistics.summary_of(result)
     return None if summary is None else result.batch / summary.p50 * 1e3
 
 
-def _names(paths: Sequence[str]) -> list[str]:
-    """Returns the last part of each path, or all of it where two paths end alike."""
-    ends = {path: path.rstrip("/").rpartition("/")[2] or path for path in paths}
-    counts = Counter(ends.values())
-    return [ends[path] if counts[ends[path]] == 1 else path for path in paths]
+def scaled(number: float | None, unit: float) -> float | None:
+    """Returns ``number`` in a larger ``unit``, None for None."""
+    return None if number is None else number / unit
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+# What distinguishes results of one file, in the order in which a label names it.
+_DISTINCTIONS: tuple[Callable[[Row], str], ...] = (
+    lambda row: row.engine,
+    lambda row: row.delegate,
+    lambda row: f"{row.threads} thread{'' if row.threads == 1 else 's'}",
+    lambda row: f"batch {row.batch}",
+    lambda row: row.device,
+)
+
+
+def labels(rows: Sequence[Row]) -> list[str]:
+    """Returns a unique name for each row: the artifact, and what distinguishes it from others."""
+    names = [row.artifact for row in rows]
+    for distinction in _DISTINCTIONS:
+        if len(set(names)) == len(names):
+            break
+        words = [distinction(row) for row in rows]
+        # A word that all rows of a name share does not distinguish them.
+        words_of_name = Counter(name for name, _ in set(zip(names, words, strict=True)))
+        names = [
+            f"{name}, {word}" if words_of_name[name] > 1 and word else name
+            for name, word in zip(names, words, strict=True)
+        ]
+    counts = Counter(names)
+    return [
+        f"{name} (no. {row.number})" if counts[name] > 1 else name
+        for name, row in zip(names, rows, strict=True)
+    ]
+
+
+def columns(rows: Sequence[Row]) -> list[Column[Row]]:
+    """Returns the columns of a table of ``rows``."""
+    headlines = {row.headline for row in rows}
+    same = len(headlines) == 1
+    devices: list[Column[Row]] = []
+    if len({row.device for row in rows}) > 1:
+        devices = [Column("device", lambda row: row.device)]
+    # What one compares comes first: a phone shows no more without scrolling.
+    return [
+        Column("artifact", lambda row: row.artifact),
+        Column("scheme", lambda row: row.scheme),
+        Column(
+            f"p{headlines.pop()} ms" if same else "latency ms",
+            lambda row: _latency(row, "" if same else f"p{row.headline} "),
+            lambda row: row.latency_ms,
+        ),
+        Column("× first", _ratio, lambda row: row.ratio and row.ratio.value),
+        Column("top-1", lambda row: percentage(row.top1), lambda row: row.top1 and row.top1.value),
+        Column("parity", lambda row: row.parity),
+        Column.number("kB", lambda row: row.kilobytes, ",.0f"),
+        Column.number("images/s", lambda row: row.throughput, ",.0f"),
+        Column.number("peak MB", lambda row: row.peak_megabytes, ",.0f"),
+        Column.number("load ms", lambda row: row.load_ms, ",.1f"),
+        Column.number("threads", lambda row: row.threads, "d"),
+        Column.number("batch", lambda row: row.batch, "d"),
+        Column("delegated", _delegated, lambda row: row.delegated),
+        Column("engine", lambda row: ", ".join(filter(None, (row.engine, row.delegate)))),
+        *devices,
+    ]
+
+
+def _latency(row: Row, prefix: str) -> str:
+    return row.refused if row.latency_ms is None else prefix + milliseconds(row.latency_ms)
+
+
+def _ratio(row: Row) -> str:
+    if row.ratio is None:
+        return "reference" if row.number == 1 and not row.refused else NONE
+    return f"{row.ratio.value:.2f} ({row.ratio.low:.2f}–{row.ratio.high:.2f})"
+
+
+def _delegated(row: Row) -> str:
+    if row.delegated is None or row.nodes is None:
+        return NONE
+    return f"{row.delegated}/{row.nodes}"

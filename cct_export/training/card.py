@@ -9,11 +9,11 @@ from cct_export.files import write_text
 from cct_export.model.presets import PRESETS
 from cct_export.model.sizes import parameter_count
 from cct_export.specs import ModelSpec
+from cct_export.text import printable
 from cct_export.training import diagram
 from cct_export.training.front_matter import (
     REPOSITORY,
     front_matter,
-    printable,
     training_data,
 )
 from cct_export.training.recipes import DEFAULT, RECIPES, resolve

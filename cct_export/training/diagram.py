@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cct_export.files import replacing
 from cct_export.model.sizes import parameter_count, parameters_by_part, stage_sides
 from cct_export.specs import ModelSpec
-from cct_export.training.front_matter import printable
+from cct_export.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cct_export.text import printable
+
 # Stands for the repository until the card is sent to one, see cct_export.training.hub.
 REPOSITORY = "hf:OWNER/NAME"
 # What --data says, how many classes; name and id there. A folder or file of that name may hold
@@ -93,8 +95,3 @@ def _metric(kind: str, name: str, value: float) -> list[str]:
 def _quoted(text: str) -> str:
     # Characters as they are: YAML has no pairs of surrogates.
     return json.dumps(printable(text), ensure_ascii=False)
-
-
-def printable(text: str) -> str:
-    """Returns ``text``, which may be the name of any file, in what a line of UTF-8 can hold."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -48,12 +48,12 @@ def test_five_classes_per_image_best_first(predicted, pngs, source):
     assert [p["image"] for p in predicted[source]] == [str(path) for path in pngs]
     for prediction in predicted[source]:
         labels = [entry["label"] for entry in prediction["top"]]
-        shares = [entry["probability"] for entry in prediction["top"]]
+        probabilities = [entry["probability"] for entry in prediction["top"]]
         assert len(set(labels)) == 5
         assert set(labels) <= set("0123456789")
-        assert shares == sorted(shares, reverse=True)
-        assert all(0 <= share <= 1 for share in shares)
-        assert 0.5 < sum(shares) <= 1 + 1e-6
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert all(0 <= probability <= 1 for probability in probabilities)
+        assert 0.5 < sum(probabilities) <= 1 + 1e-6
 
 
 def test_model_and_exports_name_the_same_class(predicted):
@@ -74,13 +74,13 @@ def test_probabilities_are_the_softmax_of_the_logits(predicted, digits_model, di
     logits = keras.saving.load_model(digits_model).predict(
         digit_images[0][:1].astype(np.float32), verbose=0
     )
-    wanted = np.exp(logits[0]) / np.exp(logits[0]).sum()
+    expected = np.exp(logits[0]) / np.exp(logits[0]).sum()
     for source in ("keras", "tflite", "onnx"):
         for entry in predicted[source][0]["top"]:
-            assert entry["probability"] == pytest.approx(wanted[int(entry["label"])], abs=1e-4)
+            assert entry["probability"] == pytest.approx(expected[int(entry["label"])], abs=1e-4)
 
 
-def test_people_get_a_line_per_class(in_process, exports, pngs):
+def test_the_output_has_a_line_per_class(in_process, exports, pngs):
     ended = in_process("export", "predict", exports("tflite").path, pngs[0], "--top", 2)
     path, *lines = ended.out.splitlines()
     assert path == str(pngs[0])
@@ -89,7 +89,7 @@ def test_people_get_a_line_per_class(in_process, exports, pngs):
     assert "%" in lines[0]
 
 
-def test_more_classes_than_there_are_gives_all(in_process, exports, pngs):
+def test_a_top_above_the_number_of_classes_lists_all(in_process, exports, pngs):
     ended = in_process(
         "export", "predict", exports("onnx").path, pngs[0], "--top", 99, "--json", "-"
     )
@@ -99,16 +99,16 @@ def test_more_classes_than_there_are_gives_all(in_process, exports, pngs):
 
 
 def test_large_logits_do_not_overflow():
-    shares = probabilities(np.array([[1e4, 0, -1e4], [3, 3, 3]], np.float32))
-    np.testing.assert_allclose(shares, [[1, 0, 0], [1 / 3] * 3])
+    rows = probabilities(np.array([[1e4, 0, -1e4], [3, 3, 3]], np.float32))
+    np.testing.assert_allclose(rows, [[1, 0, 0], [1 / 3] * 3])
 
 
-def test_rows_that_are_probabilities_stay():
+def test_rows_of_probabilities_are_unchanged():
     rows = np.array([[0.7, 0.2, 0.1], [0, 0, 1]], np.float32)
     assert (probabilities(rows) == rows).all()
 
 
-def test_logits_that_are_no_numbers_are_no_prediction(tmp_path, pngs, digits_model, in_process):
+def test_nan_logits_are_an_error(tmp_path, pngs, digits_model, in_process):
     import numpy as np
 
     from cct_export.model import checkpoint

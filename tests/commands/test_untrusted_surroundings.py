@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cct_export.records import sidecar
+
 EVIL = "open('executed', 'w').write('by ' + __name__)\n"
 
 
@@ -20,8 +22,7 @@ def artifact(exports, tmp_path):
     source = exports("tflite").path
     copy = tmp_path / "m.tflite"
     copy.write_bytes(source.read_bytes())
-    sidecar = source.with_name(source.name + ".json")
-    (tmp_path / "m.tflite.json").write_bytes(sidecar.read_bytes())
+    sidecar.path_of(copy).write_bytes(sidecar.path_of(source).read_bytes())
     return copy
 
 
@@ -45,7 +46,7 @@ def test_a_module_in_the_working_directory_is_imported_by_no_process_of_ours(
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_pipe_is_no_image_no_data_and_no_sidecar(tmp_path, artifact, in_process):
+def test_a_pipe_is_refused_as_image_data_and_sidecar(tmp_path, artifact, in_process):
     for name in ("image.png", "data.npz"):
         os.mkfifo(tmp_path / name)
     (tmp_path / "m.tflite.json").unlink()
@@ -66,10 +67,19 @@ def test_an_image_of_a_format_that_runs_programs_is_refused(tmp_path, artifact, 
     assert "not a readable image" in ended.err
 
 
+def _change(artifact, **fields):
+    """Changes fields of the sidecar of ``artifact``; None removes one."""
+    path = artifact.with_name("m.tflite.json")
+    record = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({key: value for key, value in record.items() if value is not None}))
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
         ("scheme", 3),
+        ("source", {}),
+        ("scheme", None),
         ("source", None),
         ("labels", "cat"),
         ("labels", [1, 2]),
@@ -78,43 +88,27 @@ def test_an_image_of_a_format_that_runs_programs_is_refused(tmp_path, artifact, 
         ("golden", []),
     ],
 )
-def test_a_sidecar_of_the_wrong_types_counts_as_none(artifact, in_process, key, value):
+def test_a_sidecar_with_a_missing_or_malformed_field_counts_as_none(artifact, key, value):
+    assert sidecar.read(artifact) is not None
+    _change(artifact, **{key: value})
+    assert sidecar.read(artifact) is None
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_file_with_a_useless_sidecar_is_measured_without_parity(artifact, in_process, nested):
     path = artifact.with_name("m.tflite.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    if nested:
+        path.write_text("[" * 200_000)
+    else:  # of a model with three classes
+        golden = json.loads(path.read_text())["golden"]
+        _change(artifact, golden=golden | {"logits": [row[:3] for row in golden["logits"]]})
     ended = in_process("bench", "tflite", artifact, "--min-seconds", 0, "--json", "-")
     assert ended.code == 0, ended.err
     assert ended.record["results"][0]["parity"] is None
 
 
-def test_a_sidecar_with_golden_logits_of_another_model_counts_as_none(artifact, in_process):
-    path = artifact.with_name("m.tflite.json")
-    record = json.loads(path.read_text())
-    record["golden"]["logits"] = [row[:3] for row in record["golden"]["logits"]]
-    path.write_text(json.dumps(record))
-    ended = in_process("bench", "tflite", artifact, "--min-seconds", 0, "--json", "-")
-    assert ended.code == 0, ended.err
-    assert ended.record["results"][0]["parity"] is None
-
-
-@pytest.mark.parametrize("key", ["scheme", "source"])
-def test_a_sidecar_that_lacks_an_entry_counts_as_none(artifact, in_process, key):
-    path = artifact.with_name("m.tflite.json")
-    record = json.loads(path.read_text())
-    del record[key]
-    path.write_text(json.dumps(record))
-    ended = in_process("bench", "tflite", artifact, "--min-seconds", 0, "--json", "-")
-    assert ended.record["results"][0]["parity"] is None
-
-
-def test_a_sidecar_nested_beyond_measure_counts_as_none(artifact, in_process):
-    artifact.with_name("m.tflite.json").write_text("[" * 200_000)
-    ended = in_process("bench", "tflite", artifact, "--min-seconds", 0, "--json", "-")
-    assert ended.record["results"][0]["parity"] is None
-
-
-def test_a_scheme_that_does_not_exist_is_said_to_be_unknown(artifact, in_process):
-    path = artifact.with_name("m.tflite.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"scheme": "[/red]int3"}))
+def test_an_unknown_scheme_in_a_sidecar_is_an_error(artifact, in_process):
+    _change(artifact, scheme="[/red]int3")
     ended = in_process("bench", "tflite", artifact, "--min-seconds", 0)
     assert ended.code == 1
     assert "which is none of none, fp16" in ended.err
@@ -144,7 +138,8 @@ def test_a_backend_that_keras_does_not_know_is_named(cct_bench):
     assert "foo" in ended.stderr
 
 
-def test_what_keras_json_says_does_not_change_the_shipped_model(tmp_path, cct_export):
+@pytest.mark.slow
+def test_keras_json_does_not_change_the_shipped_model(tmp_path, cct_export):
     (tmp_path / "keras.json").write_text(
         json.dumps({"floatx": "float16", "image_data_format": "channels_first"})
     )
@@ -152,6 +147,7 @@ def test_what_keras_json_says_does_not_change_the_shipped_model(tmp_path, cct_ex
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.slow
 def test_a_command_ended_from_outside_clears_up(tmp_path, digits_model):
     folder = tmp_path / "temporary"
     folder.mkdir()

@@ -21,7 +21,7 @@ def refused(in_process, tmp_path, monkeypatch):
         assert ended.code == code, ended.err
         (line,) = ended.err.splitlines()
         assert line.startswith("error: ")
-        assert "not foreseen" not in line
+        assert "this is a bug" not in line
         assert sorted(tmp_path.rglob("*")) == before
         return line
 

@@ -7,24 +7,29 @@ import numpy as np
 from cct_export.records import (
     Accuracy,
     BenchResult,
+    Conditions,
+    MachineInfo,
+    MeasuredFile,
     OperatorProfile,
     OperatorTime,
+    PairedAccuracy,
     ParityReport,
+    RunConditions,
+    Runtime,
     Sustained,
 )
 
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-MACHINE = {
-    "cpu": "Example Processor 3000",
-    "architecture": "x86_64",
-    "cores": 2,
-    "os": "Linux 6.1",
-    "python": "3.11.2",
-    "governor": None,
-    "libraries": {"ai-edge-litert": "2.3.0", "numpy": "2.4.6"},
-}
+MACHINE = MachineInfo(
+    cpu="Example Processor 3000",
+    architecture="x86_64",
+    cores=2,
+    os="Linux 6.1",
+    python="3.11.2",
+    versions={"ai-edge-litert": "2.3.0", "numpy": "2.4.6"},
+)
 
 
 def parity(passed=True, sqnr_db=41.5, scheme="int8"):
@@ -47,7 +52,7 @@ def accuracy(top1=0.84, classes=CLASSES, seed=0):
     return Accuracy(
         right, 0.99, images * len(classes), "cifar10 test split",
         (right - 0.007, right + 0.007), (0.987, 0.992), 0.031, tuple(matrix), tuple(classes),
-        {"only_reference": 31, "only_candidate": 24, "reference_top1": 0.8402, "p_value": 0.42},
+        PairedAccuracy(0.8402, 31, 24, 0.42),
     )  # fmt: skip
 
 
@@ -55,11 +60,11 @@ def operators(derived=False):
     kinds = ["CONV_2D", "MAX_POOL_2D", "CONV_2D", "ADD"]
     kinds += ["FULLY_CONNECTED", "BATCH_MATMUL", "SOFTMAX", "BATCH_MATMUL", "ADD", "GELU"] * 4
     names = [f"cct/block_{i // 6}/{kind.lower()}_{i}/out" for i, kind in enumerate(kinds)]
-    times = np.random.default_rng(5).gamma(1.2, 0.08, len(kinds))
+    ms = np.random.default_rng(5).gamma(1.2, 0.08, len(kinds))
     where = ["XNNPACK" if kind != "GELU" else "LiteRT" for kind in kinds]
-    made = tuple(map(OperatorTime, names, kinds, map(float, times), where))
+    times = tuple(map(OperatorTime, names, kinds, map(float, ms), where))
     note = "Prefixes were run in turn." if derived else ""
-    return OperatorProfile(made, 200, derived, note)
+    return OperatorProfile(times, 200, derived, note)
 
 
 def sustained():
@@ -76,22 +81,15 @@ def sustained():
 
 
 def result(path, median_ms=2.3, size=1_700_000, runs=400, seed=0, **changes):
-    """A result of ``runs`` runs in two repeats of bursts, with a tail as a busy machine has it."""
+    """A result of ``runs`` runs in two repeats of bursts, with the tail of a busy machine."""
     rng = np.random.default_rng(seed)
     times = median_ms * rng.lognormal(0, 0.03, runs)
     times[rng.random(runs) < 0.01] *= 4
-    engine = ("litert", "2.3.0") if path.endswith(".tflite") else ("onnxruntime", "1.31.1")
     scheme = path.rpartition("-")[2].partition(".")[0]
-    made = BenchResult(
-        artifact={
-            "path": path, "format": path.rpartition(".")[2], "scheme": scheme,
-            "size_bytes": size, "sha256": f"{seed:064x}",
-        },
-        runtime={
-            "name": engine[0], "version": engine[1], "accelerator": "cpu",
-            "delegate": "xnnpack" if engine[0] == "litert" else "cpu", "threads": 1,
-            "delegated_nodes": 31, "total_nodes": 44,
-        },
+    file = MeasuredFile(path, path.rpartition(".")[2], scheme, size, f"{seed:064x}")
+    measured = BenchResult(
+        artifact=file,
+        runtime=_runtime(file.format),
         batch=1,
         times_ns=tuple((times * 1e6).astype(int).tolist()),
         bursts=((runs // 4,) * 2,) * 2,
@@ -100,14 +98,36 @@ def result(path, median_ms=2.3, size=1_700_000, runs=400, seed=0, **changes):
         peak_rss_bytes=61_000_000 + size,
         preprocess_ms=0.011,
         postprocess_ms=0.02,
-        conditions={"load_average": [0.4, 0.3], "frequency_mhz": {"first": 2400, "last": 2380}},
+        conditions=RunConditions(
+            Conditions(frequency_mhz=2400, load_1m=0.4), Conditions(frequency_mhz=2380)
+        ),
         parity=parity(scheme=scheme),
-    )  # fmt: skip
-    return replace(made, **changes)
+    )
+    return replace(measured, **changes)
+
+
+def _runtime(format):
+    name, version, delegate = {
+        "tflite": ("litert", "2.3.0", "xnnpack"),
+        "onnx": ("onnxruntime", "1.31.1", "cpu"),
+    }[format]
+    return Runtime(
+        name, version, "cpu", delegate, "default", 1, {}, delegated_nodes=31, total_nodes=44
+    )
+
+
+def with_file(result, **changes):
+    """Returns ``result`` of another file: its path, format or scheme."""
+    return replace(result, artifact=replace(result.artifact, **changes))
+
+
+def with_runtime(result, **changes):
+    """Returns ``result`` of another runtime: its name, delegate, threads and so on."""
+    return replace(result, runtime=replace(result.runtime, **changes))
 
 
 def several():
-    """Six results, one of them wrong and one without figures; the first is the slowest."""
+    """Six results; the fifth failed parity, the last failed, the first is the slowest."""
     loud = ("two runs of one binary differ by 7 %: close other programs",)
     crashed = {"times_ns": (), "bursts": (), "peak_rss_bytes": None, "load_ms": None}
     return [

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench_results import MACHINE, accuracy, result, several
+from bench_results import MACHINE, accuracy, result, several, with_file
 
+from cct_export.records import MachineInfo
 from cct_export.report.page import page
 
 pytestmark = pytest.mark.browser
@@ -122,15 +123,15 @@ def _colours(driver, scheme):
 def _until(driver, script):
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(driver, WAIT_S).until(lambda found: found.execute_script(script))
+    WebDriverWait(driver, WAIT_S).until(lambda driver: driver.execute_script(script))
 
 
 def _header(driver, title):
     from selenium.webdriver.common.by import By
 
     headers = driver.find_elements(By.CSS_SELECTOR, ".sortable thead th")
-    (found,) = (header for header in headers if header.text == title)
-    return found.find_element(By.TAG_NAME, "button")
+    (header,) = (header for header in headers if header.text == title)
+    return header.find_element(By.TAG_NAME, "button")
 
 
 def _sorted_by(driver, title):
@@ -169,17 +170,17 @@ def test_no_request_leaves_the_page(opened, address):
 def test_every_artifact_and_every_chart_is_shown(opened):
     driver = opened()
     names = _column(driver, "artifact")
-    expected = [Path(one.artifact["path"]).name for one in several()]
+    expected = [Path(result.artifact.path).name for result in several()]
     assert [name.split()[-1] for name in names] == expected
-    drawn = driver.execute_script(
+    traces = driver.execute_script(
         "return [...document.querySelectorAll('.chart')].map(chart =>"
         "chart.querySelectorAll('svg .trace, svg .hm, svg .points path').length)"
     )
-    assert len(drawn) == 14
-    assert min(drawn) >= 1
+    assert len(traces) == 14
+    assert min(traces) >= 1
 
 
-def test_a_click_sorts_by_number_one_way_and_then_the_other(opened):
+def test_clicks_sort_by_number_ascending_then_descending(opened):
     driver = opened()
     assert _column(driver, "kB") == ["1,699", "512", "862", "1,702", "498", "301"]
     _header(driver, "kB").click()
@@ -214,7 +215,7 @@ def test_the_keyboard_sorts_too(opened):
     assert _column(driver, "load ms") == ["17.5", "16.5", "15.5", "14.5", "13.5", "–"]
 
 
-def test_what_was_refused_stays_below_the_latencies_both_ways(opened):
+def test_refused_latencies_stay_at_the_bottom_in_both_orders(opened):
     driver = opened()
     for _ in range(2):
         _header(driver, "p50 ms").click()
@@ -291,13 +292,16 @@ def test_page_and_charts_follow_the_colour_scheme_while_it_changes(opened):
 
 
 def test_a_hostile_name_is_shown_and_does_nothing(opened, tmp_path):
-    one = result("a-int8.tflite", runs=40, warnings=(PWNED,), device=PWNED)
+    harmless = result("a-int8.tflite", runs=40, warnings=(PWNED,), device=PWNED)
     hostile = replace(
-        one,
-        artifact=one.artifact | {"path": f"{PWNED}.tflite", "scheme": PWNED},
+        with_file(harmless, path=f"{PWNED}.tflite", scheme=PWNED),
         accuracy=accuracy(0.8, (PWNED, "<b>bold</b>", "<a href='javascript:pwned=3'>x</a>")),
     )
-    driver = opened(where=_written(tmp_path, [hostile, one], {PWNED: PWNED}))
+    driver = opened(
+        where=_written(
+            tmp_path, [hostile, harmless], MachineInfo(cpu=PWNED, versions={PWNED: PWNED})
+        )
+    )
     assert driver.execute_script("return window.pwned") is None
     assert "window.pwned=1" in driver.execute_script("return document.body.innerText")
     assert driver.execute_script("return document.querySelectorAll('img, .chart a').length") == 0
@@ -311,7 +315,7 @@ def test_a_hostile_name_is_shown_and_does_nothing(opened, tmp_path):
 def test_a_script_that_is_not_ours_is_not_run(opened, driver):
     opened()
     driver.execute_script(
-        "const one = document.createElement('script'); one.textContent = 'window.pwned = 4';"
-        "document.body.append(one)"
+        "const script = document.createElement('script'); script.textContent = 'window.pwned = 4';"
+        "document.body.append(script)"
     )
     assert driver.execute_script("return window.pwned") is None

@@ -8,12 +8,22 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from bench_results import MACHINE, accuracy, operators, parity, result, several, sustained
+from bench_results import (
+    MACHINE,
+    accuracy,
+    operators,
+    parity,
+    result,
+    several,
+    sustained,
+    with_file,
+    with_runtime,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cct_export.errors import MissingDependency
-from cct_export.records import OperatorProfile
+from cct_export.records import Conditions, MachineInfo, OperatorProfile, RunConditions
 from cct_export.report.charts.chart import literal
 from cct_export.report.charts.confusion import confusion
 from cct_export.report.charts.latency import bins, histogram
@@ -49,87 +59,91 @@ def _without_scripts(text):
 
 
 @pytest.fixture(scope="module")
-def made():
+def html():
     """A page of all kinds of results."""
     return page(MACHINE, several())
 
 
-def test_a_page_is_the_same_for_the_same_results(made):
-    assert page(MACHINE, several()) == made
+def test_a_page_is_the_same_for_the_same_results(html):
+    assert page(MACHINE, several()) == html
 
 
-def test_every_result_and_every_section_is_there(made):
+def test_the_page_has_every_result_and_every_section(html):
     for row in rows(several()):
-        assert row.artifact in made
-    titles = re.findall("<h2>(.*?)</h2>", made)
+        assert row.artifact in html
+    titles = re.findall("<h2>(.*?)</h2>", html)
     assert titles == [
         "Results", "Trade-offs", "Latency", "Memory", "Operators", "Sustained load", "Confusion",
         "Each result", "Machine",
     ]  # fmt: skip
 
 
-def test_every_chart_has_words_and_a_table_beside_it(made):
-    tags = Tags(made)
+def test_every_chart_has_words_and_a_table_beside_it(html):
+    tags = Tags(html)
     charts = [value for _, name, value in tags.attributes if name == "data-chart"]
-    assert charts == [str(index) for index in range(len(_data(made)))]
+    assert charts == [str(index) for index in range(len(_data(html)))]
     assert len(charts) == 1 + 4 + 1 + 3 + 1 + 4
-    for figure in re.findall("<figure>.*?</figure>", made, re.S):
+    for figure in re.findall("<figure>.*?</figure>", html, re.S):
         assert re.search(r'role="img" aria-label="[^"]{20,}"', figure)
         assert "<caption>" in figure
 
 
-def test_every_table_has_a_caption_and_every_box_that_scrolls_takes_the_keyboard(made):
-    body = _without_scripts(made)
+def test_every_table_has_a_caption_and_every_box_that_scrolls_takes_the_keyboard(html):
+    body = _without_scripts(html)
     assert body.count("<table") == body.count("<caption>") > 10
     boxes = re.findall(r'<div class="scroll"[^>]*>', body)
     assert all('tabindex="0"' in box and "aria-label" in box for box in boxes)
 
 
-def test_nothing_on_the_page_points_to_another_place(made):
+def test_nothing_on_the_page_points_to_another_place(html):
     pointing = [
         value
-        for _, name, value in Tags(made).attributes
+        for _, name, value in Tags(html).attributes
         if name in ("src", "href", "action", "data", "poster", "srcset")
     ]
     assert pointing == ["data:,"]
-    (policy,) = (v for t, n, v in Tags(made).attributes if t == "meta" and "default-src" in str(v))
+    (policy,) = (v for t, n, v in Tags(html).attributes if t == "meta" and "default-src" in str(v))
     assert "default-src 'none'" in policy
     assert "connect-src" not in policy
-    assert "url(" not in re.search("<style>.*?</style>", made, re.S)[0]
+    assert "url(" not in re.search("<style>.*?</style>", html, re.S)[0]
 
 
-def test_plotly_is_loaded_once_and_later_than_the_data(made):
-    assert made.count("plotly.js v") == 1
-    assert made.index('id="charts"') < made.index("plotly.js v")
+def test_plotly_is_loaded_once_and_later_than_the_data(html):
+    assert html.count("plotly.js v") == 1
+    assert html.index('id="charts"') < html.index("plotly.js v")
 
 
 @pytest.fixture(scope="module")
 def attacked():
-    """The tags of a harmless page and of one whose every string is hostile."""
+    """The tags of a harmless page and of one all of whose strings are hostile."""
 
     def build(word):
-        one = result("a-int8.tflite", runs=40)
+        harmless = result("a-int8.tflite", runs=40)
         labelled = accuracy(0.8, (word, "b", word))
         profile = operators(derived=True)
         named = tuple(replace(o, name=word, kind=word, where=word) for o in profile.operators)
-        wrong = parity(False)
+        measured = with_runtime(
+            with_file(harmless, path=word, scheme=word, format=word),
+            name=word, version=word, delegate=word, options={word: word},
+        )  # fmt: skip
         return [
             replace(
-                one,
-                artifact={**one.artifact, "path": word, "scheme": word, "format": word},
-                runtime={**one.runtime, "name": word, "version": word, "delegate": word},
+                measured,
                 device=word,
                 warnings=(word,),
-                conditions={word: {word: [word]}},
+                conditions=RunConditions(Conditions(governor=word, throttled=(word,))),
                 accuracy=replace(labelled, data=word),
                 operators=OperatorProfile(named, 3, True, word),
                 sustained=sustained(),
             ),
-            replace(one, failure=word),
-            replace(one, parity=replace(wrong, failures=(word,), reference=word)),
+            replace(harmless, failure=word),
+            replace(harmless, parity=replace(parity(False), failures=(word,), reference=word)),
         ]
 
-    return {word: page({word: {word: word}}, build(word)) for word in ("harmless", HOSTILE)}
+    return {
+        word: page(MachineInfo(cpu=word, os=word, versions={word: word}), build(word))
+        for word in ("harmless", HOSTILE)
+    }
 
 
 def test_hostile_strings_add_no_tag_and_no_attribute(attacked):
@@ -146,8 +160,8 @@ def test_hostile_strings_leave_no_markup_for_plotly_to_read(attacked):
     assert "<img" not in figures
 
 
-def test_data_cannot_end_the_element_that_it_stands_in(made):
-    data = re.search(r'id="charts">(.*?)</script>', made, re.S)[1]
+def test_data_cannot_end_the_element_that_it_stands_in(html):
+    data = re.search(r'id="charts">(.*?)</script>', html, re.S)[1]
     assert "<" not in data
     assert "<b>" in json.dumps(json.loads(data))
 
@@ -166,8 +180,8 @@ def test_text_in_a_chart_has_no_tag(text):
 
 
 def test_half_a_surrogate_pair_can_still_be_written():
-    one = result("a-int8.onnx", warnings=("half \ud800 of it",))
-    page(MACHINE, [one]).encode("utf-8")
+    warned = result("a-int8.onnx", warnings=("half \ud800 of it",))
+    page(MACHINE, [warned]).encode("utf-8")
 
 
 def test_a_file_that_failed_parity_shows_no_latency():
@@ -182,24 +196,26 @@ def test_a_file_that_failed_parity_shows_no_latency():
     assert "Sustained load" not in titles
 
 
-def test_unknown_parity_is_said():
+def test_the_page_shows_unknown_parity():
     assert ">unknown<" in page(MACHINE, [result("a-int8.onnx", parity=None)])
 
 
-def test_derived_times_are_called_so():
+def test_derived_times_are_marked():
     native = page(MACHINE, [result("a-int8.onnx", operators=operators())])
     derived = page(MACHINE, [result("a-int8.onnx", operators=operators(derived=True))])
     assert "derived" not in _without_scripts(native).lower()
     assert "(derived)" in derived
 
 
-def test_what_is_not_known_is_left_out():
+def test_unknown_facts_and_empty_sections_are_left_out():
     bare = replace(
-        result("a-int8.onnx"), artifact={"path": "model"}, runtime={}, peak_rss_bytes=None,
-        load_ms=None, parity=None, conditions={},
+        with_file(result("a-int8.onnx"), size_bytes=None, sha256=None, scheme=""),
+        peak_rss_bytes=None, load_ms=None, parity=None, conditions=RunConditions(),
     )  # fmt: skip
-    assert re.findall("<h2>(.*?)</h2>", page({}, [bare])) == ["Results", "Latency", "Each result"]
-    assert re.findall("<h2>(.*?)</h2>", page({}, [])) == ["Results"]
+    text = page(MachineInfo(), [bare])
+    assert re.findall("<h2>(.*?)</h2>", text) == ["Results", "Latency", "Each result"]
+    assert "sha256" not in text[text.index("<body>") :]
+    assert re.findall("<h2>(.*?)</h2>", page(MachineInfo(), [])) == ["Results"]
 
 
 def test_many_runs_make_no_larger_page():
@@ -207,11 +223,11 @@ def test_many_runs_make_no_larger_page():
     assert abs(len(many) - len(few)) < 5_000
 
 
-def test_a_figure_that_is_no_number_does_not_break_the_data():
+def test_a_nan_does_not_break_the_data():
     profile = operators()
-    broken = tuple(replace(one, ms=float("nan")) for one in profile.operators)
-    one = result("a-int8.onnx", operators=replace(profile, operators=broken))
-    assert len(_data(page(MACHINE, [one]))) == 4
+    broken = tuple(replace(operator, ms=float("nan")) for operator in profile.operators)
+    measured = result("a-int8.onnx", operators=replace(profile, operators=broken))
+    assert len(_data(page(MACHINE, [measured]))) == 4
 
 
 def test_without_plotly_the_extra_is_named(monkeypatch):
@@ -222,73 +238,76 @@ def test_without_plotly_the_extra_is_named(monkeypatch):
 
 @given(st.lists(st.integers(1, 10**10), min_size=1, max_size=300))
 def test_a_histogram_counts_every_run_once(times):
-    found = bins(times)
-    assert sum(found.counts) + found.beyond == len(times)
-    assert found.beyond <= 0.02 * len(times)
-    assert len(found.edges) == len(found.counts) + 1 <= 81
-    assert np.all(np.diff(found.edges) > 0)
-    assert found.beyond == sum(time / 1e6 > found.edges[-1] for time in times)
+    histogram = bins(times)
+    assert sum(histogram.counts) + histogram.beyond == len(times)
+    assert histogram.beyond <= 0.02 * len(times)
+    assert len(histogram.edges) == len(histogram.counts) + 1 <= 81
+    assert np.all(np.diff(histogram.edges) > 0)
+    assert histogram.beyond == sum(time / 1e6 > histogram.edges[-1] for time in times)
 
 
-def test_what_a_histogram_leaves_out_is_said():
+def test_a_histogram_notes_the_runs_it_leaves_out():
     times = (1_000_000, 1_010_000, 1_020_000, 1_030_000) * 100 + (90_000_000,)
     chart = histogram("a", result("a-int8.onnx", times_ns=times, bursts=()), 0)
     assert "401 runs, of which 1 slower than" in chart.note
-    assert "not drawn" not in histogram("a", result("a", times_ns=times[:-1], bursts=()), 0).note
+    assert (
+        "not drawn"
+        not in histogram("a", result("a-int8.onnx", times_ns=times[:-1], bursts=()), 0).note
+    )
 
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12)
 
 
-def _beats(one, other):
-    return one != other and one[0] <= other[0] and one[1] >= other[1]
+def _beats(point, other):
+    return point != other and point[0] <= other[0] and point[1] >= other[1]
 
 
 @given(POINTS)
-def test_the_front_is_what_nothing_beats(points):
+def test_the_front_has_the_points_that_no_other_beats(points):
     on_it = set(front(points))
     for index, point in enumerate(points):
         assert (index in on_it) == (not any(_beats(other, point) for other in points))
 
 
 def test_points_without_accuracy_have_a_chart_of_their_own():
-    found = rows([
+    table = rows([
         result("a-int8.onnx", accuracy=accuracy()),
         result("b-int8.onnx", 3.0, seed=1),
         result("c-int8.onnx", 4.0, seed=2, parity=None),
         result("d-float32.onnx", parity=parity(sqnr_db=float("inf"))),
         result("e-int8.onnx", parity=parity(False), accuracy=accuracy()),
     ])  # fmt: skip
-    charts = {chart.title: chart for chart in scatters(found, labels(found))}
+    charts = {chart.title: chart for chart in scatters(table, labels(table))}
     assert {title: [line[1] for line in chart.body] for title, chart in charts.items()} == {
         "Latency and accuracy": ["a-int8.onnx"],
-        "Latency and distance from Keras": ["b-int8.onnx"],
+        "Latency and SQNR": ["b-int8.onnx"],
         "Latency and size": ["c-int8.onnx", "d-float32.onnx"],
     }
 
 
-def test_an_engine_has_one_colour_in_all_charts():
+def test_an_engine_has_the_same_colour_in_all_charts():
     text = page(MACHINE, [
         result("a-int8.tflite"), result("b-int8.onnx"),
         result("c-int8.tflite", accuracy=accuracy()), result("d-int8.onnx", accuracy=accuracy()),
     ])  # fmt: skip
     scatter, noise, *latency = _data(text)[:-3]
     colours = [
-        {trace["name"]: trace["marker"]["color"] for trace in one["data"][1:]}
-        for one in (scatter, noise)
+        {trace["name"]: trace["marker"]["color"] for trace in chart["data"][1:]}
+        for chart in (scatter, noise)
     ]
     assert colours[0] == colours[1]
-    drawn = [one["data"][0]["marker"]["color"] for one in latency]
-    assert drawn == 2 * list(colours[0].values())
-    assert len(set(drawn)) == 2
+    bars = [chart["data"][0]["marker"]["color"] for chart in latency]
+    assert bars == 2 * list(colours[0].values())
+    assert len(set(bars)) == 2
 
 
 def test_the_area_of_a_marker_is_the_size_of_the_file():
-    found = rows([
+    table = rows([
         result("a-int8.onnx", size=4_000_000, accuracy=accuracy()),
         result("b-int8.onnx", size=1_000_000, accuracy=accuracy()),
     ])  # fmt: skip
-    (chart,) = scatters(found, labels(found))
+    (chart,) = scatters(table, labels(table))
     big, small = chart.figure["data"][1]["marker"]["size"]
     assert (big / small) ** 2 == pytest.approx(4)
 
@@ -298,7 +317,7 @@ def test_a_matrix_that_is_not_square_is_not_drawn():
     assert confusion("a", replace(accuracy(), confusion=())) is None
 
 
-def test_classes_of_one_name_stay_two():
+def test_two_classes_of_the_same_name_stay_two():
     chart = confusion("a", accuracy(0.8, ("same", "same", "other")))
     assert chart.figure["layout"]["xaxis"]["tickvals"] == [0, 1, 2]
     assert [line[0] for line in chart.body] == ["same", "same", "other"]

@@ -246,7 +246,7 @@ def refused(push, hub):
         assert ended.returncode == code, ended.stderr
         assert ended.stdout == ""
         (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-        assert "not foreseen" not in line and TOKEN not in ended.stderr
+        assert "this is a bug" not in line and TOKEN not in ended.stderr
         assert all(note.startswith(("error: ", "run/")) for note in ended.stderr.splitlines())
         assert not any(repository.commits for repository in hub.repositories.values())
         posted = [request for request in hub.requests if request[0] in ("POST", "PUT")]

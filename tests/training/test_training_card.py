@@ -196,7 +196,7 @@ def test_what_was_fine_tuned_is_said(written):
     [{}, {"flip": False, "mixup": 0.3, "optimizer": "sgd", "epochs": 9, "ema": 0.0, "seed": 4}],
 )
 def test_the_command_is_understood_as_the_recipe_that_it_is_of(name, knobs):
-    from cct_export.commands.export.train import command
+    from cct_export.commands.train import train as command
     from cct_export.specs.train import knobs as known
     from cct_export.training.recipes import resolve
 

@@ -131,7 +131,7 @@ def refused(tune):
         assert ended.code == code, ended.err
         lines = ended.err.splitlines()
         assert len(lines) == 1, ended.err
-        assert "not foreseen" not in ended.err
+        assert "this is a bug" not in ended.err
         assert not found.path.exists()
         return ended.err
 

@@ -93,7 +93,7 @@ def test_any_text_in_a_file_is_a_recipe_or_refused(tmp_path_factory, text):
 
 
 def test_every_knob_is_an_option_and_says_what_it_does():
-    from cct_export.commands.export.train import command
+    from cct_export.commands.train import train as command
 
     options = {one.name: one for one in command.params if isinstance(one, click.Option)}
     assert len(knobs()) > 20

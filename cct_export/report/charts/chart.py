@@ -1,30 +1,31 @@
-"""What every chart has, and what all of them look like."""
+"""What all charts have in common: a title and a text, a look, and the escaping of names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cct_export.report.words import printable
+from cct_export.report.columns import NONE
+from cct_export.text import one_line
 
-# Custom properties of page.css. The script of the page puts in what the colour scheme says.
-SERIES = tuple(f"var(--series-{number})" for number in range(1, 7))
+# Custom properties of page.css: page.js replaces them by the colours of the colour scheme.
+SERIES = tuple(f"var(--series-{index})" for index in range(1, 7))
 INK, MUTED, GRID, PAPER = "var(--ink)", "var(--muted)", "var(--grid)", "var(--paper)"
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
-_LONGEST = 60
+_MAX_LENGTH = 60
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart and its text.
+    """A chart, the same as text, and the table of its figures.
 
     Attributes:
-        title: above it.
-        text: what it shows, for who does not see it.
-        figure: ``data`` and ``layout`` for plotly.js, with colours as custom properties.
+        title: of the chart.
+        text: what it shows, for readers who cannot see it.
+        figure: ``data`` and ``layout`` for plotly.js, with custom properties for colours.
         height: pixels.
-        header: of the table with the same figures; empty for none.
+        header: of the table of figures; empty for no table.
         body: rows of that table.
-        note: what to know before believing the figures; empty for nothing.
+        note: how to read the chart; may be empty.
     """
 
     title: str
@@ -35,13 +36,26 @@ class Chart:
     body: tuple[tuple[str, ...], ...] = ()
     note: str = ""
 
+    @property
+    def numeric(self) -> list[bool]:
+        """Whether a column of the table has numbers only, by index."""
+        return [
+            bool(self.body) and all(row[i] == NONE or row[i][:1].isdigit() for row in self.body)
+            for i in range(len(self.header))
+        ]
+
+
+def series_colour(index: int) -> str:
+    """Returns the colour of a series; the seventh has that of the first."""
+    return SERIES[index % len(SERIES)]
+
 
 def figure(traces: Sequence[dict[str, Any]], layout: dict[str, Any], height: int) -> dict[str, Any]:
-    """Returns what plotly.js draws, checked against its schema.
+    """Returns a figure for plotly.js, validated by its schema.
 
     Args:
-        traces: with ``type``; arrays as lists, because others become base64.
-        layout: on top of what all charts share.
+        traces: with ``type``; arrays as lists, since others become base64.
+        layout: what differs from the layout of all charts.
         height: pixels.
 
     Raises:
@@ -49,20 +63,20 @@ def figure(traces: Sequence[dict[str, Any]], layout: dict[str, Any], height: int
     """
     from plotly import graph_objects
 
-    drawn = graph_objects.Figure(list(traces), _layout(height))
-    drawn.update_layout(layout)
-    found: dict[str, Any] = drawn.to_plotly_json()
-    # Ours says everything; the default one would say it again in each chart.
-    found["layout"].pop("template", None)
-    return found
+    validated = graph_objects.Figure(list(traces), _layout(height))
+    validated.update_layout(layout)
+    fields: dict[str, Any] = validated.to_plotly_json()
+    # The layout is complete; the default template would repeat itself in every chart.
+    fields["layout"].pop("template", None)
+    return fields
 
 
-def axis(title: str = "", **more: Any) -> dict[str, Any]:
-    """Returns an axis as all charts have it.
+def axis(title: str = "", **attributes: Any) -> dict[str, Any]:
+    """Returns an axis in the look of all charts.
 
     Args:
         title: of the axis; empty for none.
-        **more: what plotly.js calls the rest.
+        **attributes: others of plotly.js.
     """
     return {
         "title": {"text": title, "standoff": 8},
@@ -71,7 +85,7 @@ def axis(title: str = "", **more: Any) -> dict[str, Any]:
         "zeroline": False,
         "automargin": True,
         "fixedrange": True,
-        **more,
+        **attributes,
     }
 
 
@@ -94,15 +108,15 @@ def _layout(height: int) -> dict[str, Any]:
     }
 
 
-def literal(text: str, longest: int = _LONGEST) -> str:
-    """Returns ``text`` such that Plotly, which reads tags and entities, shows it as it is.
+def literal(text: str, max_length: int = _MAX_LENGTH) -> str:
+    """Returns ``text`` escaped for Plotly, which reads tags and entities.
 
     Args:
         text: from anywhere.
-        longest: characters above which the middle is left out.
+        max_length: characters above which the middle is left out.
     """
-    line = printable(text)
-    if len(line) > longest:
-        head = (longest - 1) // 2
-        line = f"{line[:head]}…{line[head + 1 - longest :]}"
+    line = one_line(text)
+    if len(line) > max_length:
+        head = (max_length - 1) // 2
+        line = f"{line[:head]}…{line[head + 1 - max_length :]}"
     return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

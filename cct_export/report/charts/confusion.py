@@ -1,21 +1,24 @@
-"""Which classes are taken for which."""
+"""Confusion matrices: which classes are mistaken for which."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from cct_export.records import Accuracy
 from cct_export.report.charts.chart import INK, Chart, axis, figure, literal
-from cct_export.report.columns import number
+from cct_export.report.columns import NONE, number
 
-_MOST_NUMBERS = 12
-_MOST_LABELS = {"x": 16, "y": 25}
-# Mistakes are rare, and they are what one looks for: half of the colours are for them.
+_MAX_NUMBERS = 12
+_MAX_LABELS = {"x": 16, "y": 25}
+# Errors are rare, and what one looks for: half of the colours are for them.
 _SCALE = (0.0, 0.04, 0.15, 0.5, 1.0)
+
+Matrix = tuple[tuple[int, ...], ...]
 
 
 def confusion(name: str, accuracy: Accuracy) -> Chart | None:
-    """Returns a heatmap of labels and predictions, None if there is no square matrix.
+    """Returns a heatmap of labels and predictions, None without a square matrix.
 
-    Colours are shares of the images of a label, so that a rare class is seen as well.
+    Colours are proportions of the images of a label, so that a rare class is visible too.
 
     Args:
         name: of the result.
@@ -25,74 +28,73 @@ def confusion(name: str, accuracy: Accuracy) -> Chart | None:
     classes = len(matrix)
     if not classes or any(len(row) != classes for row in matrix):
         return None
-    given = accuracy.labels if len(accuracy.labels) == classes else range(classes)
-    labels = [str(label) for label in given]
-    shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
+    known = len(accuracy.labels) == classes
+    labels = list(accuracy.labels) if known else list(map(str, range(classes)))
     height = 120 + min(max(26 * classes, 160), 480)
     worst = _worst(matrix, labels)
     return Chart(
         title=name,
         text=f"Confusion matrix of {name}: {accuracy.samples:,} images, {classes} classes.{worst}",
-        figure=figure([_heatmap(matrix, shares, labels)], _layout(labels), height),
+        figure=figure([_heatmap(matrix, labels)], _layout(labels), height),
         height=height,
-        header=("label", "images", "right", "most often taken for"),
-        body=tuple(_class(index, matrix, labels, accuracy) for index in range(classes)),
-        note=f"Rows are labels, columns what they are taken for: {accuracy.data}.{worst}",
+        header=("label", "images", "correct", "most often mistaken for"),
+        body=tuple(_class(index, labels, accuracy) for index in range(classes)),
+        note=f"Rows are labels, columns are predictions: {accuracy.data}.{worst}",
     )
 
 
-def _worst(matrix: tuple[tuple[int, ...], ...], labels: list[str]) -> str:
-    mistakes = [
-        (count, label, other)
+def _worst(matrix: Matrix, labels: Sequence[str]) -> str:
+    """Returns a sentence about the most frequent error; nothing if there are none."""
+    errors = [
+        (count, label, prediction)
         for i, (label, counts) in enumerate(zip(labels, matrix, strict=True))
-        for j, (other, count) in enumerate(zip(labels, counts, strict=True))
+        for j, (prediction, count) in enumerate(zip(labels, counts, strict=True))
         if i != j
     ]
-    count, label, other = max(mistakes, key=lambda mistake: mistake[0], default=(0, "", ""))
-    return f" Most often {label} is taken for {other}: {count:,} times." if count else ""
+    count, label, prediction = max(errors, key=lambda error: error[0], default=(0, "", ""))
+    return f" Most often {label} is mistaken for {prediction}: {count:,} times." if count else ""
 
 
-def _heatmap(
-    matrix: tuple[tuple[int, ...], ...], shares: list[list[float]], labels: list[str]
-) -> dict[str, Any]:
+def _heatmap(matrix: Matrix, labels: Sequence[str]) -> dict[str, Any]:
+    proportions = [[count / max(sum(row), 1) for count in row] for row in matrix]
     hover = [
         [
-            f"{literal(label)} taken for {literal(other)}: {count:,} ({share:.1%})"
-            for other, count, share in zip(labels, counts, row, strict=True)
+            f"{literal(label)} predicted as {literal(prediction)}: {count:,} ({proportion:.1%})"
+            for prediction, count, proportion in zip(labels, counts, row, strict=True)
         ]
-        for label, counts, row in zip(labels, matrix, shares, strict=True)
+        for label, counts, row in zip(labels, matrix, proportions, strict=True)
     ]
-    gap = 1 if len(labels) <= _MOST_LABELS["y"] else 0
+    gap = 1 if len(labels) <= _MAX_LABELS["y"] else 0
     trace = {
         "type": "heatmap",
-        "z": shares,
+        "z": proportions,
         "zmin": 0,
         "zmax": 1,
-        "colorscale": [[share, f"var(--heat-{place})"] for place, share in enumerate(_SCALE)],
+        "colorscale": [[limit, f"var(--heat-{index})"] for index, limit in enumerate(_SCALE)],
         "showscale": False,
         "xgap": gap,
         "ygap": gap,
         "hovertext": hover,
         "hoverinfo": "text",
     }
-    if len(labels) <= _MOST_NUMBERS:
+    if len(labels) <= _MAX_NUMBERS:
         trace["text"] = [[f"{count:,}" if count else "" for count in counts] for counts in matrix]
         trace["texttemplate"] = "%{text}"
         trace["textfont"] = {"size": 11}
     return trace
 
 
-def _layout(labels: list[str]) -> dict[str, Any]:
+def _layout(labels: Sequence[str]) -> dict[str, Any]:
     return {
-        "xaxis": axis(tickangle=-90, **_ticks(labels, _MOST_LABELS["x"])),
-        "yaxis": axis(autorange="reversed", **_ticks(labels, _MOST_LABELS["y"])),
+        "xaxis": axis(tickangle=-90, **_ticks(labels, _MAX_LABELS["x"])),
+        "yaxis": axis(autorange="reversed", **_ticks(labels, _MAX_LABELS["y"])),
         "margin": {"r": 4},
     }
 
 
-def _ticks(labels: list[str], most: int) -> dict[str, Any]:
-    # Positions, not names: two classes may have the same.
-    step = -(-len(labels) // most)
+def _ticks(labels: Sequence[str], maximum: int) -> dict[str, Any]:
+    # At positions, not at names: two classes may have the same.
+    step = -(-len(labels) // maximum)
     return {
         "tickmode": "array",
         "tickvals": list(range(0, len(labels), step)),
@@ -103,11 +105,9 @@ def _ticks(labels: list[str], most: int) -> dict[str, Any]:
     }
 
 
-def _class(
-    index: int, matrix: tuple[tuple[int, ...], ...], labels: list[str], accuracy: Accuracy
-) -> tuple[str, ...]:
-    counts = matrix[index]
-    wrong = [(count, other) for other, count in enumerate(counts) if other != index and count]
-    count, other = max(wrong, default=(0, 0), key=lambda pair: pair[0])
-    taken = f"{labels[other]} ({count:,})" if count else number(None, "d")
-    return labels[index], f"{sum(counts):,}", number(accuracy.per_class[index], ".1%"), taken
+def _class(index: int, labels: Sequence[str], accuracy: Accuracy) -> tuple[str, ...]:
+    counts = accuracy.confusion[index]
+    errors = [(count, other) for other, count in enumerate(counts) if other != index and count]
+    count, other = max(errors, default=(0, 0), key=lambda error: error[0])
+    mistaken = f"{labels[other]} ({count:,})" if count else NONE
+    return labels[index], f"{sum(counts):,}", number(accuracy.per_class[index], ".1%"), mistaken

@@ -1,4 +1,4 @@
-"""How long runs take: how often which time, and over a long time without a pause."""
+"""Latency: the histogram of its runs, and how it changes under sustained load."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,22 +7,22 @@ import numpy as np
 
 from cct_export.bench import statistics
 from cct_export.records import BenchResult, Sustained
-from cct_export.report.charts.chart import INK, MUTED, SERIES, Chart, axis, figure
+from cct_export.report.charts.chart import INK, MUTED, Chart, axis, figure, series_colour
 from cct_export.report.columns import milliseconds, number
 
-_MOST_BINS = 80
+_MIN_BINS, _MAX_BINS = 8, 80
 _HEIGHT = 220
-# A long tail would leave one bar of the rest: up to 2 % of the runs are left out, and said.
-_DRAWN = 98
+# A long tail would squeeze all other runs into one bin: up to 2 % of the runs are not drawn.
+_DRAWN_PERCENTILE = 98
 _REACH = 4.0
-_FIGURES = {
+_STATISTICS = {
     **dict.fromkeys(("min", "p50", "p90", "p95", "p99", "mean", "stddev"), ",.3f"),
     "outliers": ",d",
 }
 
 
 class Bins(NamedTuple):
-    """How often which time.
+    """A histogram.
 
     Attributes:
         edges: of the bins, in milliseconds, one more than counts.
@@ -36,152 +36,162 @@ class Bins(NamedTuple):
 
 
 def bins(times_ns: Sequence[int]) -> Bins:
-    """Returns a histogram of raw times, at most 80 bins however many there are.
+    """Returns a histogram of raw times with at most ``_MAX_BINS`` bins.
 
     Args:
         times_ns: at least one.
     """
-    values = np.asarray(times_ns, np.float64) / 1e6
-    low, high = float(values.min()), float(values.max())
-    lower, upper = np.percentile(values, (25, 75))
-    most = float(np.percentile(values, _DRAWN, method="higher"))
-    high = min(high, max(most, float(upper + _REACH * (upper - lower))))
-    kept = values[values <= high]
-    high = float(kept.max())
+    times = np.asarray(times_ns, np.float64) / 1e6
+    low = float(times.min())
+    lower, upper = np.percentile(times, (25, 75))
+    needed = float(np.percentile(times, _DRAWN_PERCENTILE, method="higher"))
+    limit = min(float(times.max()), max(needed, float(upper + _REACH * (upper - lower))))
+    drawn = times[times <= limit]
+    high, beyond = float(drawn.max()), len(times) - len(drawn)
     if high == low:
-        reach = max(0.01 * low, 0.5e-6)
-        return Bins([low - reach, low + reach], [len(kept)], len(values) - len(kept))
-    # The rule of Freedman and Diaconis.
-    width = 2 * (upper - lower) / len(values) ** (1 / 3)
-    size = int(np.clip((high - low) / width if width else _MOST_BINS, 8, _MOST_BINS))
-    counts, edges = np.histogram(kept, size, (low, high))
-    return Bins(edges.tolist(), counts.tolist(), len(values) - len(kept))
+        margin = max(0.01 * low, 0.5e-6)
+        return Bins([low - margin, low + margin], [len(drawn)], beyond)
+    # The Freedman–Diaconis rule (Z. Wahrscheinlichkeitstheorie 57, 1981).
+    width = 2 * (upper - lower) / len(times) ** (1 / 3)
+    size = int(np.clip((high - low) / width if width else _MAX_BINS, _MIN_BINS, _MAX_BINS))
+    counts, edges = np.histogram(drawn, size, (low, high))
+    return Bins(edges.tolist(), counts.tolist(), beyond)
 
 
 def histogram(name: str, result: BenchResult, series: int) -> Chart:
-    """Returns how often which latency was measured.
+    """Returns the histogram of the runs of a result.
 
     Args:
         name: of the result.
         result: with at least one run.
-        series: which colour.
+        series: index of its colour.
     """
-    found = bins(result.times_ns)
+    runs = len(result.times_ns)
+    histogram = bins(result.times_ns)
     summary = statistics.summary(result.times_ns)
-    edges = np.array(found.edges)
+    edges = np.array(histogram.edges)
     trace = {
         "type": "bar",
         "x": ((edges[1:] + edges[:-1]) / 2).tolist(),
-        "y": found.counts,
+        "y": histogram.counts,
         "width": np.diff(edges).tolist(),
-        "marker": {"color": SERIES[series % len(SERIES)], "line": {"width": 0}},
+        "marker": {"color": series_colour(series), "line": {"width": 0}},
         "hovertemplate": "%{x:.3f} ms: %{y} runs<extra></extra>",
     }
-    marks = {"p50": summary.p50, "p90": summary.p90, "p99": summary.p99}
+    known = {"p50": summary.p50, "p90": summary.p90, "p99": summary.p99}
+    percentiles = {name: ms for name, ms in known.items() if ms is not None}
+    last = histogram.edges[-1]
     layout = {
         "bargap": 0,
-        "xaxis": axis("ms", showgrid=False, range=[found.edges[0], found.edges[-1]]),
+        "xaxis": axis("ms", showgrid=False, range=[histogram.edges[0], last]),
         "yaxis": axis("runs", rangemode="tozero"),
         "margin": {"t": 22, "r": 28},
-        **_marks({k: v for k, v in marks.items() if v is not None and v <= found.edges[-1]}),
+        **_marks({name: ms for name, ms in percentiles.items() if ms <= last}),
     }
-    said = ", ".join(
-        f"{rank} {milliseconds(ms)} ms" for rank, ms in marks.items() if ms is not None
-    )
+    text = ", ".join(f"{name} {milliseconds(ms)} ms" for name, ms in percentiles.items())
+    omitted = ""
+    if histogram.beyond:
+        omitted = (
+            f", of which {histogram.beyond:,} slower than {milliseconds(last)} ms are not drawn"
+        )
     return Chart(
         title=name,
-        text=f"Histogram of {summary.count:,} runs of {name}: {said}.",
+        text=f"Histogram of {runs:,} runs of {name}: {text}.",
         figure=figure([trace], layout, _HEIGHT),
         height=_HEIGHT,
-        header=tuple(_FIGURES),
+        header=tuple(_STATISTICS),
         body=(
-            tuple(number(getattr(summary, name), pattern) for name, pattern in _FIGURES.items()),
+            tuple(number(getattr(summary, name), pattern) for name, pattern in _STATISTICS.items()),
         ),
-        note=_note(len(result.times_ns), found),
+        note=f"{runs:,} runs{omitted}.",
     )
 
 
-def _note(runs: int, found: Bins) -> str:
-    said = f"{runs:,} runs"
-    if not found.beyond:
-        return f"{said}."
-    last = milliseconds(found.edges[-1])
-    return f"{said}, of which {found.beyond:,} slower than {last} ms are not drawn."
-
-
-def _marks(places: dict[str, float]) -> dict[str, Any]:
-    """Returns lines, the first and the last with a word that leans away from the other."""
+def _marks(positions: dict[str, float]) -> dict[str, Any]:
+    """Returns a line at each percentile, with names at p50 and p99 that do not overlap."""
     lines = [
         {
             "type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper",
             "line": {"color": MUTED, "width": 1, "dash": "dot"},
         }
-        for x in places.values()
+        for x in positions.values()
     ]  # fmt: skip
-    words = [
+    labels = [
         {
-            "x": places[name], "y": 1, "yref": "paper", "yanchor": "bottom", "xanchor": side,
+            "x": positions[name], "y": 1, "yref": "paper", "yanchor": "bottom", "xanchor": side,
             "text": name, "showarrow": False, "font": {"size": 11, "color": INK},
         }
         for name, side in (("p50", "right"), ("p99", "left"))
-        if name in places
+        if name in positions
     ]  # fmt: skip
-    return {"shapes": lines, "annotations": words}
+    return {"shapes": lines, "annotations": labels}
 
 
-def sustained(name: str, found: Sustained) -> Chart:
-    """Returns the latency over a long time, and below it temperature and frequency if known."""
-    minutes = [found.interval_s * (index + 1) / 60 for index in range(len(found.p50_ms))]
-    tracks: list[tuple[str, list[tuple[str, Sequence[float | None]]]]] = [
-        ("ms", [("p50", found.p50_ms), ("p90", found.p90_ms)]),
-        ("°C", [("temperature", found.temperature_c)]),
-        ("MHz", [("frequency", found.frequency_mhz)]),
+class _Line(NamedTuple):
+    """A quantity over time; None where it is not known."""
+
+    panel: str
+    name: str
+    values: Sequence[float | None]
+
+
+def sustained(name: str, measured: Sustained) -> Chart:
+    """Returns latency over time, and below it temperature and frequency where they are known."""
+    minutes = [measured.interval_s * (index + 1) / 60 for index in range(len(measured.p50_ms))]
+    lines = [
+        _Line("ms", "p50", measured.p50_ms),
+        _Line("ms", "p90", measured.p90_ms),
+        _Line("°C", "temperature", measured.temperature_c),
+        _Line("MHz", "frequency", measured.frequency_mhz),
     ]
-    shown = [(unit, lines) for unit, lines in tracks if any(v is not None for v in lines[0][1])]
-    height = 120 + 110 * len(shown)
+    lines = [line for line in lines if any(value is not None for value in line.values)]
+    panels = list(dict.fromkeys(line.panel for line in lines))
+    height = 120 + 110 * len(panels)
     traces = [
         {
             "type": "scatter",
             "mode": "lines",
-            "name": word,
+            "name": line.name,
             "x": minutes,
-            "y": list(values),
-            "yaxis": "y" if place == 0 else f"y{place + 1}",
-            "line": {"width": 2, "color": SERIES[place + index + (place > 0)]},
+            "y": list(line.values),
+            "yaxis": _axis_name("y", panels.index(line.panel)),
+            "line": {"width": 2, "color": series_colour(index)},
         }
-        for place, (_, lines) in enumerate(shown)
-        for index, (word, values) in enumerate(lines)
+        for index, line in enumerate(lines)
     ]
-    first, last = found.p50_ms[0], found.p50_ms[-1]
-    known = [values for _, lines in shown for _, values in lines]
-    body = tuple(
-        (f"{minute:.1f}", *(number(value, ",.3f") for value in values))
-        for minute, *values in zip(minutes, *known, strict=False)
-    )
+    first, last = measured.p50_ms[0], measured.p50_ms[-1]
+    values = [line.values for line in lines]
     return Chart(
         title=name,
-        text=f"Latency of {name} over {minutes[-1]:.1f} minutes without a pause: p50 from "
+        text=f"Latency of {name} over {minutes[-1]:.1f} minutes of sustained load: p50 from "
         f"{milliseconds(first)} ms in the first interval to {milliseconds(last)} ms in the last.",
-        figure=figure(traces, _stacked([unit for unit, _ in shown]), height),
+        figure=figure(traces, _stacked(panels), height),
         height=height,
-        header=("minute", *(word for _, lines in shown for word, _ in lines)),
-        body=body,
+        header=("minute", *(line.name for line in lines)),
+        body=tuple(
+            (f"{minute:.1f}", *(number(value, ",.3f") for value in row))
+            for minute, *row in zip(minutes, *values, strict=False)
+        ),
         note=f"p50 changed by {last / first - 1:+.1%} from the first interval to the last."
         if first
         else "",
     )
 
 
+def _axis_name(axis: str, index: int) -> str:
+    """Returns what plotly.js calls the axis of a panel: ``y``, ``y2``, ``y3``."""
+    return axis if index == 0 else f"{axis}{index + 1}"
+
+
 def _stacked(units: Sequence[str]) -> dict[str, Any]:
-    """Returns a layout of charts one above the other that share their x axis."""
+    """Returns the layout of panels one above the other that share their x axis."""
     gap, count = 0.08, len(units)
-    tall = (1 - gap * (count - 1)) / count
+    height = (1 - gap * (count - 1)) / count
     layout: dict[str, Any] = {
         "showlegend": True,
-        "xaxis": axis("minutes", anchor="y" if count == 1 else f"y{count}"),
+        "xaxis": axis("minutes", anchor=_axis_name("y", count - 1)),
     }
-    for place, unit in enumerate(units):
-        top = 1 - place * (tall + gap)
-        name = "yaxis" if place == 0 else f"yaxis{place + 1}"
-        layout[name] = axis(unit, domain=[max(0.0, top - tall), top])
+    for index, unit in enumerate(units):
+        top = 1 - index * (height + gap)
+        layout[_axis_name("yaxis", index)] = axis(unit, domain=[max(0.0, top - height), top])
     return layout

@@ -1,142 +1,163 @@
-"""Latency against accuracy: what costs what, and which artifacts nothing else beats."""
+"""Latency against accuracy, and the Pareto front: the results that no other beats in both."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
-from cct_export.report.charts.chart import INK, MUTED, PAPER, SERIES, Chart, axis, figure, literal
-from cct_export.report.columns import milliseconds, number, share
+from cct_export.report.charts.chart import (
+    INK,
+    MUTED,
+    PAPER,
+    Chart,
+    axis,
+    figure,
+    literal,
+    series_colour,
+)
+from cct_export.report.columns import milliseconds, number, percentage
 from cct_export.report.rows import Row
 
 _HEIGHT = 420
-_BIGGEST, _SMALLEST = 44.0, 14.0
+_MAX_DIAMETER, _MIN_DIAMETER = 44.0, 14.0
 _SIDES = ("middle left", "middle right", "top right", "bottom left")
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """What latency is drawn against.
+class _Objective:
+    """What latency is traded against.
 
     Attributes:
         title: of the chart.
-        axis: of what goes up.
+        axis: title of the y axis.
         value: of a row.
-        said: the value in words.
-        higher: whether more of it is better.
+        text: the value in words.
+        maximized: whether more of it is better.
     """
 
     title: str
     axis: str
     value: Callable[[Row], float]
-    said: Callable[[Row], str]
-    higher: bool = True
+    text: Callable[[Row], str]
+    maximized: bool = True
 
 
-_ACCURACY = _Kind(
+_ACCURACY = _Objective(
     "Latency and accuracy",
     "top-1, %",
     lambda row: 100 * row.top1.value if row.top1 else 0.0,
-    lambda row: share(row.top1),
+    lambda row: percentage(row.top1),
 )
-_NOISE = _Kind(
-    "Latency and distance from Keras",
+_SQNR = _Objective(
+    "Latency and SQNR",
     "SQNR of the logits, dB",
     lambda row: row.sqnr_db or 0.0,
     lambda row: f"{number(row.sqnr_db, '.1f')} dB",
 )
-_SIZE = _Kind(
+_SIZE = _Objective(
     "Latency and size",
     "kB",
     lambda row: row.kilobytes or 0.0,
     lambda row: f"{number(row.kilobytes, ',.0f')} kB",
-    higher=False,
+    maximized=False,
 )
 
 
-def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Returns which points no other beats, in the order of the first coordinate.
+class Point(NamedTuple):
+    """A row that is drawn, and its unique name."""
 
-    A point beats another that is not lower in the first coordinate and not higher in the second,
-    and is not the same.
+    row: Row
+    name: str
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Returns the indices of the Pareto front, in the order of the first coordinate.
+
+    A point beats a different one if it is not higher in the first coordinate and not lower in the
+    second.
 
     Args:
         points: less of the first coordinate is better, more of the second.
     """
-    found: list[int] = []
+    indices: list[int] = []
     for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
-        best = points[found[-1]] if found else None
+        best = points[indices[-1]] if indices else None
         if best is None or points[index][1] > best[1] or points[index] == best:
-            found.append(index)
-    return found
+            indices.append(index)
+    return indices
 
 
-def scatters(found: Sequence[Row], names: Sequence[str]) -> list[Chart]:
-    """Returns latency against accuracy, or against noise or size for rows without accuracy.
+def scatters(rows: Sequence[Row], names: Sequence[str]) -> list[Chart]:
+    """Returns latency against accuracy, for rows without accuracy against SQNR, else size.
 
     Args:
-        found: rows; those without a latency are not drawn.
+        rows: those without a latency are not drawn.
         names: of the rows.
     """
-    groups: dict[str, tuple[_Kind, list[tuple[Row, str]]]] = {}
-    for row, name in zip(found, names, strict=True):
-        kind = _kind(row)
-        if kind is not None:
-            groups.setdefault(kind.title, (kind, []))[1].append((row, name))
-    order = [kind.title for kind in (_ACCURACY, _NOISE, _SIZE) if kind.title in groups]
+    points: dict[str, list[Point]] = {}
+    for row, name in zip(rows, names, strict=True):
+        objective = _objective(row)
+        if objective is not None:
+            points.setdefault(objective.title, []).append(Point(row, name))
     # An engine has one colour on the whole page.
-    engines = list(dict.fromkeys(row.engine for row in found))
-    return [_scatter(*groups[title], engines) for title in order]
+    engines = list(dict.fromkeys(row.engine for row in rows))
+    return [
+        _scatter(objective, points[objective.title], engines)
+        for objective in (_ACCURACY, _SQNR, _SIZE)
+        if objective.title in points
+    ]
 
 
-def _kind(row: Row) -> _Kind | None:
+def _objective(row: Row) -> _Objective | None:
     if row.latency_ms is None:
         return None
     if row.top1 is not None:
         return _ACCURACY
     if row.sqnr_db is not None and isfinite(row.sqnr_db):
-        return _NOISE
+        return _SQNR
     return None if row.kilobytes is None else _SIZE
 
 
-def _scatter(kind: _Kind, drawn: Sequence[tuple[Row, str]], engines: Sequence[str]) -> Chart:
-    shown = [row for row, _ in drawn]
-    latencies = [row.latency_ms or 0.0 for row in shown]
-    values = [kind.value(row) for row in shown]
-    better = values if kind.higher else [-value for value in values]
-    best = front(list(zip(latencies, better, strict=True)))
-    used = {row.engine for row in shown}
+def _scatter(objective: _Objective, points: Sequence[Point], engines: Sequence[str]) -> Chart:
+    latencies = [row.latency_ms or 0.0 for row, _ in points]
+    values = [objective.value(row) for row, _ in points]
+    gains = values if objective.maximized else [-value for value in values]
+    best = front(list(zip(latencies, gains, strict=True)))
+    present = {row.engine for row, _ in points}
     traces = [
         _line([latencies[i] for i in best], [values[i] for i in best]),
-        *(_points(engine, engines, kind, drawn) for engine in engines if engine in used),
+        *(
+            _markers(engine, series_colour(index), objective, points)
+            for index, engine in enumerate(engines)
+            if engine in present
+        ),
     ]
     wide = max(latencies) > 8 * max(min(latencies), 1e-9)
     layout = {
         "xaxis": axis("latency, ms", type="log" if wide else "linear"),
-        "yaxis": axis(kind.axis, tickformat=",~f"),
+        "yaxis": axis(objective.axis, tickformat=",~f"),
         "showlegend": True,
     }
-    names = [drawn[i][1] for i in best]
     return Chart(
-        title=kind.title,
-        text=f"{kind.title} of {len(shown)} results. No other is better in both than: "
-        f"{'; '.join(names)}.",
+        title=objective.title,
+        text=f"{objective.title} of {len(points)} results. Pareto front: "
+        f"{'; '.join(points[i].name for i in best)}.",
         figure=figure(traces, layout, _HEIGHT),
         height=_HEIGHT,
-        header=("no.", "result", "latency ms", kind.axis, "kB", "front"),
+        header=("no.", "result", "latency ms", objective.axis, "kB", "Pareto front"),
         body=tuple(
             (
                 str(row.number),
                 name,
                 milliseconds(row.latency_ms),
-                kind.said(row),
+                objective.text(row),
                 number(row.kilobytes, ",.0f"),
                 "yes" if index in best else "no",
             )
-            for index, (row, name) in enumerate(drawn)
+            for index, (row, name) in enumerate(points)
         ),
         note="Numbers are those of the table. The area of a marker is the size of the file; the "
-        "line joins results that no other beats in both.",
+        "line joins the Pareto front: the results that no other beats in both.",
     )
 
 
@@ -152,50 +173,51 @@ def _line(x: list[float], y: list[float]) -> dict[str, Any]:
     }
 
 
-def _points(
-    engine: str, engines: Sequence[str], kind: _Kind, drawn: Sequence[tuple[Row, str]]
+def _markers(
+    engine: str, colour: str, objective: _Objective, points: Sequence[Point]
 ) -> dict[str, Any]:
-    biggest = max([row.kilobytes or 0.0 for row, _ in drawn])
-    # Neighbours have their numbers on different sides, and what is small lies on top.
-    ordered = sorted(drawn, key=lambda pair: pair[0].latency_ms or 0.0)
-    sides = {row.number: _SIDES[place % len(_SIDES)] for place, (row, _) in enumerate(ordered)}
-    mine = [(row, name) for row, name in drawn if row.engine == engine]
-    mine.sort(key=lambda pair: -(pair[0].kilobytes or 0.0))
+    """Returns the trace of one engine."""
+    largest = max(row.kilobytes or 0.0 for row, _ in points)
+    # Neighbours have their numbers on different sides, and small markers lie on top.
+    by_latency = sorted(points, key=lambda point: point.row.latency_ms or 0.0)
+    sides = {row.number: _SIDES[i % len(_SIDES)] for i, (row, _) in enumerate(by_latency)}
+    drawn = [point for point in points if point.row.engine == engine]
+    drawn.sort(key=lambda point: -(point.row.kilobytes or 0.0))
     trace: dict[str, Any] = {
         "type": "scatter",
         "mode": "markers+text",
         "name": literal(engine),
-        "x": [row.latency_ms for row, _ in mine],
-        "y": [kind.value(row) for row, _ in mine],
-        "text": [str(row.number) for row, _ in mine],
-        "textposition": [sides[row.number] for row, _ in mine],
+        "x": [row.latency_ms for row, _ in drawn],
+        "y": [objective.value(row) for row, _ in drawn],
+        "text": [str(row.number) for row, _ in drawn],
+        "textposition": [sides[row.number] for row, _ in drawn],
         "textfont": {"color": INK},
         "hovertext": [
-            f"{literal(name)}<br>{milliseconds(row.latency_ms)} ms, {kind.said(row)}"
-            for row, name in mine
+            f"{literal(name)}<br>{milliseconds(row.latency_ms)} ms, {objective.text(row)}"
+            for row, name in drawn
         ],
         "hoverinfo": "text",
         "marker": {
-            "color": SERIES[engines.index(engine) % len(SERIES)],
+            "color": colour,
             "opacity": 0.85,
             "line": {"color": PAPER, "width": 1},
-            "size": [_diameter(row.kilobytes or 0.0, biggest) for row, _ in mine],
+            "size": [_diameter(row.kilobytes or 0.0, largest) for row, _ in drawn],
         },
     }
-    if kind is _ACCURACY:
-        bounds = [row.top1 for row, _ in mine if row.top1 is not None]
+    if objective is _ACCURACY:
+        intervals = [row.top1 for row, _ in drawn if row.top1 is not None]
         trace["error_y"] = {
             "type": "data",
             "symmetric": False,
-            "array": [100 * (bound.high - bound.value) for bound in bounds],
-            "arrayminus": [100 * (bound.value - bound.low) for bound in bounds],
-            "color": SERIES[engines.index(engine) % len(SERIES)],
+            "array": [100 * (interval.high - interval.value) for interval in intervals],
+            "arrayminus": [100 * (interval.value - interval.low) for interval in intervals],
+            "color": colour,
             "thickness": 1,
             "width": 3,
         }
     return trace
 
 
-def _diameter(kilobytes: float, biggest: float) -> float:
-    """Returns the pixels of a marker: its area is the size of the file, down to what one sees."""
-    return max(_SMALLEST, _BIGGEST * sqrt(kilobytes / biggest)) if biggest else _SMALLEST
+def _diameter(kilobytes: float, largest: float) -> float:
+    """Returns the pixels of a marker whose area is the size of the file, but always visible."""
+    return max(_MIN_DIAMETER, _MAX_DIAMETER * sqrt(kilobytes / largest) if largest else 0.0)

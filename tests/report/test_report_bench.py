@@ -4,23 +4,23 @@ import pytest
 
 from cct_export.errors import OutputError
 from cct_export.records import OperatorProfile, OperatorTime
-from cct_export.report import operators
+from cct_export.report import bench, plots
 
 NOTE = "Figures [with] care."
 
 
-def made(*rows, derived=False):
+def profile_of(*rows, derived=False):
     times = tuple(OperatorTime(name, kind, ms, "xnnpack") for name, kind, ms in rows)
     return OperatorProfile(times, runs=7, derived=derived, note=NOTE)
 
 
-PROFILE = made(
+PROFILE = profile_of(
     ("early", "ADD", 0.25), ("conv", "CONV_2D", 1.0), ("back", "ADD", -0.05), ("late", "ADD", 0.8)
 )
 
 
 def lines(capsys, profile, title="model.tflite"):
-    operators.table(profile, title)
+    bench.show_operators(profile, title)
     return [line.strip() for line in capsys.readouterr().out.splitlines()]
 
 
@@ -45,18 +45,18 @@ def test_kinds_are_summed_and_the_note_is_printed_as_it_is(capsys):
     assert printed[-2:] == ["2.0000 ms in 4 operators, medians of 7 runs", NOTE]
 
 
-def test_derived_times_are_called_that(capsys):
-    printed = lines(capsys, made(("a", "ADD", 1.0), derived=True))
+def test_derived_times_are_marked(capsys):
+    printed = lines(capsys, profile_of(("a", "ADD", 1.0), derived=True))
     assert "1.0000 ms in 1 operators, derived, medians of 7 runs" in printed
 
 
 def test_no_share_of_nothing(capsys):
-    assert lines(capsys, made())[-2].startswith("0.0000 ms in 0 operators")
-    assert "–" in lines(capsys, made(("a", "ADD", 0.0)))[2]
+    assert lines(capsys, profile_of())[-2].startswith("0.0000 ms in 0 operators")
+    assert "–" in lines(capsys, profile_of(("a", "ADD", 0.0)))[2]
 
 
-def test_a_name_of_anyone_is_no_markup_and_no_control_sequence(capsys):
-    printed = "\n".join(lines(capsys, made(("[red]x\x1b[2J", "ADD", 1.0)), "[bold]t"))
+def test_names_with_markup_and_control_characters_are_literal(capsys):
+    printed = "\n".join(lines(capsys, profile_of(("[red]x\x1b[2J", "ADD", 1.0)), "[bold]t"))
     assert "[red]x" in printed
     assert "[bold]t" in printed
     assert "\x1b" not in printed
@@ -66,22 +66,24 @@ def test_a_name_of_anyone_is_no_markup_and_no_control_sequence(capsys):
 def test_the_plot_is_a_picture_of_any_number_of_operators(tmp_path, count):
     path = tmp_path / "new" / "bars.png"
     rows = [("same $name$ $\\frac", "ADD", 0.1 * index - 1) for index in range(count)]
-    operators.plot(made(*rows), path, "$m_")
+    bench.plot_operators(profile_of(*rows), path, "$m_")
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in path.parent.iterdir()] == ["bars.png"]
 
 
 def test_the_plot_has_a_bar_per_operator_though_names_repeat(tmp_path, monkeypatch):
-    drawn = {}
+    arguments = {}
     monkeypatch.setattr(
-        operators, "draw", lambda path, labels, lengths, *texts: drawn.update(
+        plots, "bars", lambda path, labels, lengths, *texts: arguments.update(
             labels=labels, lengths=lengths, texts=texts
         )
     )  # fmt: skip
-    operators.plot(made(*[("a", "ADD", float(n)) for n in range(50)]), tmp_path / "m.png", "m")
-    assert drawn["lengths"] == [float(n) for n in range(49, 9, -1)]
-    assert set(drawn["labels"]) == {"a (ADD)"}
-    assert drawn["texts"] == (
+    bench.plot_operators(
+        profile_of(*[("a", "ADD", float(n)) for n in range(50)]), tmp_path / "m.png", "m"
+    )
+    assert arguments["lengths"] == [float(n) for n in range(49, 9, -1)]
+    assert set(arguments["labels"]) == {"a (ADD)"}
+    assert arguments["texts"] == (
         "ms (median)",
         "m: 1225.000 ms in 50 operators, without the 10 shortest",
     )
@@ -90,4 +92,4 @@ def test_the_plot_has_a_bar_per_operator_though_names_repeat(tmp_path, monkeypat
 def test_a_plot_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(OutputError):
-        operators.plot(PROFILE, tmp_path / "folder.png", "m")
+        bench.plot_operators(PROFILE, tmp_path / "folder.png", "m")

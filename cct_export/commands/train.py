@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from cct_export.commands.options import common, start_keras
+from cct_export.commands.options import DATASETS, Outcome, common, start_keras
 from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES, TrainSpec
 from cct_export.specs.train import LOGS, knobs
 from cct_export.training import recipes
@@ -35,7 +35,7 @@ def _knobs(function: Any) -> Any:
 @click.option("--model", help=f"Preset to train.  [default: {DEFAULT_MODEL}]")
 @click.option(
     "--data",
-    help="cifar10, cifar100, digits, a folder, TFRecord shards or an .npz.  [default: cifar10]",
+    help=f"Dataset: {DATASETS}.  [default: cifar10]",
 )
 @click.option(
     "--recipe",
@@ -91,13 +91,13 @@ def _knobs(function: Any) -> Any:
 )
 @_knobs
 @common
-def command(
+def train(
     output: Path,
     resume: bool,
     logs: tuple[str, ...],
     distribute: str | None,
     **said: Any,
-) -> dict[str, Any]:
+) -> Outcome:
     """Train a CCT by a recipe, or fine-tune one.
 
     The best of all epochs by accuracy on held-out training images is kept. The run directory gets
@@ -113,7 +113,7 @@ def command(
     resolved = _resolved(architecture["start"] is not None, **said)
     start_keras()
     from cct_export import api
-    from cct_export.report.training import TrainingProgress
+    from cct_export.report.terminal import TrainingProgress
 
     with TrainingProgress(resolved.epochs) as progress:
         trained = api.train(
@@ -127,13 +127,13 @@ def command(
         )
     if trained.worker:
         click.echo(f"worker {trained.worker}: done, the run is with worker 0", err=True)
-        return trained.to_dict()
+        return Outcome(trained.to_dict())
     click.echo(
         f"{trained.best}: top-1 {trained.top1:.2%}, top-5 {trained.top5:.2%} "
         f"on {trained.samples:,} test images, best of {trained.epochs} epochs",
         err=True,
     )
-    return trained.to_dict()
+    return Outcome(trained.to_dict())
 
 
 def _resolved(

@@ -1,24 +1,24 @@
-"""Horizontal bars as a picture."""
+"""Bar plots as PNG files."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from cct_export.errors import MissingDependency
 from cct_export.files import replacing
-from cct_export.report.terminal import printable
+from cct_export.text import printable
 
 
-def draw(
+def bars(
     path: Path, labels: Sequence[str], lengths: Sequence[float], axis: str, title: str
 ) -> None:
-    """Draws a bar per label, the first on top.
+    """Draws horizontal bars, the first on top.
 
     Args:
-        path: a ``.png`` file.
-        labels: one of each bar; the same may come twice.
+        path: the ``.png`` file to write.
+        labels: of the bars, which need not differ.
         lengths: of the bars, any sign.
-        axis: what the lengths are, with their unit.
-        title: above the bars.
+        axis: label of the axis, with the unit of the lengths.
+        title: of the plot.
 
     Raises:
         MissingDependency: matplotlib is not installed.
@@ -32,10 +32,10 @@ def draw(
 
     figure = Figure(figsize=(8, 1.2 + 0.22 * len(labels)), layout="constrained")
     axes = figure.subplots()
-    places = range(len(labels))
-    axes.barh(places, lengths, color="#4878a8")
-    # Names may come from anyone: a dollar sign in them is no formula.
-    axes.set_yticks(places, [printable(label) for label in labels], parse_math=False)
+    positions = range(len(labels))
+    axes.barh(positions, lengths, color="#4878a8")
+    # A dollar sign in a name begins no formula.
+    axes.set_yticks(positions, [printable(label) for label in labels], parse_math=False)
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.tick_params(labelsize=7)

@@ -1,1 +1,0 @@
-"""``cct-bench``: one module per command."""

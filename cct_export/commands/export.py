@@ -1,0 +1,220 @@
+"""``cct-export tflite``, ``onnx`` and ``quantize-report``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cct_export.commands import options
+from cct_export.commands.options import DATASETS, ExitCode, Outcome
+from cct_export.specs import (
+    BEST,
+    CALIBRATION_SAMPLES,
+    DEFAULT_MODEL,
+    METHODS,
+    PARITY_SAMPLES,
+    ROUNDINGS,
+    TARGETS,
+    CalibrationSpec,
+    ExportSpec,
+)
+
+if TYPE_CHECKING:
+    from cct_export.records import Exported
+
+model = click.argument("model", default=DEFAULT_MODEL)
+rounding = click.option(
+    "--rounding",
+    type=click.Choice(ROUNDINGS),
+    default=CalibrationSpec.rounding,
+    help="Rounding of weights: gptq, which compensates the error of each weight in those that "
+    "follow, on the calibration images (arXiv:2210.17323), or to the nearest integer.",
+)
+quantization = options.combined(
+    click.option(
+        "--calibrate",
+        type=click.Choice([*METHODS, BEST]),
+        default=CalibrationSpec.default_method,
+        help="Calibration method, which chooses the range of a tensor; best tries all for each "
+        "tensor and takes the one with the smallest error of the logits.",
+    ),
+    rounding,
+    click.option(
+        "--min-sqnr",
+        type=float,
+        metavar="DB",
+        help="Minimum SQNR of the logits: the steps with the largest error stay in float until it "
+        "holds.",
+    ),
+    click.option(
+        "--max-drop",
+        type=click.FloatRange(0, 100),
+        metavar="POINTS",
+        help="Maximum loss of top-1 accuracy that auto may accept; needs labelled --data.",
+    ),
+)
+images = options.combined(
+    click.option(
+        "--data",
+        help="Images for calibration (training split) and parity (test split): "
+        f"{DATASETS}. Without it those of the run directory, else the model's calibration record "
+        "and photo crops.",
+    ),
+    click.option(
+        "--num-calibration-samples",
+        "calibration_samples",
+        type=click.IntRange(1),
+        default=CALIBRATION_SAMPLES,
+        help="Training images to calibrate with.",
+    ),
+    click.option(
+        "--samples",
+        "parity_samples",
+        type=click.IntRange(1),
+        default=PARITY_SAMPLES,
+        help="Test images to verify parity on.",
+    ),
+)
+output = options.combined(
+    click.option(
+        "--no-fold",
+        metavar="NAME",
+        multiple=True,
+        help="Skip a fold of the graph, for debugging; may be repeated. The folds: rescaling, "
+        "pool-padding, norm-affine, query-scale, key-bias, value-bias, query-key, value-output, "
+        "fuse-qkv, pooling-bias, centred-residual.",
+    ),
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        help="File to write; by default named after model and scheme.",
+    ),
+)
+
+
+@click.command()
+@model
+@options.scheme
+@click.option(
+    "--io",
+    type=click.Choice(["float32", "uint8", "int8"]),
+    help="Type of the image input, by default float32, int8 for int8-full. Logits are float32; of "
+    "int8-full they have the type of the image.",
+)
+@quantization
+@images
+@output
+@options.common
+def tflite(model: str, **arguments: Any) -> Outcome:
+    """Export MODEL to TFLite and verify numerical parity with Keras.
+
+    MODEL is a .keras file, a run directory, a preset, or anything that `cct-export import` takes;
+    by default the shipped CIFAR-10 model. Ends with 3 if parity fails.
+    """
+    options.start_keras("tensorflow")
+    from cct_export import api
+
+    return _exported(api.export_tflite(model, **arguments))
+
+
+@click.command()
+@model
+@options.scheme
+@click.option(
+    "--io",
+    type=click.Choice(["float32", "uint8"]),
+    default="float32",
+    help="Type of the image input; logits are float32.",
+)
+@click.option(
+    "--opset",
+    type=int,
+    help="ONNX operator set: 13 to 23, by default 20; of models that are not a CCT 13 to 18, by "
+    "default 18.",
+)
+@click.option(
+    "--dynamic-axes/--no-dynamic-axes",
+    "dynamic_batch",
+    default=True,
+    help="Take any number of images, or exactly one.",
+)
+@quantization
+@click.option(
+    "--target",
+    type=click.Choice(TARGETS),
+    default=ExportSpec.target,
+    help="Processor to quantize for: activations are unsigned for x86, signed for arm64.",
+)
+@images
+@output
+@options.common
+def onnx(model: str, **arguments: Any) -> Outcome:
+    """Export MODEL to ONNX and verify numerical parity with Keras.
+
+    MODEL is a .keras file, a run directory, a preset, or anything that `cct-export import` takes;
+    by default the shipped CIFAR-10 model. Ends with 3 if parity fails.
+    """
+    options.start_keras("tensorflow")
+    from cct_export import api
+
+    return _exported(api.export_onnx(model, **arguments))
+
+
+def _exported(exported: "Exported") -> Outcome:
+    from cct_export.report.export import show_export
+
+    show_export(exported)
+    passed = exported.parity.passed
+    return Outcome(exported.to_dict(), ExitCode.PASSED if passed else ExitCode.PARITY_FAILED)
+
+
+@click.command("quantize-report")
+@model
+@click.option(
+    "--format", type=click.Choice(["tflite", "onnx"]), default="tflite", help="Format of the file."
+)
+@click.option(
+    "--quantize",
+    "scheme",
+    metavar="SCHEME",
+    default="int8",
+    help="Quantization scheme, see cct-export tflite.",
+)
+@click.option(
+    "--sensitivity",
+    is_flag=True,
+    help="Also measure the logits with each step alone quantized, and with all but each.",
+)
+@click.option(
+    "--plot", metavar="FILE", type=click.Path(path_type=Path), help="Plot the steps as a .png file."
+)
+@click.option(
+    "--calibrate",
+    type=click.Choice(METHODS),
+    default=CalibrationSpec.default_method,
+    help="Calibration method, which chooses the range of a tensor.",
+)
+@rounding
+@click.option("--samples", type=click.IntRange(1), default=100, help="Test images to compare on.")
+@click.option("--data", help=f"Images: {DATASETS}.")
+@options.common
+def quantize_report(model: str, plot: Path | None, **arguments: Any) -> Outcome:
+    """Report where quantizing MODEL loses accuracy, step by step, the largest error first.
+
+    Compares every tensor of the quantized graph with the float graph: SQNR, range, and the
+    proportion of values that are clipped. Writes no model file.
+    """
+    options.start_keras("tensorflow")
+    from cct_export import api
+    from cct_export.report.export import plot_quantization, show_quantization
+    from cct_export.report.terminal import progress_bar
+
+    if plot is not None:
+        options.check_plot(plot)
+    with progress_bar("steps") as progress:
+        report = api.quantize_report(model, progress=progress, **arguments)
+    show_quantization(report)
+    if plot is not None:
+        plot_quantization(report, plot)
+    return Outcome(report.to_dict())

@@ -1,1 +1,0 @@
-"""``cct-export``: one module per command."""

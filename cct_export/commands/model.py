@@ -1,0 +1,162 @@
+"""``cct-export import``, ``inspect`` and ``push``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cct_export.commands import options
+from cct_export.commands.options import Outcome
+from cct_export.errors import InvalidData
+from cct_export.specs import GELUS, NORMALIZATIONS
+
+
+@click.command("import")
+@click.argument("foreign")
+@click.option(
+    "--image-size",
+    type=click.IntRange(8, 4096),
+    metavar="PIXELS",
+    help="Height and width of the images; positions are interpolated to it.",
+)
+@click.option(
+    "--classes",
+    type=click.IntRange(2),
+    help="Number of classes; where it differs from the file's, the head is reinitialized.",
+)
+@click.option(
+    "--heads",
+    type=click.IntRange(1),
+    help="Attention heads of a PyTorch model; by default of 64 channels each, as the paper's are.",
+)
+@click.option(
+    "--normalize",
+    type=click.Choice(NORMALIZATIONS),
+    help="Mean and standard deviation that the model normalizes images with; by default the "
+    "paper's for such a tokenizer: with kernels below 7 cifar10 (cifar100 with 100 classes), else "
+    "imagenet.",
+)
+@click.option(
+    "--gelu",
+    type=click.Choice(GELUS),
+    help="GELU of a Keras model whose file does not tell; by default the example's, tanh.",
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Text file with the name of a class in each line.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The .keras file to write; by default named after FOREIGN.",
+)
+@options.common
+def import_(foreign: str, labels: Path | None, **arguments: Any) -> Outcome:
+    """Write a .keras file of a CCT that other code saved.
+
+    FOREIGN is a PyTorch state dict of the paper's code or of vit-pytorch (.pth, .pt, .safetensors);
+    of the keras.io example a .weights.h5, a .keras file, or a SavedModel of Keras 2, also on the
+    Hugging Face Hub (hf:OWNER/NAME). No code in it is run, only the arithmetic of a SavedModel.
+    Other commands take FOREIGN as MODEL too.
+    """
+    names = _lines(labels) if labels else ()
+    options.start_keras()
+    from cct_export import api
+    from cct_export.report.export import show_import
+
+    imported = api.import_model(foreign, labels=names, **arguments)
+    show_import(imported)
+    return Outcome({"imported": imported.to_dict()})
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    """Returns the lines of a text file that are not empty; raises ``InvalidData`` if all are."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise InvalidData(f"{path} holds no labels: {error}") from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise InvalidData(f"{path} holds no labels: write the name of a class in each line")
+    return names
+
+
+@click.command()
+@click.argument("artifact", metavar="ARTIFACT|MODEL")
+@click.option("--against", metavar="OTHER", help="Compare ARTIFACT with this file.")
+@click.option("--tensors", is_flag=True, help="List every quantized tensor; JSON always does.")
+@options.common
+def inspect(artifact: str, against: str | None, tensors: bool) -> Outcome:
+    """List the operators of ARTIFACT, any .tflite or .onnx file, or the layers of MODEL.
+
+    Of an artifact: every operator with its output shape, multiply-accumulates (MACs) per image,
+    parameters and delegate partition; totals; quantized tensors. With --against only the totals
+    and the operators by kind, of both files.
+
+    Of a preset or any other MODEL: every layer with its output shape, parameters and MACs.
+    """
+    from cct_export import api
+    from cct_export.report import inspection
+
+    if not artifact.endswith((".tflite", ".onnx")):
+        if against is not None or tensors:
+            raise click.UsageError("--against and --tensors are for .tflite and .onnx files")
+        options.start_keras()
+        model = api.inspect_model(artifact)
+        inspection.show_model(model)
+        return Outcome({"model": model.to_dict()})
+    file = api.inspect(artifact)
+    other = None if against is None else api.inspect(against)
+    if other is None:
+        inspection.show(file, tensors)
+    else:
+        inspection.show_comparison(file, other)
+    return Outcome(inspection.record(file, other))
+
+
+@click.command()
+@click.argument("hub_id")
+@click.option(
+    "--run",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    default="runs/cct",
+    help="Run directory.",
+)
+@click.option(
+    "--artifact",
+    "artifacts",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    multiple=True,
+    help="A .tflite or .onnx file exported from the run, pushed with its sidecar; may be repeated.",
+)
+@click.option(
+    "--license",
+    metavar="ID",
+    help="License for the model card, as the Hub's identifier, such as apache-2.0.",
+)
+@click.option(
+    "--revision",
+    metavar="BRANCH",
+    help="Branch to commit to, created if it does not exist; by default main.",
+)
+@click.option("--private", is_flag=True, help="Make the repository private.")
+@click.option("--dry-run", is_flag=True, help="Push nothing, and list the files.")
+@options.common
+def push(hub_id: str, **arguments: Any) -> Outcome:
+    """Push a finished run to the Hugging Face Hub as HUB_ID (OWNER/NAME).
+
+    The repository is created if it does not exist. One commit has the model card, the best weights,
+    the run's record, metrics, pictures and calibration statistics, but not the state to resume
+    from. The token is that of `hf auth login`, or HF_TOKEN.
+    """
+    from cct_export import api
+    from cct_export.report.export import show_push
+
+    pushed = api.push(hub_id, **arguments)
+    show_push(pushed)
+    return Outcome({"pushed": pushed.to_dict()})

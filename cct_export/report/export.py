@@ -1,0 +1,229 @@
+"""The results of ``cct-export`` on a terminal; ``inspect`` is in ``inspection``."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cct_export.records import (
+    Diagnosis,
+    Exported,
+    Imported,
+    MachineInfo,
+    ParityReport,
+    Prediction,
+    Pushed,
+    QuantizationReport,
+    QuantizationSummary,
+    StepError,
+)
+from cct_export.records.encoding import to_json
+from cct_export.report import plots, terminal
+from cct_export.report.columns import NONE, Column, number
+from cct_export.text import printable
+
+log = logging.getLogger(__name__)
+
+# SQNR of the longest bar: an exact tensor has an infinite one.
+LONGEST_BAR_DB = 150.0
+_STATUS = {True: "works", False: "fails", None: "not tried"}
+
+
+def show_export(exported: Exported) -> None:
+    """Logs the file, its quantization, and its parity with the Keras model."""
+    artifact = exported.artifact
+    log.info(
+        "%s: %s %s, %s bytes, input %s",
+        artifact.path,
+        artifact.format,
+        artifact.scheme,
+        format(artifact.size_bytes, ","),
+        artifact.contract.io,
+    )
+    if artifact.contract.quantization is not None:
+        _log_quantization(artifact.scheme, artifact.contract.quantization)
+    _log_constraints(exported)
+    show_parity(exported.parity)
+
+
+def _log_quantization(scheme: str, summary: QuantizationSummary) -> None:
+    """Logs how many steps compute in integers."""
+    modes = {"static": summary.static, "dynamic": summary.dynamic}
+    parts = [f"{len(steps)} steps {mode}" for mode, steps in modes.items() if steps]
+    if summary.kept_float:
+        parts.append(f"kept in float: {', '.join(summary.kept_float)}")
+    if scheme == "int8" and summary.dynamic and not (summary.static or summary.kept_float):
+        parts.append("the same as int8-dynamic")
+    log.info("integers: %s", ", ".join(parts) or "weights only")
+
+
+def _log_constraints(exported: Exported) -> None:
+    """Logs what ``--min-sqnr`` cost, and the schemes that ``auto`` tried."""
+    bound = exported.bound
+    if bound is not None and bound.floats:
+        log.info(
+            "--min-sqnr %.1f: %s in float, %.1f dB instead of %.1f, %.2f times the latency",
+            bound.min_sqnr_db,
+            ", ".join(bound.floats),
+            bound.after_db,
+            bound.before_db,
+            bound.slowdown,
+        )
+    for candidate in exported.candidates:
+        log.info(
+            "%-12s %8s ms %10s bytes %6s dB  %s",
+            candidate.scheme,
+            number(candidate.median_ms, ".3f"),
+            number(candidate.size_bytes, ",d"),
+            number(candidate.sqnr_db, ".1f"),
+            candidate.why_not or "chosen",
+        )
+
+
+def show_parity(report: ParityReport) -> None:
+    """Logs parity in a line; as an error, with the requirements that were not met, if it failed."""
+    line = (
+        f"parity {'passed' if report.passed else 'FAILED'} on {report.images}: "
+        f"SQNR {report.sqnr_db:.1f} dB, "
+        f"top-1 agreement {report.top1_agreement:.4f} ({report.decided} decided), "
+        f"max |difference| {report.max_abs:.2e}, cosine {report.cosine:.6f}"
+    )
+    if report.passed:
+        log.info("%s", line)
+    else:
+        log.error("%s\n  %s", line, "\n  ".join(report.failures))
+
+
+def show_import(imported: Imported) -> None:
+    """Prints what was read and the file that was written."""
+    height, width, channels = imported.image_shape
+    log.info("%s: %s", imported.source, imported.kind)
+    for note in imported.notes:
+        log.info("%s", note)
+    if imported.difference is not None:
+        log.info(
+            "logits differ by %.1e at most from the source's own on %d images",
+            imported.difference,
+            imported.images,
+        )
+    click.echo(
+        f"{imported.path}: {imported.name}, {imported.tensors} tensors, "
+        f"{imported.parameters:,} parameters, all used; "
+        f"{height}×{width}×{channels} → {imported.classes} classes, {imported.size_bytes:,} bytes"
+    )
+
+
+def show_push(pushed: Pushed) -> None:
+    """Prints the address of the commit; after a dry run the files that it would have."""
+    for note in pushed.notes:
+        log.info("%s", note)
+    total = f"{len(pushed.files)} files, {sum(file.size_bytes for file in pushed.files):,} bytes"
+    if pushed.url is not None:
+        log.info("%s: %s on %s", pushed.repository, total, pushed.revision)
+        click.echo(pushed.url)
+        return
+    for file in pushed.files:
+        click.echo(f"{file.size_bytes:>13,}  {file.name}")
+    kind = "the private repository " if pushed.private else ""
+    click.echo(f"{total} would be sent to {kind}{pushed.repository}, {pushed.revision}")
+
+
+def show_predictions(predictions: Sequence[Prediction]) -> None:
+    """Prints each image with its best classes below it."""
+    for prediction in predictions:
+        click.echo(prediction.image)
+        for label, probability in prediction.top:
+            click.echo(f"  {probability:6.1%}  {label}")
+
+
+def show_diagnosis(machine: MachineInfo, delegates: Sequence[Diagnosis]) -> None:
+    """Prints the machine, and a row per engine and delegate."""
+    stdout = terminal.console()
+    for name, value in to_json(machine).items():
+        stdout.print(f"{name:<14}{printable(_fact(value))}")
+    columns: list[Column[Diagnosis]] = [
+        Column("engine", lambda row: f"{row.engine} {row.version}".strip()),
+        Column("delegate", lambda row: row.delegate),
+        Column("status", lambda row: _STATUS[row.works]),
+        Column("description", lambda row: row.about, wraps=True),
+        Column("reason", lambda row: row.why, wraps=True),
+    ]
+    stdout.print()
+    stdout.print(terminal.table(columns, delegates))
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {version}" for name, version in value.items())
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "not known" if value is None else str(value)
+
+
+def worst_first(report: QuantizationReport) -> list[StepError]:
+    """Returns the steps by the SQNR of the logits with each alone quantized, else of its tensor."""
+    return sorted(report.steps, key=lambda s: s.sqnr_db if s.alone_db is None else s.alone_db)
+
+
+def show_quantization(report: QuantizationReport) -> None:
+    """Prints a row per step, the largest error first."""
+    columns: list[Column[StepError]] = [
+        Column("step", lambda step: step.step, wraps=True),
+        Column("kind", lambda step: step.kind),
+        Column("inputs", lambda step: step.inputs),
+        Column(
+            "weights",
+            lambda step: NONE if step.weight_bits is None else f"int{step.weight_bits}",
+            lambda step: step.weight_bits,
+        ),
+        Column.number("SQNR dB", lambda step: step.sqnr_db, ".1f"),
+        Column("range", lambda step: _interval(step.low, step.high), lambda step: step.low),
+        Column(
+            "integers",
+            lambda step: _interval(step.grid_low, step.grid_high),
+            lambda step: step.grid_low,
+        ),
+        Column.number("clipped", lambda step: step.clipped, ".3%"),
+    ]
+    if any(step.alone_db is not None for step in report.steps):
+        columns += [
+            Column.number("alone dB", lambda step: step.alone_db, ".1f"),
+            Column.number("without dB", lambda step: step.without_db, ".1f"),
+        ]
+    model = f"{report.model} as {report.format} {report.scheme}"
+    title = f"{model}: {report.sqnr_db:.1f} dB on {report.images}"
+    stdout = terminal.console()
+    stdout.print(terminal.table(columns, worst_first(report), title))
+    if report.kernels:
+        kernels = ", ".join(f"{count} {name}" for name, count in report.kernels.items())
+        stdout.print(f"kernels that ONNX Runtime ran: {printable(kernels)}")
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return NONE if low is None or high is None else f"{low:.3g} … {high:.3g}"
+
+
+def plot_quantization(report: QuantizationReport, path: Path) -> None:
+    """Draws a bar per step, the largest error on top.
+
+    Args:
+        report: with or without sensitivity; if it has it, the bars show it.
+        path: the ``.png`` file to write.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+        OutputError: ``path`` cannot be written.
+    """
+    steps = worst_first(report)
+    sensitivity = any(step.alone_db is not None for step in steps)
+    ratios = [step.alone_db if sensitivity else step.sqnr_db for step in steps]
+    quantity = "SQNR of the logits with only this step quantized"
+    plots.bars(
+        path,
+        [step.step for step in steps],
+        [0.0 if ratio is None else min(ratio, LONGEST_BAR_DB) for ratio in ratios],
+        f"{quantity if sensitivity else 'SQNR of the tensor'} (dB; longer is better)",
+        f"{Path(report.model).name}, {report.format} {report.scheme}: {report.sqnr_db:.1f} dB",
+    )
