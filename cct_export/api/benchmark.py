@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from cct_export.api.export import default_output, export_onnx, export_tflite
 from cct_export.errors import InvalidRequest, ParityFailed
-from cct_export.progress import StatusProgress, no_progress
 from cct_export.specs import (
     DEFAULT_MODEL,
     PROFILES,
@@ -21,6 +20,7 @@ from cct_export.specs import (
     ExportSpec,
     Timing,
 )
+from cct_export.specs.progress import StatusProgress, no_progress
 
 if TYPE_CHECKING:
     from cct_export.bench.regression import Verdict

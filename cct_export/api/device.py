@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cct_export.errors import InvalidRequest
-from cct_export.progress import StatusProgress, no_progress
+from cct_export.specs.progress import StatusProgress, no_progress
 
 if TYPE_CHECKING:
     from cct_export.bench.hosts.ssh import SSHHost

@@ -5,10 +5,10 @@ from pathlib import Path
 from cct_export.bench.protocol import Opened, StartWorker
 from cct_export.errors import CCTExportError
 from cct_export.evaluation.golden import GoldenCheck
-from cct_export.progress import StatusProgress
 from cct_export.records import Diagnosis, ParityReport
 from cct_export.runtimes import ENGINES
 from cct_export.specs import DEFAULT_MODEL, BenchSpec, Delegation
+from cct_export.specs.progress import StatusProgress
 
 _FOLDER = Path(__file__).with_name("probe")
 # A CCT with every kind of step and hardly any weights, see docs/write_probe.py.

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 from cct_export import errors
 from cct_export.errors import CCTExportError, EngineFailed
-from cct_export.progress import CountProgress, no_progress
 from cct_export.records import Accuracy, Contract, Runtime
 from cct_export.records.encoding import from_json, to_builtins
+from cct_export.specs.progress import CountProgress, no_progress
 
 Answer = TypeVar("Answer")
 

@@ -10,9 +10,9 @@ from cct_export.bench.hosts.local import Local
 from cct_export.bench.hosts.ssh import SSHHost
 from cct_export.bench.measurement import Measurement
 from cct_export.errors import CCTExportError, InvalidRequest
-from cct_export.progress import StatusProgress
 from cct_export.records import BenchResult, MachineInfo
 from cct_export.specs import BenchJob, BenchPlan
+from cct_export.specs.progress import StatusProgress
 
 DEVICE_FORMS = ("local", "ssh:USER@HOST[:PORT]", "adb or adb:SERIAL")
 # By what precedes the colon; the argument is what follows it.

@@ -26,9 +26,9 @@ from cct_export.bench.protocol import (
 from cct_export.errors import CCTExportError, ConnectionLost
 from cct_export.evaluation.accuracy import mcnemar
 from cct_export.evaluation.golden import GoldenCheck
-from cct_export.progress import StatusProgress
 from cct_export.records import Accuracy, BenchResult, Conditions, OperatorProfile, Sustained
 from cct_export.specs import BenchJob, BenchPasses, BenchPlan, BenchSpec
+from cct_export.specs.progress import StatusProgress
 
 # Before its turn the others have had the caches: some runs that do not count.
 TURN_WARM_UP_S = 0.002

@@ -33,13 +33,13 @@ from cct_export.data.sampling import timing_images
 from cct_export.errors import CCTExportError, InvalidRequest
 from cct_export.evaluation import accuracy, golden
 from cct_export.evaluation.golden import GoldenCheck
-from cct_export.progress import CountProgress
 from cct_export.records import Conditions, MachineInfo, OperatorProfile, Runtime
 from cct_export.records.encoding import from_json
 from cct_export.runtimes import ENGINES, PROFILERS
 from cct_export.runtimes.session import Session, dequantize, prepare
 from cct_export.runtimes.timing import Clock
 from cct_export.specs import BenchSpec
+from cct_export.specs.progress import CountProgress
 
 PROCESSING_RUNS = 30
 MEMORY_RUNS = 5

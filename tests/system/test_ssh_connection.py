@@ -12,7 +12,7 @@ import pytest
 
 from cct_export.bench.hosts.ssh_connection import CHUNK_BYTES, Connection, digest_of
 from cct_export.errors import ConnectionLost, NotAvailable, OutputError
-from cct_export.progress import no_progress
+from cct_export.specs.progress import no_progress
 
 pytestmark = [pytest.mark.ssh, pytest.mark.slow, pytest.mark.usefixtures("ssh")]
 

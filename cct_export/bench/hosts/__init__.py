@@ -6,9 +6,9 @@ from typing import Protocol
 
 from cct_export.bench.protocol import Channel
 from cct_export.data.dataset import ImageShape
-from cct_export.progress import StatusProgress
 from cct_export.records import BenchResult, MachineInfo
 from cct_export.specs import BenchJob, BenchPlan
+from cct_export.specs.progress import StatusProgress
 
 
 class Device(Protocol):

@@ -8,9 +8,9 @@ from cct_export.bench import schedule
 from cct_export.bench.protocol import Channel, start_worker
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidRequest
-from cct_export.progress import StatusProgress
 from cct_export.records import BenchResult, MachineInfo
 from cct_export.specs import BenchJob, BenchPlan
+from cct_export.specs.progress import StatusProgress
 
 
 class Local:

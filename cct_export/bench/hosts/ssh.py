@@ -17,9 +17,9 @@ from cct_export.bench.protocol import WORKER, Channel, package_root
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest, NotAvailable
 from cct_export.files import sha256
-from cct_export.progress import StatusProgress, no_progress
 from cct_export.records import BenchResult, MachineInfo, sidecar
 from cct_export.specs import BenchJob, BenchPlan
+from cct_export.specs.progress import StatusProgress, no_progress
 
 # Everything on the machine is below this folder; a login shell may print a greeting before it.
 _ROOT = """

@@ -20,7 +20,7 @@ from typing import IO
 
 from cct_export.bench.protocol import SSH_FAILED, Channel
 from cct_export.errors import ConnectionLost, InvalidRequest, NotAvailable, OutputError
-from cct_export.progress import StatusProgress, no_progress
+from cct_export.specs.progress import StatusProgress, no_progress
 
 CONNECT_S = 15
 COMMAND_S = 60.0

@@ -12,8 +12,8 @@ from cct_export import machine
 from cct_export.bench.hosts.ssh import SSHHost
 from cct_export.errors import InvalidRequest, NotAvailable, OutputError
 from cct_export.files import sha256
-from cct_export.progress import StatusProgress
 from cct_export.records.encoding import from_json, parse_json
+from cct_export.specs.progress import StatusProgress
 
 ENGINES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}
 # What a worker imports besides the engine.

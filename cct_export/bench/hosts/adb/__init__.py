@@ -14,9 +14,9 @@ from cct_export.bench.measurement import Measurement
 from cct_export.bench.protocol import Burst, Opened
 from cct_export.errors import InvalidRequest
 from cct_export.files import sha256
-from cct_export.progress import StatusProgress
 from cct_export.records import BenchResult, Runtime
 from cct_export.specs import BenchJob, BenchPlan, BenchSpec, Timing
+from cct_export.specs.progress import StatusProgress
 
 TOOL_NAMES = {"litert": litert_tool.NAME, "onnxruntime": onnxruntime_tool.NAME}
 _TOOLS: dict[str, Callable[[RemoteFolder, Path, Path, BenchSpec], Tool]] = {
