@@ -33,6 +33,7 @@ from cct_export.data.sampling import timing_images
 from cct_export.errors import CCTExportError, InvalidRequest
 from cct_export.evaluation import accuracy, golden
 from cct_export.evaluation.golden import GoldenCheck
+from cct_export.graph.interpret import softmax
 from cct_export.records import Conditions, MachineInfo, OperatorProfile, Runtime
 from cct_export.records.encoding import from_json
 from cct_export.runtimes import ENGINES, PROFILERS
@@ -129,9 +130,7 @@ class Worker:
 
     def _top5(self, logits: np.ndarray) -> np.ndarray:
         reals = dequantize(logits, self._session.output_quantization)
-        exponentials = np.exp(reals - reals.max(axis=1, keepdims=True))
-        probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-        return np.sort(probabilities, axis=1)[:, -5:]
+        return np.sort(softmax(reals), axis=1)[:, -5:]
 
     def memory(self) -> PeakMemory:
         """Returns the peak memory of this process, which only ran the artifact."""

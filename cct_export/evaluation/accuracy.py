@@ -4,7 +4,6 @@ The statistics use the standard library: SciPy is not installed on small devices
 """
 
 import math
-from collections.abc import Callable
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from cct_export.errors import InvalidData
 from cct_export.graph.interpret import softmax
 from cct_export.records import Accuracy, PairedAccuracy
 from cct_export.runtimes.session import Logits, Session, run
+from cct_export.specs.progress import CountProgress, no_progress
 
 CHUNK = 256
 CONFIDENCE = 0.95
@@ -33,12 +33,7 @@ class Scored(NamedTuple):
     correct: np.ndarray
 
 
-def measure(
-    session: Session,
-    *,
-    dataset: Dataset,
-    progress: Callable[[int, int], None] | None = None,
-) -> Scored:
+def measure(session: Session, *, dataset: Dataset, progress: CountProgress = no_progress) -> Scored:
     """Measures the accuracy of a session on the whole test split of a dataset.
 
     Args:
@@ -63,16 +58,13 @@ def measure(
     return score(logits, targets=targets, data=dataset.name, labels=tuple(labels))
 
 
-def _logits(
-    session: Session, dataset: Dataset, progress: Callable[[int, int], None] | None
-) -> Logits:
+def _logits(session: Session, dataset: Dataset, progress: CountProgress) -> Logits:
     split = dataset.test
     total, chunks = len(split.labels), []
     for start in range(0, total, CHUNK):
         stop = min(start + CHUNK, total)
         chunks.append(run(session, split.images(list(range(start, stop)))))
-        if progress is not None:
-            progress(stop, total)
+        progress(stop, total)
     return np.concatenate(chunks)
 
 

@@ -11,6 +11,7 @@ from cct_export.errors import InvalidData
 from cct_export.evaluation import accuracy
 from cct_export.evaluation.accuracy import calibration_error, mcnemar, score, wilson_interval
 from cct_export.records import Contract
+from cct_export.specs.progress import no_progress
 
 
 class FirstPixel:
@@ -36,7 +37,7 @@ def dataset(first_pixels, labels, classes):
     return Dataset("made up", tuple(classes), split, split)
 
 
-def measure(session, *data, progress=None):
+def measure(session, *data, progress=no_progress):
     return accuracy.measure(session, dataset=dataset(*data), progress=progress).accuracy
 
 
