@@ -12,9 +12,9 @@ import numpy as np
 from cct_export import machine
 from cct_export.errors import ConversionError, InvalidArtifact, InvalidRequest, UnsupportedScheme
 from cct_export.evaluation import parity
-from cct_export.export import ranges
+from cct_export.export import tuning
 from cct_export.export.draft import Draft
-from cct_export.export.mixed_precision import quantize_within
+from cct_export.export.tuning import quantize_within
 from cct_export.export.workspace import Workspace
 from cct_export.files import replacing, write_bytes
 from cct_export.formats.traced import CONVERTERS, FINISHERS
@@ -168,7 +168,7 @@ def _quantized(
     if calibration.methods == BEST:
         methods: str | dict[str, str] = CalibrationSpec.default_method
         if draft.scheme.quantizes_weights:
-            methods = ranges.best_methods(draft, workspace.ranking_images.images)
+            methods = tuning.best_methods(draft, workspace.ranking_images.images)
         calibration = replace(calibration, methods=methods)
     if bound_db is None or not draft.scheme.quantizes_weights:
         return draft.quantized(calibration), calibration, None
