@@ -20,7 +20,7 @@ from cct_export.export.workspace import Workspace
 from cct_export.graph import steps
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan, evaluate
-from cct_export.quantize.schemes import scheme as scheme_of
+from cct_export.quantize.schemes import scheme_of
 from cct_export.quantize.statistics import collect as collect_statistics
 from cct_export.specs import CALIBRATION_SAMPLES, METHODS, CalibrationSpec, ExportSpec
 

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+from emitted import run_onnx
 from plans import random_model
 
 import cct_export
@@ -69,14 +70,11 @@ def test_attention_has_one_product_for_query_key_and_value(exported, format):
 
 
 def test_an_onnx_file_takes_any_number_of_images(exported, model, digit_images):
-    import onnxruntime
-
     artifact = exported("onnx").artifact
     assert artifact.contract.input.shape == (None, 32, 32, 3)
-    session = onnxruntime.InferenceSession(artifact.path, providers=["CPUExecutionProvider"])
-    images = digit_images[0][:33].astype(np.float32)
-    expected = np.asarray(model(images, training=False))
+    images = digit_images[0][:33]
+    expected = np.asarray(model(images.astype(np.float32), training=False))
     for size in (1, 2, 33):
-        logits = session.run(["logits"], {"image": images[:size]})[0]
+        logits = run_onnx(artifact.path, images[:size], batched=True)
         assert logits.shape == (size, 10)
         np.testing.assert_allclose(logits, expected[:size], rtol=2e-4, atol=2e-4)

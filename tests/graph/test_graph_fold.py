@@ -38,7 +38,7 @@ def kinds(plan):
     return [step.kind for step in plan.steps]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(specs(), st.integers(0, 2**16))
 def test_plans_of_any_architecture_give_the_logits_of_keras_however_they_are_folded(spec, seed):
     check_folds(random_model(spec, seed))

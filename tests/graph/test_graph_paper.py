@@ -67,7 +67,7 @@ def paper_specs(draw):
 
 
 @pytest.mark.filterwarnings("ignore:You are using a softmax over axis")
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(paper_specs(), st.integers(0, 2**16))
 def test_plans_of_any_paper_model_give_the_logits_of_keras_however_they_are_folded(spec, seed):
     check_folds(random_model(spec, seed))

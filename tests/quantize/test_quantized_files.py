@@ -6,11 +6,9 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import onnxruntime
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from ai_edge_litert.tools import flatbuffer_utils
+from emitted import read_tflite, run_onnx, run_tflite
 from plans import of_kind, random_images
 
 from cct_export.data.sampling import photo_crops
@@ -101,28 +99,6 @@ def emit(plan, format, scheme, io="float32"):
     return FORMATS[format].emit(plan, ExportSpec(format, scheme, io))
 
 
-def run_tflite(content, images):
-    """Returns logits as reals; the image is given in the type that the file takes."""
-    interpreter = Interpreter(model_content=content)
-    runner = interpreter.get_signature_runner("serving_default")
-    (image,) = runner.get_input_details().values()
-    (logits,) = runner.get_output_details().values()
-    shift = 128 if image["dtype"] == np.int8 else 0
-    pixels = (images.astype(np.int16) - shift).astype(image["dtype"])
-    outputs = np.concatenate([runner(image=p[None])["logits"] for p in pixels]).astype(np.float64)
-    if logits["dtype"] == np.float32:
-        return outputs
-    scale, zero_point = logits["quantization"]
-    return (outputs - zero_point) * scale
-
-
-def run_onnx(content, images):
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    type = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}[session.get_inputs()[0].type]
-    parts = [session.run(["logits"], {"image": image[None].astype(type)})[0] for image in images]
-    return np.concatenate(parts).astype(np.float64)
-
-
 RUN = {"tflite": run_tflite, "onnx": run_onnx}
 
 
@@ -131,23 +107,6 @@ def sqnr_db(expected, actual):
     expected, actual = expected - expected.mean(0), actual - actual.mean(0)
     noise = np.sum((expected - actual) ** 2)
     return 10 * np.log10(np.sum(expected**2) / noise) if noise else np.inf
-
-
-def type_names(content):
-    """Returns the operators of a flatbuffer and the types of all tensors, of input and output."""
-    names = {v: k for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
-    kinds = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    (graph,) = model.subgraphs
-    tensors = [names[tensor.type] for tensor in graph.tensors]
-    operators = [
-        (
-            kinds[model.operatorCodes[o.opcodeIndex].builtinCode],
-            [tensors[i] for i in o.inputs if i >= 0],
-        )
-        for o in graph.operators
-    ]
-    return operators, tensors, (tensors[graph.inputs[0]], tensors[graph.outputs[0]])
 
 
 def test_the_architectures_have_steps_that_every_scheme_quantizes():
@@ -249,22 +208,23 @@ def test_raw_pixels_give_the_logits_of_float_pixels(name, format, scheme):
 @pytest.mark.parametrize("io", ["int8", "uint8"])
 def test_an_integer_only_file_has_no_float_tensor(name, io):
     plan, _ = quantized(name, "tflite", "int8-full")
-    operators, types, ends = type_names(emit(plan, "tflite", "int8-full", io))
-    assert not [type for type in types if type.startswith("FLOAT")]
-    assert ends == (io.upper(), io.upper())
+    graph = read_tflite(emit(plan, "tflite", "int8-full", io))
+    assert not [tensor for tensor in graph.tensors if tensor.type.startswith("FLOAT")]
+    assert graph.image.type == graph.logits.type == io.upper()
     # Only unsigned pixels and logits are converted, at the ends.
-    converted = [kind for kind, _ in operators if kind in ("QUANTIZE", "DEQUANTIZE", "CAST")]
-    assert converted == ([] if io == "int8" else ["QUANTIZE", "QUANTIZE"])
+    kinds = [operator.kind for operator in graph.operators]
+    conversions = [kind for kind in kinds if kind in ("QUANTIZE", "DEQUANTIZE", "CAST")]
+    assert conversions == ([] if io == "int8" else ["QUANTIZE", "QUANTIZE"])
 
 
 def test_16_bit_integers_are_between_one_quantize_and_one_dequantize():
     plan, _ = quantized("three heads, two layers", "tflite", "int16x8")
-    operators, types, ends = type_names(emit(plan, "tflite", "int16x8"))
-    assert ends == ("FLOAT32", "FLOAT32")
-    assert operators[0] == ("QUANTIZE", ["FLOAT32"])
-    assert operators[-1] == ("DEQUANTIZE", ["INT16"])
-    assert types.count("FLOAT32") == 2
-    assert all("FLOAT32" not in inputs for _, inputs in operators[1:])
+    graph = read_tflite(emit(plan, "tflite", "int16x8"))
+    first, *inner, last = graph.operators
+    assert (first.kind, first.inputs, first.output.type) == ("QUANTIZE", [graph.image], "INT16")
+    assert (last.kind, last.inputs[0].type, last.output) == ("DEQUANTIZE", "INT16", graph.logits)
+    assert graph.image.type == graph.logits.type == "FLOAT32"
+    assert not [t for o in inner for t in (*o.inputs, o.output) if t.type == "FLOAT32"]
 
 
 @pytest.mark.parametrize("step", ["tokenizer/1/conv", "block_0/attention/scores", "logits"])

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-import numpy as np
 import pytest
+from emitted import read_tflite
 
 CONVOLUTIONS = 2
 DENSE = 9  # per block query, output and 2 in the MLP; the logits
@@ -12,32 +12,16 @@ PRODUCTS = 5  # of two activations: scores and sums per block, and the pooled su
 SCORES = 2
 NORMS = 5
 EMBEDDINGS = 1
-
-
-def graph_of(path):
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    return flatbuffer_utils.read_model(str(path))
-
-
-def names(kind):
-    from ai_edge_litert import schema_py_generated as schema
-
-    return {v: k for k, v in vars(getattr(schema, kind)).items() if not k.startswith("_")}
+KINDS = ("CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "DEQUANTIZE", "MAX_POOL_2D")
 
 
 def kernels(path):
-    """Counts (operator, type of its first input, of its second, of its output)."""
-    operators, types = names("BuiltinOperator"), names("TensorType")
-    model = graph_of(path)
-    (graph,) = model.subgraphs
+    """Counts (operator, types of its first two inputs, type of its output)."""
     counts = Counter()
-    for operator in graph.operators:
-        name = operators[model.operatorCodes[operator.opcodeIndex].builtinCode]
-        if name not in ("CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "DEQUANTIZE", "MAX_POOL_2D"):
-            continue
-        tensors = [*operator.inputs[:2], operator.outputs[0]]
-        counts[name, *(types[graph.tensors[int(i)].type] for i in tensors)] += 1
+    for operator in read_tflite(path).operators:
+        if operator.kind in KINDS:
+            tensors = [*operator.inputs[:2], operator.output]
+            counts[operator.kind, *(tensor.type for tensor in tensors)] += 1
     return counts
 
 
@@ -84,23 +68,19 @@ def test_only_dense_layers_have_int4_weights(exports):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "io", "activations", "ends"),
+    ("scheme", "io", "inner"),
     [
-        ("int8-full", "int8", {"INT8"}, ["INT8", "INT8"]),
-        ("int8-full", "uint8", {"INT8", "UINT8"}, ["UINT8", "UINT8"]),
-        ("int16x8", "float32", {"INT16", "FLOAT32"}, ["FLOAT32", "FLOAT32"]),
+        ("int8-full", "int8", {"INT8"}),
+        ("int8-full", "uint8", {"INT8"}),
+        ("int16x8", "float32", {"INT8", "INT16"}),
     ],
 )
-def test_integer_only_schemes_have_no_float_between_input_and_output(
-    exports, scheme, io, activations, ends
-):
-    types = names("TensorType")
-    (graph,) = graph_of(exports("tflite", scheme, io).path).subgraphs
-    image, logits = int(graph.inputs[0]), int(graph.outputs[0])
-    assert [types[graph.tensors[i].type] for i in (image, logits)] == ends
-    inner = {types[t.type] for i, t in enumerate(graph.tensors) if i not in (image, logits)}
-    # INT32 and INT64 are biases and shapes; int16x8 has int8 weights.
-    assert inner - {"INT32", "INT64", "INT8"} == activations - set(ends) - {"INT8"}
+def test_integer_only_schemes_have_no_float_between_input_and_output(exports, scheme, io, inner):
+    graph = read_tflite(exports("tflite", scheme, io).path)
+    assert graph.image.type == graph.logits.type == io.upper()
+    tensors = [tensor for tensor in graph.tensors if tensor not in (graph.image, graph.logits)]
+    # INT32 and INT64 are biases and shapes.
+    assert {tensor.type for tensor in tensors} - {"INT32", "INT64"} == inner
 
 
 def test_int8_full_sums_squares_before_rounding(exports):
@@ -119,12 +99,8 @@ def test_quantized_files_are_smaller(exports, scheme, share):
 
 
 def test_weights_have_a_scale_per_channel_and_activations_one(exports):
-    (graph,) = graph_of(exports("tflite", "int8").path).subgraphs
-    types = names("TensorType")
-    for tensor in graph.tensors:
-        if types[tensor.type] != "INT8":
-            continue
-        scales = tensor.quantization.scale
-        constant = tensor.name.decode().endswith("/kernel")
-        assert len(scales) == (tensor.shape[0] if constant else 1), tensor.name
-        assert np.all(np.asarray(scales) > 0)
+    for tensor in read_tflite(exports("tflite", "int8").path).tensors:
+        if tensor.type == "INT8":
+            channels = tensor.shape[0] if tensor.name.endswith("/kernel") else 1
+            assert len(tensor.scales) == channels, tensor.name
+            assert min(tensor.scales) > 0
