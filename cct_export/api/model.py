@@ -1,8 +1,8 @@
 """Models: loading, importing, inspecting, training and publishing them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cct_export.errors import InvalidRequest
 from cct_export.specs import (
@@ -12,6 +12,7 @@ from cct_export.specs import (
     ModelSpec,
     TrainSpec,
 )
+from cct_export.specs.progress import StepProgress, no_progress
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -20,16 +21,13 @@ if TYPE_CHECKING:
 
     from cct_export.importers import LoadedModel
     from cct_export.records import Architecture, Imported, Pushed
+    from cct_export.specs.train import Value
     from cct_export.training.loop import Trained
-    from cct_export.training.transfer import Start
+    from cct_export.training.transfer import Pretrained
 
     Source: TypeAlias = str | Path | keras.Model | LoadedModel
 
 DEFAULT_RUN = "runs/cct"
-
-
-def _no_progress(epoch: int, step: int, steps: int, metrics: dict[str, float]) -> None:
-    """Reports nothing."""
 
 
 def load(source: "Source" = DEFAULT_MODEL) -> "LoadedModel":
@@ -185,7 +183,9 @@ def stem_of(source: str) -> str:
     return name
 
 
-def recipe(name: str = "keras-io", *, data: str = "cifar10", **hyperparameters: Any) -> TrainSpec:
+def recipe(
+    name: str = "keras-io", *, data: str = "cifar10", **hyperparameters: "Value | tuple[str, ...]"
+) -> TrainSpec:
     """Returns the hyperparameters of a training run.
 
     Args:
@@ -213,55 +213,58 @@ def train(
     recipe: TrainSpec,
     model: str | ModelSpec | None = None,
     resume: bool = False,
-    progress: Callable[[int, int, int, dict[str, float]], None] = _no_progress,
-    start: "Source | None" = None,
+    progress: StepProgress = no_progress,
+    pretrained: "Source | None" = None,
     image_size: int | None = None,
     stochastic_depth_mode: str | None = None,
-    logs: Sequence[str] = (),
+    loggers: Sequence[str] = (),
     distribute: str | None = None,
 ) -> "Trained":
     """Trains a CCT into the run directory ``folder``.
 
     Args:
         folder: run directory, made if missing.
-        recipe: hyperparameters, see ``cct_export.recipe``.
+        recipe: data and hyperparameters, see ``cct_export.recipe``.
         model: name of a preset, by default ``cct_2_3x2_32``, or an architecture.
-        resume: go on with the run that is in ``folder``.
+        resume: resume the run in ``folder``.
         progress: called with epoch, step (0 at the end of an epoch), steps of an epoch, metrics.
-        start: fine-tune this CCT in place of training ``model`` from random weights, see ``load``.
-            For other classes it gets a new head, for another image size its learned positions are
-            interpolated.
+        pretrained: fine-tune this CCT in place of training ``model`` from random weights, see
+            ``load``. For other classes it gets a new head, for another image size its learned
+            positions are interpolated.
         image_size: height and width of the images, by default the model's.
         stochastic_depth_mode: ``sample``, ``sample-unscaled`` or ``batch``, by default the model's.
-        logs: where else metrics are logged: ``tensorboard``, ``wandb``.
-        distribute: share each batch by all devices of this machine (``local``), or of all machines
-            that the environment names (``workers``); each of those calls this function, before it
-            computes anything, and worker 0 alone writes ``folder``.
+        loggers: experiment trackers to log to: ``tensorboard``, ``wandb``.
+        distribute: distribute each batch over all devices of this machine (``local``), or of all
+            machines that the environment names (``workers``); each of those calls this function
+            before it computes anything, and only worker 0 writes ``folder``.
 
     Returns:
         The best weights' file and accuracy.
 
     Raises:
-        InvalidModel: unknown preset; ``start`` is no CCT; too small an image.
+        InvalidModel: unknown preset; ``pretrained`` is no CCT; the images are too small.
         InvalidData: the data cannot be used.
-        InvalidRequest: the recipe cannot be followed, or ``model`` and ``start`` are both given.
+        InvalidRequest: the recipe cannot be trained, or both ``model`` and ``pretrained`` are
+            given.
         CCTExportError: the folder holds another run, or another worker was lost.
         OutputError: the folder cannot be written.
 
     Example:
         >>> short = cct_export.recipe("short", data="photos/", epochs=40)
-        >>> cct_export.train("runs/photos", recipe=short, start="cct_2_3x2_32").top1
+        >>> cct_export.train("runs/photos", recipe=short, pretrained="cct_2_3x2_32").top1
     """
-    from cct_export.training import distribution, loop, transfer
+    from cct_export.training import loop, transfer
+    from cct_export.training.distribution import distributed
 
-    if model is not None and start is not None:
-        raise InvalidRequest("a checkpoint brings its architecture: give either a model or a start")
+    if model is not None and pretrained is not None:
+        raise InvalidRequest("pretrained brings its architecture: leave model out")
     transfer.check_parts(recipe.freeze)
-    with distribution.begun(distribute) as together:
-        begun = None if start is None else _start(start)
-        spec = _architecture(model or DEFAULT_MODEL) if begun is None else begun.model.spec
+    with distributed(distribute) as distribution:
+        base = None if pretrained is None else _pretrained(pretrained)
+        spec = _architecture(model or DEFAULT_MODEL) if base is None else base.model.spec
         spec = transfer.architecture(spec, image_size, stochastic_depth_mode)
-        trained = loop.train(spec, recipe, Path(folder), resume, progress, begun, together, logs)
+        job = loop.TrainingJob(spec, recipe, Path(folder), resume, base, tuple(loggers))
+        trained = loop.train(job, progress, distribution)
     if not trained.worker:
         _write_calibration_record(str(folder), recipe)
     return trained
@@ -286,14 +289,14 @@ def _architecture(model: str | ModelSpec) -> ModelSpec:
     return preset(model) if isinstance(model, str) else model
 
 
-def _start(source: "Source") -> "Start":
+def _pretrained(source: "Source") -> "Pretrained":
     from cct_export.importers.equivalence import equivalent_cct
     from cct_export.model.cct import CCT
-    from cct_export.training.transfer import Start
+    from cct_export.training.transfer import Pretrained
 
     loaded = load(source)
     cct = loaded.model if type(loaded.model) is CCT else equivalent_cct(loaded.model)
-    return Start.of(cct or loaded.model, loaded.source, loaded.sha256)
+    return Pretrained.of(cct or loaded.model, loaded.source, loaded.sha256)
 
 
 def push(
@@ -306,27 +309,27 @@ def push(
     private: bool = False,
     dry_run: bool = False,
 ) -> "Pushed":
-    """Sends a finished run to the Hugging Face Hub, in one commit.
+    """Pushes a finished run to the Hugging Face Hub, in one commit.
 
-    Sent are the model card, the best weights, the record, metrics, pictures and the calibration
-    record; not the state to resume from. The token is that of huggingface_hub's login, or
-    ``HF_TOKEN``.
+    The commit has the model card, the best weights, the run's record, metrics, pictures and the
+    calibration record, but not the state to resume from. The token is that of huggingface_hub's
+    login, or ``HF_TOKEN``.
 
     Args:
-        hub_id: ``OWNER/NAME``; the repository is made if there is none.
+        hub_id: ``OWNER/NAME``; the repository is created if it does not exist.
         run: run directory.
-        artifacts: ``.tflite`` and ``.onnx`` files made of its weights, sent with their sidecars.
-        license: the Hub's identifier of it, such as ``apache-2.0``, for the card.
-        revision: branch, made if there is none; by default ``main``.
+        artifacts: ``.tflite`` and ``.onnx`` files exported from it, pushed with their sidecars.
+        license: for the model card, as the Hub's identifier, such as ``apache-2.0``.
+        revision: branch, created if it does not exist; by default ``main``.
         private: make the repository private.
-        dry_run: send nothing, and report what would be sent.
+        dry_run: push nothing, and return what would be pushed.
 
     Returns:
-        The files and, if they were sent, the address of the commit.
+        The files and, if they were pushed, the address of the commit.
 
     Raises:
         InvalidModel: there is no finished run.
-        InvalidArtifact: an artifact was made of another model, or has no sidecar.
+        InvalidArtifact: an artifact was exported from another model, or has no sidecar.
         MissingDependency: huggingface_hub is not installed.
         OutputError: no token, no connection, or the Hub refused; nothing was committed.
 

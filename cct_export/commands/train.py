@@ -6,27 +6,27 @@ from typing import Any
 import click
 
 from cct_export.commands.options import DATASETS, Outcome, common, start_keras
-from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES, TrainSpec
-from cct_export.specs.train import LOGS, knobs
+from cct_export.errors import InvalidModel
+from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES
+from cct_export.specs.train import LOGGERS, hyperparameters
 from cct_export.training import recipes
-from cct_export.training.resuming import fill_in
+from cct_export.training.recipes import TrainOptions
+from cct_export.training.run import RunDirectory
 
-_ARCHITECTURE = ("model", "start", "image_size", "stochastic_depth_mode")
 
-
-def _knobs(function: Any) -> Any:
-    """Adds an option for every knob of a recipe; None where it is not given."""
-    for knob in reversed(knobs()):
-        flag, kind = f"--{knob.name.replace('_', '-')}", type(knob.default)
-        choices = knob.metadata["choices"]
+def _hyperparameters(function: Any) -> Any:
+    """Adds an option for every hyperparameter; None where it is not given."""
+    for hyperparameter in reversed(hyperparameters()):
+        flag, kind = f"--{hyperparameter.name.replace('_', '-')}", type(hyperparameter.default)
+        choices = hyperparameter.domain.choices
         if kind is bool:
             flag = f"{flag}/--no-{flag[2:]}"
         function = click.option(
             flag,
-            knob.name,
+            hyperparameter.name,
             default=None,
             type=click.Choice(choices) if choices else kind,
-            help=knob.metadata["help"],
+            help=hyperparameter.help,
         )(function)
     return function
 
@@ -40,21 +40,21 @@ def _knobs(function: Any) -> Any:
 @click.option(
     "--recipe",
     metavar="NAME|FILE.toml",
-    help=f"{', '.join(recipes.RECIPES)}, or a TOML file with the names of the options below as its "
-    f"keys.  [default: {recipes.DEFAULT}; with --from finetune]",
+    help=f"Hyperparameters: {', '.join(recipes.RECIPES)}, or a TOML file with the names of the "
+    f"options below as keys.  [default: {recipes.DEFAULT}; with --from {recipes.FINE_TUNING}]",
 )
 @click.option(
     "--from",
-    "start",
+    "pretrained",
     metavar="MODEL",
-    help="Fine-tune this CCT instead: for other classes it gets a new head, for another image size "
-    "its learned positions are interpolated.",
+    help="Fine-tune this CCT. For other classes it gets a new head, for another image size its "
+    "learned positions are interpolated.",
 )
 @click.option(
     "--freeze",
     metavar="PARTS",
-    help="With --from, what stays as it is, with commas between: tokenizer, positions, blocks "
-    "(blocks:N are the first N), norm, pooling, head.",
+    help="With --from, parts that are not trained, separated by commas: tokenizer, positions, "
+    "blocks (blocks:N for the first N), norm, pooling, head.",
 )
 @click.option(
     "--image-size",
@@ -65,68 +65,64 @@ def _knobs(function: Any) -> Any:
 @click.option(
     "--stochastic-depth-mode",
     type=click.Choice(STOCHASTIC_DEPTH_MODES),
-    help="What is dropped at once, by default as the model has it: a residual branch for each "
-    "sample by itself, the same without scaling up what is kept, or for the whole batch, then not "
-    "computed.",
+    help="Drop residual branches per sample, per sample without rescaling, or for the whole batch "
+    "without computing them; by default as the model does.",
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default="runs/cct", help="Run directory."
 )
 @click.option(
     "--log",
-    "logs",
+    "loggers",
     multiple=True,
-    type=click.Choice(LOGS),
-    help="Log the course there too; may be repeated.",
+    type=click.Choice(LOGGERS),
+    help="Experiment tracker to log to as well; may be repeated.",
 )
-@click.option(
-    "--resume", is_flag=True, help="Go on with the run in the directory, with its options."
-)
+@click.option("--resume", is_flag=True, help="Resume the run in the directory, with its options.")
 @click.option(
     "--distribute",
     metavar="local|workers",
-    help="Share each batch by all devices of this machine, or by all machines that the environment "
-    "names: TF_CONFIG, or on JAX KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and _PROCESS_ID. "
-    "Worker 0 alone writes.",
+    help="Distribute each batch over all devices of this machine, or over all machines that the "
+    "environment names: TF_CONFIG, or on JAX KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and "
+    "_PROCESS_ID. Only worker 0 writes.",
 )
-@_knobs
+@_hyperparameters
 @common
 def train(
-    output: Path,
-    resume: bool,
-    logs: tuple[str, ...],
-    distribute: str | None,
-    **said: Any,
+    output: Path, resume: bool, loggers: tuple[str, ...], distribute: str | None, **others: Any
 ) -> Outcome:
-    """Train a CCT by a recipe, or fine-tune one.
+    """Train a CCT with a recipe, or fine-tune one.
 
-    The best of all epochs by accuracy on held-out training images is kept. The run directory gets
+    The epoch with the best accuracy on held-out training images is kept. The run directory gets
     best.keras, metrics.csv, curves.png and a model card; it is a MODEL for every other command.
-    The options from --epochs on are the recipe's, where they are not given; with --resume all
-    options are the run's.
+    The hyperparameters, from --epochs on, default to the recipe's; with --resume all options
+    default to the run's.
     """
-    if said["model"] is not None and said["start"] is not None:
+    options = _options(others)
+    if options.model is not None and options.pretrained is not None:
         raise click.UsageError("--from brings its architecture: leave --model out")
     if resume:
-        said = fill_in(output, said)
-    architecture = {name: said.pop(name) for name in _ARCHITECTURE}
-    resolved = _resolved(architecture["start"] is not None, **said)
+        options = _resumed(options, output)
+    recipe = options.train_spec()
     start_keras()
     from cct_export import api
     from cct_export.report.terminal import TrainingProgress
 
-    with TrainingProgress(resolved.epochs) as progress:
+    with TrainingProgress(recipe.epochs) as progress:
         trained = api.train(
             output,
-            recipe=resolved,
+            recipe=recipe,
+            model=options.model,
+            pretrained=options.pretrained,
+            image_size=options.image_size,
+            stochastic_depth_mode=options.stochastic_depth_mode,
             resume=resume,
             progress=progress,
-            logs=logs,
+            loggers=loggers,
             distribute=distribute,
-            **architecture,
         )
     if trained.worker:
-        click.echo(f"worker {trained.worker}: done, the run is with worker 0", err=True)
+        click.echo(f"worker {trained.worker}: done, worker 0 has the run directory", err=True)
         return Outcome(trained.to_dict())
     click.echo(
         f"{trained.best}: top-1 {trained.top1:.2%}, top-5 {trained.top5:.2%} "
@@ -136,24 +132,17 @@ def train(
     return Outcome(trained.to_dict())
 
 
-def _resolved(
-    tuning: bool,
-    recipe: str | None,
-    data: str | None,
-    freeze: str | None,
-    recorded: str | None = None,
-    **said: Any,
-) -> TrainSpec:
-    """Returns the recipe with the knobs that were said, by the name that a run recorded for it."""
-    overrides = {name: value for name, value in said.items() if value is not None}
-    overrides |= {} if recorded is None else {"recipe": recorded}
-    overrides["freeze"] = _parts(freeze)
-    named = recipe or ("finetune" if tuning else recipes.DEFAULT)
-    return recipes.resolve(named, data or "cifar10", overrides)
+def _options(parameters: dict[str, Any]) -> TrainOptions:
+    """Returns the options of the command line; hyperparameters only where they are given."""
+    names = [hyperparameter.name for hyperparameter in hyperparameters()]
+    values = {name: parameters[name] for name in names if parameters[name] is not None}
+    others = {name: value for name, value in parameters.items() if name not in names}
+    return TrainOptions(**others, hyperparameters=values)
 
 
-def _parts(text: str | None) -> tuple[str, ...]:
-    """Returns the words between the commas; where there are none, the text, which is no part."""
-    if text is None:
-        return ()
-    return tuple(word.strip() for word in text.split(",") if word.strip()) or (text,)
+def _resumed(options: TrainOptions, output: Path) -> TrainOptions:
+    """Returns the options completed from a run's record, which workers other than 0 may lack."""
+    try:
+        return options.resume(RunDirectory(output).record())
+    except InvalidModel:
+        return options  # Training reports what is wrong with the record.

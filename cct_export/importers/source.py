@@ -255,12 +255,11 @@ def _locate(source: str) -> _Location:
 
 
 def _locate_in_run(run: RunDirectory, source: str) -> _Location:
-    recipe = run.record()["train"]
+    recipe = run.record().train
     if not run.best_file.is_file():
         name = run.best_file.name
         raise InvalidModel(f"{source} holds no finished epoch yet: no {name} in it")
-    on_corrupt: OnCorrupt = "skip" if recipe.get("skip_corrupt") else "refuse"
-    return _Location(run.best_file, recipe["data"], run.calibration_file, on_corrupt)
+    return _Location(run.best_file, recipe.data, run.calibration_file, recipe.on_corrupt)
 
 
 def is_hub_id(source: str) -> bool:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 StatusProgress = Callable[[str], None]
 # Called with the number of items that are done, and of all.
 CountProgress = Callable[[int, int], None]
+# Called with the epoch (from 1), the step (from 1; 0 at the end of the epoch), the steps of an
+# epoch, and the metrics so far.
+StepProgress = Callable[[int, int, int, dict[str, float]], None]
 
 
 def no_progress(*progress: object) -> None:

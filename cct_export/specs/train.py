@@ -1,164 +1,248 @@
-"""How a model is trained: every knob of a recipe, with what it may be."""
+"""Options of a training run: the hyperparameters of a recipe, with their bounds."""
 
 import math
 import operator
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias, cast
 
 OPTIMIZERS = ("adamw", "muon", "sgd")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 JIT = ("auto", "on", "off")
-# Where the course of a run is logged, besides its own files.
-LOGS = ("tensorboard", "wandb")
-_BOUNDS = {"least": operator.ge, "most": operator.le, "below": operator.lt, "above": operator.gt}
+# Experiment trackers that a run can log to, besides its own files.
+LOGGERS = ("tensorboard", "wandb")
+
+Value: TypeAlias = bool | int | float | str
+# Fields of a TrainSpec by name: hyperparameters, and the names of parts to freeze.
+Overrides: TypeAlias = Mapping[str, Value | tuple[str, ...]]
+
+_BOUNDS = (
+    ("minimum", operator.ge, "at least"),
+    ("maximum", operator.le, "at most"),
+    ("above", operator.gt, "above"),
+    ("below", operator.lt, "below"),
+)
 
 
-def _knob(
-    default: Any,
-    help: str,
-    least: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
-    above: float | None = None,
-    choices: Sequence[str] = (),
+@dataclass(frozen=True)
+class Domain:
+    """The values that a hyperparameter may take; None for a bound that it does not have.
+
+    Attributes:
+        minimum: smallest value.
+        maximum: largest value.
+        above: exclusive lower bound.
+        below: exclusive upper bound.
+        choices: the only values, for strings.
+    """
+
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def check(self, name: str, value: Value) -> None:
+        """Raises ``ValueError`` with name and value if ``value`` is not in the domain."""
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{name} is {' or '.join(self.choices)}, not {value!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} must be a number, not {value}")
+        for attribute, holds, words in _BOUNDS:
+            bound = getattr(self, attribute)
+            if bound is not None and not holds(value, bound):
+                raise ValueError(f"{name} must be {words} {bound}, not {value}")
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """A field of ``TrainSpec`` that a recipe, an option or a TOML file sets.
+
+    Attributes:
+        name: of the field.
+        default: of the keras.io example; its type is the type of the value.
+        help: what it does.
+        domain: which values it may take.
+    """
+
+    name: str
+    default: Value
+    help: str
+    domain: Domain
+
+    def convert(self, value: Value) -> Value:
+        """Returns ``value`` as the type of the default.
+
+        Raises:
+            ValueError: ``value`` has another type or is not in the domain.
+        """
+        kind = type(self.default)
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise ValueError(f"{self.name} is of type {kind.__name__}, not {value!r}")
+        self.domain.check(self.name, value)
+        return value
+
+
+def _hyperparameter(
+    default: Value, help: str, choices: tuple[str, ...] = (), **bounds: float
 ) -> Any:
-    """Returns a field whose metadata says what it does and what it may be."""
-    bounds = {"least": least, "most": most, "below": below, "above": above}
-    return field(default=default, metadata={"help": help, "choices": tuple(choices)} | bounds)
+    """Returns a dataclass field that carries its help and domain as metadata."""
+    domain = Domain(choices=choices, **bounds)
+    return field(default=default, metadata={"help": help, "domain": domain})
 
 
 @dataclass(frozen=True)
 class TrainSpec:
     """A training run; the defaults are the recipe of the keras.io example.
 
-    Every field is an option of ``cct-export train`` and a key of a recipe's TOML file; what it does
-    is said there, see ``help`` in its metadata. ``freeze`` names parts whose weights stay as they
-    are, see ``training.transfer.PARTS``.
+    Every hyperparameter is an option of ``cct-export train`` and a key of a recipe's TOML file;
+    ``hyperparameters`` lists them with their help. ``freeze`` names the parts of the model that are
+    not trained, see ``training.transfer.PARTS``.
 
     Raises:
-        ValueError: a field is of another type than its default or out of its bounds; the message
-            has its name and value.
+        ValueError: a field has another type than its default or is out of bounds; the message has
+            its name and value.
     """
 
     data: str
-    recipe: str = field(default="keras-io", metadata={"help": "Name of the recipe, or its file."})
-    epochs: int = _knob(30, "Passes over the training images.", least=1)
-    batch: int = _knob(128, "Images per step, over all devices.", least=1)
-    optimizer: str = _knob(
+    recipe: str = "keras-io"
+    epochs: int = _hyperparameter(30, "Passes over the training images.", minimum=1)
+    batch: int = _hyperparameter(128, "Global batch size, over all devices.", minimum=1)
+    optimizer: str = _hyperparameter(
         "adamw",
-        "adamw (arXiv:1711.05101), muon (arXiv:2502.16982; AdamW for what is no matrix), or sgd "
+        "adamw (arXiv:1711.05101), muon (arXiv:2502.16982; AdamW for all but matrices), or sgd "
         "with Nesterov momentum 0.9.",
         choices=OPTIMIZERS,
     )
-    learning_rate: float = _knob(1e-3, "The largest of the schedule.", above=0)
-    schedule: str = _knob("constant", "Of the learning rate after warm-up.", choices=SCHEDULES)
-    warmup: float = _knob(0.0, "Epochs in which the learning rate rises from 0.", least=0)
-    final_rate: float = _knob(
-        0.01, "Where cosine ends, as a fraction of the learning rate.", least=0, most=1
+    learning_rate: float = _hyperparameter(1e-3, "Peak learning rate.", above=0)
+    schedule: str = _hyperparameter(
+        "constant", "Learning rate schedule after warm-up.", choices=SCHEDULES
     )
-    weight_decay: float = _knob(1e-4, "Decoupled from the gradient.", least=0)
-    decay_all: bool = _knob(
-        True, "Weight decay of biases, normalizations and positions too, as in the example."
+    warmup: float = _hyperparameter(0.0, "Epochs of linear warm-up from 0.", minimum=0)
+    final_rate: float = _hyperparameter(
+        0.01,
+        "Final learning rate of the cosine schedule, as a fraction of the peak.",
+        minimum=0,
+        maximum=1,
     )
-    clip_norm: float = _knob(0.0, "Largest norm of all gradients together; 0 for any.", least=0)
-    ema: float = _knob(
+    weight_decay: float = _hyperparameter(1e-4, "Decoupled weight decay.", minimum=0)
+    decay_all: bool = _hyperparameter(
+        True, "Decay biases, normalizations and position embeddings too, as the example does."
+    )
+    clip_norm: float = _hyperparameter(
+        0.0, "Clip gradients to this global norm; 0 for no clipping.", minimum=0
+    )
+    ema: float = _hyperparameter(
         0.0,
-        "Momentum per step of the exponential moving average of the weights that is validated and "
-        "kept; 0 for the weights themselves.",
-        least=0,
+        "Momentum per step of the exponential moving average of the weights, which is validated "
+        "and saved; 0 for no averaging.",
+        minimum=0,
         below=1,
     )
-    label_smoothing: float = _knob(0.1, "Of the targets.", least=0, below=1)
-    flip: bool = _knob(True, "Mirror half of the images.")
-    crop: float = _knob(
-        0.0, "Shift images by up to this fraction of their size; what comes in is black.",
-        least=0, below=1,
-    )  # fmt: skip
-    rand_augment: int = _knob(
-        0, "Random changes of each batch (RandAugment, arXiv:1909.13719).", least=0, most=10
+    label_smoothing: float = _hyperparameter(
+        0.1, "Label smoothing of the targets.", minimum=0, below=1
     )
-    magnitude: float = _knob(9.0, "Strength of those changes.", above=0, most=10)
-    mixup: float = _knob(0.0, "Alpha of MixUp (arXiv:1710.09412); 0 for none.", least=0)
-    cutmix: float = _knob(
-        0.0, "Alpha of CutMix (arXiv:1905.04899); 0 for none. With MixUp, each batch gets one.",
-        least=0, most=1,
-    )  # fmt: skip
-    mix_probability: float = _knob(1.0, "Of mixing a batch at all.", least=0, most=1)
-    erasing: float = _knob(
-        0.0, "Probability of Random Erasing (arXiv:1708.04896) of each image.", least=0, most=1
+    flip: bool = _hyperparameter(True, "Augmentation: random horizontal flips.")
+    crop: float = _hyperparameter(
+        0.0,
+        "Augmentation: random shifts by up to this fraction of the image size, padded with black.",
+        minimum=0,
+        below=1,
     )
-    dropout: float = _knob(-1.0, "Of the model while training; -1 as the model has it.", most=1)
-    stochastic_depth: float = _knob(
-        -1.0, "Of the model's last block while training; -1 as the model has it.", below=1
+    rand_augment: int = _hyperparameter(
+        0,
+        "Augmentation: number of RandAugment operations (arXiv:1909.13719) per batch.",
+        minimum=0,
+        maximum=10,
     )
-    precision: str = _knob(
-        "float32", "What is computed in; weights are float32.", choices=PRECISIONS
+    magnitude: float = _hyperparameter(
+        9.0, "Magnitude of the RandAugment operations.", above=0, maximum=10
     )
-    jit: str = _knob("auto", "Compile steps with XLA; auto leaves it to Keras.", choices=JIT)
-    patience: int = _knob(
-        0, "Stop after so many epochs without a better validation; 0 for never.", least=0
+    mixup: float = _hyperparameter(
+        0.0, "Augmentation: alpha of MixUp (arXiv:1710.09412); 0 for none.", minimum=0
     )
-    validation: float = _knob(
-        0.1, "Fraction of the training images held out to choose the best epoch.",
-        above=0, below=1,
-    )  # fmt: skip
-    skip_corrupt: bool = _knob(False, "Leave out images that cannot be decoded, each named.")
-    seed: int = _knob(
-        0, "Of weights, order, augmentation and the held-out images.", least=0, most=2**32 - 1
+    cutmix: float = _hyperparameter(
+        0.0,
+        "Augmentation: alpha of CutMix (arXiv:1905.04899); 0 for none. With MixUp too, each batch "
+        "gets one of the two.",
+        minimum=0,
+        maximum=1,
+    )
+    mix_probability: float = _hyperparameter(
+        1.0, "Probability that MixUp or CutMix is applied to a batch.", minimum=0, maximum=1
+    )
+    erasing: float = _hyperparameter(
+        0.0,
+        "Augmentation: probability of Random Erasing (arXiv:1708.04896) per image.",
+        minimum=0,
+        maximum=1,
+    )
+    dropout: float = _hyperparameter(
+        -1.0, "Dropout rate in training; -1 for that of the model.", maximum=1
+    )
+    stochastic_depth: float = _hyperparameter(
+        -1.0, "Stochastic depth rate of the last block; -1 for that of the model.", below=1
+    )
+    precision: str = _hyperparameter(
+        "float32", "Compute precision; weights are float32.", choices=PRECISIONS
+    )
+    jit: str = _hyperparameter(
+        "auto", "Compile the training step with XLA; auto leaves it to Keras.", choices=JIT
+    )
+    patience: int = _hyperparameter(
+        0,
+        "Early stopping: epochs without a better validation accuracy; 0 for none.",
+        minimum=0,
+    )
+    validation: float = _hyperparameter(
+        0.1,
+        "Fraction of the training images held out for validation, which selects the best epoch.",
+        above=0,
+        below=1,
+    )
+    skip_corrupt: bool = _hyperparameter(
+        False, "Skip images that cannot be decoded, with a warning for each."
+    )
+    seed: int = _hyperparameter(
+        0,
+        "Seed of initialization, shuffling, augmentation and the validation split.",
+        minimum=0,
+        maximum=2**32 - 1,
     )
     freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # As of ModelSpec: JSON has no tuples. A string is what the command line takes.
+        # JSON has lists instead of tuples; the command line has one string.
         freeze: Any = self.freeze
         parts = freeze.split(",") if isinstance(freeze, str) else freeze
         object.__setattr__(self, "freeze", tuple(parts))
-        for one in fields(self):
-            if "choices" in one.metadata:
-                object.__setattr__(self, one.name, _checked(one, getattr(self, one.name)))
+        for hyperparameter in hyperparameters():
+            value = hyperparameter.convert(getattr(self, hyperparameter.name))
+            object.__setattr__(self, hyperparameter.name, value)
         for name in ("dropout", "stochastic_depth"):
-            if -1 != getattr(self, name) < 0:
+            rate = getattr(self, name)
+            if rate < 0 and rate != -1:
                 raise ValueError(
-                    f"{name} must be 0 or more, or -1 as the model has it, "
-                    f"not {getattr(self, name)}"
+                    f"{name} must be 0 or more, or -1 for that of the model, not {rate}"
                 )
 
     @property
     def on_corrupt(self) -> Literal["refuse", "skip"]:
-        """What to do with an image that cannot be decoded, see ``data.read``."""
+        """What ``data.read`` does with an image that cannot be decoded."""
         return "skip" if self.skip_corrupt else "refuse"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Value | list[str]]:
         """Returns the fields as plain JSON types."""
         return asdict(self) | {"freeze": list(self.freeze)}
 
 
-def knobs() -> list[Any]:
-    """Returns the fields of ``TrainSpec`` that a recipe sets, in their order."""
-    return [one for one in fields(TrainSpec) if "choices" in one.metadata]
-
-
-def _checked(knob: Any, value: Any) -> Any:
-    """Returns ``value`` in the type of the knob's default.
-
-    Raises:
-        ValueError: it is of another type or out of bounds.
-    """
-    kind = type(knob.default)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{knob.name} is of type {kind.__name__}, not {value!r}")
-    allowed = knob.metadata
-    if allowed["choices"] and value not in allowed["choices"]:
-        raise ValueError(f"{knob.name} is {' or '.join(allowed['choices'])}, not {value!r}")
-    if kind is float and not math.isfinite(value):
-        raise ValueError(f"{knob.name} must be a number, not {value}")
-    for word, kept in _BOUNDS.items():
-        bound = allowed[word]
-        if bound is not None and not kept(value, bound):
-            said = f"at {word}" if word in ("least", "most") else word
-            raise ValueError(f"{knob.name} must be {said} {bound}, not {value}")
-    return value
+def hyperparameters() -> list[Hyperparameter]:
+    """Returns the hyperparameters of ``TrainSpec`` in their order."""
+    return [
+        Hyperparameter(name, cast(Value, field.default), **field.metadata)
+        for name, field in TrainSpec.__dataclass_fields__.items()
+        if field.metadata
+    ]

@@ -1,156 +1,232 @@
-"""The model card: what the weights are, how they came to be, how good they are."""
+"""The model card of a run, with the front matter that the Hugging Face Hub reads."""
 
-import functools
+import json
+import re
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
+from cct_export.errors import InvalidModel
 from cct_export.files import write_text
 from cct_export.model.presets import PRESETS
 from cct_export.model.sizes import parameter_count
 from cct_export.specs import ModelSpec
+from cct_export.specs.train import Value
 from cct_export.text import printable
-from cct_export.training import diagram
-from cct_export.training.front_matter import (
-    REPOSITORY,
-    front_matter,
-    training_data,
-)
+from cct_export.training import plots
 from cct_export.training.recipes import DEFAULT, RECIPES, resolve
-from cct_export.training.run import History, RunDirectory
+from cct_export.training.run import Accuracy, EpochMetrics, RunDirectory, RunRecord
 
-DIAGRAM = "model.png"
+# Placeholder for the repository until the card is pushed to one, see cct_export.training.hub.
+REPOSITORY = "hf:OWNER/NAME"
+# Number of classes, name and identifier of the datasets that --data downloads. A folder or file of
+# the same name may hold other images, or recompressed ones: it is not the dataset of the Hub.
+_PUBLIC = {
+    "cifar10": (10, "CIFAR-10", "uoft-cs/cifar10"),
+    "cifar100": (100, "CIFAR-100", "uoft-cs/cifar100"),
+}
 _ARCHITECTURE = (
     "block", "filters", "kernel", "stride", "padding", "layers", "heads", "head_dim", "mlp_units",
     "gelu", "positional", "dropout", "stochastic_depth", "stochastic_depth_mode",
 )  # fmt: skip
-# Said in every command, whatever the defaults will be one day.
+# Options in every command, so that it does not depend on later defaults.
 _ALWAYS = ("data", "epochs", "batch", "seed")
+_METRICS = {
+    "loss": "loss", "accuracy": "top-1", "top5": "top-5", "val_loss": "validation loss",
+    "val_accuracy": "validation top-1", "val_top5": "validation top-5",
+    "learning_rate": "learning rate",
+}  # fmt: skip
+
+# What a field of a spec may be as plain JSON types.
+_Field = Value | Sequence[Value] | None
 
 
-def write(run: RunDirectory, history: History) -> None:
-    """Writes ``README.md`` and ``model.png`` of a finished run from its record and history.
+def write(run: RunDirectory, metrics: list[EpochMetrics]) -> None:
+    """Writes ``README.md`` and ``model.png`` of a finished run.
 
     Args:
         run: the run directory.
-        history: of every epoch.
+        metrics: of every epoch.
 
     Raises:
-        OutputError: the folder cannot be written.
+        InvalidModel: the run is not finished.
+        OutputError: the directory cannot be written.
     """
     record = run.record()
-    diagram.draw(ModelSpec(**record["model"]), run.path / DIAGRAM)
+    if record.test is None:
+        raise InvalidModel(f"the run in {run.path} is not finished")
+    plots.draw_architecture(record.model, run.diagram_file)
     sections = (
-        front_matter(record),
-        _about(record["model"]),
-        _use(record["model"]),
-        _limits(record["model"]),
-        _result(record, history),
+        _front_matter(record, record.test),
+        _about(record.model),
+        _use(record.model),
+        _limits(record.model),
+        _result(record, record.test, metrics),
         _hyperparameters(record),
-        _metrics(history),
-        _architecture(record["model"]),
+        _training_metrics(metrics),
+        _architecture(record.model, run.diagram_file.name),
         _reproduction(record),
     )
     write_text(run.card_file, "\n\n".join(sections) + "\n")
 
 
-def _about(model: dict[str, Any]) -> str:
-    labels = ", ".join(map(_text, model["labels"]))
+@dataclass(frozen=True)
+class TrainingData:
+    """The dataset of a model card.
+
+    Attributes:
+        name: for people.
+        identifier: of the Hub; for the user's own data, a slug of its name.
+        public: whether the dataset is on the Hub.
+    """
+
+    name: str
+    identifier: str
+    public: bool
+
+
+def training_data(data: str, classes: int) -> TrainingData:
+    """Returns the dataset of ``--data DATA``, which has ``classes`` classes."""
+    stem = Path(data).name.removesuffix(".npz") or "data"
+    if data in _PUBLIC and _PUBLIC[data][0] == classes:
+        _, name, identifier = _PUBLIC[data]
+        return TrainingData(name, identifier, public=True)
+    slug = re.sub(r"[^A-Za-z0-9._]+", "-", stem).strip("-.") or "data"
+    return TrainingData(stem, slug, public=False)
+
+
+def _front_matter(record: RunRecord, test: Accuracy) -> str:
+    """Returns the YAML header of the card between its lines of dashes."""
+    data = training_data(record.train.data, record.model.classes)
+    lines = [
+        "library_name: keras",
+        "pipeline_tag: image-classification",
+        "tags:",
+        "- image-classification",
+        "- compact-convolutional-transformer",
+        "- cct",
+        "- tflite",
+        "- onnx",
+        *(["datasets:", f"- {data.identifier}"] if data.public else []),
+        "metrics:",
+        "- accuracy",
+        "model-index:",
+        f"- name: {_quoted(record.model.name)}",
+        "  results:",
+        "  - task:",
+        "      type: image-classification",
+        "      name: Image classification",
+        "    dataset:",
+        f"      name: {_quoted(data.name)}",
+        f"      type: {_quoted(data.identifier)}",
+        "      split: test",
+        "    metrics:",
+    ]
+    for kind, name, value in (
+        ("accuracy", "Top-1", test.top1), ("top_5_accuracy", "Top-5", test.top5)
+    ):  # fmt: skip
+        lines += [
+            f"    - type: {kind}",
+            f"      name: {name} accuracy on {test.samples:,} images",
+            f"      value: {value:.6f}",
+        ]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _quoted(text: str) -> str:
+    """Returns a string of YAML, which reads JSON's; characters as they are, without surrogates."""
+    return json.dumps(printable(text), ensure_ascii=False)
+
+
+def _about(model: ModelSpec) -> str:
+    labels = ", ".join(map(_escaped, model.labels))
+    colors, size = "RGB" if model.channels == 3 else "grayscale", model.image_size
     return (
-        f"# {_text(model['name'])}\n\n"
-        "A Compact Convolutional Transformer ([arXiv:2104.05704]"
-        "(https://arxiv.org/abs/2104.05704)) of "
-        f"{parameter_count(ModelSpec(**model)):,} parameters. It "
-        f"takes {_picture(model)} and gives {model['classes']} logits. It was trained with "
-        "cct-export, which also makes TFLite and ONNX files of it.\n\n"
+        f"# {_escaped(model.name)}\n\n"
+        "An image classifier: a Compact Convolutional Transformer ([arXiv:2104.05704]"
+        f"(https://arxiv.org/abs/2104.05704)) with {parameter_count(model):,} parameters. The "
+        f"input is raw {colors} pixels (0-255, {size}×{size}), the output {model.classes} logits. It was "
+        "trained with cct-export, which also exports it to TFLite and ONNX.\n\n"
         f"Classes: {labels}."
     )
 
 
-def _picture(model: dict[str, Any]) -> str:
-    size, colours = model["image_size"], "RGB" if model["channels"] == 3 else "grey"
-    return f"raw {colours} pixels (0-255, {size}×{size})"
-
-
-def _use(model: dict[str, Any]) -> str:
+def _use(model: ModelSpec) -> str:
     return (
         "## Intended use\n\n"
-        "Telling the classes above apart in pictures like those that it was trained on, on a "
-        "phone, a Raspberry Pi or a server; and as a start for fine-tuning "
+        "Classification of images like those of the training data into the classes above, on a "
+        "phone, a Raspberry Pi or a server; and as pretrained weights for fine-tuning "
         "(`cct-export train --from`). It is not meant for decisions about people, nor where a "
-        "wrong answer does harm.\n\n"
-        "In a folder that holds the files of this run:\n\n"
+        "wrong prediction does harm.\n\n"
+        "In the run directory:\n\n"
         "```bash\n"
         "cct-export predict . photo.jpg\n"
-        f"cct-export tflite . --quantize int8 -o {shlex.quote(model['name'])}.tflite\n"
+        f"cct-export tflite . --quantize int8 -o {shlex.quote(model.name)}.tflite\n"
         "```\n\n"
-        f"From the Hugging Face Hub, `{REPOSITORY}` takes the place of the dot."
+        f"From the Hugging Face Hub, write `{REPOSITORY}` in place of the dot."
     )
 
 
-def _limits(model: dict[str, Any]) -> str:
-    size = model["image_size"]
+def _limits(model: ModelSpec) -> str:
+    size = model.image_size
     return (
-        "## Limits\n\n"
-        "- It knows its training classes only and answers with one of them for any picture.\n"
-        f"- It sees {size}×{size} pixels. `cct-export predict` resizes other pictures, without "
-        "keeping their proportions; detail is lost.\n"
-        "- Scaling of the pixels is part of the model: it takes them as they are in the file. "
-        "Who divides them by 255 first gets wrong answers.\n"
-        "- Accuracy on images from another source than the test split is not known. Whether its "
-        "probabilities are calibrated was not measured.\n"
-        "- No study of bias was made: what is rare or shown in one way only in the training "
-        "images is likely to be told worse."
+        "## Limitations\n\n"
+        "- It predicts one of its training classes for any image.\n"
+        f"- Its input has {size}×{size} pixels. `cct-export predict` resizes other images and does "
+        "not keep the aspect ratio; detail is lost.\n"
+        "- Normalization is part of the model: the input is raw pixels. Pixels divided by 255 give "
+        "wrong predictions.\n"
+        "- Accuracy on images from another source than the test split is not known. The "
+        "calibration of its probabilities was not measured.\n"
+        "- Bias was not studied: accuracy is likely lower on what is rare, or uniform, in the "
+        "training data."
     )
 
 
-def _result(record: dict[str, Any], history: History) -> str:
-    train, test = record["train"], record["test"]
-    best = _best(history)
+def _result(record: RunRecord, test: Accuracy, metrics: list[EpochMetrics]) -> str:
+    best = _best(metrics)
     rows = [
         ("split", "images", "top-1", "top-5"),
         ("---",) * 4,
-        ("test", f"{test['samples']:,}", f"{test['top1']:.2%}", f"{test['top5']:.2%}"),
+        ("test", f"{test.samples:,}", f"{test.top1:.2%}", f"{test.top5:.2%}"),
         (
             f"validation (best epoch, {best['epoch']})",
-            f"{train['validation']:.0%} of training",
+            f"{record.train.validation:.0%} of training",
             f"{best['val_accuracy']:.2%}",
             f"{best['val_top5']:.2%}" if "val_top5" in best else "",
         ),
     ]
-    data = training_data(train["data"], record["model"]["classes"])
+    data = training_data(record.train.data, record.model.classes)
     return (
-        f"## Result\n\nOn {_text(data.name)}:\n\n{_table(rows)}\n\n"
-        f"The best of {len(history)} epochs was chosen by validation top-1; the test split "
-        "chose nothing."
+        f"## Result\n\nOn {_escaped(data.name)}:\n\n{_table(rows)}\n\n"
+        f"The validation top-1 selected the best of {len(metrics)} epochs; the test split was used "
+        "for the final evaluation only."
     )
 
 
-def _hyperparameters(record: dict[str, Any]) -> str:
-    """Returns all that was asked of the training, whatever that may be one day."""
-    # Records of before there was a choice do not say it.
-    said = {"recipe": DEFAULT, "optimizer": "adamw"} | record["train"]
-    start = record.get("start")
-    if start is not None:
-        said["fine-tuned from"] = f"{start['source']} (sha256 {start['sha256'][:12]})"
-    return "## Hyperparameters\n\n" + _pairs(said)
+def _hyperparameters(record: RunRecord) -> str:
+    fields: dict[str, _Field] = {**record.train.to_dict()}
+    if record.start is not None:
+        fields["fine-tuned from"] = f"{record.start.source} (sha256 {record.start.sha256[:12]})"
+    return "## Hyperparameters\n\n" + _properties(fields)
 
 
-def _metrics(history: History) -> str:
-    """Returns the first, best, last and every tenth epoch; the curves show the others."""
-    best = _best(history)
-    chosen = [
-        entry
-        for entry in history
-        if entry in (history[0], best, history[-1]) or entry["epoch"] % 10 == 0
+def _training_metrics(metrics: list[EpochMetrics]) -> str:
+    """Returns the metrics of the first, best, last and every tenth epoch."""
+    best = _best(metrics)
+    shown = [
+        epoch
+        for epoch in metrics
+        if epoch in (metrics[0], best, metrics[-1]) or epoch["epoch"] % 10 == 0
     ]
-    names = [name for name in history[0] if name != "epoch"]
-    words = (("val_", "validation "), ("accuracy", "top-1"), ("top5", "top-5"), ("_", " "))
-    titles = [functools.reduce(lambda name, word: name.replace(*word), words, n) for n in names]
-    rows: list[tuple[str, ...]] = [("epoch", *titles), ("---",) * (len(names) + 1)]
-    for entry in chosen:
-        epoch = f"{entry['epoch']}{' (best)' if entry is best else ''}"
-        rows.append((epoch, *(_measure(name, entry.get(name)) for name in names)))
+    names = [name for name in metrics[0] if name != "epoch"]
+    rows: list[tuple[str, ...]] = [
+        ("epoch", *(_METRICS.get(name, name) for name in names)), ("---",) * (len(names) + 1)
+    ]  # fmt: skip
+    for epoch in shown:
+        number = f"{epoch['epoch']}{' (best)' if epoch is best else ''}"
+        rows.append((number, *(_formatted(name, epoch.get(name)) for name in names)))
     return (
         f"## Training metrics\n\n{_table(rows)}\n\n"
         "All epochs are in `metrics.csv`.\n\n"
@@ -158,39 +234,39 @@ def _metrics(history: History) -> str:
     )
 
 
-def _best(history: History) -> dict[str, float]:
-    return max(history, key=lambda entry: entry["val_accuracy"])
+def _best(metrics: list[EpochMetrics]) -> EpochMetrics:
+    return max(metrics, key=lambda epoch: epoch["val_accuracy"])
 
 
-def _measure(name: str, value: float | None) -> str:
+def _formatted(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    share = name.endswith(("accuracy", "top5"))
-    return f"{value:.2%}" if share else f"{value:.4g}"
+    return f"{value:.2%}" if name.endswith(("accuracy", "top5")) else f"{value:.4g}"
 
 
-def _architecture(model: dict[str, Any]) -> str:
-    rows = _pairs({key: model[key] for key in _ARCHITECTURE if key in model})
+def _architecture(model: ModelSpec, diagram: str) -> str:
+    fields = model.to_dict()
+    rows = _properties({name: fields[name] for name in _ARCHITECTURE})
     return (
         "## Model\n\n"
-        f"![From image to logits: shapes and parameters of every step]({DIAGRAM})\n\n{rows}"
+        f"![From image to logits: output shape and parameters of every step]({diagram})\n\n{rows}"
     )
 
 
-def _reproduction(record: dict[str, Any]) -> str:
-    line = command(record["model"], record["train"], record.get("start"))
-    return f"## Made by\n\n```bash\n{printable(line)}\n```\n\nEnvironment:\n\n" + _pairs(
-        record["environment"]
+def _reproduction(record: RunRecord) -> str:
+    return (
+        f"## Training command\n\n```bash\n{printable(command(record))}\n```\n\nEnvironment:\n\n"
+        + _properties({**(record.environment or {})})
     )
 
 
-def _pairs(fields: dict[str, Any]) -> str:
+def _properties(fields: dict[str, _Field]) -> str:
     """Returns a table of names and values."""
-    rows = [(key.replace("_", " "), _value(value)) for key, value in fields.items()]
+    rows = [(name.replace("_", " "), _value(value)) for name, value in fields.items()]
     return _table([("", ""), ("---", "---"), *rows], escape=True)
 
 
-def _value(value: Any) -> str:
+def _value(value: _Field) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None or value in ([], ""):
@@ -199,59 +275,50 @@ def _value(value: Any) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]], escape: bool = False) -> str:
-    cells = ([_text(cell) if escape else cell for cell in row] for row in rows)
+    cells = ([_escaped(cell) if escape else cell for cell in row] for row in rows)
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
-def _text(text: str) -> str:
-    """Returns a name of the user's without what Markdown would take for its own."""
+def _escaped(text: str) -> str:
+    """Returns a name of the user's with the characters escaped that mean something in Markdown."""
     escaped = printable(text).replace("\\", "\\\\")
     for letter in "|<`*[":
         escaped = escaped.replace(letter, f"\\{letter}")
     return escaped
 
 
-def command(
-    model: dict[str, Any], train: dict[str, Any], start: dict[str, Any] | None = None
-) -> str:
+def command(record: RunRecord) -> str:
     """Returns the command line that repeats a run.
 
-    Every field of a ``TrainSpec`` is an option of the same name, on and off for true and false,
-    with commas between the parts of a list.
-
-    Args:
-        model: a ``ModelSpec`` as plain JSON types.
-        train: a ``TrainSpec`` as plain JSON types.
-        start: where its weights were from, see ``RunDirectory.begin``.
+    Every field of a ``TrainSpec`` is an option of the same name. Hyperparameters of a TOML file
+    become options: the file may be gone.
     """
-    options: dict[str, Any] = {"from": start["source"]} if start else {"model": model["name"]}
-    named = PRESETS.get(model["name"])
-    # What the checkpoint was for is not in the record: said again, it does no harm.
-    if start is not None or (named is not None and named.image_size != model["image_size"]):
-        options["image_size"] = model["image_size"]
-    if start is not None or model["stochastic_depth_mode"] != ModelSpec.stochastic_depth_mode:
-        options["stochastic_depth_mode"] = model["stochastic_depth_mode"]
-    # What a file said is said by options: the file itself may be gone.
-    recipe = train.get("recipe", DEFAULT)
-    recipe = recipe if recipe in RECIPES else DEFAULT
-    usual = resolve(recipe, "").to_dict() | {"recipe": train.get("recipe")}
+    model, start = record.model, record.start
+    options: dict[str, _Field] = {"model": model.name} if start is None else {"from": start.source}
+    preset = PRESETS.get(model.name)
+    # The record does not have the image size and mode of the pretrained model.
+    if start is not None or (preset is not None and preset.image_size != model.image_size):
+        options["image_size"] = model.image_size
+    if start is not None or model.stochastic_depth_mode != ModelSpec.stochastic_depth_mode:
+        options["stochastic_depth_mode"] = model.stochastic_depth_mode
+    recipe = record.train.recipe if record.train.recipe in RECIPES else DEFAULT
     if recipe != DEFAULT or start is not None:
         options["recipe"] = recipe
-    options |= {key: train[key] for key in _ALWAYS}
+    train = record.train.to_dict()
+    defaults = resolve(recipe, "").to_dict() | {"recipe": train["recipe"]}
+    options |= {name: train[name] for name in _ALWAYS}
     options |= {
-        key: value
-        for key, value in train.items()
-        if key not in _ALWAYS and (key not in usual or value != usual[key])
+        name: value
+        for name, value in train.items()
+        if name not in _ALWAYS and value != defaults[name]
     }
-    words = (word for key, value in options.items() for word in _option(key, value))
+    words = (word for name, value in options.items() for word in _option(name, value))
     return shlex.join(["cct-export", "train", *words])
 
 
-def _option(key: str, value: Any) -> list[str]:
-    """Returns the words that ask for ``value``; none for None, which no option says."""
-    name = key.replace("_", "-")
+def _option(name: str, value: _Field) -> list[str]:
+    """Returns the words of an option."""
+    flag = name.replace("_", "-")
     if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    if value is None:
-        return []
-    return [f"--{name}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]

@@ -1,4 +1,4 @@
-"""Several devices and workers by ``keras.distribution`` on JAX."""
+"""Distributed training with ``keras.distribution`` on JAX."""
 
 import atexit
 import contextlib
@@ -13,102 +13,110 @@ import keras
 import numpy as np
 
 from cct_export.errors import InvalidRequest
-from cct_export.training.distribution import Alone, loss_of
-from cct_export.training.replicas import SharedLearner
+from cct_export.training.distribution_base import Distribution, worker_lost_message
+from cct_export.training.learner import WeightedLearner
 
 _PREFIX = "KERAS_DISTRIBUTION_"
-_LOST_AFTER_S = 30
+_HEARTBEAT_TIMEOUT_S = 30
 _LAST_WORDS_S = 5
-# Of messages about a worker that does not answer, by Gloo, NCCL and JAX's coordination.
-_SIGNS = ("gloo", "nccl", "connection", "coordination", "heartbeat", "barrier", "unavailable")
+# In error messages of Gloo, NCCL and JAX's coordination service about a worker that is gone.
+_WORKER_LOSS_WORDS = (
+    "gloo", "nccl", "connection", "coordination", "heartbeat", "barrier", "unavailable",
+)  # fmt: skip
 
 
-def together(word: str) -> Alone:
-    """Returns the devices of this machine, or of all workers that the environment names.
+def connect(mode: str) -> "JaxDistribution":
+    """Returns the devices of this machine, or those of all workers that the environment names.
+
+    Args:
+        mode: ``local`` or ``workers``.
 
     Raises:
-        InvalidRequest: the environment does not say which worker this is, or JAX has computed.
+        InvalidRequest: the environment does not name the workers, or JAX is initialized already.
     """
     import jax
 
-    if word == "workers":
-        address, workers, index = _task()
+    if mode == "workers":
+        address, workers, worker = _environment()
         try:
             jax.distributed.initialize(
                 address,
                 workers,
-                index,
-                heartbeat_timeout_seconds=_LOST_AFTER_S,
-                shutdown_timeout_seconds=_LOST_AFTER_S,
+                worker,
+                heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT_S,
+                shutdown_timeout_seconds=_HEARTBEAT_TIMEOUT_S,
             )
         except RuntimeError as error:
-            raise InvalidRequest(f"workers cannot begin: {error}") from error
-        _speak_when_aborted(index, workers)
-    parallel = Parallel(jax.process_index(), jax.process_count(), jax.device_count())
-    # Gloo gives workers 30 s to find each other, from the first message on; later ones may take
-    # as long as they do. Here all have just come.
-    parallel.share(b"")
-    return parallel
+            raise InvalidRequest(f"workers cannot be connected: {error}") from error
+        _handle_abort(worker, workers)
+    distribution = JaxDistribution(jax.process_index(), jax.process_count(), jax.device_count())
+    # Gloo gives workers 30 s to connect from the first message on: now, while none is busy.
+    distribution.broadcast(b"")
+    return distribution
 
 
-def _task() -> tuple[str, int, int]:
-    """Returns the coordinator's address, how many workers there are, and which this is."""
-    said = [os.environ.get(_PREFIX + n) for n in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")]
-    address, workers, index = said
-    example = f"{_PREFIX}JOB_ADDRESSES=HOST:PORT of worker 0, {_PREFIX}NUM_PROCESSES=2 and "
-    if not address or not workers or not index:
-        raise InvalidRequest(f"workers need {example}{_PREFIX}PROCESS_ID=0 or 1")
-    first = address.split(",")[0]
-    if not first.rpartition(":")[2].isdecimal() or not first.rpartition(":")[0]:
-        raise InvalidRequest(f"{_PREFIX}JOB_ADDRESSES is HOST:PORT of worker 0, not {address!r}")
-    if not workers.isdecimal() or not index.isdecimal() or int(index) >= int(workers):
+def _environment() -> tuple[str, int, int]:
+    """Returns the coordinator's address, the number of workers, and the index of this one."""
+    names = ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
+    addresses, workers, worker = (os.environ.get(_PREFIX + name) for name in names)
+    if not addresses or not workers or not worker:
         raise InvalidRequest(
-            f"{_PREFIX}PROCESS_ID is 0 to {_PREFIX}NUM_PROCESSES - 1, on each machine another, "
-            f"not {index!r} of {workers!r}"
+            f"workers need {_PREFIX}JOB_ADDRESSES=HOST:PORT of worker 0, {_PREFIX}NUM_PROCESSES=2 "
+            f"and {_PREFIX}PROCESS_ID=0 or 1"
         )
-    return first, int(workers), int(index)
+    coordinator = addresses.split(",")[0]
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal():
+        raise InvalidRequest(f"{_PREFIX}JOB_ADDRESSES is HOST:PORT of worker 0, not {addresses!r}")
+    if not workers.isdecimal() or not worker.isdecimal() or int(worker) >= int(workers):
+        raise InvalidRequest(
+            f"{_PREFIX}PROCESS_ID is 0 to {_PREFIX}NUM_PROCESSES - 1, different on each machine, "
+            f"not {worker!r} of {workers!r}"
+        )
+    return coordinator, int(workers), int(worker)
 
 
-def _speak_when_aborted(worker: int, workers: int) -> None:
-    """Has a line said where JAX would abort the process without one.
+# The abort handler, which must not be garbage collected while C may call it; and the exit code of
+# a process that leaves after an error.
+_abort_handlers: list[Any] = []
+_exit_codes: list[int] = []
 
-    JAX does so from a thread of its own as soon as worker 0 or the heartbeat of another worker is
-    missed, often before the step that waits for that worker fails.
+
+def _handle_abort(worker: int, workers: int) -> None:
+    """Prints an error line where JAX would abort the process without one.
+
+    JAX aborts from a thread of its own when it misses worker 0 or another worker's heartbeat, often
+    before the training step that waits for that worker fails.
     """
 
-    def speak(number: int) -> None:
-        if not _leaving:
-            print(f"error: {loss_of(worker, workers)}", file=sys.stderr, flush=True)
+    def on_abort(signal_number: int) -> None:
+        if not _exit_codes:
+            print(f"error: {worker_lost_message(worker, workers)}", file=sys.stderr, flush=True)
             os._exit(1)
-        time.sleep(_LAST_WORDS_S)  # The main thread is about to say it.
-        os._exit(_leaving[0])
+        time.sleep(_LAST_WORDS_S)  # The main thread is about to print its error.
+        os._exit(_exit_codes[0])
 
-    _kept.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(speak))
-    ctypes.CDLL(None).signal(signal.SIGABRT, _kept[0])
-
-
-# What C calls must not be collected; with what exit code this process leaves the others.
-_kept: list[Any] = []
-_leaving: list[int] = []
+    _abort_handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(on_abort))
+    ctypes.CDLL(None).signal(signal.SIGABRT, _abort_handlers[0])
 
 
-def _leave_at_once() -> None:
-    """Ends the process without JAX's farewell, which would wait for the others and then abort."""
+def _exit_now() -> None:
+    """Ends the process without JAX's shutdown, which would wait for the others and then abort."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(_leaving[0])
+    os._exit(_exit_codes[0])
 
 
-class Parallel(Alone):
+class JaxDistribution(Distribution):
     """Devices that each have the whole model.
 
     Args:
-        worker: which of the workers this process is.
-        workers: how many there are.
+        worker: index of this process.
+        workers: number of processes.
         replicas: devices of all workers together.
     """
 
-    learner = SharedLearner
+    learner_type = WeightedLearner
 
     def __init__(self, worker: int, workers: int, replicas: int) -> None:
         self.worker = worker
@@ -117,38 +125,38 @@ class Parallel(Alone):
         self.distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
-        """Returns the scope of the distribution."""
+        """Returns the scope of the Keras distribution."""
         scope: contextlib.AbstractContextManager[Any] = self.distribution.scope()
         return scope
 
-    def share(self, content: bytes) -> bytes:
-        """Returns what the chief broadcast."""
+    def broadcast(self, content: bytes) -> bytes:
+        """Returns the chief's ``content``."""
         if self.workers == 1:
             return content
         from jax.experimental.multihost_utils import broadcast_one_to_all
 
         length = int(broadcast_one_to_all(np.int32(len(content))))
-        told = np.zeros(length, np.uint8)
-        if self.chief:
-            told[:] = np.frombuffer(content, np.uint8)
-        return np.asarray(broadcast_one_to_all(told)).tobytes()
+        buffer = np.zeros(length, np.uint8)
+        if self.is_chief:
+            buffer[:] = np.frombuffer(content, np.uint8)
+        return np.asarray(broadcast_one_to_all(buffer)).tobytes()
 
-    def lost(self, error: BaseException) -> bool:
-        """Tells whether an error is how JAX says that another worker is gone."""
-        # A failed step is a JaxRuntimeError, which is a RuntimeError, or a ValueError.
+    def is_worker_loss(self, error: BaseException) -> bool:
+        """Tells whether JAX raised ``error`` because another worker is gone."""
+        # A failed step raises a JaxRuntimeError, which is a RuntimeError, or a ValueError.
         if self.workers == 1 or not isinstance(error, RuntimeError | ValueError):
             return False
-        return any(sign in str(error).lower() for sign in _SIGNS)
+        return any(word in str(error).lower() for word in _WORKER_LOSS_WORDS)
 
-    def end(self, code: int) -> None:
-        """Takes leave of the others, who do so now too; after an error without waiting."""
+    def close(self, exit_code: int) -> None:
+        """Shuts down together with the other workers; after an error without waiting for them."""
         import jax
 
         if self.workers == 1:
             return
-        if not code:
+        if not exit_code:
             jax.distributed.shutdown()
             signal.signal(signal.SIGABRT, signal.SIG_DFL)
             return
-        _leaving.append(code)
-        atexit.register(_leave_at_once)
+        _exit_codes.append(exit_code)
+        atexit.register(_exit_now)

@@ -1,7 +1,7 @@
-"""A CCT with what it needs to learn: changes of its images, loss, metrics and optimizer."""
+"""A CCT with augmentation, loss, metrics and optimizer, ready for Keras' ``fit``."""
 
 import logging
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
@@ -13,19 +13,23 @@ from cct_export.training.augmentation import Augmentation
 
 log = logging.getLogger(__name__)
 
-# Of variables: what is no matrix or filter, and what Muon leaves to AdamW.
-_SMALL = ("bias", "gamma", "beta", "embeddings")
-_ENDS = ("logits", "pooling")
+Tensors: TypeAlias = dict[str, Any]
+
+# Variables that are neither matrices nor filters, by the end of their names.
+_NOT_DECAYED = ("bias", "gamma", "beta", "embeddings")
+# Layers whose matrices Muon leaves to AdamW.
+_NOT_ORTHOGONALIZED = ("logits", "pooling")
 
 
 class Learner(keras.Model):
-    """Learns from batches ``{"image": uint8, "target": one-hot float32}``.
+    """Trains a CCT on batches ``{"image": uint8, "target": one-hot float32}``.
 
-    Mixing images mixes their targets, so both go in, and loss and metrics are of what comes out.
+    Targets are an input, since MixUp and CutMix change them together with the images; loss and
+    metrics are computed from the outputs.
 
     Args:
-        cct: the model that learns; nothing else is kept in the end.
-        recipe: how.
+        cct: the model to train; only its weights are kept in the end.
+        recipe: hyperparameters.
     """
 
     def __init__(self, cct: CCT, recipe: TrainSpec) -> None:
@@ -35,17 +39,17 @@ class Learner(keras.Model):
         self.criterion = keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=recipe.label_smoothing
         )
-        self.measures = [
+        self.accuracies = [
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.TopKCategoricalAccuracy(5, name="top5"),
         ]
 
-    def build(self, shapes: dict[str, Any]) -> None:
-        """Builds nothing: the model is built, and changes of images have no weights."""
+    def build(self, shapes: Any) -> None:
+        """Marks the model as built: the CCT is, and augmentation has no weights."""
         self.built = True
 
-    def call(self, batch: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
-        """Returns logits, and the targets they are to meet."""
+    def call(self, batch: Any, training: bool | None = None) -> Tensors:
+        """Returns ``logits`` and ``target``, the targets after augmentation."""
         images, targets = ops.cast(batch["image"], "float32"), batch["target"]
         if training:
             images, targets = self.augmentation(images, targets)
@@ -60,59 +64,100 @@ class Learner(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Returns the cross entropy of a batch; Keras calls it."""
+        """Returns the cross-entropy of a batch; Keras calls it."""
         return self.criterion(y_pred["target"], y_pred["logits"])
 
-    def compute_metrics(
-        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
-    ) -> dict[str, Any]:
-        """Adds a batch to the metrics and returns them; Keras calls it."""
-        for measure in self.measures:
-            measure.update_state(y_pred["target"], y_pred["logits"])
-        found: dict[str, Any] = self.get_metrics_result()
-        return found
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Tensors:
+        """Updates the metrics with a batch and returns them; Keras calls it."""
+        for accuracy in self.accuracies:
+            accuracy.update_state(y_pred["target"], y_pred["logits"])
+        metrics: Tensors = self.get_metrics_result()
+        return metrics
+
+
+class WeightedLearner(Learner):
+    """Trains on shards of batches, which have ``weight`` too, see ``batches.ShardedBatches``.
+
+    Args:
+        cct: the model to train.
+        recipe: hyperparameters.
+    """
+
+    def __init__(self, cct: CCT, recipe: TrainSpec) -> None:
+        super().__init__(cct, recipe)
+        # Keras' own mean of the loss counts repeated images. This metric comes after it in the
+        # list of metrics, and so replaces it in the logs.
+        self.mean_loss = keras.metrics.Mean(name="loss")
+
+    def call(self, batch: Any, training: bool | None = None) -> Tensors:
+        """Returns ``logits``, ``target`` and ``weight``."""
+        return super().call(batch, training) | {"weight": batch["weight"]}
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Returns the weighted cross-entropy; Keras calls it."""
+        return self.criterion(y_pred["target"], y_pred["logits"], y_pred["weight"])
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Tensors:
+        """Updates the metrics with every image once, and returns them; Keras calls it."""
+        counted = ops.cast(y_pred["weight"] > 0, "float32")
+        for accuracy in self.accuracies:
+            accuracy.update_state(y_pred["target"], y_pred["logits"], counted)
+        losses = keras.losses.categorical_crossentropy(
+            y_pred["target"], y_pred["logits"], True, self.criterion.label_smoothing
+        )
+        self.mean_loss.update_state(losses, counted)
+        metrics: Tensors = self.get_metrics_result()
+        return metrics
 
 
 def check(recipe: TrainSpec) -> None:
-    """Looks whether a recipe can be followed.
+    """Checks, before any work, that a recipe can be trained on this backend.
 
     Raises:
-        InvalidRequest: the step is to be compiled and cannot be.
+        InvalidRequest: ``jit`` is on and the step cannot be compiled.
     """
     if recipe.warmup >= recipe.epochs:
         log.warning(
-            "the learning rate rises for %g epochs and the run has %d: it never reaches %g",
+            "warm-up takes %g epochs and the run has %d: the learning rate never reaches %g",
             recipe.warmup, recipe.epochs, recipe.learning_rate,
         )  # fmt: skip
-    knobs = ("crop", "rand_augment", "mixup", "cutmix")
-    used = [name for name in knobs if getattr(recipe, name)]
+    used = [name for name in ("crop", "rand_augment", "mixup", "cutmix") if getattr(recipe, name)]
     if recipe.jit == "on" and keras.backend.backend() == "tensorflow" and used:
         raise InvalidRequest(
-            f"jit on: TensorFlow's XLA cannot compile what {' and '.join(used)} would do to "
-            "images: leave jit at auto, set them to 0, or train on JAX"
+            f"jit on: TensorFlow's XLA cannot compile the augmentation of {' and '.join(used)}: "
+            "leave jit at auto, set them to 0, or train on JAX"
         )
 
 
-def compiled(cct: CCT, recipe: TrainSpec, steps: int, kind: type[Learner] = Learner) -> Learner:
-    """Returns the model ready to learn.
+def compiled(
+    cct: CCT, recipe: TrainSpec, steps: int, learner_type: type[Learner] = Learner
+) -> Learner:
+    """Returns a compiled learner.
 
     Args:
-        cct: the model.
-        recipe: how.
-        steps: of one epoch.
-        kind: what learns, see ``replicas`` for batches that are shared.
+        cct: the model to train.
+        recipe: hyperparameters.
+        steps: per epoch, for the learning rate schedule.
+        learner_type: ``Learner``, or one for several replicas.
     """
-    learner = kind(cct, recipe)
+    learner = learner_type(cct, recipe)
     size, channels = cct.spec.image_size, cct.spec.channels
     learner.build({"image": (None, size, size, channels), "target": (None, cct.spec.classes)})
-    jit: Any = {"auto": "auto", "on": True, "off": False}[recipe.jit]
+    jit = "auto" if recipe.jit == "auto" else recipe.jit == "on"
     learner.compile(_optimizer(recipe, steps), jit_compile=jit)
     return learner
 
 
 def _optimizer(recipe: TrainSpec, steps: int) -> keras.optimizers.Optimizer:
     common: dict[str, Any] = {
-        "learning_rate": _rate(recipe, steps),
+        "learning_rate": _learning_rate(recipe, steps),
         "weight_decay": recipe.weight_decay,
         "global_clipnorm": recipe.clip_norm or None,
         "use_ema": recipe.ema > 0,
@@ -123,25 +168,27 @@ def _optimizer(recipe: TrainSpec, steps: int) -> keras.optimizers.Optimizer:
         optimizer = keras.optimizers.AdamW(**common)
     elif recipe.optimizer == "muon":
         optimizer = keras.optimizers.Muon(
-            **common, adam_weight_decay=recipe.weight_decay, exclude_layers=list(_ENDS)
+            **common,
+            adam_weight_decay=recipe.weight_decay,
+            exclude_layers=list(_NOT_ORTHOGONALIZED),
         )
     else:
         optimizer = keras.optimizers.SGD(**common, momentum=0.9, nesterov=True)
     if not recipe.decay_all:
-        optimizer.exclude_from_weight_decay(var_names=list(_SMALL))
+        optimizer.exclude_from_weight_decay(var_names=list(_NOT_DECAYED))
     return optimizer
 
 
-def _rate(recipe: TrainSpec, steps: int) -> Any:
-    """Returns the learning rate of every step: a rise in a line, then what the schedule says."""
-    rate, rise = recipe.learning_rate, round(recipe.warmup * steps)
-    if recipe.schedule == "constant" and not rise:
-        return rate
-    # A cosine that ends where it begins is constant.
-    end = 1.0 if recipe.schedule == "constant" else recipe.final_rate
-    falls = max(1, recipe.epochs * steps - rise)
-    if not rise:
-        return keras.optimizers.schedules.CosineDecay(rate, falls, end)
+def _learning_rate(recipe: TrainSpec, steps: int) -> Any:
+    """Returns the learning rate, or its schedule: linear warm-up, then constant or cosine."""
+    peak, warmup_steps = recipe.learning_rate, round(recipe.warmup * steps)
+    if recipe.schedule == "constant" and not warmup_steps:
+        return peak
+    # A cosine from 1 to 1 is constant.
+    final = 1.0 if recipe.schedule == "constant" else recipe.final_rate
+    decay_steps = max(1, recipe.epochs * steps - warmup_steps)
+    if not warmup_steps:
+        return keras.optimizers.schedules.CosineDecay(peak, decay_steps, final)
     return keras.optimizers.schedules.CosineDecay(
-        0.0, falls, end, warmup_target=rate, warmup_steps=rise
+        0.0, decay_steps, final, warmup_target=peak, warmup_steps=warmup_steps
     )

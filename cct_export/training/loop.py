@@ -1,55 +1,71 @@
-"""Training a CCT so that a killed run, resumed, ends where an unbroken one does."""
+"""Training a CCT so that a run that is killed and resumed ends with the same result."""
 
 import contextlib
-import json
 import logging
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from cct_export import data
-from cct_export.data.dataset import Dataset, Split, fingerprint
+from cct_export.data.dataset import Dataset, fingerprint
 from cct_export.data.encoded import check_readable
 from cct_export.errors import CCTExportError, InvalidData
 from cct_export.machine import versions
 from cct_export.model import checkpoint
 from cct_export.model.cct import CCT
+from cct_export.records.encoding import from_json, parse_json, to_text
 from cct_export.specs import ModelSpec, TrainSpec
-from cct_export.training import card, transfer
-from cct_export.training.batches import Batches, resident
-from cct_export.training.distribution import Alone
-from cct_export.training.keeping import Averages, Guard, Keeper, Progress, Report, is_over
-from cct_export.training.learner import check as check_recipe
-from cct_export.training.learner import compiled
-from cct_export.training.logs import callbacks as watchers
-from cct_export.training.logs import check as check_logs
-from cct_export.training.run import History, RunDirectory
-from cct_export.training.transfer import Start
-
-# A split, the rows of it for validation, and those for training.
-Material = tuple[Split, np.ndarray, np.ndarray]
+from cct_export.specs.progress import StepProgress, no_progress
+from cct_export.training import callbacks, card, learner, transfer
+from cct_export.training.batches import Batches, Subset, in_memory
+from cct_export.training.distribution_base import Distribution
+from cct_export.training.run import Accuracy, EpochMetrics, RunDirectory, RunRecord
+from cct_export.training.transfer import Pretrained
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a run came to.
+class TrainingJob:
+    """What to train, and where.
 
     Attributes:
-        best: the ``.keras`` file with the weights of the best validation top-1.
-        epochs: epochs done.
+        model: the architecture; its ``classes`` and ``labels`` are replaced by those of the data.
+        recipe: data and hyperparameters.
+        folder: the run directory, made if missing.
+        resume: continue the run in ``folder`` after its last finished epoch.
+        pretrained: the model to fine-tune, which differs from ``model`` in image size, classes,
+            dropout and stochastic depth only. None for random initialization.
+        loggers: experiment trackers to log to, see ``specs.train.LOGGERS``.
+    """
+
+    model: ModelSpec
+    recipe: TrainSpec
+    folder: Path
+    resume: bool = False
+    pretrained: Pretrained | None = None
+    loggers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The result of a run.
+
+    Attributes:
+        best: the ``.keras`` file with the weights of the epoch with the best validation accuracy.
+        epochs: number of epochs trained.
         validation_top1: of the best epoch, 0 to 1.
         top1: on the test split, 0 to 1.
         top5: on the test split, 0 to 1.
-        samples: test images.
-        worker: which of the workers this is; the run directory is with worker 0.
+        samples: number of test images.
+        worker: index of this worker; worker 0 has the run directory.
     """
 
     best: Path
@@ -60,233 +76,289 @@ class Trained:
     samples: int
     worker: int = 0
 
-    @classmethod
-    def of(cls, fields: dict[str, Any], worker: int) -> "Trained":
-        """Returns what ``to_dict`` was made of, for one of the workers."""
-        return cls(**(fields | {"best": Path(fields["best"]), "worker": worker}))
-
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain JSON types."""
         return asdict(self) | {"best": str(self.best)}
 
 
+@dataclass(frozen=True)
+class _Images:
+    """The images of a run: two parts of the training split, and the test split."""
+
+    training: Subset
+    validation: Subset
+    test: Subset
+
+
 def train(
-    spec: ModelSpec,
-    recipe: TrainSpec,
-    folder: Path,
-    resume: bool,
-    progress: Progress,
-    start: Start | None = None,
-    together: Alone | None = None,
-    logs: Sequence[str] = (),
+    job: TrainingJob, progress: StepProgress = no_progress, distribution: Distribution | None = None
 ) -> Trained:
-    """Trains a CCT by ``recipe`` into the run directory ``folder``.
+    """Trains a CCT into a run directory.
 
     Args:
-        spec: the architecture; ``classes`` and ``labels`` are replaced by what the data has.
-        recipe: how to train.
-        folder: the run directory, made if missing.
-        resume: go on from the last finished epoch of a run in ``folder``.
-        progress: called after every step and at the end of every epoch, see ``Progress``.
-        logs: where else the course is logged, see ``training.logs``.
-        start: the model whose weights to begin with; it differs from ``spec`` in image size,
-            classes and what training alone knows. None for random weights.
-        together: the devices and workers that share the batches, by default one device.
+        job: what to train.
+        progress: called after every step and epoch, see ``StepProgress``.
+        distribution: devices and workers to train on; by default one device.
 
     Returns:
-        Where the best weights are and their accuracy on the test split.
+        The file with the best weights, and their accuracy on the test split.
 
     Raises:
         InvalidData: the data cannot be used.
-        InvalidRequest: the recipe cannot be followed.
-        CCTExportError: the folder holds another run.
-        OutputError: the folder cannot be written.
+        InvalidRequest: the recipe cannot be trained.
+        CCTExportError: the directory holds another run.
+        OutputError: the directory cannot be written.
     """
-    check_logs(logs)
-    check_recipe(recipe)
-    together = together or Alone()
-    together.check(recipe)
-    run = RunDirectory(folder)
-    together.once(lambda: run.check(resume))
-    spec, dataset, images = _read(spec, recipe)
-    transfer.check_frozen(recipe.freeze, spec, start)
-    origin = None if start is None else start.to_dict()
-    marks = fingerprint(dataset)
-    if together.workers > 1:
-        together.check_same(_asked(spec, recipe, origin, marks))
-
-    with contextlib.ExitStack() as holding:
-
-        def begin() -> bytes:
-            holding.enter_context(run.held())
-            kept = run.read_state() if resume else b""
-            run.begin(spec, recipe, resume, origin, marks)
-            return kept
-
-        state = together.once(begin)
-        watching = []
-        if together.chief:
-            watching = [Report(progress), *watchers(logs, folder, run.record())]
-        history = _learn(run, spec, recipe, start, images, watching, together, state)
-        trained = together.once(lambda: _conclude(run, spec, recipe, dataset, history))
-    return Trained.of(json.loads(trained), together.worker)
+    distribution = distribution or Distribution()
+    callbacks.check_loggers(job.loggers)
+    learner.check(job.recipe)
+    distribution.check(job.recipe)
+    run = RunDirectory(job.folder)
+    distribution.on_chief(lambda: run.check(job.resume))
+    loop = _prepare(job, run, distribution)
+    with contextlib.ExitStack() as stack:
+        state = distribution.on_chief(lambda: loop.begin(job.resume, stack))
+        reports = []
+        if distribution.is_chief:
+            reports = [*callbacks.loggers(job.loggers, run), callbacks.ProgressReport(progress)]
+        metrics = loop.fit(state, reports)
+        finished = distribution.on_chief(lambda: loop.finish(metrics))
+    record = from_json(parse_json(finished), RunRecord)
+    assert record.test is not None and record.validation_top1 is not None
+    return Trained(
+        run.best_file,
+        len(metrics),
+        record.validation_top1,
+        **asdict(record.test),
+        worker=distribution.worker,
+    )
 
 
-def _read(spec: ModelSpec, recipe: TrainSpec) -> tuple[ModelSpec, Dataset, Material]:
-    """Returns the model for the data, the data, and what is learned from.
+def _prepare(job: TrainingJob, run: RunDirectory, distribution: Distribution) -> "_Loop":
+    """Returns the training loop of a job.
 
     Raises:
         InvalidData: the data cannot be used.
+        InvalidRequest: parts cannot be frozen, or the workers have different options.
     """
-    shape = (spec.image_size, spec.image_size, spec.channels)
+    dataset = _read(job)
+    record = _record(job, dataset)
+    pretrained = job.pretrained.model if job.pretrained else None
+    transfer.check_frozen(job.recipe.freeze, record.model, pretrained.spec if pretrained else None)
+    if distribution.workers > 1:
+        distribution.check_same(_comparable(record))
+    return _Loop(run, record, _split(dataset, record), pretrained, distribution)
+
+
+def _read(job: TrainingJob) -> Dataset:
+    """Returns the data.
+
+    Raises:
+        InvalidData: it cannot be used.
+    """
+    recipe = job.recipe
+    shape = (job.model.image_size, job.model.image_size, job.model.channels)
     dataset = data.read(recipe.data, shape, recipe.on_corrupt)
     if recipe.on_corrupt == "refuse":
-        check_readable(dataset.test)  # after the last epoch would be too late
+        check_readable(dataset.test)  # Now and not after the last epoch.
     if len(dataset.classes) < 2:
         raise InvalidData(f"{recipe.data} has one class only: a classifier needs two or more")
-    held_out, kept = _holdout(dataset.train, recipe)
+    return dataset
+
+
+def _record(job: TrainingJob, dataset: Dataset) -> RunRecord:
+    """Returns the record of a run, with the architecture as it is trained on the data."""
+    spec, recipe = job.model, job.recipe
     spec = replace(spec, classes=len(dataset.classes), labels=dataset.classes)
-    return _while_training(spec, recipe), dataset, (resident(dataset.train, shape), held_out, kept)
+    if recipe.dropout >= 0:
+        spec = replace(spec, dropout=recipe.dropout)
+    if recipe.stochastic_depth >= 0:
+        spec = replace(spec, stochastic_depth=recipe.stochastic_depth)
+    return RunRecord(
+        train=recipe,
+        model=spec,
+        start=job.pretrained.origin if job.pretrained else None,
+        backend=keras.backend.backend(),
+        data=fingerprint(dataset),
+    )
 
 
-def _asked(
-    spec: ModelSpec, recipe: TrainSpec, origin: dict[str, Any] | None, marks: dict[str, int]
-) -> bytes:
-    """Returns what must be equal on all workers; where data and start lie may differ."""
-    asked = recipe.to_dict() | {"data": marks}
-    begun = None if origin is None else origin["sha256"]
-    return json.dumps([spec.to_dict(), asked, begun], sort_keys=True).encode()
+def _comparable(record: RunRecord) -> bytes:
+    """Returns what must be equal on all workers; the paths of data and weights may differ."""
+    train = replace(record.train, data="")
+    checksum = record.start.sha256 if record.start else None
+    return to_text([record.model, train, record.data, checksum]).encode()
 
 
-def _learn(
-    run: RunDirectory,
-    spec: ModelSpec,
-    recipe: TrainSpec,
-    start: Start | None,
-    images: Material,
-    watching: list[keras.callbacks.Callback],
-    together: Alone,
-    state: bytes,
-) -> History:
-    """Trains until the last epoch or until nothing gets better; returns the course."""
-    split, held_out, kept = images
-    with together.scope():
-        with _precision(recipe.precision):
-            cct = _model(spec, recipe, start)
-            steps = math.ceil(len(kept) / recipe.batch)
-            learner = compiled(cct, recipe, steps, together.learner)
-        keeping = checkpoint.without_optimizer(cct)
-        history = run.load_state(learner, state)
-        if is_over(history, recipe.patience):
-            return history
-        callbacks = [Guard(run, history), Keeper(run, history, keeping, recipe.patience, together)]
-        if recipe.ema:
-            callbacks.append(Averages())
-        batches = together.batches(*_images(split, kept, spec, recipe), recipe.seed, len(history))
-        validation = together.batches(*_images(split, held_out, spec, recipe), None)
-        with _reading(batches, validation):
-            together.fit(
-                learner,
-                batches,
-                validation,
-                initial_epoch=len(history),
-                epochs=recipe.epochs,
-                callbacks=[*callbacks, *watching],
-                shuffle=False,
-                verbose=0,
-            )
-    return history
+def _split(dataset: Dataset, record: RunRecord) -> _Images:
+    """Returns the images to train, validate and test on.
+
+    Raises:
+        InvalidData: there are too few images for a validation split.
+    """
+    spec = record.model
+    validation, training = holdout(len(dataset.train.labels), record.train)
+    split = in_memory(dataset.train, (spec.image_size, spec.image_size, spec.channels))
+    return _Images(
+        training=Subset(split, training, spec.classes),
+        validation=Subset(split, validation, spec.classes),
+        test=Subset(dataset.test, np.arange(len(dataset.test.labels)), spec.classes),
+    )
+
+
+def holdout(count: int, recipe: TrainSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Splits the training images at random.
+
+    Args:
+        count: number of images.
+        recipe: its seed determines the split.
+
+    Returns:
+        Sorted indices of the validation split and of the rest.
+
+    Raises:
+        InvalidData: one of the two would be empty.
+    """
+    held_out = round(count * recipe.validation)
+    if not 0 < held_out < count:
+        raise InvalidData(
+            f"{count} training images are too few to hold out {recipe.validation:.0%} of them"
+        )
+    order = np.random.default_rng(recipe.seed).permutation(count)
+    return np.sort(order[:held_out]), np.sort(order[held_out:])
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """The training loop of a run.
+
+    Attributes:
+        run: the run directory.
+        record: architecture and hyperparameters.
+        images: data.
+        pretrained: the model to fine-tune, or None.
+        distribution: devices and workers.
+    """
+
+    run: RunDirectory
+    record: RunRecord
+    images: _Images
+    pretrained: CCT | None
+    distribution: Distribution
+
+    def begin(self, resume: bool, stack: contextlib.ExitStack) -> bytes:
+        """Starts or resumes the run, which is locked as long as ``stack`` is open.
+
+        Returns:
+            The saved state to resume from; empty for a new run.
+        """
+        stack.enter_context(self.run.lock())
+        state = self.run.read_state() if resume else b""
+        self.run.begin(self.record, resume)
+        return state
+
+    def fit(self, state: bytes, reports: list[keras.callbacks.Callback]) -> list[EpochMetrics]:
+        """Trains until the last epoch or early stopping.
+
+        Args:
+            state: saved state to resume from; empty for a new run.
+            reports: callbacks that report progress.
+
+        Returns:
+            The metrics of every epoch.
+        """
+        recipe, images, distribution = self.record.train, self.images, self.distribution
+        with distribution.scope():
+            with _precision(recipe.precision):
+                cct = self._model()
+                steps = math.ceil(len(images.training.rows) / recipe.batch)
+                model = learner.compiled(cct, recipe, steps, distribution.learner_type)
+            best = checkpoint.without_optimizer(cct)
+            metrics = self.run.load_state(model, state)
+            if callbacks.should_stop(metrics, recipe.patience):
+                return metrics
+            batches = distribution.batches(images.training, recipe.batch, recipe.seed, len(metrics))
+            validation = distribution.batches(images.validation, recipe.batch, None)
+            with _raising_read_errors(batches, validation):
+                distribution.fit(
+                    model,
+                    batches,
+                    validation,
+                    initial_epoch=len(metrics),
+                    epochs=recipe.epochs,
+                    callbacks=[*self._callbacks(metrics, best), *reports],
+                    shuffle=False,
+                    verbose=0,
+                )
+        return metrics
+
+    def finish(self, metrics: list[EpochMetrics]) -> bytes:
+        """Evaluates the best weights on the test split, writes record and model card.
+
+        Args:
+            metrics: of every epoch.
+
+        Returns:
+            The record as JSON.
+        """
+        recipe, test = self.record.train, self.images.test
+        best = learner.compiled(checkpoint.load(self.run.best_file), recipe, 1)
+        batches = Batches(test, recipe.batch, None)
+        with _raising_read_errors(batches):
+            evaluated = best.evaluate(batches, verbose=0, return_dict=True)
+        accuracy = Accuracy(
+            float(evaluated["accuracy"]), float(evaluated["top5"]), samples=len(test.rows)
+        )
+        environment = {"backend": keras.backend.backend(), "python": sys.version.split()[0]}
+        environment |= versions("keras", "tensorflow", "jax", "numpy")
+        validation = max(epoch["val_accuracy"] for epoch in metrics)
+        record = self.run.add_results(validation, accuracy, environment)
+        card.write(self.run, metrics)
+        return record.to_json().encode()
+
+    def _model(self) -> CCT:
+        """Returns the model before its first step."""
+        keras.utils.set_random_seed(self.record.train.seed)
+        model = CCT(self.record.model)
+        if self.pretrained is not None:
+            assert self.record.start is not None
+            for change in transfer.load_pretrained(self.pretrained, model):
+                log.info("%s: %s", self.record.start.source, change)
+            transfer.freeze(model, self.record.train.freeze)
+        return model
+
+    def _callbacks(self, metrics: list[EpochMetrics], best: CCT) -> list[keras.callbacks.Callback]:
+        recipe = self.record.train
+        return [
+            callbacks.StopOnNaN(self.run, metrics),
+            callbacks.RunCheckpoint(self.run, metrics, best, recipe.patience, self.distribution),
+            *([callbacks.SwapEMAWeights()] if recipe.ema else []),
+        ]
 
 
 @contextlib.contextmanager
-def _reading(*batches: Batches) -> Iterator[None]:
-    """Ends with what made images unreadable, where a framework says so in its own words."""
+def _raising_read_errors(*sources: Batches) -> Iterator[None]:
+    """Raises the error of an unreadable image, which a framework wraps in an error of its own."""
     try:
         yield
     except CCTExportError:
         raise
     except Exception as error:
-        for failure in (one.failure for one in batches):
-            if failure is not None:
-                raise failure from error
+        for batches in sources:
+            if batches.error is not None:
+                raise batches.error from error
         raise
     finally:
-        for one in batches:
-            one.close()
+        for batches in sources:
+            batches.close()
 
 
 @contextlib.contextmanager
 def _precision(policy: str) -> Iterator[None]:
-    """Lets layers that are made meanwhile compute in ``policy``."""
-    usual = keras.config.dtype_policy()
+    """Sets the dtype policy of layers that are created in the block."""
+    default = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(usual)
-
-
-def _model(spec: ModelSpec, recipe: TrainSpec, start: Start | None) -> CCT:
-    """Returns the model before its first step."""
-    keras.utils.set_random_seed(recipe.seed)
-    model = CCT(spec)
-    if start is not None:
-        for change in transfer.take_over(start.model, model):
-            log.info("%s: %s", start.source, change)
-        transfer.freeze(model, recipe.freeze)
-    return model
-
-
-def _while_training(spec: ModelSpec, recipe: TrainSpec) -> ModelSpec:
-    """Returns ``spec`` with the dropout and stochastic depth of the recipe."""
-    if recipe.dropout >= 0:
-        spec = replace(spec, dropout=recipe.dropout)
-    if recipe.stochastic_depth >= 0:
-        spec = replace(spec, stochastic_depth=recipe.stochastic_depth)
-    return spec
-
-
-def _holdout(split: Split, recipe: TrainSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Returns indices for validation and for training."""
-    total = len(split.labels)
-    cut = round(total * recipe.validation)
-    if not 0 < cut < total:
-        raise InvalidData(
-            f"{total} training images are too few to hold out {recipe.validation:.0%} of them"
-        )
-    order = np.random.default_rng(recipe.seed).permutation(total)
-    return np.sort(order[:cut]), np.sort(order[cut:])
-
-
-def _images(
-    split: Split, rows: np.ndarray, spec: ModelSpec, recipe: TrainSpec
-) -> tuple[Split, np.ndarray, int, int]:
-    """Returns the first arguments of ``Batches``."""
-    return split, rows, spec.classes, recipe.batch
-
-
-def _conclude(
-    run: RunDirectory, spec: ModelSpec, recipe: TrainSpec, dataset: Dataset, history: History
-) -> bytes:
-    """Measures the best weights on the test split, writes record and card; returns ``Trained``."""
-    best = compiled(checkpoint.load(run.best_file), recipe, 1)
-    indices = np.arange(len(dataset.test.labels))
-    batches = Batches(*_images(dataset.test, indices, spec, recipe), None)
-    with _reading(batches):
-        measured = best.evaluate(batches, verbose=0, return_dict=True)
-    trained = Trained(
-        best=run.best_file,
-        epochs=len(history),
-        validation_top1=max(entry["val_accuracy"] for entry in history),
-        top1=float(measured["accuracy"]),
-        top5=float(measured["top5"]),
-        samples=len(indices),
-    )
-    run.add_to_record(
-        validation_top1=trained.validation_top1,
-        test={"top1": trained.top1, "top5": trained.top5, "samples": trained.samples},
-        environment={"backend": keras.backend.backend(), "python": sys.version.split()[0]}
-        | versions("keras", "tensorflow", "jax", "numpy"),
-    )
-    card.write(run, history)
-    return json.dumps(trained.to_dict()).encode()
+        keras.config.set_dtype_policy(default)

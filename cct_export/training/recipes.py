@@ -1,19 +1,22 @@
-"""Recipes as data: named ones, and those of TOML files."""
+"""Training recipes: built-in ones, those of TOML files, and that of a run to resume."""
 
 import difflib
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from cct_export.errors import InvalidRequest
 from cct_export.specs import TrainSpec
-from cct_export.specs.train import knobs
+from cct_export.specs.train import Overrides, Value, hyperparameters
+from cct_export.training.run import RunRecord
 
 DEFAULT = "keras-io"
-RECIPES: dict[str, dict[str, Any]] = {
+FINE_TUNING = "finetune"
+RECIPES: dict[str, dict[str, Value]] = {
     # The example "Compact Convolutional Transformers" of keras.io: the defaults of ``TrainSpec``.
     "keras-io": {},
-    # After arXiv:2104.05704, appendix, with the changes of images that Keras has.
+    # After the appendix of arXiv:2104.05704, with the augmentation that Keras has.
     "paper": {
         "epochs": 300,
         "learning_rate": 6e-4,
@@ -30,7 +33,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "dropout": 0.0,
         "stochastic_depth": 0.1,
     },
-    # What a small model gains most from in few epochs; mixing pays in 100 of them.
+    # For small models and 50 epochs; MixUp and CutMix pay off from 100 epochs on.
     "short": {
         "epochs": 50,
         "optimizer": "muon",
@@ -46,7 +49,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "dropout": 0.0,
         "stochastic_depth": 0.0,
     },
-    # From trained weights: a low rate, and little that moves them far.
+    # From pretrained weights: a low learning rate and little augmentation.
     "finetune": {
         "epochs": 20,
         "learning_rate": 2e-4,
@@ -60,52 +63,126 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def resolve(recipe: str, data: str, overrides: dict[str, Any] | None = None) -> TrainSpec:
-    """Returns the recipe with everything it leaves open filled in.
+def resolve(recipe: str, data: str, overrides: Overrides | None = None) -> TrainSpec:
+    """Returns a recipe with a value for every hyperparameter.
 
     Args:
-        recipe: a name of ``RECIPES``, or a TOML file with fields of ``TrainSpec`` as its keys; its
-            key ``recipe``, if there is one, names what it begins with, by default ``keras-io``.
-        data: what ``--data`` says.
-        overrides: fields of ``TrainSpec`` that are said otherwise.
+        recipe: a name of ``RECIPES``, or a TOML file with hyperparameters as keys; its key
+            ``recipe``, if any, names the recipe that it extends, by default ``keras-io``.
+        data: the dataset, as ``--data`` takes it.
+        overrides: fields of ``TrainSpec`` that take precedence over the recipe.
 
     Raises:
-        InvalidRequest: no such recipe, a key that is none, or a value that cannot be.
+        InvalidRequest: unknown recipe or hyperparameter, or a value out of bounds.
     """
     if recipe in RECIPES:
-        name, said = recipe, dict(RECIPES[recipe])
+        name, values = recipe, RECIPES[recipe]
     elif recipe.endswith(".toml"):
-        name, said = Path(recipe).name, _of_file(Path(recipe))
+        name, values = Path(recipe).name, _read_toml(Path(recipe))
     else:
         raise InvalidRequest(
             f"no recipe is called {recipe!r}: there is {', '.join(RECIPES)}, or name a .toml file"
         )
-    overrides = overrides or {}
-    _check_keys(overrides, f"recipe {recipe}", also=("freeze", "recipe"))
+    fields: Overrides = {**values, **(overrides or {})}
+    return _override(TrainSpec(data, recipe=name), f"recipe {recipe}", fields)
+
+
+def _override(spec: TrainSpec, source: str, overrides: Overrides) -> TrainSpec:
+    """Returns ``spec`` with ``overrides``; ``source`` names them in the errors."""
+    _check_keys(overrides, source, also=("freeze", "recipe"))
     try:
-        return TrainSpec(data, **(said | {"recipe": name} | overrides))
+        return replace(spec, **overrides)  # type: ignore[arg-type]
     except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"recipe {recipe}: {error}") from error
+        raise InvalidRequest(f"{source}: {error}") from error
 
 
-def _of_file(path: Path) -> dict[str, Any]:
-    """Returns what a TOML file says, on top of the recipe that it begins with."""
+def _read_toml(path: Path) -> dict[str, Value]:
+    """Returns the hyperparameters of a TOML file and of the recipe that it extends."""
     try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidRequest(f"{path} cannot be read as TOML: {error}") from error
-    begun = said.pop("recipe", DEFAULT)
-    if not isinstance(begun, str) or begun not in RECIPES:
-        raise InvalidRequest(f"{path}: recipe is {', '.join(RECIPES)}, not {begun!r}")
-    _check_keys(said, str(path))
-    return RECIPES[begun] | said
+    base = values.pop("recipe", DEFAULT)
+    if not isinstance(base, str) or base not in RECIPES:
+        raise InvalidRequest(f"{path}: recipe is {', '.join(RECIPES)}, not {base!r}")
+    _check_keys(values, str(path))
+    return RECIPES[base] | values
 
 
-def _check_keys(said: dict[str, Any], where: str, also: tuple[str, ...] = ()) -> None:
-    """Refuses what is no knob, and names the one that may be meant."""
-    known = [knob.name for knob in knobs()]
-    for key in said:
+def _check_keys(values: Mapping[str, object], source: str, also: tuple[str, ...] = ()) -> None:
+    """Refuses a key that is no hyperparameter, and suggests the closest one."""
+    known = [hyperparameter.name for hyperparameter in hyperparameters()]
+    for key in values:
         if key not in (*known, *also):
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"
-            raise InvalidRequest(f"{where}: no recipe has a key {key!r}: {hint}")
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(known)}"
+            raise InvalidRequest(f"{source}: no recipe has a key {key!r}: {hint}")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The options of ``cct-export train`` that define a run; None for those not given.
+
+    Attributes:
+        model: name of a preset.
+        pretrained: the model to fine-tune, see ``importers.load_model``.
+        image_size: height and width in pixels.
+        stochastic_depth_mode: one of ``specs.STOCHASTIC_DEPTH_MODES``.
+        recipe: a name of ``RECIPES`` or a TOML file.
+        data: the dataset.
+        freeze: parts that are not trained, separated by commas.
+        hyperparameters: values that take precedence over the recipe.
+        base: hyperparameters of the run to resume, in place of a recipe's.
+    """
+
+    model: str | None = None
+    pretrained: str | None = None
+    image_size: int | None = None
+    stochastic_depth_mode: str | None = None
+    recipe: str | None = None
+    data: str | None = None
+    freeze: str | None = None
+    hyperparameters: dict[str, Value] = field(default_factory=dict)
+    base: TrainSpec | None = None
+
+    def resume(self, record: RunRecord) -> "TrainOptions":
+        """Returns these options, with those not given as a run has them.
+
+        Args:
+            record: of the run to resume.
+        """
+        model, pretrained = self.model, self.pretrained
+        if model is None and pretrained is None:
+            pretrained = record.start.source if record.start else None
+            model = None if record.start else record.model.name
+        return replace(
+            self,
+            model=model,
+            pretrained=pretrained,
+            image_size=self.image_size or record.model.image_size,
+            stochastic_depth_mode=self.stochastic_depth_mode or record.model.stochastic_depth_mode,
+            data=record.train.data if self.data is None else self.data,
+            freeze=",".join(record.train.freeze) or None if self.freeze is None else self.freeze,
+            base=record.train if self.recipe is None else None,
+        )
+
+    def train_spec(self) -> TrainSpec:
+        """Returns the training run.
+
+        Raises:
+            InvalidRequest: unknown recipe, or a value out of bounds.
+        """
+        overrides = {**self.hyperparameters, "freeze": _split(self.freeze)}
+        data = "cifar10" if self.data is None else self.data
+        if self.base is not None:
+            base = replace(self.base, data=data)
+            return _override(base, f"recipe {self.base.recipe}", overrides)
+        default = DEFAULT if self.pretrained is None else FINE_TUNING
+        return resolve(default if self.recipe is None else self.recipe, data, overrides)
+
+
+def _split(parts: str | None) -> tuple[str, ...]:
+    """Returns the words between commas; the text itself, which is no part, if there are none."""
+    if parts is None:
+        return ()
+    return tuple(word.strip() for word in parts.split(",") if word.strip()) or (parts,)

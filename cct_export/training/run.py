@@ -1,4 +1,4 @@
-"""The run directory: what was asked, how it went, and all that is needed to go on."""
+"""The run directory: its record, the training state to resume from, and the metrics."""
 
 import contextlib
 import csv
@@ -7,36 +7,97 @@ import json
 import logging
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
-import keras
 import numpy as np
 
 from cct_export.errors import CCTExportError, InvalidModel, OutputError
 from cct_export.files import TEMPORARY, check_writable, replacing, write_text
+from cct_export.records.encoding import from_json, parse_json, to_builtins, to_text
 from cct_export.specs import ModelSpec, TrainSpec
+
+if TYPE_CHECKING:
+    import keras
 
 log = logging.getLogger(__name__)
 
-History = list[dict[str, float]]
+# Metrics of an epoch by name: epoch, loss, accuracy, top5, their val_ twins, and learning_rate.
+EpochMetrics = dict[str, float]
 
 
-def _named(start: dict[str, Any] | None) -> str:
-    """Returns a start for people."""
-    return "random weights" if start is None else f"{start['source']} ({start['sha256'][:12]})"
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where pretrained weights are from.
+
+    Attributes:
+        source: the MODEL that the user named.
+        sha256: checksum of the file that holds the weights.
+    """
+
+    source: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.source} ({self.sha256[:12]})"
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy on the test split.
+
+    Attributes:
+        top1: 0 to 1.
+        top5: 0 to 1.
+        samples: number of images.
+    """
+
+    top1: float
+    top5: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The content of ``run.json``. A record of an older version lacks some fields.
+
+    Attributes:
+        train: data and hyperparameters.
+        model: the architecture.
+        start: pretrained weights that the run fine-tunes; None for random initialization.
+        backend: of Keras.
+        data: fingerprint of the data, see ``data.fingerprint``.
+        validation_top1: of the best epoch, 0 to 1; None until the run is finished.
+        test: of the best epoch; None until the run is finished.
+        environment: versions of Python and the libraries; None until the run is finished.
+    """
+
+    train: TrainSpec
+    model: ModelSpec
+    start: WeightsSource | None = None
+    backend: str | None = None
+    data: dict[str, int] | None = None
+    validation_top1: float | None = None
+    test: Accuracy | None = None
+    environment: dict[str, str] | None = None
+
+    def to_json(self) -> str:
+        """Returns the record as indented JSON, without the fields that are None."""
+        fields: dict[str, object] = to_builtins(self)
+        return to_text({name: value for name, value in fields.items() if value is not None})
 
 
 class RunDirectory:
     """The files of one training run.
 
-    ``run.json`` says what was asked and reached, ``best.keras`` has the best weights,
-    ``state.npz`` all that is needed to go on, ``metrics.csv`` and ``curves.png`` the course,
-    ``calibration.npz`` what an export needs to know of the training images, ``README.md`` is the
-    model card and ``model.png`` its diagram.
+    ``run.json`` is the record, ``best.keras`` has the weights of the best epoch, ``state.npz`` the
+    state to resume from, ``metrics.csv`` and ``curves.png`` the metrics of every epoch,
+    ``calibration.npz`` the calibration statistics of the training images, ``README.md`` is the
+    model card and ``model.png`` its architecture diagram.
 
     Args:
-        path: the folder.
+        path: the directory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,33 +107,34 @@ class RunDirectory:
         self.best_file = path / "best.keras"
         self.metrics_file = path / "metrics.csv"
         self.curves_file = path / "curves.png"
+        self.diagram_file = path / "model.png"
         self.calibration_file = path / "calibration.npz"
         self.card_file = path / "README.md"
         self.lock_file = path / ".lock"
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Keeps other processes from training into the folder meanwhile, which is made if missing.
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from training into the directory, which is made if missing.
 
-        What a process that was killed left half written is removed.
+        Removes the temporary files of a process that was killed.
 
         Raises:
-            CCTExportError: another process does.
-            OutputError: the folder cannot be written.
+            CCTExportError: another process holds the lock.
+            OutputError: the directory cannot be written.
         """
         check_writable(self.record_file)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = self.lock_file.open("a")
+            file = self.lock_file.open("a")
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
-        with lock:
-            self._lock(lock)
+        with file:
+            self._lock(file)
             if self.record_file.exists():
                 for name in (self.state_file, self.best_file):
-                    for left in self.path.glob(f"{TEMPORARY}*{name.suffix}"):
+                    for temporary in self.path.glob(f"{TEMPORARY}*{name.suffix}"):
                         with contextlib.suppress(OSError):
-                            left.unlink()
+                            temporary.unlink()
             yield
 
     def _lock(self, file: IO[str]) -> None:
@@ -92,47 +154,29 @@ class RunDirectory:
                 self.path, error.strerror,
             )  # fmt: skip
 
-    def begin(
-        self,
-        model: ModelSpec,
-        train: TrainSpec,
-        resume: bool,
-        start: dict[str, Any] | None = None,
-        data: dict[str, int] | None = None,
-    ) -> None:
-        """Writes what is asked, or checks that it is what an earlier run here asked.
+    def begin(self, record: RunRecord, resume: bool) -> None:
+        """Writes the record of a new run, or checks that a resumed run has the same.
 
         Args:
-            model: the architecture.
-            train: the recipe.
-            resume: go on with the run that is here.
-            start: ``source`` and ``sha256`` of the weights to begin with, None for random ones.
-            data: by what its data is known again, see ``data.fingerprint``.
+            record: of the run, without its results.
+            resume: continue the run in the directory.
 
         Raises:
-            CCTExportError: a run with an epoch is here and ``resume`` is false, none is here and
-                it is true, or the two ask for different things (more epochs are welcome where the
-                learning rate does not depend on them).
-            OutputError: the folder cannot be written.
+            CCTExportError: there is a run and ``resume`` is false; there is none and ``resume`` is
+                true; or the two records differ (more epochs are allowed with a constant learning
+                rate).
+            OutputError: the directory cannot be written.
         """
-        # The recipe first: what it says of the model is no word of the user's.
-        asked = {"train": train.to_dict(), "model": model.to_dict()}
-        where = {"backend": keras.backend.backend()} | ({} if data is None else {"data": data})
         self.check(resume)
         if resume:
-            self._check_same(asked, start)
-            self._check_place(train, where)
-        record = asked | ({} if start is None else {"start": start}) | where
-        write_text(self.record_file, json.dumps(record, indent=2) + "\n")
+            self._check_same(record)
+        write_text(self.record_file, record.to_json())
 
-    def check(self, resume: bool) -> bytes:
-        """Looks, before any work, whether a run can be begun here, or gone on with.
-
-        Returns:
-            Nothing.
+    def check(self, resume: bool) -> None:
+        """Checks, before any work, that a run can be started or resumed in the directory.
 
         Raises:
-            CCTExportError: as of ``begin``.
+            CCTExportError: see ``begin``.
         """
         if resume:
             self.record()
@@ -140,84 +184,85 @@ class RunDirectory:
             raise CCTExportError(
                 f"{self.path} already holds a run: add --resume to go on, or choose another folder"
             )
-        return b""
 
-    def _check_same(self, asked: dict[str, dict[str, Any]], start: dict[str, Any] | None) -> None:
-        """Raises ``CCTExportError`` if the run that is here asked for something else."""
-        before = self.record()
-        began = before.get("start")
-        if (start or {}).get("sha256") != (began or {}).get("sha256"):
-            wanted, given = (_named(one) for one in (began, start))
+    def _check_same(self, record: RunRecord) -> None:
+        """Raises ``CCTExportError`` if the run in the directory would continue differently."""
+        earlier = self.record()
+        if (earlier.start and earlier.start.sha256) != (record.start and record.start.sha256):
             raise CCTExportError(
-                f"{self.path} was begun from {wanted}, not from {given}: resume with that --from"
+                f"{self.path} was started from {earlier.start or 'random weights'}, "
+                f"not from {record.start or 'random weights'}: resume with the same --from"
             )
-        # What an older record lacks is what there was before it could be asked for.
-        usual = {"model": ModelSpec().to_dict(), "train": TrainSpec("").to_dict()}
-        for part, fields in asked.items():
-            for key, value in fields.items():
-                earlier = before[part].get(key, usual[part][key])
-                longer = key == "epochs" and value >= earlier and fields["schedule"] == "constant"
-                if earlier != value and not longer:
+        for part in ("train", "model"):
+            before = getattr(earlier, part).to_dict()
+            for name, value in getattr(record, part).to_dict().items():
+                extended = (
+                    name == "epochs"
+                    and value >= before[name]
+                    and record.train.schedule == "constant"
+                )
+                if value != before[name] and not extended:
                     raise CCTExportError(
-                        f"{self.path} was begun with {part} {key} {earlier!r}, "
+                        f"{self.path} was started with {part} {name} {before[name]!r}, "
                         f"not {value!r}: resume with the same options"
                     )
+        self._check_environment(earlier, record)
 
-    def _check_place(self, train: TrainSpec, where: dict[str, Any]) -> None:
-        """Raises ``CCTExportError`` if the run that is here had other data or another backend.
-
-        A record from before these were entered is taken as it is.
-        """
-        before = where | {key: value for key, value in self.record().items() if key in where}
-        if before["backend"] != where["backend"]:
+    def _check_environment(self, earlier: RunRecord, record: RunRecord) -> None:
+        """Raises ``CCTExportError`` if backend or data differ; older records have neither."""
+        if earlier.backend not in (None, record.backend):
             raise CCTExportError(
-                f"{self.path} was begun on {before['backend']}, {where['backend']} would learn "
-                f"something else: resume with KERAS_BACKEND={before['backend']}"
+                f"{self.path} was started on {earlier.backend}, results on {record.backend} would "
+                f"differ: resume with KERAS_BACKEND={earlier.backend}"
             )
-        known = before.get("data", {})
-        other = [key for key, value in where.get("data", {}).items() if known.get(key) != value]
-        if other:
+        if earlier.data is None or record.data is None:
+            return
+        changed = [key for key, value in record.data.items() if earlier.data.get(key) != value]
+        if changed:
             raise CCTExportError(
-                f"{train.data} is not what {self.path} was begun with: other {', '.join(other)}: "
-                "resume with the data of then"
+                f"{record.train.data} is not the data that {self.path} was started with: other "
+                f"{', '.join(changed)}: resume with the same data"
             )
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> RunRecord:
         """Returns the content of ``run.json``.
 
         Raises:
-            InvalidModel: there is none, or it is not readable or another program's.
+            InvalidModel: there is none, or it cannot be read or is another program's.
         """
         try:
-            record: dict[str, Any] = json.loads(self.record_file.read_text())
+            return from_json(parse_json(self.record_file.read_bytes()), RunRecord)
         except FileNotFoundError:
             raise InvalidModel(f"{self.path} is not a run directory: no run.json in it") from None
-        except (OSError, ValueError) as error:
-            raise InvalidModel(f"{self.record_file} cannot be read: {error}") from error
-        try:
-            known = isinstance(record["train"]["data"], str) and isinstance(record["model"], dict)
-        except (TypeError, KeyError):
-            known = False
-        if not known:
-            raise InvalidModel(f"{self.record_file} is not the record of a training run")
+        except OSError as error:
+            raise InvalidModel(f"{self.record_file} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise InvalidModel(
+                f"{self.record_file} is not the record of a training run: {error}"
+            ) from error
+
+    def add_results(
+        self, validation_top1: float, test: Accuracy, environment: dict[str, str]
+    ) -> RunRecord:
+        """Adds the results of a finished run to ``run.json``; returns the whole record."""
+        record = replace(
+            self.record(), validation_top1=validation_top1, test=test, environment=environment
+        )
+        write_text(self.record_file, record.to_json())
         return record
 
-    def add_to_record(self, **entries: Any) -> None:
-        """Adds entries to ``run.json``."""
-        write_text(self.record_file, json.dumps(self.record() | entries, indent=2) + "\n")
-
-    def save_state(self, model: keras.Model, history: History) -> None:
-        """Writes weights, optimizer, random states and history in one step."""
+    def save_state(self, model: "keras.Model", metrics: list[EpochMetrics]) -> None:
+        """Writes weights, optimizer, random states and metrics into one file."""
         arrays = {f"model_{i}": np.asarray(v) for i, v in enumerate(model.variables)}
         arrays |= {f"optimizer_{i}": np.asarray(v) for i, v in enumerate(model.optimizer.variables)}
         with replacing(self.state_file) as temporary:
-            np.savez(temporary, **arrays, history=np.asarray(json.dumps(history)))  # type: ignore[arg-type]
+            np.savez(temporary, **arrays, history=np.asarray(json.dumps(metrics)))  # type: ignore[arg-type]
 
     def read_state(self) -> bytes:
-        """Returns the content of the saved state, nothing if there is none.
+        """Returns the content of the saved state, empty if there is none.
 
         Raises:
-            InvalidModel: there is one with nothing in it.
+            InvalidModel: the file is empty.
         """
         if not self.state_file.exists():
             return b""
@@ -226,42 +271,41 @@ class RunDirectory:
             raise InvalidModel(f"{self.state_file} is damaged (empty): train into another folder")
         return content
 
-    def load_state(self, model: keras.Model, content: bytes | None = None) -> History:
-        """Puts a saved state into ``model`` and returns the history so far (empty if none).
+    def load_state(self, model: "keras.Model", content: bytes) -> list[EpochMetrics]:
+        """Restores a saved state into ``model`` and returns the metrics of the finished epochs.
 
         Args:
-            model: what was saved.
-            content: as ``read_state`` returned it, maybe elsewhere; by default what is here.
+            model: compiled, as it was saved.
+            content: from ``read_state``, maybe of another worker; empty for a new run.
 
         Raises:
             InvalidModel: the state is damaged.
         """
-        content = self.read_state() if content is None else content
         model.optimizer.build(model.trainable_variables)
         if not content:
             return []
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as state:
                 for prefix, owner in (("model", model), ("optimizer", model.optimizer)):
-                    kept = sum(name.startswith(prefix) for name in state)
-                    if kept and kept != len(owner.variables):
+                    count = sum(name.startswith(prefix) for name in state)
+                    if count and count != len(owner.variables):
                         raise InvalidModel(
-                            f"{self.state_file} is another version's ({prefix}: {kept} variables, "
+                            f"{self.state_file} is another version's ({prefix}: {count} variables, "
                             f"not {len(owner.variables)}): train into another folder"
                         )
                     for index, variable in enumerate(owner.variables):
                         variable.assign(state[f"{prefix}_{index}"])
-                history: History = json.loads(str(state["history"]))
+                metrics: list[EpochMetrics] = json.loads(str(state["history"]))
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InvalidModel(
                 f"{self.state_file} is damaged ({error}): train into another folder"
             ) from error
-        return history
+        return metrics
 
-    def write_metrics(self, history: History) -> None:
-        """Writes one CSV line per epoch."""
+    def write_metrics(self, metrics: list[EpochMetrics]) -> None:
+        """Writes ``metrics.csv``, a line per epoch."""
         table = io.StringIO()
-        writer = csv.DictWriter(table, fieldnames=list(history[0]), lineterminator="\n")
+        writer = csv.DictWriter(table, fieldnames=list(metrics[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(history)
+        writer.writerows(metrics)
         write_text(self.metrics_file, table.getvalue())

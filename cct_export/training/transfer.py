@@ -1,18 +1,17 @@
-"""Fine-tuning: weights taken over from another CCT, and parts of it that stay as they are."""
+"""Fine-tuning: a model with pretrained weights, and parts of it that are not trained."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import keras
 
 from cct_export.errors import InvalidModel, InvalidRequest
-from cct_export.model.adapting import interpolate_positions, with_image_size
+from cct_export.model.adapting import copy_weights, with_image_size
 from cct_export.model.cct import CCT
-from cct_export.model.sizes import token_grid
 from cct_export.specs import ModelSpec
+from cct_export.training.run import WeightsSource
 
-# What can be frozen, and the layer of a CCT that it is; of blocks there are several.
+# Parts that can be frozen, and the layers of a CCT that they are; "block_" stands for all blocks.
 PARTS = {
     "tokenizer": "tokenizer",
     "positions": "position_embedding",
@@ -24,44 +23,39 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class Start:
-    """The model that fine-tuning begins with.
+class Pretrained:
+    """The model to fine-tune.
 
     Attributes:
         model: a CCT with trained weights.
-        source: what the user wrote.
-        sha256: checksum of the file that holds the weights.
+        origin: where they are from.
     """
 
     model: CCT
-    source: str
-    sha256: str
+    origin: WeightsSource
 
     @classmethod
-    def of(cls, model: keras.Model, source: str, sha256: str) -> "Start":
-        """Returns the start from a model that was loaded.
+    def of(cls, model: keras.Model, source: str, sha256: str) -> "Pretrained":
+        """Returns a loaded model as the start of fine-tuning.
 
         Raises:
-            InvalidModel: it is no CCT of this package.
+            InvalidModel: it is not a CCT of this package.
         """
         if type(model) is not CCT:
             raise InvalidModel(
-                f"{source} is no CCT ({type(model).__name__}): fine-tuning begins with one"
+                f"{source} is no CCT ({type(model).__name__}): only a CCT can be fine-tuned"
             )
-        return cls(model, source, sha256)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns where the weights are from."""
-        return {"source": self.source, "sha256": self.sha256}
+        return cls(model, WeightsSource(source, sha256))
 
 
 def architecture(
     spec: ModelSpec, image_size: int | None = None, stochastic_depth_mode: str | None = None
 ) -> ModelSpec:
-    """Returns ``spec`` for images of another size, or with another stochastic depth.
+    """Returns ``spec`` with another image size or stochastic depth; None for that of ``spec``.
 
     Raises:
         InvalidModel: the images are too small for the tokenizer.
+        InvalidRequest: unknown mode.
     """
     if image_size is not None:
         spec = with_image_size(spec, image_size)
@@ -73,55 +67,36 @@ def architecture(
     return spec
 
 
-def has_new_head(base: ModelSpec, spec: ModelSpec) -> bool:
-    """Tells whether ``spec`` is for other classes than ``base``; labels not known are no others."""
-    renamed = base.labels and spec.labels and base.labels != spec.labels
-    return base.classes != spec.classes or bool(renamed)
+def needs_new_head(pretrained: ModelSpec, spec: ModelSpec) -> bool:
+    """Tells whether the classes differ; those of a model without labels may be the same."""
+    renamed = pretrained.labels and spec.labels and pretrained.labels != spec.labels
+    return pretrained.classes != spec.classes or bool(renamed)
 
 
-def take_over(base: CCT, model: CCT) -> list[str]:
-    """Gives ``model`` the weights of ``base`` wherever they mean the same.
-
-    The head is left as it is where the classes are others, and learned positions are interpolated
-    where the grid of tokens is another.
+def load_pretrained(pretrained: CCT, model: CCT) -> list[str]:
+    """Copies pretrained weights into ``model``; its head stays new if the classes differ.
 
     Args:
-        base: of the same architecture but for image size and classes.
+        pretrained: of the same architecture but for image size and classes.
         model: changed in place.
 
     Returns:
-        A line for everything that was not simply copied.
+        A line for every change of the weights.
     """
-    changes = []
-    for layer in model.layers:
-        weights = base.get_layer(layer.name).get_weights()
-        if layer.name == PARTS["head"] and has_new_head(base.spec, model.spec):
-            changes.append(
-                f"a new head for {model.spec.classes} classes in place of {base.spec.classes}"
-            )
-            continue
-        if layer.name == PARTS["head"] and model.spec.labels and not base.spec.labels:
-            changes.append(
-                f"its head is kept: it names no classes, and the data has {base.spec.classes} too"
-            )
-        if layer.name == PARTS["positions"]:
-            old, new = token_grid(base.spec), token_grid(model.spec)
-            if old != new and base.spec.positional == "sine":
-                continue  # its formula gives the table of any grid
-            if old != new:
-                weights = [interpolate_positions(weights[0], old, new)]
-                changes.append(
-                    f"positions of {old[0]}×{old[1]} tokens interpolated to {new[0]}×{new[1]}"
-                )
-        layer.set_weights(weights)
+    changes = copy_weights(pretrained, model, needs_new_head(pretrained.spec, model.spec))
+    same_classes = pretrained.spec.classes == model.spec.classes
+    if same_classes and model.spec.labels and not pretrained.spec.labels:
+        changes.append(
+            f"its head is kept: it has no labels, and {model.spec.classes} classes like the data"
+        )
     return changes
 
 
 def check_parts(parts: Sequence[str]) -> None:
-    """Refuses words that stand for no part, before anything is loaded.
+    """Checks the names of parts, before anything is loaded.
 
     Raises:
-        InvalidRequest: there is no such part; the message has those there are.
+        InvalidRequest: unknown part; the message lists all.
     """
     for part in parts:
         name, colon, _ = part.partition(":")
@@ -132,44 +107,49 @@ def check_parts(parts: Sequence[str]) -> None:
             )
 
 
-def check_frozen(parts: Sequence[str], spec: ModelSpec, start: Start | None) -> None:
-    """Refuses to freeze what there is not, what was not trained, or everything.
+def check_frozen(parts: Sequence[str], spec: ModelSpec, pretrained: ModelSpec | None) -> None:
+    """Checks that parts can be frozen.
+
+    Args:
+        parts: see ``PARTS``.
+        spec: the model to train.
+        pretrained: the model to fine-tune; None for random initialization.
 
     Raises:
-        InvalidRequest: see there; the message has the part, and those there are.
+        InvalidRequest: the model lacks a part, has no pretrained weights for it, or all is frozen.
     """
     if not parts:
         return
-    if start is None:
+    if pretrained is None:
         raise InvalidRequest(
-            "only what was trained can be frozen: name the checkpoint to begin with (--from)"
+            "only pretrained weights can be frozen: name the model to fine-tune (--from)"
         )
     frozen = frozen_layers(parts, spec)
-    if PARTS["head"] in frozen and has_new_head(start.model.spec, spec):
-        raise InvalidRequest("the head cannot be frozen: it is new, because the classes are others")
+    if PARTS["head"] in frozen and needs_new_head(pretrained, spec):
+        raise InvalidRequest("the head cannot be frozen: it is new, because the classes differ")
     if frozen >= _trainable_layers(spec):
         raise InvalidRequest(f"--freeze {','.join(parts)} leaves nothing to train")
 
 
 def frozen_layers(parts: Sequence[str], spec: ModelSpec) -> set[str]:
-    """Returns the names of the layers that ``parts`` mean.
+    """Returns the names of the layers of ``parts``.
 
     Raises:
-        InvalidRequest: there is no such part.
+        InvalidRequest: the model has no such part.
     """
     check_parts(parts)
-    found: set[str] = set()
+    names: set[str] = set()
     for part in parts:
         name, colon, count = part.partition(":")
         if name == "positions" and spec.positional == "none":
             raise InvalidRequest(f"{spec.name} has no positions to freeze")
         if name != "blocks":
-            found.add(PARTS[name])
+            names.add(PARTS[name])
             continue
         if colon and not (count.isascii() and count.isdigit() and 1 <= int(count) <= spec.layers):
             raise InvalidRequest(f"{part!r} of {spec.layers} blocks: give blocks:1 or more of them")
-        found |= {f"block_{index}" for index in range(int(count) if colon else spec.layers)}
-    return found
+        names |= {f"block_{index}" for index in range(int(count) if colon else spec.layers)}
+    return names
 
 
 def _trainable_layers(spec: ModelSpec) -> set[str]:
@@ -180,10 +160,10 @@ def _trainable_layers(spec: ModelSpec) -> set[str]:
 
 
 def freeze(model: CCT, parts: Sequence[str]) -> None:
-    """Keeps the weights of ``parts`` as they are; dropout in them goes on.
+    """Excludes ``parts`` from training; their dropout stays active.
 
     Raises:
-        InvalidRequest: there is no such part.
+        InvalidRequest: the model has no such part.
     """
     for name in frozen_layers(parts, model.spec):
         model.get_layer(name).trainable = False

@@ -1,7 +1,6 @@
-"""A stand-in for the Hugging Face Hub on loopback: what huggingface_hub asks of it to push.
+"""A stand-in for the Hugging Face Hub on loopback: the endpoints that a push and a download use.
 
-It keeps repositories in memory as a commit at a time makes them, and gives files back as the Hub
-does for a download.
+Repositories are in memory, as their commits made them.
 """
 
 import base64
@@ -17,10 +16,10 @@ HANG, DROP = "hang", "drop"
 
 
 class Repository:
-    """What a repository holds.
+    """A repository.
 
     Attributes:
-        private: nobody else may see it.
+        private: whether it is private.
         branches: files by name, by branch.
         commits: message and files of each.
     """
@@ -32,10 +31,14 @@ class Repository:
 
 
 class StandIn:
-    """The server; ``requests`` are method and path of each, in order.
+    """The server.
 
-    ``answers`` has ``(status, body)``, ``HANG`` or ``DROP`` in place of what it would do, by a part
-    of the path. ``large`` are the ends of names of files that it wants apart from the commit.
+    Attributes:
+        repositories: by name.
+        objects: large files by checksum.
+        requests: method and path of each request, in order.
+        answers: ``(status, body)``, ``HANG`` or ``DROP`` as the response, by a part of the path.
+        large: endings of file names that are uploaded as large files before the commit.
     """
 
     def __init__(self):
@@ -50,7 +53,7 @@ class StandIn:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self):
         self.released.set()
@@ -86,8 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
                     self.close_connection = True
                     return None
                 return self._answer(*answer)
-        anyone = path.startswith("/objects/")
-        if not anyone and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        public = path.startswith("/objects/")
+        if not public and self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._answer(401, {"error": "Invalid username or password."})
         for method, pattern, function in _ROUTES:
             match = re.fullmatch(pattern, path)
@@ -98,22 +101,22 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_HEAD = _handle
 
     def _create(self, body):
-        asked = json.loads(body)
-        name = f"{asked['organization'] or 'somebody'}/{asked['name']}"
-        told = {"url": f"{self.hub.url}/{name}", "name": name}
+        request = json.loads(body)
+        name = f"{request['organization'] or 'somebody'}/{request['name']}"
+        response = {"url": f"{self.hub.url}/{name}", "name": name}
         if name in self.hub.repositories:
-            return self._answer(409, told | {"error": "You already created this model repo"})
-        private = asked.get("visibility") == "private" or bool(asked.get("private"))
+            return self._answer(409, response | {"error": "You already created this model repo"})
+        private = request.get("visibility") == "private" or bool(request.get("private"))
         self.hub.repositories[name] = Repository(private)
-        return self._answer(200, told)
+        return self._answer(200, response)
 
     def _info(self, body, name, revision="main"):
         if name not in self.hub.repositories:
             return self._answer(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
         repository = self.hub.repositories[name]
         files = repository.branches[revision]
-        told = {"id": name, "private": repository.private, "sha": _checksum(files)}
-        return self._answer(200, told | {"siblings": [{"rfilename": file} for file in files]})
+        response = {"id": name, "private": repository.private, "sha": _checksum(files)}
+        return self._answer(200, response | {"siblings": [{"rfilename": file} for file in files]})
 
     def _branch(self, body, name, branch):
         branches = self.hub.repositories[name].branches
@@ -123,12 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(201, {})
 
     def _validate(self, body):
-        asked = json.loads(body)
-        assert asked["repoType"] == "model"
-        front = asked["content"].split("---")[1]
-        bad = 'license: "no-such-license"' in front
-        errors = [{"message": '"license" must be one of [apache-2.0, mit]'}] if bad else []
-        return self._answer(400 if bad else 200, {"errors": errors, "warnings": []})
+        request = json.loads(body)
+        assert request["repoType"] == "model"
+        invalid = 'license: "no-such-license"' in request["content"].split("---")[1]
+        errors = [{"message": '"license" must be one of [apache-2.0, mit]'}] if invalid else []
+        return self._answer(400 if invalid else 200, {"errors": errors, "warnings": []})
 
     def _preupload(self, body, name, revision):
         if revision not in self.hub.repositories[name].branches:
@@ -144,11 +146,11 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(200, {"files": files})
 
     def _batch(self, body, name):
-        asked = json.loads(body)
-        assert asked["operation"] == "upload" and "basic" in asked["transfers"]
+        request = json.loads(body)
+        assert request["operation"] == "upload" and "basic" in request["transfers"]
         objects = [
-            one | {"actions": {"upload": {"href": f"{self.hub.url}/objects/{one['oid']}"}}}
-            for one in asked["objects"]
+            item | {"actions": {"upload": {"href": f"{self.hub.url}/objects/{item['oid']}"}}}
+            for item in request["objects"]
         ]
         return self._answer(200, {"transfer": "basic", "objects": objects})
 
@@ -173,20 +175,16 @@ class _Handler(BaseHTTPRequestHandler):
         message = next(line["value"]["summary"] for line in lines if line["key"] == "header")
         repository.commits.append((message, files))
         oid = _checksum(repository.branches[revision])
-        told = {
-            "success": True,
-            "commitOid": oid,
-            "commitUrl": f"{self.hub.url}/{name}/commit/{oid}",
-        }
-        return self._answer(200, told)
+        url = f"{self.hub.url}/{name}/commit/{oid}"
+        return self._answer(200, {"success": True, "commitOid": oid, "commitUrl": url})
 
     def _tree(self, body, name, revision):
         files = self._files(name, revision)
-        told = [
+        entries = [
             {"type": "file", "path": path, "size": len(content), "oid": _checksum({path: content})}
             for path, content in files.items()
         ]
-        return self._answer(200, told)
+        return self._answer(200, entries)
 
     def _resolve(self, body, name, revision, path):
         files = self._files(name, revision)

@@ -1,19 +1,23 @@
-"""Recipes: names, files, what is said otherwise, and what is refused."""
+"""Recipes: built-in ones, TOML files, overrides, and the options of a run to resume."""
+
+from dataclasses import replace
 
 import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_run import TINY
 
 from cct_export.errors import InvalidRequest
 from cct_export.specs import TrainSpec
-from cct_export.specs.train import knobs
-from cct_export.training.recipes import RECIPES, resolve
+from cct_export.specs.train import hyperparameters
+from cct_export.training.recipes import RECIPES, TrainOptions, resolve
+from cct_export.training.run import RunRecord, WeightsSource
 
 
 @pytest.fixture
-def written(tmp_path):
-    """Writes a recipe's file and returns its path."""
+def toml(tmp_path):
+    """Writes the TOML file of a recipe and returns its path."""
 
     def write(text):
         path = tmp_path / "mine.toml"
@@ -24,19 +28,19 @@ def written(tmp_path):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_is_a_run_that_can_be(name):
+def test_every_recipe_is_valid(name):
     recipe = resolve(name, "digits")
     assert (recipe.recipe, recipe.data) == (name, "digits")
     assert {key: getattr(recipe, key) for key in RECIPES[name]} == RECIPES[name]
 
 
-def test_the_recipe_of_the_example_is_what_is_not_said_otherwise():
+def test_the_recipe_of_the_example_is_the_default():
     assert resolve("keras-io", "digits") == TrainSpec("digits")
     assert resolve("keras-io", "x", {"epochs": 7}).epochs == 7
 
 
-def test_a_file_begins_with_a_recipe_and_options_come_last(written):
-    path = written('recipe = "short"\nepochs = 5\nmixup = 1\nflip = false\n')
+def test_a_file_extends_a_recipe_and_overrides_take_precedence(toml):
+    path = toml('recipe = "short"\nepochs = 5\nmixup = 1\nflip = false\n')
     recipe = resolve(path, "digits", {"epochs": 9})
     assert recipe.recipe == "mine.toml"
     assert (recipe.epochs, recipe.mixup, recipe.flip) == (9, 1.0, False)
@@ -66,13 +70,13 @@ def test_a_file_begins_with_a_recipe_and_options_come_last(written):
         ("epochs = ", "cannot be read as TOML"),
     ],
 )
-def test_what_a_file_cannot_say_is_refused_in_one_line(written, text, message):
+def test_an_invalid_file_is_refused_in_one_line(toml, text, message):
     with pytest.raises(InvalidRequest, match=message) as refused:
-        resolve(written(text), "digits")
+        resolve(toml(text), "digits")
     assert "\n" not in str(refused.value)
 
 
-def test_an_unknown_name_and_a_missing_file_are_refused(tmp_path):
+def test_an_unknown_recipe_and_a_missing_file_are_refused(tmp_path):
     with pytest.raises(InvalidRequest, match="no recipe is called 'long': there is keras-io, "):
         resolve("long", "digits")
     with pytest.raises(InvalidRequest, match=r"none\.toml cannot be read as TOML"):
@@ -83,7 +87,7 @@ def test_an_unknown_name_and_a_missing_file_are_refused(tmp_path):
 
 
 @given(st.text(max_size=60))
-def test_any_text_in_a_file_is_a_recipe_or_refused(tmp_path_factory, text):
+def test_a_file_with_any_text_is_a_recipe_or_refused(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("any") / "any.toml"
     path.write_text(text, encoding="utf-8", errors="replace")
     try:
@@ -92,43 +96,75 @@ def test_any_text_in_a_file_is_a_recipe_or_refused(tmp_path_factory, text):
         assert str(error)
 
 
-def test_every_knob_is_an_option_and_says_what_it_does():
+def test_every_hyperparameter_is_an_option_with_its_help():
     from cct_export.commands.train import train as command
 
-    options = {one.name: one for one in command.params if isinstance(one, click.Option)}
-    assert len(knobs()) > 20
-    for knob in knobs():
-        assert options[knob.name].help == knob.metadata["help"], knob.name
-        assert options[knob.name].default in (None, False) or knob.name == "epochs"
+    options = {option.name: option for option in command.params if isinstance(option, click.Option)}
+    assert len(hyperparameters()) > 20
+    for hyperparameter in hyperparameters():
+        option = options[hyperparameter.name]
+        assert option.help == hyperparameter.help, hyperparameter.name
+        assert option.default in (None, False)
 
 
-def test_an_option_is_what_the_run_is_recorded_with(in_process, tmp_path):
-    ended = in_process(
-        "export", "train", "--data", "digits", "--recipe", "zzz", "-o", tmp_path / "run"
-    )
-    assert ended.code == 2
-    assert "no recipe is called 'zzz'" in ended.err
-    ended = in_process(
-        "export", "train", "--data", "digits", "--ema", "1.0", "-o", tmp_path / "run"
-    )
-    assert ended.code == 2
-    assert "ema must be below 1, not 1.0" in ended.err
-    assert not (tmp_path / "run").exists()
+def test_an_invalid_recipe_or_value_makes_no_run_directory(in_process, tmp_path):
+    for option, value, message in (
+        ("--recipe", "zzz", "no recipe is called 'zzz'"),
+        ("--ema", "1.0", "ema must be below 1, not 1.0"),
+    ):
+        ended = in_process("export", "train", option, value, "-o", tmp_path / "run")
+        assert ended.code == 2
+        assert message in ended.err
+        assert not (tmp_path / "run").exists()
 
 
-def test_a_knob_that_is_none_is_refused_from_python_too():
+def test_an_unknown_hyperparameter_is_refused_from_python():
     with pytest.raises(InvalidRequest, match=r"recipe short: .* key 'epoch': did you mean epochs"):
         resolve("short", "digits", {"epoch": 3})
 
 
-def test_one_part_to_freeze_may_be_a_string():
+def test_parts_to_freeze_may_be_one_string():
     assert resolve("finetune", "x", {"freeze": "tokenizer"}).freeze == ("tokenizer",)
     assert TrainSpec("x", freeze="tokenizer,blocks:1").freeze == ("tokenizer", "blocks:1")
 
 
-@pytest.mark.parametrize("knob", ["dropout", "stochastic_depth"])
+@pytest.mark.parametrize("name", ["dropout", "stochastic_depth"])
 @pytest.mark.parametrize("value", [-0.1, -2])
-def test_a_rate_below_zero_is_no_word_for_as_the_model_has_it(knob, value):
-    with pytest.raises(InvalidRequest, match=f"{knob} must be 0 or more, or -1 as the model has"):
-        resolve("short", "digits", {knob: value})
-    assert getattr(resolve("short", "digits", {knob: -1}), knob) == -1
+def test_the_only_negative_rate_is_that_of_the_model(name, value):
+    with pytest.raises(InvalidRequest, match=f"{name} must be 0 or more, or -1 for that of the mo"):
+        resolve("short", "digits", {name: value})
+    assert getattr(resolve("short", "digits", {name: -1}), name) == -1
+
+
+def _record(start=None, **train):
+    return RunRecord(resolve("short", "digits", train), TINY, start)
+
+
+def test_options_that_are_not_given_are_those_of_the_resumed_run():
+    record = _record(mixup=0.2, recipe="mine.toml")
+    options = TrainOptions().resume(record)
+    assert options.train_spec() == record.train
+    assert (options.model, options.pretrained) == ("tiny", None)
+    assert (options.image_size, options.stochastic_depth_mode) == (8, "sample")
+
+
+def test_options_that_are_given_take_precedence_over_the_resumed_run():
+    given = TrainOptions(
+        model="other", data="x", image_size=9, stochastic_depth_mode="batch",
+        hyperparameters={"mixup": 0.3},
+    )  # fmt: skip
+    options = given.resume(_record(mixup=0.2))
+    assert (options.model, options.image_size) == ("other", 9)
+    assert options.stochastic_depth_mode == "batch"
+    assert options.train_spec() == replace(_record(mixup=0.3).train, data="x")
+    options = TrainOptions(recipe="keras-io").resume(_record(mixup=0.2))
+    assert options.train_spec() == TrainSpec("digits")
+
+
+def test_a_resumed_fine_tuning_run_has_its_pretrained_weights_and_frozen_parts():
+    record = _record(WeightsSource("a.keras", "0" * 64), freeze=("tokenizer", "blocks:1"))
+    options = TrainOptions().resume(record)
+    assert (options.model, options.pretrained) == (None, "a.keras")
+    assert options.freeze == "tokenizer,blocks:1"
+    assert options.train_spec() == record.train
+    assert TrainOptions(freeze="head").resume(record).train_spec().freeze == ("head",)

@@ -1,35 +1,36 @@
-"""Images that are too many for memory: what is learned is the same, and resumed, and refused."""
+"""Images that do not fit in memory: training gives the same result, also resumed."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_run import train_tiny
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from cct_export.specs import ModelSpec, TrainSpec
+from cct_export.errors import InvalidData
 from cct_export.training import batches
-from cct_export.training.loop import train
+from cct_export.training.run import RunDirectory
 
-data, folder, most, stop = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-batches._RESIDENT = most
+# Trains a run, and resumes a copy of it as of the first epoch.
+SCRIPT = """
+import shutil, sys
+from pathlib import Path
+from tiny_run import train_tiny
+from cct_export.training import batches
 
-def progress(epoch, done, of, metrics):
-    if (epoch, done) == (stop, 2):
-        raise KeyboardInterrupt
+data, folder, batches._MEMORY_BYTES = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+broken = folder.with_name(f"{folder.name}-broken")
 
-tiny = ModelSpec(
-    image_size=8, channels=1, filters=(4, 8), layers=1, heads=1, head_dim=4, mlp_units=(8, 8)
-)
-recipe = TrainSpec(data, epochs=3, batch=8, ema=0.9)
+def copy_after_first_epoch(epoch, step, steps, metrics):
+    if (epoch, step) == (1, 0):
+        shutil.copytree(folder, broken)
+
 try:
-    train(tiny, recipe, folder, (folder / "state.npz").exists(), progress)
-except KeyboardInterrupt:
-    pass
+    train_tiny(folder, data, ema=0.9, progress=copy_after_first_epoch)
+    train_tiny(broken, data, ema=0.9, resume=True)
 except Exception as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
@@ -37,7 +38,7 @@ except Exception as error:
 
 @pytest.fixture
 def photos(tmp_path):
-    """Grey images whose class is their brightness, in folders."""
+    """Gray images whose class is their brightness, in folders."""
     random = np.random.default_rng(0)
     for split, count in (("train", 30), ("test", 6)):
         for shade, name in enumerate(("dark", "light")):
@@ -49,43 +50,52 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def _train(backend, data, folder, most=0, stop=0):
+def _corrupt(photos):
+    path = photos / "train/light/11.png"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def test_a_run_resumed_with_streamed_images_has_the_same_state_as_one_in_memory(
+    photos, tmp_path, monkeypatch, resumed, same_state
+):
+    def stream():
+        monkeypatch.setattr(batches, "_MEMORY_BYTES", 0)
+
+    same_state(*resumed(tmp_path, str(photos), ema=0.9, before_resume=stream))
+
+
+def test_an_image_found_corrupt_while_training_is_named(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "_MEMORY_BYTES", 0)
+    _corrupt(photos)
+    with pytest.raises(InvalidData, match=r"light/11\.png is not a readable image.*--skip-corrupt"):
+        train_tiny(tmp_path / "run", str(photos))
+
+
+def _train_on_jax(photos, folder, memory=0):
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(data), str(folder), str(most), str(stop)],
+        [sys.executable, "-c", SCRIPT, str(photos), str(folder), str(memory)],
         capture_output=True,
         text=True,
-        env=os.environ | {"KERAS_BACKEND": backend},
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        cwd=Path(__file__).parent,
     )
 
 
-def _state(folder):
-    with np.load(folder / "state.npz") as state:
-        return dict(state)
+@pytest.mark.slow
+def test_on_jax_streamed_images_train_to_the_same_result(photos, tmp_path, same_state):
+    for name, memory in (("memory", 10**9), ("streamed", 0)):
+        done = _train_on_jax(photos, tmp_path / name, memory)
+        assert not done.returncode, done.stderr
+    for name in ("streamed", "streamed-broken"):
+        same_state(RunDirectory(tmp_path / name), RunDirectory(tmp_path / "memory"))
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_images_read_while_training_teach_what_those_in_memory_do(backend, photos, tmp_path):
-    runs = {"held": (10**9, 0), "streamed": (0, 0), "broken": (0, 2)}
-    for name, (most, stop) in runs.items():
-        ended = _train(backend, photos, tmp_path / name, most, stop)
-        assert not ended.returncode, ended.stderr
-    assert len((tmp_path / "broken/metrics.csv").read_text().splitlines()) == 1 + 1
-    ended = _train(backend, photos, tmp_path / "broken")
-    assert not ended.returncode, ended.stderr
-    held, streamed, broken = (_state(tmp_path / name) for name in runs)
-    assert held.keys() == streamed.keys() == broken.keys()
-    for name, value in held.items():
-        assert np.array_equal(value, streamed[name]), name
-        assert np.array_equal(value, broken[name]), name
-
-
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_an_image_found_corrupt_while_training_is_named(backend, photos, tmp_path):
-    broken = photos / "train/light/11.png"
-    broken.write_bytes(broken.read_bytes()[:60])
-    ended = _train(backend, photos, tmp_path / "run")
-    assert ended.returncode == 1
-    line = ended.stderr.splitlines()[-1]
+@pytest.mark.slow
+def test_on_jax_an_image_found_corrupt_while_training_is_named(photos, tmp_path):
+    _corrupt(photos)
+    done = _train_on_jax(photos, tmp_path / "run")
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
     assert line.startswith("InvalidData: ")
     assert "light/11.png is not a readable image" in line
     assert "--skip-corrupt" in line

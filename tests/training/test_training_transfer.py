@@ -1,4 +1,4 @@
-"""Weights taken over from another CCT, and parts that stay as they are."""
+"""Fine-tuning: pretrained weights in a new model, and parts that are not trained."""
 
 from dataclasses import replace
 
@@ -13,12 +13,12 @@ from cct_export.model.layers import sine_table
 from cct_export.specs import ModelSpec
 from cct_export.training.transfer import (
     PARTS,
-    Start,
+    Pretrained,
     architecture,
     check_frozen,
     freeze,
     frozen_layers,
-    take_over,
+    load_pretrained,
 )
 
 LABELS = ("a", "b", "c")
@@ -30,7 +30,7 @@ PAPER = replace(TINY, block="paper", padding=1)
 
 
 def _trained(spec):
-    """A model none of whose weights is where it began."""
+    """Returns a model without any weight of its initialization."""
     model = CCT(spec)
     random = np.random.default_rng(3)
     model.set_weights([w + random.normal(0, 0.3, w.shape) for w in model.get_weights()])
@@ -43,10 +43,10 @@ def _logits(model, size=16):
 
 
 @pytest.mark.parametrize("spec", [TINY, PAPER, replace(PAPER, positional="sine")])
-def test_the_same_architecture_takes_over_every_bit(spec):
+def test_all_weights_are_copied_to_the_same_architecture(spec):
     base, model = _trained(spec), CCT(spec)
     assert not np.allclose(_logits(base), _logits(model), atol=1e-3)
-    assert take_over(base, model) == []
+    assert load_pretrained(base, model) == []
     assert np.array_equal(_logits(base), _logits(model))
 
 
@@ -59,21 +59,21 @@ def test_the_same_architecture_takes_over_every_bit(spec):
         {"labels": ("c", "b", "a")},
     ],
 )
-def test_other_classes_get_a_new_head_and_all_else_is_taken_over(changed):
+def test_other_classes_get_a_new_head_and_all_other_weights_are_copied(changed):
     base, model = _trained(TINY), CCT(replace(TINY, **changed))
-    fresh = model.get_layer("logits").get_weights()
-    (line,) = take_over(base, model)
+    initial = model.get_layer("logits").get_weights()
+    (line,) = load_pretrained(base, model)
     assert line == f"a new head for {model.spec.classes} classes in place of 3"
     for layer in model.layers:
-        wanted = fresh if layer.name == "logits" else base.get_layer(layer.name).get_weights()
-        for one, other in zip(layer.get_weights(), wanted, strict=True):
-            assert np.array_equal(one, other), layer.name
+        expected = initial if layer.name == "logits" else base.get_layer(layer.name).get_weights()
+        for weight, expected_weight in zip(layer.get_weights(), expected, strict=True):
+            assert np.array_equal(weight, expected_weight), layer.name
 
 
-def test_labels_that_a_checkpoint_does_not_know_are_no_reason_for_a_new_head():
+def test_the_head_of_a_model_without_labels_is_kept():
     base, model = _trained(replace(TINY, labels=())), CCT(TINY)
-    assert take_over(base, model) == [
-        "its head is kept: it names no classes, and the data has 3 too"
+    assert load_pretrained(base, model) == [
+        "its head is kept: it has no labels, and 3 classes like the data"
     ]
     assert np.array_equal(_logits(base), _logits(model))
 
@@ -82,36 +82,35 @@ def test_labels_that_a_checkpoint_does_not_know_are_no_reason_for_a_new_head():
 @pytest.mark.parametrize("size", [9, 32, 41])
 def test_at_another_resolution_learned_positions_are_interpolated(spec, size):
     base, model = _trained(spec), CCT(architecture(spec, size))
-    (line,) = take_over(base, model)
+    (line,) = load_pretrained(base, model)
     (old,), (new,) = (m.get_layer("position_embedding").get_weights() for m in (base, model))
     side, before = int(len(new) ** 0.5), int(len(old) ** 0.5)
     assert line == f"positions of {before}×{before} tokens interpolated to {side}×{side}"
-    wanted = interpolate_positions(old, (before, before), (side, side)).astype(np.float32)
-    assert np.array_equal(new, wanted)
+    expected = interpolate_positions(old, (before, before), (side, side)).astype(np.float32)
+    assert np.array_equal(new, expected)
     kernels = (m.get_layer("block_2").get_weights() for m in (base, model))
     assert all(np.array_equal(*pair) for pair in zip(*kernels, strict=True))
     assert np.isfinite(_logits(model, size)).all()
 
 
-def test_at_another_resolution_fixed_positions_follow_their_formula():
+def test_at_another_resolution_sine_positions_are_computed():
     spec = replace(PAPER, positional="sine")
     base, model = CCT(spec), CCT(architecture(spec, 32))
-    assert take_over(base, model) == []
+    assert load_pretrained(base, model) == []
     (table,) = model.get_layer("position_embedding").get_weights()
     np.testing.assert_allclose(table, sine_table(64, 8), atol=1e-6)
 
 
-def test_a_start_is_a_cct():
+def test_a_model_that_is_no_cct_cannot_be_fine_tuned():
     cnn = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
     with pytest.raises(InvalidModel) as refused:
-        Start.of(cnn, "cnn.keras", "0" * 64)
-    assert str(refused.value) == "cnn.keras is no CCT (Sequential): fine-tuning begins with one"
+        Pretrained.of(cnn, "cnn.keras", "0" * 64)
+    assert str(refused.value) == "cnn.keras is no CCT (Sequential): only a CCT can be fine-tuned"
 
 
 def test_every_part_is_a_layer_and_every_layer_with_weights_a_part():
-    found = frozen_layers(tuple(PARTS), TINY)
-    model = CCT(TINY)
-    assert found == {layer.name for layer in model.layers if layer.weights}
+    layers = {layer.name for layer in CCT(TINY).layers if layer.weights}
+    assert frozen_layers(tuple(PARTS), TINY) == layers
 
 
 @pytest.mark.parametrize(
@@ -125,7 +124,7 @@ def test_every_part_is_a_layer_and_every_layer_with_weights_a_part():
         ((), set()),
     ],
 )
-def test_parts_are_these_layers(parts, frozen):
+def test_parts_stand_for_layers(parts, frozen):
     assert frozen_layers(parts, TINY) == frozen
 
 
@@ -142,12 +141,12 @@ def test_parts_are_these_layers(parts, frozen):
         ("blocks:²", "'blocks:²' of 3 blocks"),
     ],
 )
-def test_what_is_no_part_is_refused(part, message):
+def test_an_unknown_part_is_refused(part, message):
     with pytest.raises(InvalidRequest, match=message):
         frozen_layers([part], TINY)
 
 
-def test_positions_that_there_are_not_cannot_be_frozen():
+def test_positions_of_a_model_without_positions_cannot_be_frozen():
     with pytest.raises(InvalidRequest, match="tiny has no positions to freeze"):
         frozen_layers(["positions"], replace(TINY, positional="none"))
 
@@ -155,25 +154,24 @@ def test_positions_that_there_are_not_cannot_be_frozen():
 @pytest.mark.parametrize("positional", ["learnable", "sine", "none"])
 def test_freezing_everything_is_refused(positional):
     spec = replace(TINY, positional=positional)
-    start = Start(CCT(spec), "base", "")
     parts = ["tokenizer", "blocks", "norm", "pooling", "head"]
     if positional == "learnable":
-        check_frozen(parts, spec, start)
+        check_frozen(parts, spec, spec)
         parts.append("positions")
     with pytest.raises(InvalidRequest, match=r"--freeze tokenizer,.* leaves nothing to train"):
-        check_frozen(parts, spec, start)
-    check_frozen(parts[1:], spec, start)
+        check_frozen(parts, spec, spec)
+    check_frozen(parts[1:], spec, spec)
 
 
-def test_what_was_never_trained_cannot_be_frozen():
-    with pytest.raises(InvalidRequest, match="only what was trained can be frozen"):
+def test_random_weights_cannot_be_frozen():
+    with pytest.raises(InvalidRequest, match="only pretrained weights can be frozen"):
         check_frozen(["tokenizer"], TINY, None)
     other = replace(TINY, labels=("x", "y", "z"))
     with pytest.raises(InvalidRequest, match="the head cannot be frozen: it is new"):
-        check_frozen(["head"], other, Start(CCT(TINY), "base", ""))
+        check_frozen(["head"], other, TINY)
 
 
-def test_frozen_layers_do_not_train_and_the_others_do():
+def test_only_layers_that_are_not_frozen_are_trained():
     model = _trained(TINY)
     before = {layer.name: layer.get_weights() for layer in model.layers}
     freeze(model, ["tokenizer", "positions", "blocks:1"])
@@ -188,7 +186,7 @@ def test_frozen_layers_do_not_train_and_the_others_do():
             assert all(same) if layer.name in frozen else not all(same), layer.name
 
 
-def test_another_depth_mode_is_all_that_changes():
+def test_the_stochastic_depth_mode_can_be_changed():
     changed = architecture(TINY, stochastic_depth_mode="batch")
     assert changed == replace(TINY, stochastic_depth_mode="batch")
     with pytest.raises(InvalidRequest, match="stochastic_depth_mode must be 'sample' or"):

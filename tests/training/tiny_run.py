@@ -1,9 +1,12 @@
-"""A training run of seconds: a tiny model on grey images."""
+"""A training run of seconds: a tiny model on gray images."""
+
+from pathlib import Path
 
 import numpy as np
 
 from cct_export.specs import ModelSpec, TrainSpec
-from cct_export.training.loop import train
+from cct_export.specs.progress import no_progress
+from cct_export.training.loop import TrainingJob, train
 
 TINY = ModelSpec(
     name="tiny", image_size=8, channels=1, filters=(4, 8), layers=1, heads=1, head_dim=4,
@@ -11,8 +14,8 @@ TINY = ModelSpec(
 )  # fmt: skip
 
 
-def grey_images(path, count=60, classes=3, seed=0):
-    """Saves grey images whose class is their brightness."""
+def gray_images(path, count=60, classes=3, seed=0):
+    """Saves gray images whose class is their brightness; returns the path as a string."""
     labels = np.arange(count) % classes
     noise = np.random.default_rng(seed).integers(0, 80, (count, 8, 8, 1))
     pixels = (noise + labels[:, None, None, None] * 80).astype(np.uint8)
@@ -21,6 +24,9 @@ def grey_images(path, count=60, classes=3, seed=0):
     return str(path)
 
 
-def train_tiny(folder, data, resume=False, progress=lambda *_: None, **recipe):
-    recipe = {"epochs": 2, "batch": 8, "learning_rate": 3e-3} | recipe
-    return train(TINY, TrainSpec(data=data, **recipe), folder, resume, progress)
+def train_tiny(
+    folder: Path, data, resume=False, progress=no_progress, model=TINY, loggers=(), **recipe
+):
+    """Trains ``model`` for two epochs."""
+    recipe = TrainSpec(data, **{"epochs": 2, "batch": 8, "learning_rate": 3e-3} | recipe)
+    return train(TrainingJob(model, recipe, folder, resume, loggers=loggers), progress)
