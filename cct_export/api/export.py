@@ -78,7 +78,7 @@ def export_tflite(
         >>> exported.parity.passed
         True
     """
-    from cct_export.export import pipeline
+    from cct_export.export import export
 
     spec = ExportSpec("tflite", scheme, io or _default_io(scheme), no_fold=_names(no_fold))
     calibration = CalibrationSpec(calibration_samples, calibrate, rounding)
@@ -87,7 +87,7 @@ def export_tflite(
     loaded = load(model)
     path = default_output(loaded.source, spec) if output is None else Path(output)
     request = ExportRequest(spec, path, data, calibration, constraints, parity_samples)
-    return pipeline.export(loaded, request)
+    return export(loaded, request)
 
 
 def export_onnx(
@@ -148,7 +148,7 @@ def export_onnx(
         >>> exported.artifact.path
         PosixPath('model-int8.onnx')
     """
-    from cct_export.export import pipeline
+    from cct_export.export import export
 
     names = _names(no_fold)
     spec = ExportSpec("onnx", scheme, io or "float32", dynamic_batch, opset, names, target)
@@ -158,7 +158,7 @@ def export_onnx(
     loaded = load(model)
     path = default_output(loaded.source, spec) if output is None else Path(output)
     request = ExportRequest(spec, path, data, calibration, constraints, parity_samples)
-    return pipeline.export(loaded, request)
+    return export(loaded, request)
 
 
 def quantize_report(

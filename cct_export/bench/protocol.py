@@ -18,6 +18,7 @@ from cct_export import errors
 from cct_export.errors import CCTExportError, EngineFailed
 from cct_export.records import Accuracy, Contract, Runtime
 from cct_export.records.encoding import from_json, to_builtins
+from cct_export.specs import JSONObject
 from cct_export.specs.progress import CountProgress, no_progress
 
 Answer = TypeVar("Answer")
@@ -102,7 +103,7 @@ class Question:
     """A call of a public method of ``bench.worker.Worker``."""
 
     method: str
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: JSONObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from cct_export.bench import regression, statistics
 from cct_export.errors import InvalidData
 from cct_export.records import BenchResult
 from cct_export.records.encoding import from_json, parse_json, to_json
+from cct_export.specs import JSONObject
 
 SCHEMA = "cct-bench/1"
 
@@ -20,10 +21,10 @@ class _Record:
 
     schema: str
     machine: Any
-    results: list[dict[str, Any]]
+    results: list[JSONObject]
 
 
-def to_dict(results: Sequence[BenchResult]) -> dict[str, Any]:
+def to_dict(results: Sequence[BenchResult]) -> JSONObject:
     """Returns ``schema``, ``machine`` and ``results`` as plain JSON types.
 
     What follows from the runs (``latency_ms``, ``throughput_per_s``) is in it for readers,
@@ -36,12 +37,12 @@ def to_dict(results: Sequence[BenchResult]) -> dict[str, Any]:
     }
 
 
-def _result(result: BenchResult) -> dict[str, Any]:
+def _result(result: BenchResult) -> JSONObject:
     summary = statistics.summary_of(result)
-    latency: dict[str, Any] | None = to_json(summary)
+    latency: JSONObject | None = to_json(summary)
     if latency and result.times_ns:
         del latency["max"]  # only reported: times_ns has it
-    fields: dict[str, Any] = to_json(result)
+    fields: JSONObject = to_json(result)
     return fields | {
         "latency_ms": latency,
         "throughput_per_s": None if summary is None else result.batch / summary.p50 * 1e3,

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from cct_export import machine
 from cct_export.bench.statistics import Interval, ratio
 from cct_export.bench.warnings import BUSY_CORES
 from cct_export.errors import InvalidRequest
 from cct_export.records import BenchResult, MachineInfo
-from cct_export.specs import BenchJob, BenchSpec, Delegation
+from cct_export.specs import BenchJob, BenchSpec, Delegation, JSONObject
 
 # Fields of ``MachineInfo`` that must be equal for latencies to be comparable.
 MACHINE_FIELDS = ("cpu", "isa", "architecture", "cores", "surroundings")
@@ -45,7 +44,7 @@ class Verdict:
     why: str
     ratio: Interval | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Returns plain JSON types."""
         return asdict(self) | {"ratio": self.ratio._asdict() if self.ratio else None}
 

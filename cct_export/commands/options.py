@@ -130,8 +130,8 @@ def check_plot(path: Path) -> None:
 
 
 def start_keras(backend: str | None = None) -> None:
-    """Imports Keras, see ``model.backend.start``; a function, so that ``--help`` does not."""
-    from cct_export.model.backend import start
+    """Imports Keras, see ``model.start``; a function, so that ``--help`` does not."""
+    from cct_export.model import start
 
     start(backend)
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from cct_export import __version__
-from cct_export.commands import artifact, compare, device, model, train
+from cct_export.commands import artifact, model, train
 from cct_export.commands import bench as measure
 from cct_export.commands import export as exporting
 from cct_export.commands.options import ExitCode
@@ -92,9 +92,9 @@ export = _program(
 )
 bench = _program(
     "Measure latency, memory and accuracy of exported files and Keras models.",
-    compare.check,
-    compare.compare,
-    device.device,
+    measure.check,
+    measure.compare,
+    measure.device,
     measure.keras,
     measure.onnx,
     measure.tflite,

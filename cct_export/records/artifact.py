@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cct_export.records.encoding import from_json, parse_json, to_json
+from cct_export.specs import JSONObject
 
 # The metadata entry of a file that holds its contract.
 CONTRACT_KEY = "cct_export.json"
@@ -120,11 +121,11 @@ class Contract:
         """Whether the file says anything about itself."""
         return self != Contract()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Returns plain JSON types; empty for a file that says nothing."""
         if not self:
             return {}
-        fields: dict[str, Any] = to_json(self)
+        fields: JSONObject = to_json(self)
         return fields | {"quantization": fields["quantization"] or {}}
 
     @classmethod
@@ -170,7 +171,7 @@ class Artifact:
         """Quantization scheme."""
         return self.contract.scheme
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Returns the contract with path, size and checksum, as plain JSON types."""
         fields = self.contract.to_dict()
         return {
@@ -195,7 +196,7 @@ class Prediction:
     image: Path
     top: tuple[tuple[str, float], ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Returns plain JSON types."""
         top = [{"label": label, "probability": probability} for label, probability in self.top]
         return {"image": str(self.image), "top": top}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -10,7 +10,7 @@ from cct_export import errors
 from cct_export.records.encoding import from_json, to_json
 from cct_export.records.machine import Count, Figure, MachineInfo, RunConditions
 from cct_export.records.parity import ParityReport
-from cct_export.specs import BenchSpec
+from cct_export.specs import BenchSpec, JSONObject
 
 Nanoseconds = Annotated[int, Meta(ge=1, le=10**15)]
 
@@ -67,9 +67,9 @@ class Accuracy:
             row[index] / sum(row) if sum(row) else None for index, row in enumerate(self.confusion)
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Returns plain JSON types, with ``per_class``."""
-        fields: dict[str, Any] = to_json(self)
+        fields: JSONObject = to_json(self)
         return fields | {"per_class": list(self.per_class)}
 
 
@@ -318,7 +318,7 @@ class BenchResult:
         return bool(self.times_ns or self.reported_ms)
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "BenchResult":
+    def from_dict(cls, fields: JSONObject) -> "BenchResult":
         """Returns the result of plain JSON types that anyone may have written.
 
         Raises:

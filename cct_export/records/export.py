@@ -1,11 +1,11 @@
 """The outcome of an export."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from cct_export.records.artifact import Artifact
 from cct_export.records.encoding import to_json
 from cct_export.records.parity import ParityReport
+from cct_export.specs import JSONObject
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Exported:
     bound: MixedPrecision | None = None
     candidates: tuple[TriedScheme, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Returns plain JSON types: ``artifact``, ``parity`` and, if there is any, ``tuning``."""
-        tuning: dict[str, Any] = {}
+        tuning: JSONObject = {}
         if self.bound is not None:
             tuning["bound"] = to_json(self.bound)
         if self.candidates:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cct_export.records.artifact import Contract
 from cct_export.records.encoding import to_json
+from cct_export.specs import JSONObject
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Inspection:
             "partitions": self.partitions,
         }
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Returns plain JSON types: ends, totals, kinds, every operator and quantized tensor."""
         return {
             "path": str(self.path),

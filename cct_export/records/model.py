@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cct_export.records.encoding import to_json
-from cct_export.specs import ModelSpec
+from cct_export.specs import JSONObject, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Architecture:
         known = [layer.macs for layer in self.layers if layer.macs is not None]
         return sum(known) if len(known) == len(self.layers) else None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Returns plain JSON types: totals, the cost of the exported file, and every layer."""
         totals = {
             "trainable": self.trainable,
@@ -90,7 +89,7 @@ class Architecture:
             "macs": self.macs,
             "parameters": self.trainable + self.fixed,
         }
-        fields: dict[str, Any] = to_json(self)
+        fields: JSONObject = to_json(self)
         return fields | {"totals": totals}
 
 
@@ -131,9 +130,9 @@ class Imported:
     size_bytes: int
     sha256: str
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Returns plain JSON types."""
-        fields: dict[str, Any] = to_json(self)
+        fields: JSONObject = to_json(self)
         return fields
 
 
@@ -174,7 +173,7 @@ class Pushed:
     commit: str | None = None
     url: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Returns plain JSON types."""
-        fields: dict[str, Any] = to_json(self)
+        fields: JSONObject = to_json(self)
         return fields

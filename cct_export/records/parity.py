@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from cct_export.records.encoding import from_json, to_json
+from cct_export.specs import JSONObject
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ParityReport:
     failures: tuple[str, ...]
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> "ParityReport":
+    def from_dict(cls, fields: JSONObject) -> "ParityReport":
         """Returns the report of plain JSON types; raises ``ValueError``.
 
         JSON has no infinity: the ratio of equal logits is null there, and figures that are not
@@ -67,7 +67,7 @@ class ParityReport:
         """Whether the policy of the scheme holds."""
         return not self.failures
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Returns plain JSON types; figures that are not finite become null."""
-        fields: dict[str, Any] = to_json(self)
+        fields: JSONObject = to_json(self)
         return fields | {"passed": self.passed}

@@ -1,9 +1,9 @@
 """Where quantizing a model loses accuracy."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from cct_export.records.encoding import to_json
+from cct_export.specs import JSONObject
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class QuantizationReport:
     steps: tuple[StepError, ...]
     kernels: dict[str, int]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Returns plain JSON types."""
-        fields: dict[str, Any] = to_json(self)
+        fields: JSONObject = to_json(self)
         return fields

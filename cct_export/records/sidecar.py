@@ -8,7 +8,6 @@ import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from cct_export.files import sha256, write_text
 from cct_export.records.artifact import Artifact, Contract
 from cct_export.records.encoding import from_json, parse_json, to_text
+from cct_export.specs import JSONObject
 
 GOLDEN_IMAGES = 16
 # Sixteen images of 2,048 × 2,048; a sidecar may come from anyone.
@@ -113,7 +113,7 @@ class _Header:
     size_bytes: int = 0
 
 
-def _artifact(fields: dict[str, Any], path: Path) -> Artifact:
+def _artifact(fields: JSONObject, path: Path) -> Artifact:
     """Returns the artifact that a sidecar describes; raises ``ValueError``."""
     header = from_json(fields, _Header)
     return Artifact(path, Contract.from_dict(fields), header.size_bytes, header.sha256)

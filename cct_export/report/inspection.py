@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +18,7 @@ from cct_export.records import (
 )
 from cct_export.report import terminal
 from cct_export.report.columns import NONE, Column, number, shape
+from cct_export.specs import JSONObject
 from cct_export.text import printable
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class Comparison(NamedTuple):
         )
 
 
-def record(artifact: Inspection, against: Inspection | None) -> dict[str, Any]:
+def record(artifact: Inspection, against: Inspection | None) -> JSONObject:
     """Returns ``artifact`` and, for two files, ``against`` and ``comparison`` as JSON types."""
     if against is None:
         return {"artifact": artifact.to_dict()}

@@ -16,6 +16,7 @@ from cct_export.records.encoding import to_builtins
 from cct_export.report.charts import charts
 from cct_export.report.columns import milliseconds, percentage
 from cct_export.report.rows import Row, columns, labels, rows
+from cct_export.specs import JSONObject
 from cct_export.text import one_line
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _policy(*scripts: str) -> str:
     )
 
 
-def _embedded(figures: Sequence[dict[str, Any]]) -> str:
+def _embedded(figures: Sequence[JSONObject]) -> str:
     """Returns ``figures`` as JSON for a script element, which a ``<`` could end."""
     text = json.dumps(_finite(figures), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
@@ -263,7 +264,7 @@ def _details(row: Row, name: str, result: BenchResult) -> _Details:
     return _Details(name, row.refused, failures, result.warnings, _facts(facts))
 
 
-def _accuracy(accuracy: Accuracy | None) -> dict[str, Any]:
+def _accuracy(accuracy: Accuracy | None) -> JSONObject:
     if accuracy is None:
         return {}
     return {

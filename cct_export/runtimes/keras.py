@@ -52,9 +52,9 @@ class KerasSession(Session):
 
 def import_engine() -> None:
     """Imports Keras and its backend; raises ``MissingDependency``."""
-    from cct_export.model import backend
+    from cct_export import model
 
-    backend.start()
+    model.start()
 
 
 def open_session(

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -21,7 +20,7 @@ from cct_export.machine import versions
 from cct_export.model import checkpoint
 from cct_export.model.cct import CCT
 from cct_export.records.encoding import from_json, parse_json, to_text
-from cct_export.specs import ModelSpec, TrainSpec
+from cct_export.specs import JSONObject, ModelSpec, TrainSpec
 from cct_export.specs.progress import StepProgress, no_progress
 from cct_export.training import callbacks, card, learner, transfer
 from cct_export.training.batches import Batches, Subset, in_memory
@@ -76,7 +75,7 @@ class Trained:
     samples: int
     worker: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JSONObject:
         """Returns the fields as plain JSON types."""
         return asdict(self) | {"best": str(self.best)}
 

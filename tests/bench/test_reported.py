@@ -17,7 +17,7 @@ from cct_export.records import (
     RunConditions,
     Runtime,
 )
-from cct_export.report import tables
+from cct_export.report import rows as tables
 from cct_export.report.page import page
 from cct_export.report.rows import rows
 from cct_export.specs import Timing

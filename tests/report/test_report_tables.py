@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cct_export.bench import statistics
-from cct_export.report.rows import REFUSED, columns, labels, rows
-from cct_export.report.tables import csv, markdown
+from cct_export.report.rows import REFUSED, columns, csv, labels, markdown, rows
 
 CELL = re.compile(r"(?<!\\)\|")
 

@@ -41,7 +41,7 @@ tensorflow.config.set_logical_device_configuration(cpu, two)
 # Shards are prefetched two to three batches ahead: step 13 of 24 is in the second epoch.
 KILLED_IN_STEP_13 = """
 import os, signal
-from cct_export.model.backend import start
+from cct_export.model import start
 start()
 from cct_export.training.batches import ShardedBatches
 shard, steps = ShardedBatches.shard, []

@@ -1,12 +1,13 @@
 """Horizontal bars with their names above them: peak memory, and time by operator."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cct_export.records import OperatorProfile
 from cct_export.report.charts.chart import INK, MUTED, Chart, figure, literal, series_colour
 from cct_export.report.columns import milliseconds, number
 from cct_export.report.rows import Row
+from cct_export.specs import JSONObject
 
 _BAR_HEIGHT, _LEGEND_HEIGHT = 40, 28
 _MAX_NAME_LENGTH = 34
@@ -99,7 +100,7 @@ def _share(ms: float, total: float) -> str:
     return f"{ms:,.3f} ms" + (f" · {ms / total:.0%}" if total > 0 else "")
 
 
-def _bars(bars: Sequence[Bar]) -> tuple[dict[str, Any], int]:
+def _bars(bars: Sequence[Bar]) -> tuple[JSONObject, int]:
     """Returns the figure and its height.
 
     Names beside the bars would leave no room for the bars on a phone.
@@ -125,7 +126,7 @@ def _bars(bars: Sequence[Bar]) -> tuple[dict[str, Any], int]:
     return figure(traces, layout, height), height
 
 
-def _trace(group: str, bars: Sequence[Bar], colour: str) -> dict[str, Any]:
+def _trace(group: str, bars: Sequence[Bar], colour: str) -> JSONObject:
     members = [(position, bar.value) for position, bar in enumerate(bars) if bar.group == group]
     return {
         "type": "bar",
@@ -140,7 +141,7 @@ def _trace(group: str, bars: Sequence[Bar], colour: str) -> dict[str, Any]:
     }
 
 
-def _label(position: int, bar: Bar) -> dict[str, Any]:
+def _label(position: int, bar: Bar) -> JSONObject:
     # The value first: where a phone cuts the line, it cuts the name.
     return {
         "x": 0,

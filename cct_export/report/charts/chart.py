@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cct_export.report.columns import NONE
+from cct_export.specs import JSONObject
 from cct_export.text import one_line
 
 # Custom properties of page.css: page.js replaces them by the colours of the colour scheme.
@@ -30,7 +31,7 @@ class Chart:
 
     title: str
     text: str
-    figure: dict[str, Any]
+    figure: JSONObject
     height: int
     header: tuple[str, ...] = ()
     body: tuple[tuple[str, ...], ...] = ()
@@ -50,7 +51,7 @@ def series_colour(index: int) -> str:
     return SERIES[index % len(SERIES)]
 
 
-def figure(traces: Sequence[dict[str, Any]], layout: dict[str, Any], height: int) -> dict[str, Any]:
+def figure(traces: Sequence[JSONObject], layout: JSONObject, height: int) -> JSONObject:
     """Returns a figure for plotly.js, validated by its schema.
 
     Args:
@@ -65,13 +66,13 @@ def figure(traces: Sequence[dict[str, Any]], layout: dict[str, Any], height: int
 
     validated = graph_objects.Figure(list(traces), _layout(height))
     validated.update_layout(layout)
-    fields: dict[str, Any] = validated.to_plotly_json()
+    fields: JSONObject = validated.to_plotly_json()
     # The layout is complete; the default template would repeat itself in every chart.
     fields["layout"].pop("template", None)
     return fields
 
 
-def axis(title: str = "", **attributes: Any) -> dict[str, Any]:
+def axis(title: str = "", **attributes: Any) -> JSONObject:
     """Returns an axis in the look of all charts.
 
     Args:
@@ -89,7 +90,7 @@ def axis(title: str = "", **attributes: Any) -> dict[str, Any]:
     }
 
 
-def _layout(height: int) -> dict[str, Any]:
+def _layout(height: int) -> JSONObject:
     return {
         "template": "none",
         "autosize": True,

@@ -1,11 +1,11 @@
 """Confusion matrices: which classes are mistaken for which."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from cct_export.records import Accuracy
 from cct_export.report.charts.chart import INK, Chart, axis, figure, literal
 from cct_export.report.columns import NONE, number
+from cct_export.specs import JSONObject
 
 _MAX_NUMBERS = 12
 _MAX_LABELS = {"x": 16, "y": 25}
@@ -55,7 +55,7 @@ def _worst(matrix: Matrix, labels: Sequence[str]) -> str:
     return f" Most often {label} is mistaken for {prediction}: {count:,} times." if count else ""
 
 
-def _heatmap(matrix: Matrix, labels: Sequence[str]) -> dict[str, Any]:
+def _heatmap(matrix: Matrix, labels: Sequence[str]) -> JSONObject:
     proportions = [[count / max(sum(row), 1) for count in row] for row in matrix]
     hover = [
         [
@@ -84,7 +84,7 @@ def _heatmap(matrix: Matrix, labels: Sequence[str]) -> dict[str, Any]:
     return trace
 
 
-def _layout(labels: Sequence[str]) -> dict[str, Any]:
+def _layout(labels: Sequence[str]) -> JSONObject:
     return {
         "xaxis": axis(tickangle=-90, **_ticks(labels, _MAX_LABELS["x"])),
         "yaxis": axis(autorange="reversed", **_ticks(labels, _MAX_LABELS["y"])),
@@ -92,7 +92,7 @@ def _layout(labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _ticks(labels: Sequence[str], maximum: int) -> dict[str, Any]:
+def _ticks(labels: Sequence[str], maximum: int) -> JSONObject:
     # At positions, not at names: two classes may have the same.
     step = -(-len(labels) // maximum)
     return {

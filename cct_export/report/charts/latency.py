@@ -1,7 +1,7 @@
 """Latency: the histogram of its runs, and how it changes under sustained load."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from cct_export.bench import statistics
 from cct_export.records import BenchResult, Sustained
 from cct_export.report.charts.chart import INK, MUTED, Chart, axis, figure, series_colour
 from cct_export.report.columns import milliseconds, number
+from cct_export.specs import JSONObject
 
 _MIN_BINS, _MAX_BINS = 8, 80
 _HEIGHT = 220
@@ -107,7 +108,7 @@ def histogram(name: str, result: BenchResult, series: int) -> Chart:
     )
 
 
-def _marks(positions: dict[str, float]) -> dict[str, Any]:
+def _marks(positions: dict[str, float]) -> JSONObject:
     """Returns a line at each percentile, with names at p50 and p99 that do not overlap."""
     lines = [
         {
@@ -183,11 +184,11 @@ def _axis_name(axis: str, index: int) -> str:
     return axis if index == 0 else f"{axis}{index + 1}"
 
 
-def _stacked(units: Sequence[str]) -> dict[str, Any]:
+def _stacked(units: Sequence[str]) -> JSONObject:
     """Returns the layout of panels one above the other that share their x axis."""
     gap, count = 0.08, len(units)
     height = (1 - gap * (count - 1)) / count
-    layout: dict[str, Any] = {
+    layout: JSONObject = {
         "showlegend": True,
         "xaxis": axis("minutes", anchor=_axis_name("y", count - 1)),
     }

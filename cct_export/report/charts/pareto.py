@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cct_export.report.charts.chart import (
     INK,
@@ -17,6 +17,7 @@ from cct_export.report.charts.chart import (
 )
 from cct_export.report.columns import milliseconds, number, percentage
 from cct_export.report.rows import Row
+from cct_export.specs import JSONObject
 
 _HEIGHT = 420
 _MAX_DIAMETER, _MIN_DIAMETER = 44.0, 14.0
@@ -161,7 +162,7 @@ def _scatter(objective: _Objective, points: Sequence[Point], engines: Sequence[s
     )
 
 
-def _line(x: list[float], y: list[float]) -> dict[str, Any]:
+def _line(x: list[float], y: list[float]) -> JSONObject:
     return {
         "type": "scatter",
         "mode": "lines",
@@ -175,7 +176,7 @@ def _line(x: list[float], y: list[float]) -> dict[str, Any]:
 
 def _markers(
     engine: str, colour: str, objective: _Objective, points: Sequence[Point]
-) -> dict[str, Any]:
+) -> JSONObject:
     """Returns the trace of one engine."""
     largest = max(row.kilobytes or 0.0 for row, _ in points)
     # Neighbours have their numbers on different sides, and small markers lie on top.
@@ -183,7 +184,7 @@ def _markers(
     sides = {row.number: _SIDES[i % len(_SIDES)] for i, (row, _) in enumerate(by_latency)}
     drawn = [point for point in points if point.row.engine == engine]
     drawn.sort(key=lambda point: -(point.row.kilobytes or 0.0))
-    trace: dict[str, Any] = {
+    trace: JSONObject = {
         "type": "scatter",
         "mode": "markers+text",
         "name": literal(engine),
