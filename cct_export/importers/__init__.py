@@ -7,5 +7,3 @@ from cct_export.importers.source import (
     load_model,
     open_dataset,
 )
-
-__all__ = ["LoadedModel", "import_checkpoint", "in_memory", "load_model", "open_dataset"]
