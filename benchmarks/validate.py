@@ -22,7 +22,7 @@ from tables import table
 
 import cct_export
 from cct_export import machine
-from cct_export.bench import latency, record, regression
+from cct_export.bench import record, regression, worker
 from cct_export.bench.statistics import Interval, repeat_headlines_ms
 from cct_export.records import BenchResult
 
@@ -97,7 +97,7 @@ def burst_ns() -> tuple[float, float]:
     The first is the cost of the loop beside the engine, the second what it adds to each figure.
     """
     start = time.perf_counter_ns()
-    times = latency.burst(Idle(), np.zeros(1), RUNS, 0.0)  # type: ignore[arg-type]
+    times = worker.time_burst(Idle(), np.zeros(1), RUNS, 0.0)  # type: ignore[arg-type]
     return (time.perf_counter_ns() - start) / RUNS, statistics.median(times)
 
 

@@ -41,7 +41,7 @@ LEAST_S = 0.3
 
 
 def describe() -> MachineInfo:
-    """Returns what this machine is: the same whenever it is asked."""
+    """Returns the facts about this machine that do not change."""
     cpuinfo = _text(_CPUINFO)
     return MachineInfo(
         cpu=cpu_model(cpuinfo),

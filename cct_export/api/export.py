@@ -1,7 +1,7 @@
 """Exporting a model, and the error of quantizing it."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from cct_export.specs import (
     ExportRequest,
     ExportSpec,
 )
+from cct_export.specs.progress import CountProgress, no_progress
 
 if TYPE_CHECKING:
     from cct_export.api.model import Source
@@ -171,7 +172,7 @@ def quantize_report(
     sensitivity: bool = False,
     calibrate: str = CalibrationSpec.default_method,
     rounding: str = CalibrationSpec.rounding,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: CountProgress = no_progress,
 ) -> "QuantizationReport":
     """Reports where quantizing a CCT loses accuracy, step by step; writes nothing.
 

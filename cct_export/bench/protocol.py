@@ -1,6 +1,6 @@
-"""How a worker process is asked: questions and answers as lines of JSON, and their channel.
+"""The protocol between the measuring process and its workers: lines of JSON, and their channel.
 
-The worker (``bench.worker``) runs on this machine or at the far end of a shell.
+A worker (``bench.worker``) runs on this machine or at the remote end of ssh.
 """
 
 import json

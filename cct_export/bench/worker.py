@@ -48,7 +48,7 @@ YARDSTICK_RUNS = 20
 
 
 class Worker:
-    """The methods that the process may be asked for: the public ones.
+    """The answers of the process: every public method is a question.
 
     Args:
         progress: called with the number of images that are done, and of all.

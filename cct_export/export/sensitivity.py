@@ -2,7 +2,6 @@
 
 import math
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,12 +20,7 @@ from cct_export.quantize.statistics import BATCH
 from cct_export.records import QuantizationReport, StepError
 from cct_export.runtimes import onnxruntime_profile
 from cct_export.specs import CalibrationSpec, ExportSpec
-
-Progress = Callable[[int, int], None]
-
-
-def no_progress(done: int, total: int) -> None:
-    """Reports nothing."""
+from cct_export.specs.progress import CountProgress, no_progress
 
 
 def report(
@@ -35,7 +29,7 @@ def report(
     calibration: CalibrationSpec,
     *,
     sensitivity: bool = False,
-    progress: Progress = no_progress,
+    progress: CountProgress = no_progress,
 ) -> QuantizationReport:
     """Quantizes a CCT and reports the error of every step, on the parity images.
 
@@ -95,7 +89,7 @@ def step_errors(
     images: Images,
     *,
     sensitivity: bool = False,
-    progress: Progress = no_progress,
+    progress: CountProgress = no_progress,
 ) -> list[StepError]:
     """Compares every tensor of a quantized plan with that of the float plan.
 

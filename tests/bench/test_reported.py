@@ -17,9 +17,8 @@ from cct_export.records import (
     RunConditions,
     Runtime,
 )
-from cct_export.report import rows as tables
 from cct_export.report.page import page
-from cct_export.report.rows import rows
+from cct_export.report.rows import markdown, rows
 from cct_export.specs import Timing
 
 REPORTED = ReportedLatency(60, 0.68, mean=0.7, min=0.6, max=1.2, p95=0.9, stddev=0.05)
@@ -84,8 +83,8 @@ def test_a_row_has_a_latency_and_no_ratio():
         assert second.latency_ms == statistics.headline_ms(pair[1])
         assert second.ratio is None
         assert second.refused == ""
-        assert "0.680" in tables.markdown(pair)
-        assert "m.tflite" in page({}, pair)
+        assert "0.680" in markdown(pair)
+        assert "m.tflite" in page(MachineInfo(), pair)
 
 
 def test_it_is_neither_a_regression_nor_a_pass():

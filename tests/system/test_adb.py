@@ -11,7 +11,7 @@ import pytest
 import cct_export
 from cct_export.bench import record
 
-pytestmark = [pytest.mark.adb, pytest.mark.slow]
+pytestmark = pytest.mark.adb
 
 BRIEFLY = ("--min-runs", "20", "--min-seconds", "0.1", "--warmup-seconds", "0")
 

@@ -12,7 +12,7 @@ import pytest
 
 from cct_export.bench.hosts.adb import litert_tool
 
-pytestmark = [pytest.mark.adb, pytest.mark.slow]
+pytestmark = pytest.mark.adb
 
 BRIEFLY = ("--min-runs", "20", "--min-seconds", "0.1", "--warmup-seconds", "0")
 

@@ -14,7 +14,7 @@ from cct_export.bench.hosts.ssh_connection import CHUNK_BYTES, Connection, diges
 from cct_export.errors import ConnectionLost, NotAvailable, OutputError
 from cct_export.specs.progress import no_progress
 
-pytestmark = [pytest.mark.ssh, pytest.mark.slow, pytest.mark.usefixtures("ssh")]
+pytestmark = [pytest.mark.ssh, pytest.mark.usefixtures("ssh")]
 
 
 def sha256(content):

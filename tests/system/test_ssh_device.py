@@ -16,7 +16,7 @@ from cct_export.bench.protocol import Channel
 from cct_export.errors import EngineFailed
 from cct_export.records import MachineInfo
 
-pytestmark = [pytest.mark.ssh, pytest.mark.slow, pytest.mark.usefixtures("ssh")]
+pytestmark = [pytest.mark.ssh, pytest.mark.usefixtures("ssh")]
 
 BRIEFLY = ("--min-runs", "20", "--min-seconds", "0.1", "--warmup-seconds", "0")
 ODD = "a b;rm -rf x'.tflite"

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import loopback
 import pytest
 
-pytestmark = [pytest.mark.ssh, pytest.mark.slow, pytest.mark.usefixtures("ssh")]
+pytestmark = [pytest.mark.ssh, pytest.mark.usefixtures("ssh")]
 
 PYTHON = ("--python", os.path.realpath(sys.executable))
 

@@ -135,8 +135,8 @@ class Connection:
         """Returns the error for what ssh printed instead of connecting."""
         if "HOST IDENTIFICATION HAS CHANGED" in messages:
             return NotAvailable(
-                f"{self.name} shows another host key than the known one: it was installed anew, or "
-                "somebody listens; `ssh-keygen -R HOST` forgets the old key if you know which"
+                f"{self.name} shows another host key than the known one: it was reinstalled, or "
+                "the connection is intercepted; `ssh-keygen -R HOST` forgets the known key"
             )
         if "host key" in messages.lower() and "verification failed" in messages.lower():
             return NotAvailable(

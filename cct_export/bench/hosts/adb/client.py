@@ -29,8 +29,8 @@ _FIRST_SIGNAL_CODE = 128
 _SDK_VARIABLES = ("ANDROID_HOME", "ANDROID_SDK_ROOT")
 _REFUSALS = {
     "unauthorized": "it does not trust this machine: unlock it and confirm `Allow USB debugging`",
-    "authorizing": "it is still being asked whether it trusts this machine: unlock it and confirm",
-    "offline": "it is connected, but does not answer: plug it in anew, or `adb reconnect offline`",
+    "authorizing": "it is asking whether to trust this machine: unlock it and confirm",
+    "offline": "it is connected, but does not answer: plug it in again, or `adb reconnect offline`",
     "connecting": "it is connected, but does not answer yet: wait, or `adb reconnect offline`",
 }
 
