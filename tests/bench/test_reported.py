@@ -85,7 +85,7 @@ def test_a_row_has_a_latency_and_no_ratio():
         assert second.ratio is None
         assert second.refused == ""
         assert "0.680" in tables.markdown(pair)
-        assert "m.tflite" in page({}, pair)
+        assert "m.tflite" in page(PHONE.machine, pair)
 
 
 def test_it_is_neither_a_regression_nor_a_pass():
