@@ -18,7 +18,6 @@ from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES
 from cct_export.specs.train import LOGGERS, Hyperparameter, hyperparameters
 from cct_export.training import recipes
 from cct_export.training.recipes import TrainOptions
-from cct_export.training.run import RunDirectory
 
 
 def _option(hyperparameter: Hyperparameter) -> Decorator:
@@ -142,6 +141,8 @@ def _options(parameters: dict[str, Any]) -> TrainOptions:
 
 def _resumed(options: TrainOptions, output: Path) -> TrainOptions:
     """Returns the options completed from a run's record, which workers other than 0 may lack."""
+    from cct_export.training.run import RunDirectory
+
     try:
         return options.resume(RunDirectory(output).record())
     except InvalidModel:
