@@ -5,38 +5,37 @@ from typing import Any
 
 import click
 
-from cct_export.commands.options import DATASETS, Outcome, common, start_keras
+from cct_export.commands.options import (
+    DATASETS,
+    Decorator,
+    Outcome,
+    combined,
+    common,
+    start_keras,
+)
 from cct_export.errors import InvalidModel
 from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES
-from cct_export.specs.train import LOGGERS, hyperparameters
+from cct_export.specs.train import LOGGERS, Hyperparameter, hyperparameters
 from cct_export.training import recipes
 from cct_export.training.recipes import TrainOptions
-from cct_export.training.run import RunDirectory
 
 
-def _hyperparameters(function: Any) -> Any:
-    """Adds an option for every hyperparameter; None where it is not given."""
-    for hyperparameter in reversed(hyperparameters()):
-        flag, kind = f"--{hyperparameter.name.replace('_', '-')}", type(hyperparameter.default)
-        choices = hyperparameter.domain.choices
-        if kind is bool:
-            flag = f"{flag}/--no-{flag[2:]}"
-        function = click.option(
-            flag,
-            hyperparameter.name,
-            default=None,
-            type=click.Choice(choices) if choices else kind,
-            help=hyperparameter.help,
-        )(function)
-    return function
+def _option(hyperparameter: Hyperparameter) -> Decorator:
+    """Returns the option of a hyperparameter; None where it is not given."""
+    flag, kind = f"--{hyperparameter.name.replace('_', '-')}", type(hyperparameter.default)
+    choices = hyperparameter.domain.choices
+    return click.option(
+        f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+        hyperparameter.name,
+        default=None,
+        type=click.Choice(choices) if choices else kind,
+        help=hyperparameter.help,
+    )
 
 
 @click.command()
 @click.option("--model", help=f"Preset to train.  [default: {DEFAULT_MODEL}]")
-@click.option(
-    "--data",
-    help=f"Dataset: {DATASETS}.  [default: cifar10]",
-)
+@click.option("--data", help=f"Dataset: {DATASETS}.  [default: cifar10]")
 @click.option(
     "--recipe",
     metavar="NAME|FILE.toml",
@@ -86,7 +85,7 @@ def _hyperparameters(function: Any) -> Any:
     "environment names: TF_CONFIG, or on JAX KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and "
     "_PROCESS_ID. Only worker 0 writes.",
 )
-@_hyperparameters
+@combined(*map(_option, hyperparameters()))
 @common
 def train(
     output: Path, resume: bool, loggers: tuple[str, ...], distribute: str | None, **others: Any
@@ -142,6 +141,8 @@ def _options(parameters: dict[str, Any]) -> TrainOptions:
 
 def _resumed(options: TrainOptions, output: Path) -> TrainOptions:
     """Returns the options completed from a run's record, which workers other than 0 may lack."""
+    from cct_export.training.run import RunDirectory
+
     try:
         return options.resume(RunDirectory(output).record())
     except InvalidModel:

@@ -5,11 +5,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cct_export.errors import InvalidRequest
 from cct_export.specs import TrainSpec
 from cct_export.specs.train import Overrides, Value, hyperparameters
-from cct_export.training.run import RunRecord
+
+if TYPE_CHECKING:
+    from cct_export.training.run import RunRecord
 
 DEFAULT = "keras-io"
 FINE_TUNING = "finetune"
@@ -145,7 +148,7 @@ class TrainOptions:
     hyperparameters: dict[str, Value] = field(default_factory=dict)
     base: TrainSpec | None = None
 
-    def resume(self, record: RunRecord) -> "TrainOptions":
+    def resume(self, record: "RunRecord") -> "TrainOptions":
         """Returns these options, with those not given as a run has them.
 
         Args:

@@ -84,7 +84,7 @@ def test_a_row_has_a_latency_and_no_ratio():
         assert second.ratio is None
         assert second.refused == ""
         assert "0.680" in markdown(pair)
-        assert "m.tflite" in page(MachineInfo(), pair)
+        assert "m.tflite" in page(PHONE.machine, pair)
 
 
 def test_it_is_neither_a_regression_nor_a_pass():
