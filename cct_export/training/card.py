@@ -146,8 +146,8 @@ def _about(model: ModelSpec) -> str:
         f"# {_escaped(model.name)}\n\n"
         "An image classifier: a Compact Convolutional Transformer ([arXiv:2104.05704]"
         f"(https://arxiv.org/abs/2104.05704)) with {parameter_count(model):,} parameters. The "
-        f"input is raw {colors} pixels (0-255, {size}×{size}), the output {model.classes} logits. "
-        "It was trained with cct-export, which also exports it to TFLite and ONNX.\n\n"
+        f"input is raw {colors} pixels (0-255, {size}×{size}), the output {model.classes} "
+        "logits. It was trained with cct-export, which also exports it to TFLite and ONNX.\n\n"
         f"Classes: {labels}."
     )
 
