@@ -1,5 +1,7 @@
 """Records as plain JSON types, and back: msgspec checks every field against its annotation."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,13 +19,23 @@ def to_json(record: object) -> Any:
         >>> to_json({"sqnr_db": float("inf"), "path": Path("m.tflite")})
         {'sqnr_db': None, 'path': 'm.tflite'}
     """
-    return msgspec.json.decode(msgspec.json.encode(record, enc_hook=_encode))
+    return _finite(to_builtins(record))
 
 
 def to_text(record: object) -> str:
-    """Returns ``to_json(record)`` as indented JSON text with a final newline."""
-    encoded = msgspec.json.encode(record, enc_hook=_encode)
-    return msgspec.json.format(encoded, indent=2).decode() + "\n"
+    """Returns ``to_json(record)`` as indented JSON text with a final newline, in ASCII.
+
+    So a path that is no UTF-8 can be written, and nothing in it controls a terminal.
+    """
+    return json.dumps(to_json(record), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def to_builtins(record: object) -> Any:
