@@ -18,21 +18,20 @@ from cct_export.graph.fold import PASSES, fold
 from cct_export.graph.lower import lower
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import evaluate
+from cct_export.runtimes.litert_file import nodes_of, partitions
 from cct_export.specs import ExportSpec, ModelSpec
 
 SPEC = ExportSpec("tflite")
 SMALL = ModelSpec(filters=(6, 16), mlp_units=(16, 16), heads=2, head_dim=16, layers=2)
 
 
-def partitions(content):
+def partitions_of(content):
     """Returns how many partitions the XNNPACK delegate runs, and the operators it does not."""
-    from cct_export.runtimes.litert import _count_nodes
-
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
-    nodes = interpreter._get_ops_details()
-    delegated, total = _count_nodes(nodes)
-    return sum(node["op_name"] == "DELEGATE" for node in nodes), total - delegated
+    nodes = nodes_of(interpreter)
+    operators = sum(not node.is_partition for node in nodes)
+    return sum(node.is_partition for node in nodes), operators - len(partitions(nodes))
 
 
 @settings(max_examples=8, deadline=None)
@@ -42,7 +41,7 @@ def test_a_flatbuffer_gives_the_logits_of_its_plan_whatever_is_folded(spec, seed
     images = random_images(plan)
     content = emit(fold(plan, without), SPEC)
     assert_same(run_tflite(content, images), evaluate(plan, images), 1e-4)
-    assert partitions(content) == (1, 0)
+    assert partitions_of(content) == (1, 0)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
@@ -51,7 +50,7 @@ def test_a_flatbuffer_is_one_partition_with_and_without_each_fold(heads, without
     plan = random_plan(replace(SMALL, heads=heads, head_dim=16 // heads, layers=1))
     images = random_images(plan)
     content = emit(fold(plan, without), SPEC)
-    assert partitions(content) == (1, 0)
+    assert partitions_of(content) == (1, 0)
     assert_same(run_tflite(content, images), evaluate(plan, images), 1e-4)
 
 
