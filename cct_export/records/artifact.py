@@ -28,7 +28,7 @@ class InputContract:
     layout: str
     shape: tuple[int | None, ...]
     dtype: str
-    range: tuple[float, ...] = ()
+    range: tuple[int | float, ...] = ()
     preprocessing: str = ""
     channels: str = ""
     resize: str = ""
