@@ -98,7 +98,7 @@ def test_a_model_that_is_no_cct_is_shown_without_cost(in_process, tmp_path):
         "Conv2D", "BatchNormalization", "Flatten", "Dense",
     ]  # fmt: skip
     ended = in_process("export", "inspect", tmp_path / "cnn.keras")
-    assert "is no CCT" in ended.err
+    assert "is not a CCT" in ended.err
     assert ended.out.splitlines()[-1].split() == ["total", "338", "8", "?"]
 
 
