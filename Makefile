@@ -4,7 +4,7 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet --cons
 
 .PHONY: demo test test-slow test-all test-arm64 lint clean
 
-# The main job: the shipped model as a quantized TFLite file, proven and measured.
+# The main job: the shipped model as a quantized TFLite file, verified and measured.
 demo: .venv/demo
 	.venv/bin/cct-export tflite --quantize int8 --output demo/cct_2_3x2_32-int8.tflite
 	.venv/bin/cct-bench tflite demo/cct_2_3x2_32-int8.tflite

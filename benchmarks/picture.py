@@ -29,14 +29,14 @@ class Bar:
     Attributes:
         model: its model.
         label: format and precision.
-        maker: ``stock`` or ``cct-export``.
+        converter: ``stock`` or ``cct-export``.
         ms: median latency.
         top1: accuracy in percent.
     """
 
     model: str
     label: str
-    maker: str
+    converter: str
     ms: float
     top1: float
 
@@ -55,9 +55,9 @@ def bars(all_results: list[Results]) -> list[Bar]:
             stock = ours and results.file(ours.baseline)
             if ours is None or stock is None:
                 continue
-            for maker, file in (("stock", stock), ("cct-export", ours)):
+            for converter, file in (("stock", stock), ("cct-export", ours)):
                 ms, top1 = file.median_ms(results.threads), 100 * file.accuracy.top1
-                drawn.append(Bar(results.model, label, maker, ms, top1))
+                drawn.append(Bar(results.model, label, converter, ms, top1))
     return drawn
 
 
@@ -102,7 +102,7 @@ def _legend(figure: object) -> None:
 def _panel(axes: object, panel: list[Bar], longest: float) -> None:
     labels = list(dict.fromkeys(bar.label for bar in panel))
     for bar in panel:
-        ours = bar.maker == "cct-export"
+        ours = bar.converter == "cct-export"
         y = labels.index(bar.label) + (0.2 if ours else -0.2)
         colour = OUR_COLOUR if ours else STOCK_COLOUR
         axes.barh(y, bar.ms, height=0.38, color=colour)

@@ -15,6 +15,16 @@ from cct_export.specs import PROFILES
 if TYPE_CHECKING:
     from cct_export.records import BenchResult
 
+# What a device gets by "cct-bench device".
+ENGINES = ("litert", "onnxruntime")
+# By status of a verdict; the first that occurs is the exit code.
+EXIT_CODES = {
+    "parity": ExitCode.PARITY_FAILED,
+    "accuracy": ExitCode.ACCURACY_LOST,
+    "regression": ExitCode.REGRESSION,
+    "inconclusive": ExitCode.INCONCLUSIVE,
+}
+
 timing = options.combined(
     click.option("--min-runs", type=click.IntRange(1), help="Minimum number of timed runs."),
     click.option(
@@ -88,6 +98,7 @@ _measured = options.combined(
         "sustained_s",
         type=Duration(),
         default=0.0,
+        show_default=False,
         help="Then run without a pause for so long, such as 10m, and report latency over time.",
     ),
     operators,
@@ -189,15 +200,6 @@ def exit_code(results: "Sequence[BenchResult]", profile: str) -> int:
     if profile == "strict" and any(row.times_ns and spread(row) > limit for row in results):
         return ExitCode.INCONCLUSIVE
     return ExitCode.PASSED
-
-
-# By status of a verdict; the first that occurs is the exit code.
-EXIT_CODES = {
-    "parity": ExitCode.PARITY_FAILED,
-    "accuracy": ExitCode.ACCURACY_LOST,
-    "regression": ExitCode.REGRESSION,
-    "inconclusive": ExitCode.INCONCLUSIVE,
-}
 
 
 @click.command()
@@ -307,9 +309,6 @@ def check(sources: tuple[str, ...], **arguments: Any) -> Outcome:
     codes = (code for status, code in EXIT_CODES.items() if status in statuses)
     fields = record.to_dict(results) | {"verdicts": [verdict.to_dict() for verdict in verdicts]}
     return Outcome(fields, next(codes, ExitCode.PASSED))
-
-
-ENGINES = ("litert", "onnxruntime")
 
 
 @click.group()

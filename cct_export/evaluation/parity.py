@@ -56,7 +56,8 @@ def policy_of(scheme: str, *, golden: bool = False) -> Policy:
     """
     if scheme not in POLICIES:
         raise InvalidArtifact(
-            f"the file names the scheme {scheme!r}, which is none of {', '.join(POLICIES)}"
+            f"the file or its sidecar names the quantization scheme {scheme!r}, not one of "
+            f"{', '.join(POLICIES)}: export it again"
         )
     policy = POLICIES[scheme]
     if not golden:

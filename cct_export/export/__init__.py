@@ -43,9 +43,7 @@ def _check(loaded: LoadedModel, request: ExportRequest) -> None:
     if request.constraints.max_drop is not None and spec.scheme != AUTO:
         raise InvalidRequest("--max-drop is for --quantize auto, which chooses by it")
     if output.suffix != f".{spec.format}":
-        raise OutputError(
-            f"cannot write {output}: the name of a {spec.format} file ends in .{spec.format}"
-        )
+        raise OutputError(f"cannot write {output}: choose a name that ends in .{spec.format}")
     check_writable(output)
     engine_of(spec.format).import_engine()
     for weight in loaded.model.weights:

@@ -102,7 +102,8 @@ def _fastest(
                 exceeds = f"loses {drop:.2f} points, more than {limit:g}"
                 row = replace(row, drop=drop, why_not="" if drop <= limit else exceeds)
             rows[scheme] = row
-            chosen = chosen or ("" if row.why_not else scheme) or None
+            if chosen is None and not row.why_not:
+                chosen = scheme
     return chosen, rows
 
 

@@ -23,6 +23,8 @@ from cct_export.specs import METHODS, CalibrationSpec
 
 # Images that decide for each tensor; between equals the order of the methods does.
 SAMPLES = 16
+# Interleaved timings of the file with and the file without float steps.
+ROUNDS = 20
 
 
 def best_methods(draft: Draft, images: Images) -> dict[str, str]:
@@ -72,9 +74,6 @@ def _or_one_for_all(
     if sqnrs[best] > sqnr_db(draft.quantized(CalibrationSpec(methods=methods))):
         return dict.fromkeys(methods, best)
     return methods
-
-
-ROUNDS = 20
 
 
 def quantize_within(

@@ -81,8 +81,8 @@ def preset(name: str) -> ModelSpec:
     except KeyError:
         known = [known for known in PRESETS if not known.endswith(("_sine", "_c100"))]
         raise InvalidModel(
-            f"no preset is called {name!r}: there is {', '.join(known)}; those of the paper also "
-            "with the suffix _sine, _c100 (for 32 pixels) or both"
+            f"no preset is called {name!r}: choose from {', '.join(known)}; those of the paper "
+            "also with the suffix _sine, _c100 (for 32 pixels) or both"
         ) from None
 
 

@@ -13,6 +13,10 @@ from cct_export.records.parity import ParityReport
 from cct_export.specs import BenchSpec, JSONObject
 
 Nanoseconds = Annotated[int, Meta(ge=1, le=10**15)]
+Latency = Annotated[float, Meta(gt=0, le=1e15)]
+# A time derived by subtraction may be a little below zero.
+Difference = Annotated[float, Meta(ge=-1e15, le=1e15)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,10 @@ class PairedAccuracy:
         p_value: of so uneven a split if both were equally accurate (McNemar's exact test).
     """
 
-    reference_top1: float
-    only_reference: int
-    only_candidate: int
-    p_value: float
+    reference_top1: Share
+    only_reference: Count
+    only_candidate: Count
+    p_value: Share
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,14 @@ class Accuracy:
         paired: compared with the Keras model; None if the model is not available.
     """
 
-    top1: float
-    top5: float
-    samples: int
+    top1: Share
+    top5: Share
+    samples: Count
     data: str
-    top1_interval: tuple[float, float] = (0.0, 1.0)
-    top5_interval: tuple[float, float] = (0.0, 1.0)
-    calibration_error: float = 0.0
-    confusion: tuple[tuple[int, ...], ...] = ()
+    top1_interval: tuple[Share, Share] = (0.0, 1.0)
+    top5_interval: tuple[Share, Share] = (0.0, 1.0)
+    calibration_error: Share = 0.0
+    confusion: tuple[tuple[Count, ...], ...] = ()
     labels: tuple[str, ...] = ()
     paired: PairedAccuracy | None = None
 
@@ -86,7 +90,7 @@ class OperatorTime:
 
     name: str
     kind: str
-    ms: float
+    ms: Difference
     where: str
 
 
@@ -102,7 +106,7 @@ class OperatorProfile:
     """
 
     operators: tuple[OperatorTime, ...]
-    runs: int
+    runs: Count
     derived: bool
     note: str = ""
 
@@ -120,10 +124,10 @@ class Sustained:
         frequency_mhz: of the fastest core at the end of each interval, None where not shown.
     """
 
-    interval_s: float
-    p50_ms: tuple[float, ...]
-    p90_ms: tuple[float, ...]
-    runs: tuple[int, ...]
+    interval_s: Annotated[float, Meta(gt=0, le=10**9)]
+    p50_ms: Annotated[tuple[Latency, ...], Meta(min_length=1)]
+    p90_ms: tuple[Latency, ...]
+    runs: tuple[Count, ...]
     temperature_c: tuple[float | None, ...] = ()
     frequency_mhz: tuple[float | None, ...] = ()
 
@@ -308,6 +312,10 @@ class BenchResult:
             isinstance(kind, type) and issubclass(kind, errors.CCTExportError)
         ):
             yield f"failure_kind {self.failure_kind!r} is no error"
+        yield from _uneven(self.sustained) if self.sustained is not None else ()
+        rows = self.accuracy.confusion if self.accuracy is not None else ()
+        if any(len(row) != len(rows) for row in rows):
+            yield "accuracy.confusion is not square"
         failed_parity = self.parity is not None and not self.parity.passed
         if not (self.timed or self.failure or failed_parity):
             yield "times_ns is empty, and nothing says why"
@@ -331,3 +339,14 @@ class BenchResult:
         for contradiction in result._contradictions():
             raise ValueError(contradiction)
         return result
+
+
+def _uneven(sustained: Sustained) -> Iterator[str]:
+    """Yields what says that lists of ``sustained`` are not of the same intervals."""
+    intervals = len(sustained.p50_ms)
+    for name in ("p90_ms", "runs"):
+        if len(getattr(sustained, name)) != intervals:
+            yield f"sustained.{name} is not of {intervals} intervals"
+    for name in ("temperature_c", "frequency_mhz"):
+        if len(getattr(sustained, name)) not in (0, intervals):
+            yield f"sustained.{name} is not of {intervals} intervals"

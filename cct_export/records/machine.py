@@ -12,7 +12,7 @@ Count = Annotated[int, Meta(ge=0, le=10**15)]
 
 @dataclass(frozen=True)
 class MachineInfo:
-    """What a machine is: the same whenever it is asked; empty where it could not be asked.
+    """What a machine is; empty where the system does not show it.
 
     Attributes:
         cpu: name of the processor.
@@ -25,14 +25,14 @@ class MachineInfo:
         governor: frequency governor of the first core; None where the system does not show it.
         surroundings: ``bare``, ``container``, ``virtual machine`` or both of these.
         versions: of the engines.
-        product: maker and model of a phone; empty for other machines.
+        product: manufacturer and model of a phone; empty for other machines.
     """
 
     cpu: str = ""
     isa: tuple[str, ...] = ()
     architecture: str = ""
-    cores: int | None = None
-    memory_bytes: int | None = None
+    cores: Count | None = None
+    memory_bytes: Count | None = None
     os: str = ""
     python: str = ""
     governor: str | None = None

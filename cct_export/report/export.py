@@ -142,6 +142,8 @@ def show_diagnosis(machine: MachineInfo, delegates: Sequence[Diagnosis]) -> None
     """Prints the machine, and a row per engine and delegate."""
     stdout = terminal.console()
     for name, value in to_json(machine).items():
+        if value == "":
+            continue
         stdout.print(f"{name:<14}{printable(_fact(value))}")
     columns: list[Column[Diagnosis]] = [
         Column("engine", lambda row: f"{row.engine} {row.version}".strip()),

@@ -227,7 +227,7 @@ def check_loggers(names: Sequence[str]) -> None:
     """
     for name in names:
         if name not in LOGGERS:
-            raise InvalidRequest(f"no log is called {name!r}: there is {', '.join(LOGGERS)}")
+            raise InvalidRequest(f"no log is called {name!r}: choose from {', '.join(LOGGERS)}")
         try:
             __import__(name)
         except ImportError as error:

@@ -84,7 +84,8 @@ def resolve(recipe: str, data: str, overrides: Overrides | None = None) -> Train
         name, values = Path(recipe).name, _read_toml(Path(recipe))
     else:
         raise InvalidRequest(
-            f"no recipe is called {recipe!r}: there is {', '.join(RECIPES)}, or name a .toml file"
+            f"no recipe is called {recipe!r}: choose from {', '.join(RECIPES)}, "
+            "or name a .toml file"
         )
     fields: Overrides = {**values, **(overrides or {})}
     return _override(TrainSpec(data, recipe=name), f"recipe {recipe}", fields)
@@ -118,7 +119,7 @@ def _check_keys(values: Mapping[str, object], source: str, also: tuple[str, ...]
     for key in values:
         if key not in (*known, *also):
             close = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there is {', '.join(known)}"
+            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
             raise InvalidRequest(f"{source}: no recipe has a key {key!r}: {hint}")
 
 

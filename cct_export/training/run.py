@@ -184,6 +184,16 @@ class RunDirectory:
             raise CCTExportError(
                 f"{self.path} already holds a run: add --resume to go on, or choose another folder"
             )
+        elif self.record_file.exists():
+            self.record()
+        else:
+            for file in (self.metrics_file, self.curves_file, self.diagram_file,
+                         self.calibration_file, self.card_file):  # fmt: skip
+                if file.exists():
+                    raise CCTExportError(
+                        f"{self.path} is not a run directory and holds a {file.name}, which the "
+                        "run would overwrite: choose another folder"
+                    )
 
     def _check_same(self, record: RunRecord) -> None:
         """Raises ``CCTExportError`` if the run in the directory would continue differently."""

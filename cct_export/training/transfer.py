@@ -103,7 +103,7 @@ def check_parts(parts: Sequence[str]) -> None:
         if name not in PARTS or (colon and name != "blocks"):
             known = ", ".join(PARTS)
             raise InvalidRequest(
-                f"no part is called {part!r}: there is {known}; blocks:N are the first N blocks"
+                f"no part is called {part!r}: choose from {known}; blocks:N are the first N blocks"
             )
 
 

@@ -158,6 +158,16 @@ def test_bursts_that_do_not_add_up_are_refused(tmp_path):
         (lambda row: row.update(failure="no", failure_kind="os"), "failure"),
         (lambda row: row.update(failure="no"), "failure_kind"),
         (lambda row: row.update(machine=3), "machine"),
+        (lambda row: row["machine"].update(cores=-1), "machine.cores"),
+        (lambda row: row["sustained"].update(interval_s=0), "sustained.interval_s"),
+        (lambda row: row["sustained"].update(p50_ms=[]), "sustained.p50_ms"),
+        (lambda row: row["sustained"].update(runs=[3, 4]), "sustained.runs"),
+        (lambda row: row["sustained"].update(temperature_c=[1, 2]), "sustained.temperature_c"),
+        (lambda row: row["accuracy"].update(top1=2), "accuracy.top1"),
+        (lambda row: row["accuracy"].update(samples=-1), "accuracy.samples"),
+        (lambda row: row["accuracy"].update(confusion=[[1, 0]]), "accuracy.confusion"),
+        (lambda row: row["accuracy"].update(calibration_error=1e300), "calibration_error"),
+        (lambda row: row["operators"]["operators"][0].update(ms=1e300), "operators"),
     ],
 )
 def test_an_invalid_field_is_named(tmp_path, change, message):

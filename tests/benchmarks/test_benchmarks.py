@@ -113,11 +113,11 @@ def test_every_view_renders_the_figures_of_a_complete_run():
         tables.VIEWS["figure"](folder, "ms", "tflite")
 
 
-def test_the_picture_has_a_bar_for_each_file_and_its_maker():
+def test_the_picture_has_a_bar_for_each_file_and_its_converter():
     bars = picture.bars([record.read("amd-epyc/cct_keras_io")])
     labels = [bar.label for bar in bars]
     assert labels == [label for label in dict.fromkeys(labels) for _ in range(2)]
-    assert [bar.maker for bar in bars] == ["stock", "cct-export"] * 4
+    assert [bar.converter for bar in bars] == ["stock", "cct-export"] * 4
 
 
 def _file(name, size, ms, **fields):

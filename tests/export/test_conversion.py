@@ -57,7 +57,7 @@ def test_a_sequential_model_is_traced_and_one_line_says_so(tmp_path, caplog, for
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
-def test_mobilenet_is_exported_and_proven(tmp_path, caplog, format):
+def test_mobilenet_is_exported_and_verified(tmp_path, caplog, format):
     caplog.set_level("INFO", "cct_export")
     keras.utils.set_random_seed(0)
     model = keras.applications.MobileNetV2((96, 96, 3), weights=None, classes=7)

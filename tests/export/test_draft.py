@@ -51,7 +51,7 @@ def test_the_shipped_model_is_calibrated_on_its_record(tmp_path, caplog):
     exported = cct_export.export_tflite(
         output=tmp_path / "m.tflite", scheme="int8", parity_samples=64
     )
-    assert exported.artifact.contract.calibration == "record of 200 training images of cifar10.npz"
+    assert exported.artifact.contract.calibration == "record of 200 training images of cifar10"
     assert exported.parity.passed
 
 

@@ -1,4 +1,4 @@
-"""A file gets its name when parity is proven; else it is rejected, and a good one stays."""
+"""A file gets its name when parity is verified; else it is rejected, and a good one stays."""
 
 import json
 import logging
@@ -29,15 +29,15 @@ def _snapshot(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_a_proven_file_comes_with_a_sidecar_that_belongs_to_it(tmp_path, loaded):
+def test_a_verified_file_comes_with_a_sidecar_that_belongs_to_it(tmp_path, loaded):
     path = tmp_path / "m.tflite"
     exported = api.export_tflite(loaded, output=path, parity_samples=40)
     assert exported.parity.passed
     assert sorted(_snapshot(tmp_path)) == ["m.tflite", "m.tflite.json"]
     golden = sidecar.read(path).golden
     assert golden.images.shape == (sidecar.GOLDEN_IMAGES, 32, 32, 3)
-    wanted = loaded.model.predict_on_batch(golden.images.astype(np.float32))
-    np.testing.assert_allclose(golden.logits, wanted, atol=1e-5)
+    expected = loaded.model.predict_on_batch(golden.images.astype(np.float32))
+    np.testing.assert_allclose(golden.logits, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
@@ -63,7 +63,7 @@ def test_a_rejected_file_has_no_sidecar(tmp_path, loaded, impossible):
     assert sorted(_snapshot(tmp_path)) == ["m.tflite.rejected"]
 
 
-def test_a_proven_file_removes_the_rejected_one_of_its_name(tmp_path, loaded):
+def test_a_verified_file_removes_the_rejected_one_of_its_name(tmp_path, loaded):
     (tmp_path / "m.tflite.rejected").write_bytes(b"an earlier try")
     api.export_tflite(loaded, output=tmp_path / "m.tflite", parity_samples=16)
     assert not (tmp_path / "m.tflite.rejected").exists()
@@ -172,7 +172,7 @@ def test_the_default_name_is_of_model_and_scheme(tmp_path, digits_model, monkeyp
 
 @pytest.fixture
 def copied(tmp_path, exports):
-    """Copies an export, with its sidecar if wanted, to where it may be damaged."""
+    """Copies an export, with its sidecar if it has one, to where it may be damaged."""
 
     def copy(format, scheme="none", beside=False):
         original = exports(format, scheme).path

@@ -52,7 +52,7 @@ def test_a_file_extends_a_recipe_and_overrides_take_precedence(toml):
     ("text", "message"),
     [
         ("epoch = 3", r"no recipe has a key 'epoch': did you mean epochs\?"),
-        ("zzz = 3", r"no recipe has a key 'zzz': there is epochs, batch"),
+        ("zzz = 3", r"no recipe has a key 'zzz': choose from epochs, batch"),
         ("freeze = []", "no recipe has a key 'freeze'"),
         ("[train]\nepochs = 3", "no recipe has a key 'train'"),
         ('epochs = "3"', "epochs is of type int, not '3'"),
@@ -77,7 +77,7 @@ def test_an_invalid_file_is_refused_in_one_line(toml, text, message):
 
 
 def test_an_unknown_recipe_and_a_missing_file_are_refused(tmp_path):
-    with pytest.raises(InvalidRequest, match="no recipe is called 'long': there is keras-io, "):
+    with pytest.raises(InvalidRequest, match="no recipe is called 'long': choose from keras-io, "):
         resolve("long", "digits")
     with pytest.raises(InvalidRequest, match=r"none\.toml cannot be read as TOML"):
         resolve(str(tmp_path / "none.toml"), "digits")

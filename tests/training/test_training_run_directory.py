@@ -148,6 +148,14 @@ def test_a_directory_with_a_run_is_refused_without_resume(finished):
     assert finished.run.state_file.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["README.md", "metrics.csv", "model.png"])
+def test_a_folder_with_a_file_that_is_not_of_a_run_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(CCTExportError, match=f"is not a run directory and holds a {name}"):
+        train_tiny(tmp_path, "digits")
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_resume_without_a_run_is_refused_and_makes_no_directory(tmp_path):
     with pytest.raises(InvalidModel, match=r"none is not a run directory: no run\.json"):
         train_tiny(tmp_path / "none", "nowhere", resume=True)
