@@ -145,9 +145,10 @@ def connect(adb, tmp_path):
 def tools(tmp_path_factory):
     """The fakes of both tools, as programs."""
     folder = tmp_path_factory.mktemp("tools")
-    # pytest would collect a file of the name *_test.py.
-    for name in ("benchmark_model", "perf_test"):
-        text = (FOLDER / f"fake_{name}.py").read_text()
+    # pytest would collect a source file of the name *_test.py.
+    sources = {"benchmark_model": "fake_benchmark_model.py", "perf_test": "fake_onnxruntime.py"}
+    for name, source in sources.items():
+        text = (FOLDER / source).read_text()
         (folder / name).write_text(f"#!{sys.executable}\n{text}")
     return folder
 
