@@ -63,11 +63,21 @@ def read(path: Path) -> list[BenchResult]:
             raise InvalidData(f"{path} is of schema {record.schema!r}, not {SCHEMA!r}")
         if not record.results:
             raise InvalidData(f"{path} has no results")
-        return [BenchResult.from_dict({"machine": record.machine, **row}) for row in record.results]
+        return [
+            _row(index, {"machine": record.machine, **row})
+            for index, row in enumerate(record.results)
+        ]
     except OSError as error:
         raise InvalidData(f"{path} cannot be read: {error}") from error
     except (ValueError, TypeError) as error:
         raise InvalidData(f"{path} is no record that cct-bench --json wrote: {error}") from error
+
+
+def _row(index: int, fields: JSONObject) -> BenchResult:
+    try:
+        return BenchResult.from_dict(fields)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"results[{index}]: {error}") from error
 
 
 def read_for_comparison(path: Path) -> list[BenchResult]:

@@ -179,6 +179,15 @@ def test_an_invalid_field_is_named(tmp_path, change, message):
         record.read(path)
 
 
+def test_the_row_of_an_invalid_field_is_named(tmp_path):
+    path = written(tmp_path / "r.json", [FULL, FULL])
+    changed = json.loads(path.read_text())
+    changed["results"][1]["parity"]["sqnr_db"] = "x"
+    path.write_text(json.dumps(changed))
+    with pytest.raises(InvalidData, match=r"results\[1\]: .*sqnr_db"):
+        record.read(path)
+
+
 def test_a_record_without_results_is_refused(tmp_path):
     path = written(tmp_path / "r.json", [])
     with pytest.raises(InvalidData, match="has no results"):

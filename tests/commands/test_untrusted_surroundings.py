@@ -111,7 +111,7 @@ def test_an_unknown_scheme_in_a_sidecar_is_an_error(artifact, in_process):
     _change(artifact, scheme="[/red]int3")
     ended = in_process("bench", "tflite", artifact, "--min-seconds", 0)
     assert ended.code == 1
-    assert "which is none of none, fp16" in ended.err
+    assert "not one of none, fp16" in ended.err
 
 
 @pytest.mark.parametrize("name", ["m.tflite", "m.tflite.json", "other.onnx", "x.keras"])
