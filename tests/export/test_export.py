@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from cct_export import api
 from cct_export.data import read, sampling
 from cct_export.errors import CCTExportError, InvalidData, OutputError
 from cct_export.evaluation import parity
+from cct_export.model.cct import CCT
 from cct_export.records import sidecar
+from cct_export.training.transfer import load_pretrained
 
 
 @pytest.fixture
@@ -244,10 +247,6 @@ def test_verify_says_when_the_model_has_changed_since(
 def test_verify_against_a_model_of_other_classes_is_refused(
     tmp_path, in_process, exports, small_spec
 ):
-    from dataclasses import replace
-
-    from cct_export.model.cct import CCT
-
     model = tmp_path / "seven.keras"
     CCT(replace(small_spec, classes=7)).save(model)
     ended = in_process("export", "verify", exports("tflite").path, "--against", model)
@@ -258,15 +257,23 @@ def test_verify_against_a_model_of_other_classes_is_refused(
 def test_verify_against_a_model_of_other_images_is_refused(
     tmp_path, in_process, exports, small_spec
 ):
-    from dataclasses import replace
-
-    from cct_export.model.cct import CCT
-
     model = tmp_path / "large.keras"
     CCT(replace(small_spec, image_size=16)).save(model)
     ended = in_process("export", "verify", exports("onnx").path, "--against", model)
     assert ended.code == 2, ended.err
     assert "not the same model" in ended.err
+
+
+@pytest.mark.parametrize("export", [api.export_tflite, api.export_onnx])
+def test_a_model_with_positions_of_another_resolution_is_exported(
+    tmp_path, loaded, small_spec, export
+):
+    model = CCT(replace(small_spec, image_size=48))
+    load_pretrained(loaded.model, model)
+    format = export.__name__.removeprefix("export_")
+    exported = export(model, output=tmp_path / f"m.{format}", data=None)
+    assert exported.parity.passed
+    assert exported.artifact.contract.input.shape[1:3] == (48, 48)
 
 
 def test_golden_images_are_spread_over_those_that_proved_it(tmp_path, loaded):
