@@ -246,7 +246,7 @@ def _check(spec: ExportSpec, calibration: CalibrationSpec, constraints: Constrai
     check_names(spec.no_fold)
     _check_calibration(calibration)
     bound, drop = constraints.min_sqnr_db, constraints.max_drop
-    if bound is not None and not math.isfinite(bound):
+    if bound is not None and not 0 <= bound < math.inf:
         raise InvalidRequest(f"a SQNR of at least {bound} dB is no bound: take 30, say")
     if drop is not None and not 0 <= drop <= 100:
         raise InvalidRequest(f"accuracy drops by 0 to 100 points, not by {drop}")

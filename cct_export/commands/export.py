@@ -41,7 +41,7 @@ quantization = options.combined(
     rounding,
     click.option(
         "--min-sqnr",
-        type=click.FloatRange(0, 200),
+        type=float,
         metavar="DB",
         help="Minimum SQNR of the logits: the steps with the largest error stay in float until it "
         "holds.",

@@ -191,6 +191,7 @@ def test_auto_with_bounds_that_nothing_keeps_says_why_and_writes_nothing(
         (("--quantize", "int8-full", "--io", "float32"), "uint8, int8"),
         (("--quantize", "int8", "--min-sqnr", "nan"), "nan dB is no bound"),
         (("--quantize", "int8", "--min-sqnr", "inf"), "inf dB is no bound"),
+        (("--quantize", "int8", "--min-sqnr", "-5"), "-5.0 dB is no bound"),
         (("--quantize", "auto", "--max-drop", "nan", "--data", "digits"), "not by nan"),
         (("--quantize", "auto", "--calibrate", "best"), "--calibrate best is for one scheme"),
     ],

@@ -174,7 +174,9 @@ def test_weights_and_biases_continues_under_the_same_id(tmp_path, data, resumed,
 
 
 def test_an_unknown_logger_is_refused_and_no_directory_is_made(tmp_path, data):
-    with pytest.raises(InvalidRequest, match="no log is called 'csv': there is tensorboard, wandb"):
+    with pytest.raises(
+        InvalidRequest, match="no log is called 'csv': choose from tensorboard, wandb"
+    ):
         train_tiny(tmp_path / "run", data, loggers=("csv",))
     assert not (tmp_path / "run").exists()
 

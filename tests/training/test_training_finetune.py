@@ -138,9 +138,9 @@ def refused(tune):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (",", "no part is called ',': there is tokenizer, positions, "),
-        ("", "no part is called '': there is tokenizer, positions, "),
-        ("magic", "no part is called 'magic': there is tokenizer, positions, "),
+        (",", "no part is called ',': choose from tokenizer, positions, "),
+        ("", "no part is called '': choose from tokenizer, positions, "),
+        ("magic", "no part is called 'magic': choose from tokenizer, positions, "),
         ("blocks:9", "'blocks:9' of 1 blocks"),
         ("head", "the head cannot be frozen: it is new"),
     ],

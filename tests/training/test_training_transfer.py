@@ -131,7 +131,7 @@ def test_parts_stand_for_layers(parts, frozen):
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ("magic", "no part is called 'magic': there is tokenizer, positions, blocks, norm, "),
+        ("magic", "no part is called 'magic': choose from tokenizer, positions, blocks, norm, "),
         ("", "no part is called ''"),
         ("head:1", "no part is called 'head:1'"),
         ("blocks:0", "'blocks:0' of 3 blocks: give blocks:1 or more"),
