@@ -25,3 +25,8 @@ def printable(text: str, *, keep: str = "") -> str:
 def one_line(text: object) -> str:
     """Returns ``str(text)`` on one line: runs of white space become a space, the rest printable."""
     return printable(" ".join(str(text).split()))
+
+
+def plural(count: int, noun: str) -> str:
+    """Returns a count and its noun: ``1 core``, ``2 cores``, ``1,200 runs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -21,7 +21,7 @@ from cct_export.specs import (
     ExportRequest,
     ExportSpec,
 )
-from cct_export.specs.progress import CountProgress, no_progress
+from cct_export.specs.progress import StatusProgress, no_progress
 
 if TYPE_CHECKING:
     from cct_export.api.model import Source
@@ -172,7 +172,7 @@ def quantize_report(
     sensitivity: bool = False,
     calibrate: str = CalibrationSpec.default_method,
     rounding: str = CalibrationSpec.rounding,
-    progress: CountProgress = no_progress,
+    progress: StatusProgress = no_progress,
 ) -> "QuantizationReport":
     """Reports where quantizing a CCT loses accuracy, step by step; writes nothing.
 
@@ -188,7 +188,7 @@ def quantize_report(
         calibrate: how the range of a tensor follows from its values: ``min-max``, ``percentile``,
             ``entropy`` or ``mse``.
         rounding: of weights: ``gptq`` or ``nearest``.
-        progress: called with the number of finished steps, and of all.
+        progress: called with what runs now.
 
     Returns:
         For every step the SQNR of its output tensor, its range, and the share of values that were
@@ -215,9 +215,13 @@ def quantize_report(
     scheme_of(scheme, format)
     spec = ExportSpec(format, scheme, _default_io(scheme), dynamic_batch=format == "onnx")
     workspace = Workspace(
-        load(model), data=data, calibration_samples=calibration.samples, parity_samples=samples
+        load(model),
+        data=data,
+        calibration_samples=calibration.samples,
+        parity_samples=samples,
+        progress=progress,
     )
-    return report(workspace, spec, calibration, sensitivity=sensitivity, progress=progress)
+    return report(workspace, spec, calibration, sensitivity=sensitivity)
 
 
 def default_output(source: str, spec: ExportSpec) -> Path:

@@ -246,7 +246,9 @@ class Measurement:
             failure=str(self.failure or ""),
             failure_kind=type(self.failure).__name__ if self.failure else "",
         )
-        return replace(result, warnings=(*self.notes, *warnings.of(result, self.timing)))
+        unknown = self.golden.unknown and warnings.parity_unknown(result, self.golden.unknown)
+        notes = (unknown, *self.notes, *warnings.of(result, self.timing))
+        return replace(result, warnings=tuple(filter(None, notes)))
 
     def _file(self) -> MeasuredFile:
         is_file, keras = self.path.is_file(), self.job.spec.runtime == "keras"

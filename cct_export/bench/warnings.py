@@ -33,6 +33,13 @@ def of(result: BenchResult, timing: Timing) -> list[str]:
     return warnings
 
 
+def parity_unknown(result: BenchResult, why: str) -> str:
+    """Returns why the parity of an artifact is unknown, and how to find it out."""
+    path = result.artifact.path
+    against = "" if result.artifact.described else " --against MODEL"
+    return f"parity unknown: {why}; `cct-export verify {path}{against}` compares it with its model"
+
+
 def _few_runs(result: BenchResult, timing: Timing) -> Iterator[str]:
     count = len(result.times_ns) or (result.reported_ms.count if result.reported_ms else 0)
     if count < FEW_RUNS:

@@ -208,11 +208,11 @@ def quantize_report(model: str, plot: Path | None, **arguments: Any) -> Outcome:
     options.start_keras("tensorflow")
     from cct_export import api
     from cct_export.report.export import plot_quantization, show_quantization
-    from cct_export.report.terminal import progress_bar
+    from cct_export.report.terminal import status
 
     if plot is not None:
         options.check_plot(plot)
-    with progress_bar("steps") as progress:
+    with status() as progress:
         report = api.quantize_report(model, progress=progress, **arguments)
     show_quantization(report)
     if plot is not None:

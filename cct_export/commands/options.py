@@ -16,7 +16,6 @@ from typing import Any, TextIO
 import click
 
 from cct_export.files import check_writable, write_text
-from cct_export.text import printable
 
 DATASETS = "cifar10, cifar100, digits, a folder, TFRecord shards or an .npz file"
 _ARTIFACT_FILES = (".keras", ".tflite", ".onnx", ".tflite.json", ".onnx.json")
@@ -136,19 +135,11 @@ def start_keras(backend: str | None = None) -> None:
     start(backend)
 
 
-class _PrintableFormatter(logging.Formatter):
-    """Messages alone, without characters that control a terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Returns the text of ``record``."""
-        return printable(super().format(record), keep="\n\t")
-
-
 def _configure_logging(quiet: bool, verbose: bool) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_PrintableFormatter("%(message)s"))
+    from cct_export.report.terminal import MessageHandler
+
     logger = logging.getLogger("cct_export")
-    logger.handlers = [handler]
+    logger.handlers = [MessageHandler()]
     logger.propagate = False
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from cct_export.evaluation import parity
 from cct_export.files import sha256
 from cct_export.records import ParityReport, sidecar
+from cct_export.runtimes import is_artifact
 from cct_export.runtimes.session import Session, run
 from cct_export.specs import Delegation
 
@@ -15,12 +16,14 @@ class GoldenCheck:
     """A file compared with the golden logits of its sidecar.
 
     Attributes:
-        parity: how close the logits are; None without a sidecar.
+        parity: how close the logits are; None where that is unknown.
         changed: whether the file has changed since the sidecar was written.
+        unknown: why the parity is unknown; empty if it is known, or if there is none to know.
     """
 
     parity: ParityReport | None = None
     changed: bool = False
+    unknown: str = ""
 
 
 def check(session: Session, *, path: Path, delegation: Delegation) -> GoldenCheck:
@@ -33,14 +36,19 @@ def check(session: Session, *, path: Path, delegation: Delegation) -> GoldenChec
         delegation: the delegate of the session; it may compute in fp16.
 
     Returns:
-        The parity on the golden images; empty without a sidecar that fits the file.
+        The parity on the golden images, or why it is unknown.
     """
-    expected = sidecar.read(path, session.contract) if path.is_file() else None
+    if not is_artifact(path):
+        return GoldenCheck()  # a Keras model is the reference itself
+    beside = sidecar.path_of(path)
+    if not beside.is_file():
+        return GoldenCheck(unknown=f"there is no {beside.name} beside it")
+    expected = sidecar.read(path, session.contract)
     if expected is None or expected.golden.images.shape[1:] != session.image_shape:
-        return GoldenCheck()
+        return GoldenCheck(unknown=f"{beside.name} is not of this file")
     logits = run(session, expected.golden.images)
     if logits.shape != expected.golden.logits.shape:
-        return GoldenCheck()
+        return GoldenCheck(unknown=f"{beside.name} is not of this file")
     scheme = expected.contract.scheme
     if scheme == "none" and dict(delegation.options).get("precision") == "fp16":
         scheme = "fp16"

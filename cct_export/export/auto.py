@@ -46,8 +46,10 @@ def export(workspace: Workspace, request: ExportRequest) -> Exported:
         raise InvalidRequest("--max-drop needs an accuracy: give labelled images with --data")
     files: dict[str, CandidateFile] = {}
     rows: dict[str, TriedScheme] = {}
-    for scheme in BY_FORMAT[request.spec.format]:
-        row, file = _try(workspace, request, scheme)
+    schemes = BY_FORMAT[request.spec.format]
+    for number, scheme in enumerate(schemes, start=1):
+        with workspace.stage(f"scheme {number}/{len(schemes)}, {scheme}"):
+            row, file = _try(workspace, request, scheme)
         rows[scheme] = row
         if file is not None:
             files[scheme] = file
@@ -90,6 +92,7 @@ def _fastest(
         paths = {scheme: Path(folder, f"{scheme}.{request.spec.format}") for scheme in files}
         for scheme, path in paths.items():
             path.write_bytes(files[scheme].content)
+        workspace.progress(f"timing {len(paths)} files")
         medians = _medians_ms(list(paths.values()))
         drop_of = _AccuracyDrop(workspace)
         for median_ms, scheme in sorted(zip(medians, paths, strict=True)):
@@ -132,4 +135,5 @@ class _AccuracyDrop:
     def _top1(self, session: Session) -> float:
         dataset = self._workspace.dataset
         assert dataset is not None, "checked before any scheme was tried"
-        return accuracy.measure(session, dataset=dataset).accuracy.top1
+        progress = self._workspace.counted("measuring accuracy, image")
+        return accuracy.measure(session, dataset=dataset, progress=progress).accuracy.top1

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,8 +41,7 @@ from cct_export.specs import (
     ExportSpec,
     QuantScheme,
 )
-
-log = logging.getLogger(__name__)
+from cct_export.specs.progress import CountProgress
 
 INPUT_TYPES = {"tflite": ("float32", "uint8", "int8"), "onnx": ("float32", "uint8")}
 _LIBRARIES = (
@@ -113,6 +111,7 @@ def build(
     bound = None
     if draft is None:
         _check_traceable(workspace, request, scheme, by_step=bound_db is not None)
+        workspace.progress("converting")
         content, origin = _traced(workspace, spec, scheme)
         contract = _contract(workspace, spec, origin, None)
         content = FINISHERS[spec.format](content, spec.io, _metadata(contract))
@@ -150,8 +149,8 @@ def _check_traceable(
 def _traced(workspace: Workspace, spec: ExportSpec, scheme: QuantScheme) -> tuple[bytes, str]:
     """Returns a model that is no CCT, quantized by the format's stock tool, and its images."""
     model = workspace.loaded.model
-    log.info(
-        "not folded: %s is a %s, no CCT; it is traced as it is", model.name, type(model).__name__
+    workspace.note(
+        f"not folded: {model.name} is a {type(model).__name__}, no CCT; it is traced as it is"
     )
     images = workspace.calibration_images if scheme.calibrated else None
     content = CONVERTERS[spec.format](model, spec)
@@ -168,10 +167,15 @@ def _quantized(
     if calibration.methods == BEST:
         methods: str | dict[str, str] = CalibrationSpec.default_method
         if draft.scheme.quantizes_weights:
-            methods = tuning.best_methods(draft, workspace.ranking_images.images)
+            methods = tuning.best_methods(
+                draft,
+                workspace.ranking_images.images,
+                progress=workspace.counted("choosing calibration methods, step"),
+            )
         calibration = replace(calibration, methods=methods)
     if bound_db is None or not draft.scheme.quantizes_weights:
-        return draft.quantized(calibration), calibration, None
+        progress = workspace.counted("quantizing step")
+        return draft.quantized(calibration, progress), calibration, None
     return quantize_within(workspace, draft, calibration, bound_db)
 
 
@@ -223,7 +227,7 @@ def _verify(
     images = workspace.parity_images
     report = parity.compare(
         workspace.reference,
-        candidate=_logits(content, artifact, images.images),
+        candidate=_logits(content, artifact, images.images, workspace.counted("verifying")),
         scheme=artifact.scheme,
         names=(workspace.loaded.source, str(artifact.path)),
         images=images.origin,
@@ -234,7 +238,9 @@ def _verify(
     return report
 
 
-def _logits(content: bytes, artifact: Artifact, images: np.ndarray) -> Logits:
+def _logits(
+    content: bytes, artifact: Artifact, images: np.ndarray, progress: CountProgress
+) -> Logits:
     # Engines check integer graphs less, and can crash on a scale that is out of range.
     trusted = not scheme_of(artifact.scheme, artifact.format).integers_only
     with tempfile.TemporaryDirectory() as folder:
@@ -248,7 +254,7 @@ def _logits(content: bytes, artifact: Artifact, images: np.ndarray) -> Logits:
                 f"{artifact.contract.source} as {artifact.format} {artifact.scheme}: {reason}"
             ) from error
         try:
-            return session.run(engine, images)
+            return session.run(engine, images, progress=progress)
         finally:
             engine.close()
 

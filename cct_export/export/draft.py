@@ -16,6 +16,7 @@ from cct_export.importers.equivalence import equivalent_cct
 from cct_export.quantize import ptq
 from cct_export.quantize.statistics import Statistics
 from cct_export.specs import CalibrationSpec, ExportSpec, QuantScheme
+from cct_export.specs.progress import CountProgress, no_progress
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,14 @@ class Draft:
         """Which images calibrated it; empty if none."""
         return "" if self.statistics is None else self.statistics.origin
 
-    def quantized(self, calibration: CalibrationSpec) -> QuantizedPlan:
+    def quantized(
+        self, calibration: CalibrationSpec, progress: CountProgress = no_progress
+    ) -> QuantizedPlan:
         """Returns the plan after post-training quantization.
+
+        Args:
+            calibration: how.
+            progress: called with the number of steps that are done, and of all.
 
         Raises:
             InvalidRequest: a step to keep in float is unknown, or the scheme has integers only.
@@ -75,6 +82,7 @@ class Draft:
             methods=calibration.methods,
             gptq=calibration.rounding == "gptq",
             float_steps=calibration.floats,
+            progress=progress,
         )
 
     def _check_can_be_float(self, name: str) -> None:

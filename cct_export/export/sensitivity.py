@@ -29,7 +29,6 @@ def report(
     calibration: CalibrationSpec,
     *,
     sensitivity: bool = False,
-    progress: CountProgress = no_progress,
 ) -> QuantizationReport:
     """Quantizes a CCT and reports the error of every step, on the parity images.
 
@@ -38,7 +37,6 @@ def report(
         spec: format and scheme.
         calibration: how ranges and rounding are chosen.
         sensitivity: also quantize each step alone, and all but each.
-        progress: called with the number of finished steps, and of all.
 
     Raises:
         InvalidRequest: the model is no CCT, or the scheme has no integers.
@@ -50,8 +48,10 @@ def report(
     draft = workspace.draft(spec, scheme)
     if draft is None:
         raise InvalidRequest(f"{workspace.loaded.source} is no CCT: its steps are not known")
-    quantized = draft.quantized(calibration)
+    quantized = draft.quantized(calibration, workspace.counted("quantizing step"))
     images = workspace.parity_images
+    workspace.progress("running the quantized graph")
+    progress = workspace.counted("comparing step")
     reference = logits_of(QuantizedPlan(draft.plan), images.images)
     return QuantizationReport(
         model=workspace.loaded.source,

@@ -20,6 +20,7 @@ from cct_export.records import MixedPrecision
 from cct_export.runtimes import engine_of
 from cct_export.runtimes.session import run
 from cct_export.specs import METHODS, CalibrationSpec
+from cct_export.specs.progress import CountProgress, no_progress
 
 # Images that decide for each tensor; between equals the order of the methods does.
 SAMPLES = 16
@@ -27,7 +28,9 @@ SAMPLES = 16
 ROUNDS = 20
 
 
-def best_methods(draft: Draft, images: Images) -> dict[str, str]:
+def best_methods(
+    draft: Draft, images: Images, *, progress: CountProgress = no_progress
+) -> dict[str, str]:
     """Returns the best calibration method for every tensor with a calibrated range.
 
     Each tensor is quantized by each method, all others staying in float; the one with the highest
@@ -38,12 +41,14 @@ def best_methods(draft: Draft, images: Images) -> dict[str, str]:
         draft: what is quantized.
         images: uint8 ``(N, H, W, C)``; the first ``SAMPLES`` decide for each tensor, all for the
             comparison of methods.
+        progress: called with the number of steps that are done, and of all.
     """
     few = images[:SAMPLES]
     reference = logits_of(QuantizedPlan(draft.plan), few)
     plans = {name: draft.quantized(CalibrationSpec(methods=name)) for name in METHODS}
     methods: dict[str, str] = {}
-    for step in draft.plan.steps:
+    for done, step in enumerate(draft.plan.steps, start=1):
+        progress(done, len(draft.plan.steps))
         name = step.output
         candidates = [plan.qparams.get(name) for plan in plans.values()]
         if len({float(params.scale) for params in candidates if params is not None}) < 2:
@@ -93,6 +98,7 @@ def quantize_within(
         The quantized plan, how it was calibrated, and what the bound cost.
     """
     quantized = draft.quantized(calibration)
+    workspace.progress("looking for steps to keep in float")
     with tempfile.TemporaryDirectory() as folder:
         first, last = (Path(folder, f"{name}.{draft.spec.format}") for name in ("first", "last"))
         before_db = after_db = _sqnr_db(workspace, draft, quantized, first)
@@ -104,6 +110,9 @@ def quantize_within(
             if not _has_integers(draft, name, (*calibration.floats, *floats)):
                 continue  # a pool between float steps computes in float already
             floats = (*floats, name)
+            workspace.progress(
+                f"{after_db:.1f} of {min_sqnr_db:g} dB: keeping {name} in float, step {len(floats)}"
+            )
             changed = replace(calibration, floats=(*calibration.floats, *floats))
             quantized = draft.quantized(changed)
             after_db = _sqnr_db(workspace, draft, quantized, last)
@@ -114,7 +123,13 @@ def quantize_within(
 
 
 def _worst_first(workspace: Workspace, draft: Draft, quantized: QuantizedPlan) -> list[str]:
-    errors = step_errors(draft, quantized, workspace.ranking_images.images, sensitivity=True)
+    errors = step_errors(
+        draft,
+        quantized,
+        workspace.ranking_images.images,
+        sensitivity=True,
+        progress=workspace.counted("ranking step"),
+    )
     return [error.step for error in sorted(errors, key=lambda error: error.alone_db or 0.0)]
 
 

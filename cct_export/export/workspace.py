@@ -1,6 +1,8 @@
 """What all exports of one model share: each part is made when first needed, and once."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,7 @@ from cct_export.runtimes import session
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import Logits
 from cct_export.specs import ExportSpec, QuantScheme
+from cct_export.specs.progress import CountProgress, StatusProgress, counted, no_progress
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +36,7 @@ class Workspace:
         data: images, as ``--data`` names them; None for those that the model was trained on.
         calibration_samples: training images to calibrate on.
         parity_samples: test images to verify parity on.
+        progress: called with what runs now.
     """
 
     def __init__(
@@ -42,12 +46,35 @@ class Workspace:
         data: str | None,
         calibration_samples: int,
         parity_samples: int,
+        progress: StatusProgress = no_progress,
     ) -> None:
         self.loaded = loaded
+        self.progress = progress
         self._data = data
         self._calibration_samples = calibration_samples
         self._parity_samples = parity_samples
         self._statistics: Statistics | None = None
+        self._noted: set[str] = set()
+
+    def note(self, message: str) -> None:
+        """Logs a message about the model, once for all exports of it."""
+        if message not in self._noted:
+            log.info("%s", message)
+            self._noted.add(message)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Puts ``name`` before whatever is reported until the block ends."""
+        outer = self.progress
+        self.progress = lambda message: outer(f"{name}: {message}")
+        try:
+            yield
+        finally:
+            self.progress = outer
+
+    def counted(self, what: str) -> CountProgress:
+        """Returns a callback that reports how much of ``what`` is done."""
+        return counted(self.progress, what)
 
     @cached_property
     def dataset(self) -> Dataset | None:
@@ -74,7 +101,11 @@ class Workspace:
     @cached_property
     def reference(self) -> Logits:
         """Logits of the Keras model for ``parity_images``."""
-        return session.run(KerasSession(self.loaded), self.parity_images.images)
+        return session.run(
+            KerasSession(self.loaded),
+            self.parity_images.images,
+            progress=self.counted("running the Keras model"),
+        )
 
     def draft(self, spec: ExportSpec, scheme: QuantScheme) -> Draft | None:
         """Returns the model on its way to a file; None if it is no CCT.
@@ -97,13 +128,15 @@ class Workspace:
         if self._statistics is None or not self._statistics.fits(plan, names, weighted):
             recorded = self._recorded() if self.dataset is None else None
             if recorded is not None and not recorded.fits(plan, names, weighted):
-                log.info("the model's calibration record is of other tensors: it is not used")
+                self.note("the model's calibration record is of other tensors: it is not used")
                 recorded = None
             if recorded is None:
                 images = self.calibration_images
-                self._statistics = statistics.collect(plan, images.images, images.origin)
+                self._statistics = statistics.collect(
+                    plan, images.images, images.origin, self.counted("calibrating")
+                )
             else:
-                log.info("calibrated on the model's %s", recorded.origin)
+                self.note(f"calibrated on the model's {recorded.origin}")
                 self._statistics = recorded
         return self._statistics
 

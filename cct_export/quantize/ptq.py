@@ -13,6 +13,7 @@ from cct_export.graph.steps import Array, Step
 from cct_export.quantize import ranges, rounding
 from cct_export.quantize.statistics import Statistics
 from cct_export.specs import QuantScheme
+from cct_export.specs.progress import CountProgress, no_progress
 
 # Dense layers with a smaller share of weights and of multiplications stay float where the scheme
 # allows it: they gain little, and errors in the scores of the pooling and in the logits hurt most.
@@ -99,6 +100,7 @@ def quantize(
     methods: str | Mapping[str, str] = "mse",
     gptq: bool = True,
     float_steps: Collection[str] = (),
+    progress: CountProgress = no_progress,
 ) -> QuantizedPlan:
     """Quantizes a plan.
 
@@ -109,10 +111,12 @@ def quantize(
         methods: range methods, of ``ranges.METHODS``: one for all tensors, or by tensor.
         gptq: round weights by GPTQ, else to the nearest integers.
         float_steps: outputs of steps that compute in float regardless of the scheme.
+        progress: called with the number of steps that are done, and of all.
     """
     quantizer = _Quantizer(plan, scheme, statistics, methods, gptq, float_steps)
-    for step in plan.steps:
+    for done, step in enumerate(plan.steps, start=1):
         quantizer.add(step)
+        progress(done, len(plan.steps))
     return QuantizedPlan(
         plan.replace(quantizer.replacements),
         quantizer.qparams,

@@ -17,6 +17,7 @@ from cct_export.graph.interpret import patches
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import evaluate
 from cct_export.graph.steps import Array, Conv, Dense, Step
+from cct_export.specs.progress import CountProgress, no_progress
 
 BINS = 2048
 BATCH = 25
@@ -92,13 +93,16 @@ class Statistics:
         return len(self.second_moments[step.output]) == inputs
 
 
-def collect(plan: Plan, images: Images, origin: str) -> Statistics:
+def collect(
+    plan: Plan, images: Images, origin: str, progress: CountProgress = no_progress
+) -> Statistics:
     """Calibrates a plan on images.
 
     Args:
         plan: in primitive steps.
         images: uint8 ``(N, H, W, C)``.
         origin: which images, for people.
+        progress: called with the number of images that are done, and of all.
 
     Raises:
         InvalidData: a tensor is not finite.
@@ -119,22 +123,30 @@ def collect(plan: Plan, images: Images, origin: str) -> Statistics:
                 sums = statistics.second_moments.get(step.output, 0)
                 statistics.second_moments[step.output] = sums + rows.T @ rows / len(rows) * len(x)
 
-    _observe(plan, images, observe_range)
+    count = len(images)
+    # Two passes over the images: a histogram needs the range first.
+    _observe(plan, images, observe_range, lambda done: progress(done // 2, count))
     for name, (low, high) in ranges.items():
         if not (np.isfinite(low) and np.isfinite(high)):
             raise InvalidData(f"{name} is not finite for the calibration images ({origin})")
         # A histogram needs some width, even that of a constant tensor.
         counts = np.zeros(BINS, np.int64)
         statistics.histograms[name] = Histogram(low, max(high, low + 1e-6), counts)
-    _observe(plan, images, observe_values)
+    _observe(plan, images, observe_values, lambda done: progress((count + done) // 2, count))
     for name, sums in statistics.second_moments.items():
         statistics.second_moments[name] = sums / len(images)
     return statistics
 
 
-def _observe(plan: Plan, images: Images, observer: Callable[[str, Array], None]) -> None:
+def _observe(
+    plan: Plan,
+    images: Images,
+    observer: Callable[[str, Array], None],
+    progress: Callable[[int], None],
+) -> None:
     for start in range(0, len(images), BATCH):
         evaluate(plan, images[start : start + BATCH], observer)
+        progress(min(start + BATCH, len(images)))
 
 
 def input_rows(step: Conv | Dense, x: Array) -> Array:

@@ -86,12 +86,20 @@ class OperatorTime:
         kind: the format's name for it.
         ms: median over the runs.
         where: what ran it: a delegate, or the engine itself.
+        noise_ms: half of the 95 % interval of ``ms`` where that is a difference of two medians; 0
+            where it is not.
     """
 
     name: str
     kind: str
     ms: Difference
     where: str
+    noise_ms: Annotated[float, Meta(ge=0, le=1e15)] = 0.0
+
+    @property
+    def within_noise(self) -> bool:
+        """Whether a derived time cannot be told from zero."""
+        return self.ms < self.noise_ms
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,17 @@ from pathlib import Path
 from cct_export.bench import statistics
 from cct_export.bench.regression import Verdict
 from cct_export.records import Accuracy, BenchResult, OperatorProfile, OperatorTime, Sustained
-from cct_export.report import plots, rows, terminal
+from cct_export.report import plots, rows
 from cct_export.report.columns import NONE, Column, number
-from cct_export.text import printable
+from cct_export.report.tables import print_table
+from cct_export.report.terminal import say
 
 log = logging.getLogger(__name__)
 
 # More bars make a plot unreadable; those of the fastest operators could not be seen anyway.
 MOST_BARS = 40
+# Operators that a table has a row for.
+MOST_ROWS = 20
 
 
 def show(results: Sequence[BenchResult], ratios: bool = False) -> None:
@@ -29,7 +32,7 @@ def show(results: Sequence[BenchResult], ratios: bool = False) -> None:
         {f"{runtime.name} {runtime.version}" for runtime in runtimes if runtime.version}
     )
     columns = _columns(results, results[0] if ratios else None)
-    terminal.console().print(terminal.table(columns, results, ", ".join(engines)))
+    print_table(columns, results, ", ".join(engines))
     for result in results:
         _show_details(result)
 
@@ -38,6 +41,7 @@ def _columns(
     results: Sequence[BenchResult], reference: BenchResult | None
 ) -> list[Column[BenchResult]]:
     """Returns the columns of the table; ratios only with a ``reference``."""
+    names = rows.file_names([result.artifact.path for result in results])
     devices: list[Column[BenchResult]] = []
     if any(result.device != "local" for result in results):
         devices = [Column("device", lambda result: result.device)]
@@ -51,27 +55,28 @@ def _columns(
             )
         ]
     ranks = sorted({50, 90, *(result.headline for result in results)})
+    # What one compares comes first: a narrow terminal shows the rest in a table below.
     return [
-        Column("artifact", lambda result: _file_name(result.artifact.path), wraps=True),
+        Column("artifact", lambda result: names[result.artifact.path]),
         *devices,
         Column("scheme", lambda result: result.artifact.scheme),
-        Column.number("kB", lambda result: rows.scaled(result.artifact.size_bytes, 1e3), ",.0f"),
-        Column("delegate", lambda result: _file_name(result.runtime.delegate)),
-        Column.number("threads", lambda result: result.runtime.threads, "d"),
-        Column.number("batch", lambda result: result.batch, "d"),
         *map(_percentile, ranks),
         *ratios,
+        Column.number("top-1", lambda result: getattr(result.accuracy, "top1", None), ".2%"),
+        Column.number("kB", lambda result: rows.scaled(result.artifact.size_bytes, 1e3), ",.0f"),
+        Column("parity", rows.parity_status),
         Column.number("images/s", rows.throughput, ",.0f"),
+        Column.number("peak MB", lambda result: rows.scaled(result.peak_rss_bytes, 1e6), ".0f"),
         Column.number("load ms", lambda result: result.load_ms, ".1f"),
         Column.number("first ms", lambda result: result.first_inference_ms, ".2f"),
-        Column.number("peak MB", lambda result: rows.scaled(result.peak_rss_bytes, 1e6), ".0f"),
+        Column("delegate", lambda result: _file_name(result.runtime.delegate)),
         Column(
             "delegated",
             lambda result: _delegated(result.runtime.delegated_nodes, result.runtime.total_nodes),
             lambda result: result.runtime.delegated_nodes,
         ),
-        Column.number("top-1", lambda result: getattr(result.accuracy, "top1", None), ".2%"),
-        Column("parity", rows.parity_status),
+        Column.number("threads", lambda result: result.runtime.threads, "d"),
+        Column.number("batch", lambda result: result.batch, "d"),
     ]
 
 
@@ -159,38 +164,48 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
 
 
 def show_operators(profile: OperatorProfile, title: str) -> None:
-    """Prints a row per operator, the slowest first, then a row per kind, the total and the note.
+    """Prints the slowest operators, then a row per kind, the total and the note.
 
     Args:
         profile: of one artifact.
         title: of the table.
     """
     total = total_ms(profile.operators)
-    stdout = terminal.console()
+    ranked = slowest_first(profile)
     operators: list[Column[OperatorTime]] = [
+        Column("operator", lambda operator: operator.name),
+        Column("kind", lambda operator: operator.kind),
         Column.number("ms", lambda operator: operator.ms, ".4f"),
         Column("share", lambda operator: _share(operator.ms, total), lambda operator: operator.ms),
-        Column("kind", lambda operator: operator.kind, wraps=True),
-        Column("operator", lambda operator: operator.name, wraps=True),
-        Column("where", lambda operator: operator.where, wraps=True),
+        Column("where", lambda operator: operator.where),
+        Column("", lambda operator: "within noise" if operator.within_noise else ""),
     ]
     kinds: list[Column[tuple[str, list[OperatorTime]]]] = [
+        Column("kind", lambda kind: kind[0]),
+        Column.number("operators", lambda kind: len(kind[1]), "d"),
         Column.number("ms", lambda kind: total_ms(kind[1]), ".4f"),
         Column(
             "share", lambda kind: _share(total_ms(kind[1]), total), lambda kind: total_ms(kind[1])
         ),
-        Column("kind", lambda kind: kind[0], wraps=True),
-        Column.number("operators", lambda kind: len(kind[1]), "d"),
     ]
-    stdout.print(terminal.table(operators, slowest_first(profile), title))
-    stdout.print()
-    stdout.print(terminal.table(kinds, by_kind(profile).items(), "by kind"))
-    stdout.print()
+    print_table(operators, ranked[:MOST_ROWS], title)
+    if others := ranked[MOST_ROWS:]:
+        say(_others(others, total))
+    say()
+    print_table(kinds, by_kind(profile).items(), "by kind")
+    say()
     derived = "derived, " if profile.derived else ""
     count = len(profile.operators)
-    stdout.print(f"{total:.4f} ms in {count} operators, {derived}medians of {profile.runs} runs")
-    if profile.note:
-        stdout.print(printable(profile.note))
+    say(f"{total:.4f} ms in {count} operators, {derived}medians of {profile.runs} runs")
+    say(profile.note)
+
+
+def _others(operators: Sequence[OperatorTime], total: float) -> str:
+    """Returns a line about the operators that have no row."""
+    ms = total_ms(operators)
+    line = f"and {len(operators)} others: {ms:.4f} ms, {_share(ms, total)}; --json has them all"
+    noise = sum(operator.within_noise for operator in operators)
+    return line + (f"; {noise} {'is' if noise == 1 else 'are'} within noise" if noise else "")
 
 
 def slowest_first(profile: OperatorProfile) -> list[OperatorTime]:

@@ -21,13 +21,13 @@ class Column(Generic[Item]):
         cell: text of an item's cell.
         value: number that the cell shows, which rows are sorted by, None where there is none; None
             for a column of text. Numbers are aligned right.
-        wraps: whether a terminal may break the text of a cell into lines.
+        elided: whether a terminal that is too narrow shows only the beginning of a text.
     """
 
     title: str
     cell: Callable[[Item], str]
     value: Callable[[Item], float | None] | None = None
-    wraps: bool = False
+    elided: bool = False
 
     @classmethod
     def number(

@@ -18,11 +18,15 @@ from cct_export.records import (
     QuantizationReport,
     QuantizationSummary,
     StepError,
+    TriedScheme,
 )
 from cct_export.records.encoding import to_json
-from cct_export.report import plots, terminal
-from cct_export.report.columns import NONE, Column, number
-from cct_export.text import printable
+from cct_export.report import plots
+from cct_export.report.columns import NONE, Column
+from cct_export.report.rows import scaled
+from cct_export.report.tables import print_table
+from cct_export.report.terminal import say
+from cct_export.text import plural
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +48,7 @@ def show_export(exported: Exported) -> None:
     )
     if artifact.contract.quantization is not None:
         _log_quantization(artifact.scheme, artifact.contract.quantization)
-    _log_constraints(exported)
+    _show_constraints(exported)
     show_parity(exported.parity)
 
 
@@ -59,8 +63,8 @@ def _log_quantization(scheme: str, summary: QuantizationSummary) -> None:
     log.info("integers: %s", ", ".join(parts) or "weights only")
 
 
-def _log_constraints(exported: Exported) -> None:
-    """Logs what ``--min-sqnr`` cost, and the schemes that ``auto`` tried."""
+def _show_constraints(exported: Exported) -> None:
+    """Logs what ``--min-sqnr`` cost, and prints the schemes that ``auto`` tried."""
     bound = exported.bound
     if bound is not None and bound.floats:
         log.info(
@@ -71,15 +75,15 @@ def _log_constraints(exported: Exported) -> None:
             bound.before_db,
             bound.slowdown,
         )
-    for candidate in exported.candidates:
-        log.info(
-            "%-12s %8s ms %10s bytes %6s dB  %s",
-            candidate.scheme,
-            number(candidate.median_ms, ".3f"),
-            number(candidate.size_bytes, ",d"),
-            number(candidate.sqnr_db, ".1f"),
-            candidate.why_not or "chosen",
-        )
+    columns: list[Column[TriedScheme]] = [
+        Column("scheme", lambda row: row.scheme),
+        Column.number("ms", lambda row: row.median_ms, ".3f"),
+        Column.number("kB", lambda row: scaled(row.size_bytes, 1e3), ",.0f"),
+        Column.number("SQNR dB", lambda row: row.sqnr_db, ".1f"),
+        Column("", lambda row: row.why_not or "chosen"),
+    ]
+    if exported.candidates:
+        print_table(columns, exported.candidates)
 
 
 def show_parity(report: ParityReport) -> None:
@@ -139,21 +143,36 @@ def show_predictions(predictions: Sequence[Prediction]) -> None:
 
 
 def show_diagnosis(machine: MachineInfo, delegates: Sequence[Diagnosis]) -> None:
-    """Prints the machine, and a row per engine and delegate."""
-    stdout = terminal.console()
+    """Prints the machine, and a line per engine and delegate; with ``-v`` every fact of both."""
+    if log.isEnabledFor(logging.DEBUG):
+        _show_facts(machine, delegates)
+        return
+    cores = plural(machine.cores, "core") if machine.cores else ""
+    say(", ".join(filter(None, (machine.cpu, cores, machine.os, f"Python {machine.python}"))))
+    engines = dict.fromkeys(f"{row.engine} {row.version}" for row in delegates if row.version)
+    say(", ".join(engines))
+    say()
+    columns: list[Column[Diagnosis]] = [
+        Column("delegate", lambda row: f"{row.engine} {row.delegate}"),
+        Column("status", lambda row: _STATUS[row.works]),
+        Column("", lambda row: row.why or row.about, elided=True),
+    ]
+    print_table(columns, delegates)
+
+
+def _show_facts(machine: MachineInfo, delegates: Sequence[Diagnosis]) -> None:
     for name, value in to_json(machine).items():
-        if value == "":
-            continue
-        stdout.print(f"{name:<14}{printable(_fact(value))}")
+        if value != "":
+            say(f"{name:<14}{_fact(value)}")
     columns: list[Column[Diagnosis]] = [
         Column("engine", lambda row: f"{row.engine} {row.version}".strip()),
         Column("delegate", lambda row: row.delegate),
         Column("status", lambda row: _STATUS[row.works]),
-        Column("description", lambda row: row.about, wraps=True),
-        Column("reason", lambda row: row.why, wraps=True),
+        Column("description", lambda row: row.about),
+        Column("reason", lambda row: row.why),
     ]
-    stdout.print()
-    stdout.print(terminal.table(columns, delegates))
+    say()
+    print_table(columns, delegates)
 
 
 def _fact(value: Any) -> str:
@@ -172,7 +191,7 @@ def worst_first(report: QuantizationReport) -> list[StepError]:
 def show_quantization(report: QuantizationReport) -> None:
     """Prints a row per step, the largest error first."""
     columns: list[Column[StepError]] = [
-        Column("step", lambda step: step.step, wraps=True),
+        Column("step", lambda step: step.step),
         Column("kind", lambda step: step.kind),
         Column("inputs", lambda step: step.inputs),
         Column(
@@ -196,11 +215,10 @@ def show_quantization(report: QuantizationReport) -> None:
         ]
     model = f"{report.model} as {report.format} {report.scheme}"
     title = f"{model}: {report.sqnr_db:.1f} dB on {report.images}"
-    stdout = terminal.console()
-    stdout.print(terminal.table(columns, worst_first(report), title))
+    print_table(columns, worst_first(report), title)
     if report.kernels:
         kernels = ", ".join(f"{count} {name}" for name, count in report.kernels.items())
-        stdout.print(f"kernels that ONNX Runtime ran: {printable(kernels)}")
+        say(f"kernels that ONNX Runtime ran: {kernels}")
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -4,9 +4,6 @@ import logging
 from collections import Counter
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
 from cct_export.records import (
     Architecture,
     Contract,
@@ -16,8 +13,9 @@ from cct_export.records import (
     OperatorKind,
     Tensor,
 )
-from cct_export.report import terminal
 from cct_export.report.columns import NONE, Column, number, shape
+from cct_export.report.tables import print_table
+from cct_export.report.terminal import say
 from cct_export.specs import JSONObject
 from cct_export.text import printable
 
@@ -95,37 +93,35 @@ def show(inspection: Inspection, tensors: bool = False) -> None:
         inspection: of the file.
         tensors: list every quantized tensor, not only how many there are.
     """
-    stdout = terminal.console()
-    _print_header(stdout, inspection)
-    stdout.print(_kinds(inspection))
-    stdout.print()
-    stdout.print(_operators(inspection))
-    stdout.print()
+    _print_header(inspection)
+    _print_kinds(inspection)
+    say()
+    _print_operators(inspection)
+    say()
     for name, total in inspection.totals().items():
-        stdout.print(f"{_TOTALS[name]:15} {number(total):>12}")
-    stdout.print()
+        say(f"{_TOTALS[name]:15} {number(total):>12}")
+    say()
     groups = Counter(f"{tensor.dtype} per {tensor.granularity}" for tensor in inspection.quantized)
     parts = ", ".join(f"{count} {name}" for name, count in groups.most_common())
-    stdout.print(f"{len(inspection.quantized)} quantized tensors{': ' if parts else ''}{parts}")
+    say(f"{len(inspection.quantized)} quantized tensors{': ' if parts else ''}{parts}")
     if tensors and inspection.quantized:
-        stdout.print(_tensors(inspection))
+        _print_tensors(inspection)
     _log_warnings(inspection)
 
 
 def show_comparison(artifact: Inspection, against: Inspection) -> None:
     """Prints inputs and outputs of two files, and their figures side by side."""
-    stdout = terminal.console()
-    _print_header(stdout, artifact)
-    _print_header(stdout, against)
+    _print_header(artifact)
+    _print_header(against)
     comparison = Comparison.of(artifact, against)
     totals = {_TOTALS[name]: pair for name, pair in comparison.totals.items()}
     columns: list[Column[tuple[str, Pair]]] = [
-        Column("", lambda row: row[0], wraps=True),
+        Column("", lambda row: row[0]),
         Column.number(artifact.path.name, lambda row: row[1].artifact),
         Column.number(against.path.name, lambda row: row[1].against),
         Column.number("ratio", lambda row: row[1].ratio, ".3f"),
     ]
-    stdout.print(terminal.table(columns, [*totals.items(), *comparison.operators.items()]))
+    print_table(columns, [*totals.items(), *comparison.operators.items()])
     _log_warnings(artifact)
     _log_warnings(against)
 
@@ -135,21 +131,21 @@ def _log_warnings(inspection: Inspection) -> None:
         log.warning("%s: %s", inspection.path, printable(warning))
 
 
-def _print_header(stdout: Console, inspection: Inspection) -> None:
+def _print_header(inspection: Inspection) -> None:
     scheme = "no scheme recorded" if inspection.scheme is None else f"scheme {inspection.scheme}"
     size = f"{inspection.size_bytes:,} bytes"
     file = f"{inspection.path}: {inspection.format}, {scheme}, {size}, {inspection.engine}"
-    stdout.print(printable(file))
+    say(file)
     for name, ends in (("input", inspection.inputs), ("output", inspection.outputs)):
         for end in ends:
             quantization = ""
             if end.scales:
                 quantization = f", scale {_scales(end)}, zero point {_zero_points(end)}"
             line = f"  {name:6} {end.name} {end.dtype} {shape(end.shape)}{quantization}"
-            stdout.print(printable(line))
+            say(line)
     for name, value in _contract(inspection.contract).items():
-        stdout.print(printable(f"  {name:6} {value}"))
-    stdout.print()
+        say(f"  {name:6} {value}")
+    say()
 
 
 def _contract(contract: Contract) -> dict[str, str]:
@@ -175,10 +171,10 @@ def _few(labels: tuple[str, ...]) -> str:
     return few if len(labels) <= MOST_LABELS else f"{few} …"
 
 
-def _kinds(inspection: Inspection) -> Table:
+def _print_kinds(inspection: Inspection) -> None:
     delegated = inspection.partitions is not None
     columns: list[Column[OperatorKind]] = [
-        Column("kind", lambda kind: kind.name, wraps=True),
+        Column("kind", lambda kind: kind.name),
         Column.number("operators", lambda kind: kind.count),
         Column.number("MACs", lambda kind: kind.macs),
         Column.number("parameters", lambda kind: kind.parameters),
@@ -188,36 +184,36 @@ def _kinds(inspection: Inspection) -> Table:
             lambda kind: kind.delegated,
         ),
     ]
-    return terminal.table(columns, inspection.kinds())
+    print_table(columns, inspection.kinds())
 
 
-def _operators(inspection: Inspection) -> Table:
+def _print_operators(inspection: Inspection) -> None:
     columns: list[Column[Operator]] = [
         Column("#", lambda operator: str(operator.index)),
-        Column("operator", lambda operator: operator.kind, wraps=True),
-        Column("output", lambda operator: shape(operator.shape), wraps=True),
+        Column("operator", lambda operator: operator.kind),
+        Column("output", lambda operator: shape(operator.shape)),
         Column("MACs", lambda operator: _macs(operator.macs), lambda operator: operator.macs),
         Column.number("parameters", lambda operator: operator.parameters),
         Column("weights", lambda operator: operator.weight_dtype or NONE),
         Column.number("partition", lambda operator: operator.partition),
     ]
-    return terminal.table(columns, inspection.operators)
+    print_table(columns, inspection.operators)
 
 
 def _macs(macs: int | None) -> str:
     return "?" if macs is None else f"{macs:,}"
 
 
-def _tensors(inspection: Inspection) -> Table:
+def _print_tensors(inspection: Inspection) -> None:
     columns: list[Column[Tensor]] = [
-        Column("tensor", lambda tensor: tensor.name, wraps=True),
+        Column("tensor", lambda tensor: tensor.name),
         Column("type", lambda tensor: tensor.dtype),
-        Column("shape", lambda tensor: shape(tensor.shape), wraps=True),
+        Column("shape", lambda tensor: shape(tensor.shape)),
         Column("scale per", _granularity),
         Column("scale", _scales),
         Column("zero point", _zero_points),
     ]
-    return terminal.table(columns, inspection.quantized)
+    print_table(columns, inspection.quantized)
 
 
 def _granularity(tensor: Tensor) -> str:
@@ -241,16 +237,15 @@ def _interval(values: tuple[float, ...], pattern: str) -> str:
 
 def show_model(model: Architecture) -> None:
     """Prints input and output, every layer, totals, and the cost of the exported file."""
-    stdout = terminal.console()
     labels = f" ({_few(model.labels)})" if model.labels else ""
     images = f"images of {shape(model.image_shape)}"
-    stdout.print(printable(f"{model.name}: {images} to {model.classes:,} logits{labels}"))
-    stdout.print()
+    say(f"{model.name}: {images} to {model.classes:,} logits{labels}")
+    say()
     total = Layer("total", "", (), model.trainable, model.fixed, model.macs)
     columns: list[Column[Layer]] = [
-        Column("layer", lambda layer: layer.name, wraps=True),
-        Column("kind", lambda layer: layer.kind, wraps=True),
-        Column("output", lambda layer: "" if layer is total else shape(layer.shape), wraps=True),
+        Column("layer", lambda layer: layer.name),
+        Column("kind", lambda layer: layer.kind),
+        Column("output", lambda layer: "" if layer is total else shape(layer.shape)),
         Column.number("trainable", lambda layer: layer.trainable or None),
         Column.number("fixed", lambda layer: layer.fixed or None),
         Column(
@@ -259,12 +254,12 @@ def show_model(model: Architecture) -> None:
             lambda layer: layer.macs,
         ),
     ]
-    stdout.print(terminal.table(columns, [*model.layers, total]))
+    print_table(columns, [*model.layers, total])
     if model.folded is None:
         log.warning("%s is not a CCT: inspect the exported file for its cost", model.name)
         return
-    stdout.print()
-    stdout.print(
+    say()
+    say(
         f"as exported, folded: {model.folded.steps:,} steps, "
         f"{model.folded.parameters:,} parameters, {model.folded.macs:,} MACs"
     )

@@ -72,11 +72,11 @@ class Row:
 
 def rows(results: Sequence[BenchResult]) -> list[Row]:
     """Returns a row per result; ratios are to the first."""
-    names = _file_names([result.artifact.path for result in results])
+    names = file_names([result.artifact.path for result in results])
     reference = results[0] if results else None
     return [
-        _row(number, name, result, None if result is reference else reference)
-        for number, (name, result) in enumerate(zip(names, results, strict=True), start=1)
+        _row(number, names[result.artifact.path], result, None if number == 1 else reference)
+        for number, result in enumerate(results, start=1)
     ]
 
 
@@ -108,11 +108,11 @@ def _row(number: int, name: str, result: BenchResult, reference: BenchResult | N
     )
 
 
-def _file_names(paths: Sequence[str]) -> list[str]:
-    """Returns the last part of each path, or all of it where two paths end alike."""
+def file_names(paths: Sequence[str]) -> dict[str, str]:
+    """Returns by path the last part of it, or all of it where two paths end alike."""
     names = {path: path.rstrip("/").rpartition("/")[2] or path for path in paths}
     counts = Counter(names.values())
-    return [names[path] if counts[names[path]] == 1 else path for path in paths]
+    return {path: name if counts[name] == 1 else path for path, name in names.items()}
 
 
 def refusal(result: BenchResult) -> str:

@@ -1,82 +1,69 @@
-"""The terminal: tables on standard output, progress on standard error."""
+"""The terminal: results on standard output, messages and progress on standard error."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
-from cct_export.report.columns import Column, Item
 from cct_export.text import printable
 
 log = logging.getLogger(__name__)
 
-# Columns of a table that goes into a file or a pipe.
-WIDTH = 160
+# Messages and progress share one console: rich moves a bar or a line of status out of the way of
+# what is printed meanwhile.
+STDERR = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
-def console() -> Console:
+class MessageHandler(logging.Handler):
+    """Writes log messages to standard error, without characters that control a terminal.
+
+    A terminal gets lines that are broken between words; a file or a pipe gets them unbroken.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes the text of ``record``."""
+        write(STDERR, printable(self.format(record), keep="\n\t"))
+
+
+def stdout() -> Console:
     """Returns standard output; it shows strings literally, without rich's markup."""
-    stdout = Console(highlight=False, markup=False, emoji=False)
-    if not stdout.is_terminal:
-        stdout.width = WIDTH
-    return stdout
+    return Console(highlight=False, markup=False, emoji=False)
 
 
-def table(columns: Sequence[Column[Item]], items: Iterable[Item], title: str = "") -> Table:
-    """Returns a table with a row per item, for ``console().print``."""
-    drawn = Table(box=None, title=printable(title) or None, title_justify="left", pad_edge=False)
-    for column in columns:
-        drawn.add_column(
-            printable(column.title),
-            justify="left" if column.value is None else "right",
-            overflow="fold",
-            no_wrap=not column.wraps,
-        )
-    for item in items:
-        drawn.add_row(*(printable(column.cell(item)) for column in columns))
-    return drawn
+def write(console: Console, text: str) -> None:
+    """Writes lines of text, broken between words where ``console`` is a terminal."""
+    console.print(Text(text), soft_wrap=not console.is_terminal)
 
 
-def _stderr() -> tuple[Console, bool]:
-    """Returns standard error, and whether progress is shown there."""
-    stderr = Console(stderr=True)
-    return stderr, stderr.is_terminal and log.isEnabledFor(logging.INFO)
+def say(text: str = "") -> None:
+    """Writes a line to standard output, without characters that control a terminal."""
+    write(stdout(), printable(text))
+
+
+def shows_progress() -> bool:
+    """Returns whether progress is shown: on a terminal, unless the user wants silence."""
+    return STDERR.is_terminal and log.isEnabledFor(logging.INFO)
 
 
 @contextmanager
-def status() -> Iterator[Callable[[str], None]]:
-    """Shows a line of status until the block ends.
+def status(message: str = "starting") -> Iterator[Callable[[str], None]]:
+    """Shows a line of status until the block ends, then removes it.
+
+    Args:
+        message: the first line.
 
     Yields:
         A function that replaces the line.
     """
-    stderr, shown = _stderr()
-    if not shown:
+    if not shows_progress():
         yield lambda message: None
         return
-    with stderr.status("starting") as line:
+    with STDERR.status(Text(message)) as line:
         yield lambda message: line.update(Text(printable(message)))
-
-
-@contextmanager
-def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows a progress bar until the block ends.
-
-    Args:
-        unit: what is counted, in the plural.
-
-    Yields:
-        A function that takes how many are done, and how many there are.
-    """
-    stderr, shown = _stderr()
-    with Progress(console=stderr, disable=not shown, transient=True) as bar:
-        task = bar.add_task(unit, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class TrainingProgress:
@@ -90,15 +77,15 @@ class TrainingProgress:
 
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
-        stderr, shown = _stderr()
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[metrics]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=stderr,
-            disable=not shown,
+            console=STDERR,
+            transient=True,
+            disable=not shows_progress(),
         )
         self.task = self.bar.add_task("training", total=None, metrics="")
 

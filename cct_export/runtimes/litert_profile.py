@@ -5,6 +5,7 @@ Python, and counts all operators of an XNNPACK partition as one.
 """
 
 import copy
+import math
 import time
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
@@ -32,6 +33,8 @@ SETTLE_NS = 2_000_000
 # Kernels without SIMD take a hundred times longer: then there are fewer rounds, but at least three.
 LIMIT_NS = 20_000_000_000
 MIN_ROUNDS = 3
+# Standard errors in half of a 95 % interval.
+NOISE_SIGMAS = 1.96
 
 NOTE = (
     "Differences: the file was cut off behind each operator, and a time is the median of that "
@@ -93,8 +96,9 @@ def profile(
         settle_ns=settle_ns,
     )
     times_of = dict(zip(by_index, times, strict=True))
-    ms = operator_ms([times_of.get(index) for index in range(len(cuts))])
-    return OperatorProfile(_operators(cuts, nodes, ms), rounds * BURST, derived=True, note=NOTE)
+    by_cut = [times_of.get(index) for index in range(len(cuts))]
+    operators = _operators(cuts, nodes, operator_ms(by_cut), operator_noise_ms(by_cut))
+    return OperatorProfile(operators, rounds * BURST, derived=True, note=NOTE)
 
 
 def operator_ms(times: Sequence[Sequence[int] | None]) -> list[float]:
@@ -112,6 +116,30 @@ def operator_ms(times: Sequence[Sequence[int] | None]) -> list[float]:
         )
     )
     return [after - before for before, after in pairwise(medians)]
+
+
+def operator_noise_ms(times: Sequence[Sequence[int] | None]) -> list[float]:
+    """Returns half of the 95 % interval of each time that ``operator_ms`` returns.
+
+    The standard error of a prefix' median is that of the median of its bursts, which are
+    independent where runs are not: 1.2533 · σ / √bursts, with σ from the interquartile range.
+
+    Args:
+        times: see ``operator_ms``; each a multiple of ``BURST`` runs.
+    """
+    noises, previous = [], 0.0
+    for runs in times:
+        error = previous if runs is None else _median_error_ms(runs)
+        noises.append(0.0 if runs is None else NOISE_SIGMAS * math.hypot(error, previous))
+        previous = error
+    return noises
+
+
+def _median_error_ms(runs: Sequence[int]) -> float:
+    """Returns the standard error of the median of a prefix."""
+    medians = np.median(np.reshape(runs, (-1, BURST)), axis=1) / 1e6
+    lower, upper = np.percentile(medians, (25, 75))
+    return float(1.2533 * (upper - lower) / 1.349 / math.sqrt(len(medians)))
 
 
 def affordable_rounds(
@@ -174,13 +202,19 @@ def _open(path: Path, cuts: Sequence[Prefix], threads: int) -> dict[int, Runnabl
 
 
 def _operators(
-    cuts: Sequence[Prefix], nodes: Sequence[Node], ms: Sequence[float]
+    cuts: Sequence[Prefix], nodes: Sequence[Node], ms: Sequence[float], noise_ms: Sequence[float]
 ) -> tuple[OperatorTime, ...]:
     delegated = partitions(nodes)
     kinds = {node.index: node.kind for node in nodes}
     return tuple(
-        OperatorTime(cut.name, kinds[index], time_ms, "xnnpack" if index in delegated else "litert")
-        for index, (cut, time_ms) in enumerate(zip(cuts, ms, strict=True))
+        OperatorTime(
+            cut.name,
+            kinds[index],
+            ms[index],
+            "xnnpack" if index in delegated else "litert",
+            noise_ms[index],
+        )
+        for index, cut in enumerate(cuts)
     )
 
 

@@ -164,8 +164,8 @@ def _available_provider(name: str) -> Provider:
     available = onnxruntime.get_available_providers()
     if provider.name not in available:
         raise NotAvailable(
-            f"this onnxruntime has no {provider.name}, only {', '.join(available)}: "
-            f"it is in {provider.package}"
+            f"{provider.name} is in {provider.package}; this onnxruntime has only "
+            f"{', '.join(available)}"
         )
     return provider
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cct_export.data.dataset import Images, ImageShape
 from cct_export.records import Contract
+from cct_export.specs.progress import CountProgress, no_progress
 
 Logits = NDArray[np.float32]
 
@@ -67,13 +68,16 @@ def prepare(session: Session, images: Images) -> np.ndarray:
     return integers.clip(limits.min, limits.max).astype(session.io)
 
 
-def run(session: Session, images: Images, *, batch: int = 64) -> Logits:
+def run(
+    session: Session, images: Images, *, batch: int = 64, progress: CountProgress = no_progress
+) -> Logits:
     """Computes the logits of any number of images.
 
     Args:
         session: an open session of any engine.
         images: uint8 ``(N, H, W, C)``, 0–255.
         batch: images per call where the file takes any number.
+        progress: called with the number of images that are done, and of all.
 
     Returns:
         float32 ``(N, classes)``.
@@ -87,6 +91,7 @@ def run(session: Session, images: Images, *, batch: int = 64) -> Logits:
             chunk = np.concatenate([chunk, chunk[-1:].repeat(padding, axis=0)])
         outputs = session.invoke(prepare(session, chunk))
         batches.append(outputs[: len(outputs) - padding])
+        progress(min(start + size, len(images)), len(images))
     return dequantize(np.concatenate(batches), session.output_quantization)
 
 

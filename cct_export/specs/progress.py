@@ -11,5 +11,10 @@ CountProgress = Callable[[int, int], None]
 StepProgress = Callable[[int, int, int, dict[str, float]], None]
 
 
+def counted(progress: StatusProgress, what: str) -> CountProgress:
+    """Returns a callback that reports to ``progress`` how much is done: ``verifying 400/1,000``."""
+    return lambda done, total: progress(f"{what} {done:,}/{total:,}")
+
+
 def no_progress(*progress: object) -> None:
     """Reports nothing; takes the arguments of any progress callback."""

@@ -1,5 +1,7 @@
 """Profiles of operators as tables and bars."""
 
+from dataclasses import replace
+
 import pytest
 
 from cct_export.errors import OutputError
@@ -28,10 +30,10 @@ def test_rows_are_the_slowest_first_with_their_share_of_the_sum(capsys):
     printed = lines(capsys, PROFILE)
     assert printed[0] == "model.tflite"
     assert [line.split() for line in printed[2:6]] == [
-        ["1.0000", "50.0%", "CONV_2D", "conv", "xnnpack"],
-        ["0.8000", "40.0%", "ADD", "late", "xnnpack"],
-        ["0.2500", "12.5%", "ADD", "early", "xnnpack"],
-        ["-0.0500", "-2.5%", "ADD", "back", "xnnpack"],
+        ["conv", "CONV_2D", "1.0000", "50.0%", "xnnpack"],
+        ["late", "ADD", "0.8000", "40.0%", "xnnpack"],
+        ["early", "ADD", "0.2500", "12.5%", "xnnpack"],
+        ["back", "ADD", "-0.0500", "-2.5%", "xnnpack", "within", "noise"],
     ]
 
 
@@ -39,8 +41,8 @@ def test_kinds_are_summed_and_the_note_is_printed_as_it_is(capsys):
     printed = lines(capsys, PROFILE)
     start = printed.index("by kind")
     assert [line.split() for line in printed[start + 2 : start + 4]] == [
-        ["1.0000", "50.0%", "ADD", "3"],
-        ["1.0000", "50.0%", "CONV_2D", "1"],
+        ["ADD", "3", "1.0000", "50.0%"],
+        ["CONV_2D", "1", "1.0000", "50.0%"],
     ]
     assert printed[-2:] == ["2.0000 ms in 4 operators, medians of 7 runs", NOTE]
 
@@ -52,7 +54,20 @@ def test_derived_times_are_marked(capsys):
 
 def test_no_share_of_nothing(capsys):
     assert lines(capsys, profile_of())[-2].startswith("0.0000 ms in 0 operators")
-    assert "–" in lines(capsys, profile_of(("a", "ADD", 0.0)))[2]
+    printed = lines(capsys, profile_of(("a", "ADD", 0.0)))
+    assert printed[2].split() == ["a", "ADD", "0.0000", "xnnpack"]
+
+
+def test_only_the_slowest_operators_have_a_row_and_the_others_a_line(capsys):
+    rows = [(f"slow_{index}", "ADD", 1.0 + index) for index in range(bench.MOST_ROWS)]
+    noisy = replace(OperatorTime("noisy", "MUL", 0.01, "xnnpack"), noise_ms=0.02)
+    profile = profile_of(*rows, ("fast", "MUL", 0.03))
+    printed = lines(capsys, replace(profile, operators=(*profile.operators, noisy)))
+    names = [line.split()[0] for line in printed[2 : 2 + bench.MOST_ROWS]]
+    assert names == [f"slow_{index}" for index in reversed(range(bench.MOST_ROWS))]
+    assert printed[2 + bench.MOST_ROWS] == (
+        "and 2 others: 0.0400 ms, 0.0%; --json has them all; 1 is within noise"
+    )
 
 
 def test_names_with_markup_and_control_characters_are_literal(capsys):

@@ -132,11 +132,6 @@ class _ToolRuns:
             runtime, tool.contract, report.load_ms, report.first_inference_ms
         )
         measurement.golden = tool.golden()
-        if tool.parity_unknown:
-            measurement.notes.append(
-                f"parity is unknown on this device: {tool.parity_unknown}; `cct-bench` on this "
-                "machine compares the file with its model"
-            )
 
     def time(self, runs: int, seconds: float, warmup_s: float) -> None:
         """Times one repeat."""

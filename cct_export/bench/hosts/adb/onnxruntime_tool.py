@@ -137,7 +137,6 @@ class OnnxRuntimeTool:
         self._model = folder.copy(path, ".onnx")
         self.delegate = DELEGATES[spec.delegation.name]
         self.accelerator = _ACCELERATORS.get(self.delegate, "cpu")
-        self.parity_unknown = f"{NAME} does not show what it computes"
         self._results = f"{folder.prefix()}results"
         self._peak: int | None = None
 
@@ -147,7 +146,7 @@ class OnnxRuntimeTool:
 
     def golden(self) -> GoldenCheck:
         """Returns that parity is unknown; see ``Tool``."""
-        return GoldenCheck()
+        return GoldenCheck(unknown=f"{NAME} does not show what it computes")
 
     def timed(self, runs: int, seconds: float, warmup_s: float) -> Report:
         """Times runs; see ``Tool``. The tool warms up with one run: more are dropped here."""

@@ -51,20 +51,18 @@ class Tool(Protocol):
         contract: what is known of the file; empty if nothing.
         accelerator: the kind of processor that runs it.
         delegate: what computes, known after ``first``.
-        parity_unknown: why the parity is not known, empty if it is; known after ``golden``.
     """
 
     contract: Contract
     accelerator: str
     delegate: str
-    parity_unknown: str
 
     def first(self) -> Report:
         """Runs once, and checks that the requested delegate runs the file."""
         ...
 
     def golden(self) -> GoldenCheck:
-        """Compares with the golden images; without parity where the tool shows no output."""
+        """Compares with the golden images; parity is unknown where the tool shows no output."""
         ...
 
     def timed(self, runs: int, seconds: float, warmup_s: float) -> Report:
