@@ -104,6 +104,12 @@ class Timings:
         sizes = tuple(tuple(len(burst.times_ns) for burst in bursts) for bursts in self._bursts)
         return sizes if self.times_ns else ()
 
+    @property
+    def done(self) -> float:
+        """The share of this repeat that is done, 0 to 1."""
+        runs = min(1.0, self._runs / self._min_runs)
+        return min(runs, self._spent_ns / 1e9 / self._min_s) if self._min_s else runs
+
     def begin_repeat(self, conditions: Conditions) -> None:
         """Begins a repeat in this state of the machine."""
         self._bursts.append([])

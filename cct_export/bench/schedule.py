@@ -6,7 +6,7 @@ Every artifact has a worker process of its own, and every repeat and pass a fres
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +29,7 @@ from cct_export.evaluation.golden import GoldenCheck
 from cct_export.records import Accuracy, BenchResult, Conditions, OperatorProfile, Sustained
 from cct_export.specs import BenchJob, BenchPasses, BenchPlan, BenchSpec
 from cct_export.specs.progress import StatusProgress
+from cct_export.text import plural
 
 # Before its turn the others have had the caches: some runs that do not count.
 TURN_WARM_UP_S = 0.002
@@ -59,12 +60,17 @@ def measure(
         measurement.attempt(_copy, measurement, host)
     for repeat in range(plan.timing.repeats):
         label = f", repeat {repeat + 1} of {plan.timing.repeats}" if plan.timing.repeats > 1 else ""
-        progress(f"timing {len(measurements)} in turn{label}")
-        _time_interleaved(measurements, host)
+        what = f"timing {plural(len(measurements), 'artifact')} in turn{label}"
+        _time_interleaved(measurements, host, _percentage(progress, what))
     references = KerasReferences(progress)
     for measurement in measurements:
         measurement.attempt(_Passes(measurement, host, references, progress).run, plan.passes)
     return [measurement.result(machine) for measurement in measurements]
+
+
+def _percentage(progress: StatusProgress, what: str) -> Callable[[float], None]:
+    """Returns a callback that reports a share of ``what`` in per cent."""
+    return lambda share: progress(f"{what}: {share:.0%}")
 
 
 def _copy(measurement: Measurement, host: Host) -> None:
@@ -84,14 +90,24 @@ def _open(channel: Channel, path: str, spec: BenchSpec) -> Opened:
     return channel.ask("open", Opened, path=path, spec=spec)
 
 
-def _time_interleaved(measurements: Sequence[Measurement], host: Host) -> None:
-    """Times one repeat: the artifacts in turn, each until it has enough runs."""
+def _time_interleaved(
+    measurements: Sequence[Measurement], host: Host, progress: Callable[[float], None]
+) -> None:
+    """Times one repeat: the artifacts in turn, each until it has enough runs.
+
+    Args:
+        measurements: get the runs.
+        host: where the workers run.
+        progress: called with the share of the repeat that is done, 0 to 1.
+    """
+    progress(0.0)
     with contextlib.ExitStack() as workers:
         repeats = [_Repeat(measurement, host, workers) for measurement in measurements]
         running = [repeat for repeat in repeats if repeat.start()]
         while running:
             alone = len(running) == 1
             running = [repeat for repeat in running if repeat.take_turn(alone)]
+            progress(min((repeat.done for repeat in running), default=1.0))
 
 
 class _Repeat:
@@ -106,6 +122,11 @@ class _Repeat:
     def __init__(self, measurement: Measurement, host: Host, workers: contextlib.ExitStack) -> None:
         self._measurement, self._host, self._workers = measurement, host, workers
         self._channel: Channel
+
+    @property
+    def done(self) -> float:
+        """The share of the repeat that is done, 0 to 1."""
+        return self._measurement.timings.done
 
     def start(self) -> bool:
         """Starts a worker and warms it up; returns whether there is anything to time."""
