@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cct_export.commands.options import _configure_logging
-from cct_export.text import one_line, printable
+from cct_export.text import one_line, plural, printable
 
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\u202ered"
 
@@ -57,3 +57,8 @@ def test_a_log_message_has_none_but_the_ends_of_its_lines(capsys):
     first, second = capsys.readouterr().err.rstrip("\n").split("\n")
     assert first == "a"
     assert second.isprintable()
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 runs"), (1, "1 run"), (1200, "1,200 runs")])
+def test_a_noun_agrees_with_its_count(count, text):
+    assert plural(count, "run") == text

@@ -10,6 +10,7 @@ from cct_export.bench.warnings import BUSY_CORES
 from cct_export.errors import InvalidRequest
 from cct_export.records import BenchResult, MachineInfo
 from cct_export.specs import BenchJob, BenchSpec, Delegation, JSONObject
+from cct_export.text import plural
 
 # Fields of ``MachineInfo`` that must be equal for latencies to be comparable.
 MACHINE_FIELDS = ("cpu", "isa", "architecture", "cores", "surroundings")
@@ -90,7 +91,7 @@ def check_rows(
         InvalidRequest: another number of rows, or another setting in one of them.
     """
     if len(now) != len(before):
-        raise InvalidRequest(f"{names[0]} has {len(before)} rows, {names[1]} {len(now)}")
+        raise InvalidRequest(f"{names[0]} has {plural(len(before), 'row')}, {names[1]} {len(now)}")
     for old, new in zip(before, now, strict=True):
         if _setting(old) != _setting(new):
             raise InvalidRequest(
@@ -112,7 +113,8 @@ def jobs_again(before: Sequence[BenchResult], paths: Sequence[Path]) -> tuple[st
     paths = paths or [Path(row.artifact.path) for row in before]
     if len(paths) != len(before):
         raise InvalidRequest(
-            f"the baseline has {len(before)} rows: name as many artifacts, not {len(paths)}"
+            f"the baseline has {plural(len(before), 'row')}: "
+            f"name as many artifacts, not {len(paths)}"
         )
     devices = sorted({row.device for row in before})
     if len(devices) > 1:
@@ -139,7 +141,7 @@ def _subject(result: BenchResult) -> str:
     device = "" if result.device == "local" else f" on {result.device}"
     return (
         f"{name} on {runtime.name} {runtime.delegate}, "
-        f"{runtime.threads} threads, batch {result.batch}{device}"
+        f"{plural(runtime.threads, 'thread')}, batch {result.batch}{device}"
     )
 
 

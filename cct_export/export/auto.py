@@ -25,6 +25,7 @@ from cct_export.runtimes import engine_of
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import Session
 from cct_export.specs import BEST, ExportRequest
+from cct_export.text import plural
 
 ROUNDS = 15
 # Errors that rule out one scheme, and not the others.
@@ -92,7 +93,7 @@ def _fastest(
         paths = {scheme: Path(folder, f"{scheme}.{request.spec.format}") for scheme in files}
         for scheme, path in paths.items():
             path.write_bytes(files[scheme].content)
-        workspace.progress(f"timing {len(paths)} files")
+        workspace.progress(f"timing {plural(len(paths), 'file')}")
         medians = _medians_ms(list(paths.values()))
         drop_of = _AccuracyDrop(workspace)
         for median_ms, scheme in sorted(zip(medians, paths, strict=True)):

@@ -11,6 +11,7 @@ from cct_export.report import plots, rows
 from cct_export.report.columns import NONE, Column, number
 from cct_export.report.tables import print_table
 from cct_export.report.terminal import say
+from cct_export.text import plural
 
 log = logging.getLogger(__name__)
 
@@ -195,8 +196,8 @@ def show_operators(profile: OperatorProfile, title: str) -> None:
     print_table(kinds, by_kind(profile).items(), "by kind")
     say()
     derived = "derived, " if profile.derived else ""
-    count = len(profile.operators)
-    say(f"{total:.4f} ms in {count} operators, {derived}medians of {profile.runs} runs")
+    count = plural(len(profile.operators), "operator")
+    say(f"{total:.4f} ms in {count}, {derived}medians of {plural(profile.runs, 'run')}")
     say(profile.note)
 
 
@@ -251,5 +252,5 @@ def plot_operators(profile: OperatorProfile, path: Path, title: str) -> None:
         [f"{operator.name} ({operator.kind})" for operator in drawn],
         [operator.ms for operator in drawn],
         "derived ms (differences of medians)" if profile.derived else "ms (median)",
-        f"{title}: {total_ms(operators):.3f} ms in {len(operators)} operators{omitted}",
+        f"{title}: {total_ms(operators):.3f} ms in {plural(len(operators), 'operator')}{omitted}",
     )

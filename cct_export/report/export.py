@@ -55,7 +55,7 @@ def show_export(exported: Exported) -> None:
 def _log_quantization(scheme: str, summary: QuantizationSummary) -> None:
     """Logs how many steps compute in integers."""
     modes = {"static": summary.static, "dynamic": summary.dynamic}
-    parts = [f"{len(steps)} steps {mode}" for mode, steps in modes.items() if steps]
+    parts = [f"{plural(len(steps), 'step')} {mode}" for mode, steps in modes.items() if steps]
     if summary.kept_float:
         parts.append(f"kept in float: {', '.join(summary.kept_float)}")
     if scheme == "int8" and summary.dynamic and not (summary.static or summary.kept_float):
@@ -123,7 +123,8 @@ def show_push(pushed: Pushed) -> None:
     """Prints the address of the commit; after a dry run the files that it would have."""
     for note in pushed.notes:
         log.info("%s", note)
-    total = f"{len(pushed.files)} files, {sum(file.size_bytes for file in pushed.files):,} bytes"
+    size = sum(file.size_bytes for file in pushed.files)
+    total = f"{plural(len(pushed.files), 'file')}, {size:,} bytes"
     if pushed.url is not None:
         log.info("%s: %s on %s", pushed.repository, total, pushed.revision)
         click.echo(pushed.url)

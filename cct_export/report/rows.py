@@ -9,6 +9,7 @@ from cct_export.bench.statistics import Interval
 from cct_export.records import BenchResult
 from cct_export.report import table_files
 from cct_export.report.columns import NONE, Column, milliseconds, percentage
+from cct_export.text import plural
 
 REFUSED = "refused: parity failed"
 
@@ -157,7 +158,7 @@ def scaled(number: float | None, unit: float) -> float | None:
 _DISTINCTIONS: tuple[Callable[[Row], str], ...] = (
     lambda row: row.engine,
     lambda row: row.delegate,
-    lambda row: f"{row.threads} thread{'' if row.threads == 1 else 's'}",
+    lambda row: plural(row.threads, "thread"),
     lambda row: f"batch {row.batch}",
     lambda row: row.device,
 )

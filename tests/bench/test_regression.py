@@ -193,7 +193,7 @@ def test_machines_differ_by_what_latency_depends_on():
 def test_rows_of_two_records_are_compared_only_if_their_settings_are_equal():
     row = recorded()
     regression.check_rows([row], [row], ("a", "b"))
-    with pytest.raises(InvalidRequest, match="a has 1 rows, b 2"):
+    with pytest.raises(InvalidRequest, match="a has 1 row, b 2"):
         regression.check_rows([row], [row, row], ("a", "b"))
     for other in (
         replace(row, batch=2),

@@ -233,7 +233,7 @@ def test_another_number_of_rows_is_refused(recorded, in_process, exports):
     path = exports("tflite").path
     ended = in_process("bench", "check", path, path, "--baseline", recorded("then"))
     assert ended.code == 2
-    assert "1 rows" in ended.err
+    assert "1 row:" in ended.err
 
 
 @pytest.mark.parametrize("share", ["", "5 %", "-5%", "500", "a", "5%%"])

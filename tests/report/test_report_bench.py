@@ -49,7 +49,7 @@ def test_kinds_are_summed_and_the_note_is_printed_as_it_is(capsys):
 
 def test_derived_times_are_marked(capsys):
     printed = lines(capsys, profile_of(("a", "ADD", 1.0), derived=True))
-    assert "1.0000 ms in 1 operators, derived, medians of 7 runs" in printed
+    assert "1.0000 ms in 1 operator, derived, medians of 7 runs" in printed
 
 
 def test_no_share_of_nothing(capsys):
