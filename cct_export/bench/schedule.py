@@ -61,7 +61,9 @@ def measure(
     for repeat in range(plan.timing.repeats):
         label = f", repeat {repeat + 1} of {plan.timing.repeats}" if plan.timing.repeats > 1 else ""
         what = f"timing {plural(len(measurements), 'artifact')} in turn{label}"
-        _time_interleaved(measurements, host, _percentage(progress, what))
+        _time_interleaved(
+            measurements, host, plan.passes.accuracy_data, _percentage(progress, what)
+        )
     references = KerasReferences(progress)
     for measurement in measurements:
         measurement.attempt(_Passes(measurement, host, references, progress).run, plan.passes)
@@ -90,19 +92,29 @@ def _open(channel: Channel, path: str, spec: BenchSpec) -> Opened:
     return channel.ask("open", Opened, path=path, spec=spec)
 
 
+def _test_images(host: Host, data: str, opened: Opened) -> str:
+    """Copies the labelled images to the host; returns what they are called there."""
+    height, width, channels = opened.image_shape
+    return host.copy_test_images(data, (height, width, channels))
+
+
 def _time_interleaved(
-    measurements: Sequence[Measurement], host: Host, progress: Callable[[float], None]
+    measurements: Sequence[Measurement],
+    host: Host,
+    data: str | None,
+    progress: Callable[[float], None],
 ) -> None:
     """Times one repeat: the artifacts in turn, each until it has enough runs.
 
     Args:
         measurements: get the runs.
         host: where the workers run.
+        data: labelled images that accuracy is measured on later; what cannot use them is not timed.
         progress: called with the share of the repeat that is done, 0 to 1.
     """
     progress(0.0)
     with contextlib.ExitStack() as workers:
-        repeats = [_Repeat(measurement, host, workers) for measurement in measurements]
+        repeats = [_Repeat(measurement, host, data, workers) for measurement in measurements]
         running = [repeat for repeat in repeats if repeat.start()]
         while running:
             alone = len(running) == 1
@@ -116,11 +128,19 @@ class _Repeat:
     Args:
         measurement: gets the runs.
         host: where the worker runs.
+        data: labelled images that it must be able to use; None for none.
         workers: ends the worker.
     """
 
-    def __init__(self, measurement: Measurement, host: Host, workers: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        measurement: Measurement,
+        host: Host,
+        data: str | None,
+        workers: contextlib.ExitStack,
+    ) -> None:
         self._measurement, self._host, self._workers = measurement, host, workers
+        self._data = data
         self._channel: Channel
 
     @property
@@ -156,6 +176,9 @@ class _Repeat:
             measurement.golden = self._channel.ask("golden", GoldenCheck)
             if not measurement.usable:
                 return False
+            if self._data is not None:
+                images = _test_images(self._host, self._data, self._opened)
+                self._channel.tell("check_data", data=images)
             measurement.processing = self._channel.ask("processing", Processing)
         self._warm_up(measurement.timing.warmup_s)
         measurement.timings.begin_repeat(self._channel.ask("conditions", Conditions))
@@ -163,9 +186,9 @@ class _Repeat:
 
     def _open(self) -> None:
         worker = _worker(self._measurement, self._host)
-        self._channel, opened = self._workers.enter_context(worker)
+        self._channel, self._opened = self._workers.enter_context(worker)
         if self._measurement.opened is None:
-            self._measurement.opened = opened
+            self._measurement.opened = self._opened
 
     def _open_warm(self) -> None:
         self._open()
@@ -273,8 +296,7 @@ class _Passes:
             self._progress(f"accuracy of {measurement.path}: {done} of {total} images")
 
         with _worker(measurement, self._host) as (channel, opened):
-            height, width, channels = opened.image_shape
-            device_data = self._host.copy_test_images(data, (height, width, channels))
+            device_data = _test_images(self._host, data, opened)
             scored = channel.ask("accuracy", Scored, count, data=device_data)
         keras = measurement.job.spec.runtime == "keras"
         reference = None if keras else self._references.right(measurement, data)

@@ -138,6 +138,10 @@ class Worker:
             self._session.invoke(self._prepared)
         return PeakMemory(machine.peak_rss_bytes())
 
+    def check_data(self, data: str) -> None:
+        """Raises ``InvalidData`` if the accuracy cannot be measured on these labelled images."""
+        accuracy.check_labels(self._session, read(data, self._session.image_shape))
+
     def accuracy(self, data: str) -> Scored:
         """Measures the accuracy on labelled images."""
         dataset = read(data, self._session.image_shape)

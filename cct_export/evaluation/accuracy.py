@@ -48,14 +48,20 @@ def measure(session: Session, *, dataset: Dataset, progress: CountProgress = no_
         InvalidData: the labels are not those of the model.
     """
     labels = session.contract.labels
-    check_classes(dataset, labels)
+    check_labels(session, dataset)
     logits = _logits(session, dataset, progress)
     targets = np.asarray(dataset.test.labels)
-    if targets.max() >= logits.shape[1]:
-        raise InvalidData(
-            f"{dataset.name} has label {targets.max()}, the model {logits.shape[1]} logits"
-        )
     return score(logits, targets=targets, data=dataset.name, labels=tuple(labels))
+
+
+def check_labels(session: Session, dataset: Dataset) -> None:
+    """Raises ``InvalidData`` if the labels of a dataset are not those of the model."""
+    check_classes(dataset, session.contract.labels)
+    (image,) = dataset.test.images([0])
+    classes = run(session, image[np.newaxis]).shape[1]
+    largest = int(np.max(dataset.test.labels))
+    if largest >= classes:
+        raise InvalidData(f"{dataset.name} has label {largest}, the model {classes} logits")
 
 
 def _logits(session: Session, dataset: Dataset, progress: CountProgress) -> Logits:

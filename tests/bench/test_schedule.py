@@ -7,7 +7,13 @@ import pytest
 
 from cct_export.bench import measurement, schedule
 from cct_export.bench.protocol import Burst, Opened, PeakMemory, Processing
-from cct_export.errors import ConnectionLost, EngineFailed, InvalidArtifact, NotAvailable
+from cct_export.errors import (
+    ConnectionLost,
+    EngineFailed,
+    InvalidArtifact,
+    InvalidData,
+    NotAvailable,
+)
 from cct_export.evaluation.golden import GoldenCheck
 from cct_export.records import Conditions, Contract, MachineInfo, ParityReport, Runtime
 from cct_export.specs import BenchJob, BenchPasses, BenchPlan, BenchSpec, Delegation, Timing
@@ -34,6 +40,9 @@ class FakeHost:
 
     def copy_artifact(self, path):
         return f"/remote/{path}"
+
+    def copy_test_images(self, data, shape):
+        return f"/remote/{data}"
 
     def start(self, subject):
         self.started += 1
@@ -172,6 +181,15 @@ def test_parity_is_checked_once_before_anything_is_timed():
     assert methods.index("golden") < methods.index("burst")
     assert methods.count("golden") == 1
     assert result.parity.passed
+
+
+def test_labelled_images_are_checked_before_anything_is_timed(monkeypatch):
+    refusal = InvalidData("/remote/photos has label 77, the model 10 logits")
+    monkeypatch.setattr(FakeWorker, "check_data", raising(refusal), raising=False)
+    host = FakeHost(a=1, b=1)
+    results = measure(host, "a", "b", passes=BenchPasses(accuracy_data="photos"))
+    assert [result.failure_kind for result in results] == ["InvalidData"] * 2
+    assert "burst" not in [method for _, method in host.log]
 
 
 def test_an_unavailable_delegate_is_reported_with_the_request(monkeypatch):
