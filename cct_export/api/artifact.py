@@ -1,12 +1,13 @@
 """Exported files: verifying, inspecting, running and bundling them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cct_export.api.model import load
-from cct_export.errors import InvalidRequest
+from cct_export.errors import InvalidData, InvalidRequest
 from cct_export.specs import DEFAULT_MODEL, PARITY_SAMPLES
+from cct_export.specs.progress import StatusProgress, no_progress
 
 if TYPE_CHECKING:
     from cct_export.api.model import Source
@@ -75,34 +76,57 @@ def inspect(artifact: str | Path) -> "Inspection":
 
 
 def predict(
-    source: str | Path = DEFAULT_MODEL, *, images: str | Path | Sequence[str | Path], top: int = 5
+    source: str | Path = DEFAULT_MODEL,
+    *,
+    images: str | Path | Sequence[str | Path],
+    top: int = 5,
+    on_prediction: "Callable[[Prediction], None]" = no_progress,
+    on_unreadable: "Callable[[InvalidData], None] | None" = None,
+    progress: StatusProgress = no_progress,
 ) -> "list[Prediction]":
     """Classifies image files with an exported file or a model.
 
     Args:
         source: a ``.tflite`` or ``.onnx`` file, or a model, see ``load``.
-        images: PNG or JPEG files.
-        top: classes per image.
+        images: PNG or JPEG files, folders with such files at any depth, or glob patterns
+            (``photos/*.jpg``, ``**`` for any number of folders).
+        top: classes per image, 1 or more.
+        on_prediction: called with each prediction as soon as it is known.
+        on_unreadable: called with the error of each image that cannot be read, which is left out;
+            by default such an error is raised.
+        progress: called with what runs now.
 
     Returns:
-        One prediction per image, in order.
+        One prediction per image: in the order of ``images``, those of a folder or pattern by path.
 
     Raises:
-        CCTExportError: the source or an image cannot be used.
+        InvalidRequest: an image does not exist, or a folder or pattern stands for none.
+        InvalidData: an image cannot be read.
+        CCTExportError: the source cannot be used.
 
     Example:
-        >>> (prediction,) = cct_export.predict("cct.tflite", images="cat.jpg")
-        >>> prediction.top[0]
-        ('cat', 0.93)
+        >>> for prediction in cct_export.predict(images="photos/"):
+        ...     print(prediction.image, prediction.top[0])
+        photos/cat.jpg ('cat', 0.93)
     """
-    from cct_export.evaluation.predict import classify, open_any
+    from cct_export.evaluation.images import find_images
+    from cct_export.evaluation.predict import classify, open_any, refuse
 
-    if isinstance(images, str | Path):
-        images = [images]
-    if not images:
-        raise InvalidRequest("no image to predict: name one or more files")
-    session = open_any(Path(source))
-    return classify(session, images=[Path(image) for image in images], top=top)
+    if top < 1:
+        raise InvalidRequest(f"top is {top}: it has to be 1 or more")
+    files = find_images([images] if isinstance(images, str | Path) else images)
+    progress(f"loading {source}")
+    predictions = []
+    for prediction in classify(
+        open_any(Path(source)),
+        images=files,
+        top=top,
+        on_unreadable=on_unreadable or refuse,
+        progress=progress,
+    ):
+        on_prediction(prediction)
+        predictions.append(prediction)
+    return predictions
 
 
 def bundle(artifact: str | Path, *, target: str, output: str | Path | None = None) -> Path:

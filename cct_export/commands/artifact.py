@@ -1,12 +1,16 @@
 """``cct-export verify``, ``predict``, ``bundle`` and ``doctor``."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from cct_export.commands import options
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
-from cct_export.specs import PARITY_SAMPLES
+from cct_export.errors import InvalidData
+from cct_export.specs import DEFAULT_MODEL, PARITY_SAMPLES
+from cct_export.text import one_line
 
 
 @click.command()
@@ -49,22 +53,60 @@ def verify(artifact: str, against: str | None, data: str | None, samples: int) -
 
 
 @click.command()
-@click.argument("source", metavar="ARTIFACT|MODEL")
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.argument("names", metavar="[ARTIFACT|MODEL] IMAGE...", nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(1), default=5, help="Classes per image.")
 @options.common
-def predict(source: str, images: tuple[str, ...], top: int) -> Outcome:
-    """Classify PNG or JPEG files: the best classes with their probabilities."""
-    if not source.endswith((".tflite", ".onnx")):
-        options.start_keras()
-    from cct_export import api
-    from cct_export.report.export import show_predictions
+def predict(names: tuple[str, ...], top: int) -> Outcome:
+    """Classify images: the best classes with their probabilities.
 
-    predictions = api.predict(source, images=images, top=top)
-    show_predictions(predictions)
+    IMAGE is a PNG or JPEG file, a folder with such files at any depth, or a quoted pattern such as
+    "photos/*.jpg" or "photos/**/*.png". Without ARTIFACT or MODEL the shipped CIFAR-10 model
+    classifies. Images that cannot be read are reported, and the command ends with 1.
+    """
+    from cct_export import api
+    from cct_export.evaluation.images import find_images
+    from cct_export.report.export import prediction_printer
+    from cct_export.report.terminal import status
+
+    source, images = _source_and_images(names)
+    files = find_images(images)
+    unreadable: list[InvalidData] = []
+
+    def report_unreadable(error: InvalidData) -> None:
+        unreadable.append(error)
+        print(f"error: {one_line(error)}", file=sys.stderr)
+
+    show = prediction_printer(len(files))
+    with status() as progress:
+        predictions = api.predict(
+            source,
+            images=files,
+            top=top,
+            on_prediction=show,
+            on_unreadable=report_unreadable,
+            progress=progress,
+        )
     return Outcome(
-        {"source": source, "predictions": [prediction.to_dict() for prediction in predictions]}
+        {"source": source, "predictions": [prediction.to_dict() for prediction in predictions]},
+        InvalidData.exit_code if unreadable else ExitCode.PASSED,
     )
+
+
+def _source_and_images(names: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Returns the model and the images of ``[ARTIFACT|MODEL] IMAGE...``."""
+    from cct_export.evaluation.images import names_images
+    from cct_export.runtimes import is_artifact
+
+    source, images = (DEFAULT_MODEL, names) if names_images(names[0]) else (names[0], names[1:])
+    if not images:
+        raise click.UsageError(
+            f"Missing argument 'IMAGE...': {source} is taken as the model, for it is neither a "
+            ".png or .jpg file nor a folder or pattern of images"
+        )
+    for name in images:
+        if is_artifact(Path(name)):
+            raise click.UsageError(f"{name} is no image: name the model before the images")
+    return source, images
 
 
 @click.command()

@@ -38,7 +38,8 @@ class Program(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(ExitCode.INTERRUPTED)
-        except (click.exceptions.Exit, click.ClickException, click.Abort):
+        # click ends quietly where the reader of the output is gone, as `head` is.
+        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
             if logging.getLogger("cct_export").isEnabledFor(logging.DEBUG):

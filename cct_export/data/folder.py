@@ -1,4 +1,4 @@
-"""A folder of class folders with PNG or JPEG files."""
+"""Folders with PNG or JPEG files: of class folders, or of any."""
 
 import logging
 import os
@@ -87,6 +87,24 @@ def read(root: Path, shape: ImageShape) -> Dataset:
         _split_of(train, names, labels, shape),
         _split_of(test, test_names, label_of_test_class[test_labels], shape),
     )
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Returns the PNG and JPEG files in a folder and all folders below it, by path.
+
+    Hidden ones are left out, and links to folders are not followed: they may lead in a circle.
+
+    Raises:
+        InvalidData: a folder cannot be read.
+    """
+    images: list[Path] = []
+    for entry in _visible_entries(folder):
+        path = folder / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            images += images_below(path)
+        elif entry.is_file() and entry.name.lower().endswith(SUFFIXES):
+            images.append(path)
+    return images
 
 
 def _split_of(root: Path, names: list[str], labels: Labels, shape: ImageShape) -> EncodedSplit:

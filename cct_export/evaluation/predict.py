@@ -1,16 +1,21 @@
 """Classification of image files with an exported file or a Keras model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from cct_export.data.dataset import Images
 from cct_export.data.decoding import decode
-from cct_export.errors import InvalidModel
+from cct_export.errors import InvalidData, InvalidModel
 from cct_export.graph.interpret import softmax
 from cct_export.records import Prediction
 from cct_export.runtimes import engine_of, format_of, is_artifact
 from cct_export.runtimes.session import Logits, Session, run
+from cct_export.specs.progress import StatusProgress, no_progress
+
+# Images that are decoded and run at a time.
+BATCH = 64
 
 
 def open_any(source: Path) -> Session:
@@ -25,30 +30,57 @@ def probabilities(logits: Logits) -> np.ndarray:
     return np.where(normalized[:, np.newaxis], logits, softmax(logits))
 
 
-def classify(session: Session, *, images: Sequence[Path], top: int) -> list[Prediction]:
-    """Classifies image files.
+def refuse(error: InvalidData) -> None:
+    """Raises ``error``: an image that cannot be read ends the work."""
+    raise error
+
+
+def classify(
+    session: Session,
+    *,
+    images: Sequence[Path],
+    top: int,
+    on_unreadable: Callable[[InvalidData], None] = refuse,
+    progress: StatusProgress = no_progress,
+) -> Iterator[Prediction]:
+    """Classifies image files, a batch in memory at a time.
 
     Args:
         session: an open file or model.
         images: PNG or JPEG files of any size, which are resized bilinearly.
         top: classes per image.
+        on_unreadable: called with the error of every image that cannot be read and is left out.
+        progress: called at the start of every batch.
 
-    Returns:
-        One prediction per image, in order.
+    Yields:
+        The predictions, in the order of the images.
 
     Raises:
-        InvalidData: a file is missing or no image.
+        InvalidData: by default, if a file is missing or no image.
         InvalidModel: the logits are not finite, or there are not as many labels.
     """
-    pixels = np.stack([decode(path, session.image_shape)[0] for path in images])
-    logits = run(session, pixels)
+    for start in range(0, len(images), BATCH):
+        progress(f"{start:,} of {len(images):,} images")
+        paths: list[Path] = []
+        pixels: list[Images] = []
+        for path in images[start : start + BATCH]:
+            try:
+                pixels.append(decode(path, session.image_shape)[0])
+                paths.append(path)
+            except InvalidData as error:
+                on_unreadable(error)
+        if paths:
+            for path, best in zip(paths, _best(session, np.stack(pixels), top), strict=True):
+                yield Prediction(path, best)
+
+
+def _best(session: Session, images: Images, top: int) -> list[tuple[tuple[str, float], ...]]:
+    """Returns the best classes of each image with their probabilities."""
+    logits = run(session, images)
     if not np.isfinite(logits).all():
         raise InvalidModel("the logits hold NaN or infinity: train or export the model again")
     rows = probabilities(logits)
     labels = session.contract.labels or tuple(map(str, range(rows.shape[1])))
     if len(labels) != rows.shape[1]:
         raise InvalidModel(f"{len(labels)} labels for {rows.shape[1]} logits: export it again")
-    return [
-        Prediction(path, tuple((labels[i], float(row[i])) for i in np.argsort(-row)[:top]))
-        for path, row in zip(images, rows, strict=True)
-    ]
+    return [tuple((labels[i], float(row[i])) for i in np.argsort(-row)[:top]) for row in rows]

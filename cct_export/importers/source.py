@@ -20,7 +20,7 @@ from cct_export.importers.imported_model import ImportedModel, check_logits, che
 from cct_export.model import checkpoint, presets
 from cct_export.model.adapting import adapt
 from cct_export.model.cct import CCT
-from cct_export.specs import ImportSpec
+from cct_export.specs import SAVED_MODEL_FILE, ImportSpec
 from cct_export.training.run import RunDirectory
 
 HUB_TIMEOUT_S = 10
@@ -28,7 +28,7 @@ _HUB_ID = re.compile(r"(?:hf:(\w[\w.-]*/\w[\w.-]*)|(keras-io/\w[\w.-]*))")
 # The calibration record of a run that was pushed to the Hub.
 _HUB_CALIBRATION = "calibration.npz"
 # Nothing else of a repository (images, notes, Python code) is downloaded.
-_HUB_SAVED_MODEL = ("saved_model.pb", "variables/*")
+_HUB_SAVED_MODEL = (SAVED_MODEL_FILE, "variables/*")
 _HUB_WEIGHTS = ("*.keras", "*.weights.h5", "*.safetensors", "*.pth", "*.pt", "*.bin")
 
 
@@ -180,7 +180,7 @@ def _has_suffix(*suffixes: str) -> Callable[[Path], bool]:
 
 # The first that accepts a path reads it.
 READERS = (
-    Reader(lambda path: (path / saved_model.FILE).is_file(), saved_model.load),
+    Reader(lambda path: (path / SAVED_MODEL_FILE).is_file(), saved_model.load),
     Reader(_has_suffix(".weights.h5"), keras_io.load_weights),
     Reader(_has_suffix(".keras"), _load_keras),
     Reader(_has_suffix(*state_dict.SAFETENSORS, *state_dict.PICKLES), paper.load),
@@ -224,7 +224,7 @@ def _checksum(path: Path) -> str:
     """Returns the SHA-256 of a file, or of the graph and the weights of a SavedModel."""
     if path.is_file():
         return sha256(path)
-    files = sorted([path / saved_model.FILE, *(path / "variables").glob("variables.*")])
+    files = sorted([path / SAVED_MODEL_FILE, *(path / "variables").glob("variables.*")])
     return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
 
 
@@ -249,7 +249,7 @@ def _locate(source: str) -> _Location:
         path = fetch_from_hub(source)
         record = path.with_name(_HUB_CALIBRATION) if path.is_file() else None
         return _Location(path, calibration_file=record)
-    if path.is_dir() and not (path / saved_model.FILE).is_file():
+    if path.is_dir() and not (path / SAVED_MODEL_FILE).is_file():
         return _locate_in_run(RunDirectory(path), source)
     return _Location(path)
 
@@ -293,7 +293,7 @@ def fetch_from_hub(source: str) -> Path:
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InvalidModel(f"{name} could not be fetched from the Hub: {reason}") from error
-    if (folder / saved_model.FILE).is_file():
+    if (folder / SAVED_MODEL_FILE).is_file():
         return folder
     files = [path for pattern in _HUB_WEIGHTS for path in sorted(folder.glob(pattern))]
     if len(files) != 1:

@@ -1,7 +1,8 @@
 """The results of ``cct-export`` on a terminal; ``inspect`` is in ``inspection``."""
 
 import logging
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +136,28 @@ def show_push(pushed: Pushed) -> None:
     click.echo(f"{total} would be sent to {kind}{pushed.repository}, {pushed.revision}")
 
 
-def show_predictions(predictions: Sequence[Prediction]) -> None:
-    """Prints each image with its best classes below it."""
-    for prediction in predictions:
-        click.echo(prediction.image)
-        for label, probability in prediction.top:
-            click.echo(f"  {probability:6.1%}  {label}")
+def prediction_printer(images: int) -> Callable[[Prediction], None]:
+    """Returns a function that prints a prediction on standard output.
+
+    Make it before ``terminal.status`` begins, which takes over standard output, to print above its
+    line: what goes into a file or a pipe must not pass through it.
+
+    Args:
+        images: how many there are. A single one gets a line per class, several a line per image.
+    """
+    stdout = None if sys.stdout.isatty() else sys.stdout
+
+    def show(prediction: Prediction) -> None:
+        name = printable(str(prediction.image))
+        top = [(printable(label), probability) for label, probability in prediction.top]
+        if images == 1:
+            lines = [name, *(f"  {probability:6.1%}  {label}" for label, probability in top)]
+        else:
+            classes = ", ".join(f"{label} {probability:.1%}" for label, probability in top)
+            lines = [f"{name}: {classes}"]
+        print("\n".join(lines), file=stdout, flush=True)
+
+    return show
 
 
 def show_diagnosis(machine: MachineInfo, delegates: Sequence[Diagnosis]) -> None:

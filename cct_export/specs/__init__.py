@@ -30,6 +30,7 @@ from cct_export.specs.model import (
     GELUS,
     NORMALIZATIONS,
     POSITIONALS,
+    SAVED_MODEL_FILE,
     STOCHASTIC_DEPTH_MODES,
     ImportSpec,
     JSONObject,

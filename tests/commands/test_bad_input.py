@@ -171,15 +171,18 @@ def test_predict_refuses_files_that_are_not_images(
     Image.new("RGB", (32, 32)).save(tmp_path / "good.png")
     half = (tmp_path / "good.png").read_bytes()[:60]
     (tmp_path / "half.png").write_bytes(half)
-    assert "note.png" in refused(1, "export", "predict", path, "good.png", "note.png")
+    (tmp_path / "empty").mkdir()
+    assert "note.png" in refused(1, "export", "predict", path, "note.png")
     assert "half.png" in refused(1, "export", "predict", path, "half.png")
-    assert "no such image" in refused(1, "export", "predict", path, "missing.png")
-    refused(1, "export", "predict", path, ".")
+    assert "no such image" in refused(2, "export", "predict", path, "good.png", "missing.png")
+    assert "in the folder empty" in refused(2, "export", "predict", path, "empty")
+    assert "matches *.gif" in refused(2, "export", "predict", path, "*.gif")
 
 
 @pytest.mark.parametrize("suffix", ["tflite", "onnx"])
-def test_a_missing_artifact_is_refused_by_every_command(refused, suffix):
+def test_a_missing_artifact_is_refused_by_every_command(refused, tmp_path, suffix):
     path = f"missing.{suffix}"
+    Image.new("RGB", (32, 32)).save(tmp_path / "x.png")
     assert "no such file" in refused(1, "export", "verify", path)
     assert "no such file" in refused(1, "bench", suffix, path)
     assert "no such file" in refused(1, "export", "predict", path, "x.png")
@@ -235,7 +238,10 @@ def test_cifar_images_are_refused_by_a_model_of_another_size(
         ("export", ("tflite", "--samples", "0"), "0 is not in the range"),
         ("export", ("tflite", "--num-calibration-samples", "0"), "0 is not in the range"),
         ("export", ("tflite", "a.keras", "b.keras"), "unexpected extra argument"),
-        ("export", ("predict", "a.tflite"), "Missing argument"),
+        ("export", ("predict",), "Missing argument"),
+        ("export", ("predict", "a.tflite"), "a.tflite is taken as the model"),
+        ("export", ("predict", "cct_keras_io"), "cct_keras_io is taken as the model"),
+        ("export", ("predict", "a.png", "b.onnx"), "name the model before the images"),
         ("export", ("verify",), "Missing argument"),
         ("export", ("train", "--epochs", "many"), "not a valid integer"),
         ("bench", ("tflite", "--min-runs", "0"), "0 is not in the range"),

@@ -1,0 +1,73 @@
+"""Image files as users name them: files, folders and glob patterns."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from cct_export.data.folder import SUFFIXES, images_below
+from cct_export.errors import InvalidRequest
+from cct_export.model.presets import PRESETS
+from cct_export.specs import SAVED_MODEL_FILE
+from cct_export.training.run import RunDirectory
+
+
+def names_images(argument: str) -> bool:
+    """Tells whether an argument names images; if not, it can only name a model.
+
+    Nothing is opened, and no engine is loaded.
+
+    Args:
+        argument: what a user wrote where either may stand. Images are a file that ends in ``.png``,
+            ``.jpg`` or ``.jpeg``, a glob pattern, and a folder. A folder that holds a SavedModel or
+            a training run is a model, whatever else is in it, and so is the name of a preset.
+    """
+    if argument in PRESETS:
+        return False
+    path = Path(argument).expanduser()
+    if path.is_dir():
+        files = path / SAVED_MODEL_FILE, RunDirectory(path).record_file
+        return not any(file.is_file() for file in files)
+    return argument.lower().endswith(SUFFIXES) or _is_pattern(path)
+
+
+def find_images(names: Sequence[str | Path]) -> list[Path]:
+    """Returns the image files that names stand for.
+
+    Args:
+        names: files; folders, which stand for all ``.png``, ``.jpg`` and ``.jpeg`` files below
+            them; and glob patterns, which stand for those among the files that match, where ``**``
+            matches any number of folders. Hidden files are left out of both.
+
+    Returns:
+        The files in the order of the names; those of a folder or pattern by path.
+
+    Raises:
+        InvalidRequest: no name was given, or one stands for no file.
+        InvalidData: a folder cannot be read.
+    """
+    if not names:
+        raise InvalidRequest("no image to predict: name one or more files")
+    return [file for name in names for file in _files(Path(name).expanduser())]
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        files, problem = images_below(path), "no .png or .jpg file in the folder"
+    elif _is_pattern(path):
+        matches = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
+        files = [file for file in matches if file.is_file() and _has_image_suffix(file)]
+        problem = "no .png or .jpg file matches"
+    else:
+        files, problem = [path] if path.exists() else [], "no such image:"
+    if not files:
+        raise InvalidRequest(f"{problem} {path}")
+    return files
+
+
+def _is_pattern(path: Path) -> bool:
+    """Returns whether a name is a glob pattern, and not a file with brackets in its name."""
+    return glob.has_magic(str(path)) and not path.exists()
+
+
+def _has_image_suffix(path: Path) -> bool:
+    return path.name.lower().endswith(SUFFIXES)
