@@ -27,7 +27,7 @@ def verify(artifact: str, against: str | None, data: str | None, samples: int) -
 
     Ends with 3 if parity fails. The file is not changed.
     """
-    options.start_keras("tensorflow")
+    options.use_tensorflow()
     from cct_export import api
     from cct_export.files import sha256
     from cct_export.report.export import show_parity
@@ -55,8 +55,6 @@ def verify(artifact: str, against: str | None, data: str | None, samples: int) -
 @options.common
 def predict(source: str, images: tuple[str, ...], top: int) -> Outcome:
     """Classify PNG or JPEG files: the best classes with their probabilities."""
-    if not source.endswith((".tflite", ".onnx")):
-        options.start_keras()
     from cct_export import api
     from cct_export.report.export import show_predictions
 

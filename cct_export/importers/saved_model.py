@@ -27,9 +27,8 @@ from cct_export.importers.imported_model import (
 )
 from cct_export.model.cct import CCT
 from cct_export.model.checkpoint import check_declared_size
-from cct_export.specs import GELUS, ImportSpec
+from cct_export.specs import GELUS, SAVED_MODEL_FILE, ImportSpec
 
-FILE = "saved_model.pb"
 _SIGNATURE = "serving_default"
 _VALUE = "VARIABLE_VALUE"
 # The operators that Keras 2 writes for a CCT: arithmetic, shapes, variables, random augmentation.
@@ -123,9 +122,9 @@ def _graph(folder: Path) -> Any:
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     try:
-        saved = SavedModel.FromString((folder / FILE).read_bytes())
+        saved = SavedModel.FromString((folder / SAVED_MODEL_FILE).read_bytes())
     except (OSError, DecodeError) as error:
-        raise InvalidModel(f"{folder / FILE} cannot be read: {error}") from error
+        raise InvalidModel(f"{folder / SAVED_MODEL_FILE} cannot be read: {error}") from error
     if len(saved.meta_graphs) != 1 or not saved.meta_graphs[0].HasField("object_graph_def"):
         raise InvalidModel(f"{folder} is not a SavedModel that Keras 2 wrote")
     return saved.meta_graphs[0]
