@@ -42,9 +42,19 @@ class InvalidRequest(CCTExportError):
 
 
 class UnsupportedScheme(CCTExportError):
-    """The quantization scheme does not exist, or not in this format."""
+    """The quantization scheme does not exist, or not in this format or with these options.
+
+    Args:
+        message: the error.
+        needs: the option or kind of model without which there is no such scheme; empty if nothing
+            helps.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, *, needs: str = "") -> None:
+        super().__init__(message)
+        self.needs = needs
 
 
 class InvalidModel(CCTExportError):

@@ -1,16 +1,21 @@
 """Atomic writes: a reader sees the old file or the new one, never half of one."""
 
+import contextlib
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cct_export.errors import OutputError
+from cct_export.errors import InvalidRequest, OutputError
+from cct_export.names import closest
 
 # Prefix of files that are still being written.
 TEMPORARY = ".tmp-"
+# Files of a folder among which the one that was meant is looked for.
+_NEIGHBOURS = 1000
 
 
 @contextmanager
@@ -47,6 +52,36 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_file(path: Path, what: str = "file") -> None:
+    """Refuses a path at which there is nothing to read.
+
+    Args:
+        path: where a file should be.
+        what: the kind of file, for the message.
+
+    Raises:
+        InvalidRequest: it is a folder or a pipe, or there is nothing; then the closest name is
+            suggested.
+    """
+    if path.is_file():
+        return
+    if path.exists():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise InvalidRequest(f"{path} is {kind}: name a file")
+    close = similar(path)
+    hint = f": did you mean {close}?" if close else ""
+    raise InvalidRequest(f"no such {what}: {path}{hint}")
+
+
+def similar(path: Path) -> Path | None:
+    """Returns the file or folder whose name is closest to that of ``path``, in the same folder."""
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        names = [entry.name for entry in itertools.islice(entries, _NEIGHBOURS)]
+        if close := closest(path.name, names):
+            return path.with_name(close)
+    return None
 
 
 def check_writable(path: Path) -> None:

@@ -111,7 +111,7 @@ def test_a_file_can_be_judged_by_another_scheme_than_its_own(exports):
 def test_a_scheme_to_judge_by_that_does_not_exist_is_refused(exports):
     from cct_export.errors import InvalidRequest
 
-    with pytest.raises(InvalidRequest, match="no scheme 'int3' to judge by: choose from none"):
+    with pytest.raises(InvalidRequest, match="no quantization scheme is called 'int3'"):
         cct_export.verify(exports("tflite").path, scheme="int3")
 
 

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cct_export.api.model import load
+from cct_export.api.request import check_artifact, check_data, check_samples
 from cct_export.errors import InvalidData, InvalidRequest
+from cct_export.names import choose
 from cct_export.specs import DEFAULT_MODEL, PARITY_SAMPLES
 from cct_export.specs.progress import StatusProgress, no_progress
 
@@ -38,7 +40,8 @@ def verify(
         The parity report, judged by the policy of that scheme.
 
     Raises:
-        InvalidRequest: the file is of another kind, or not of this model; no such scheme.
+        InvalidRequest: no such file, model, data or scheme; the file is of another kind, or not of
+            this model.
         InvalidArtifact: the file cannot be run.
         InvalidModel: the model is gone, or not the one that the file was made of.
         InvalidData: the data cannot be used.
@@ -46,10 +49,18 @@ def verify(
     Example:
         >>> cct_export.verify("cct.tflite", data="photos/").sqnr_db
     """
+    from cct_export.evaluation.parity import POLICIES
     from cct_export.evaluation.verify import verify as compare
 
+    path = Path(artifact)
+    check_artifact(path)
+    if scheme is not None:
+        scheme = choose(scheme, POLICIES, what="quantization scheme")
+    if data is not None:
+        check_data(data)
+    check_samples(samples)
     model = None if against is None else load(against)
-    return compare(Path(artifact), against=model, data=data, samples=samples, scheme=scheme)
+    return compare(path, against=model, data=data, samples=samples, scheme=scheme)
 
 
 def inspect(artifact: str | Path) -> "Inspection":
@@ -63,16 +74,18 @@ def inspect(artifact: str | Path) -> "Inspection":
         engine's delegate takes, and the scales of what is quantized.
 
     Raises:
-        InvalidRequest: neither a ``.tflite`` nor an ``.onnx`` file.
-        InvalidArtifact: missing or broken.
+        InvalidRequest: no such file, or neither a ``.tflite`` nor an ``.onnx`` file.
+        InvalidArtifact: broken.
         MissingDependency: the engine, or for ONNX the library onnx, is not installed.
 
     Example:
         >>> cct_export.inspect("cct.tflite").macs
     """
-    from cct_export import inspection
+    path = Path(artifact)
+    format = check_artifact(path)
+    from cct_export.inspection import INSPECTORS
 
-    return inspection.inspect(Path(artifact))
+    return INSPECTORS[format](path)
 
 
 def predict(
@@ -142,7 +155,7 @@ def bundle(artifact: str | Path, *, target: str, output: str | Path | None = Non
         The folder.
 
     Raises:
-        InvalidRequest: there is no such target, or it does not take the format.
+        InvalidRequest: there is no such file or target, or it does not take the format.
         InvalidArtifact: the file cannot be run, has no sidecar, or fails on its golden images.
         OutputError: the folder cannot be written, or is not empty.
 
@@ -152,5 +165,7 @@ def bundle(artifact: str | Path, *, target: str, output: str | Path | None = Non
     """
     from cct_export import bundles
 
+    target = choose(target, bundles.TARGETS, what="target")
     path = Path(artifact)
+    check_artifact(path)
     return bundles.make(path, target=target, output=Path(output or f"{path.stem}-{target}"))

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cct_export.api.export import default_output, export_onnx, export_tflite
+from cct_export.api.export import default_output, export
+from cct_export.api.request import check_data, check_export, check_source, export_spec
 from cct_export.errors import InvalidRequest, ParityFailed
+from cct_export.files import check_file
+from cct_export.names import choose
 from cct_export.specs import (
     DEFAULT_MODEL,
     PROFILES,
@@ -17,7 +20,7 @@ from cct_export.specs import (
     BenchPlan,
     BenchSpec,
     Delegation,
-    ExportSpec,
+    ExportRequest,
     Timing,
 )
 from cct_export.specs.progress import StatusProgress, no_progress
@@ -91,8 +94,7 @@ def benchmark(
     from cct_export.bench import run
     from cct_export.runtimes import ENGINE_NAMES
 
-    if format not in ENGINE_NAMES:
-        raise InvalidRequest(f"no engine for {format!r}: choose from {', '.join(ENGINE_NAMES)}")
+    format = choose(format, ENGINE_NAMES, what="format")
     passes = BenchPasses(
         _labelled(accuracy, data),
         OPERATOR_RUNS if operators else 0,
@@ -100,18 +102,23 @@ def benchmark(
         _binary(devices, benchmark_binary),
     )
     plan = BenchPlan(_timing(profile, **timing), passes)
+    opened = run.open_devices(devices)
+    for device in opened:
+        delegate = device.choose_delegate(ENGINE_NAMES[format], delegate)
     delegation = Delegation(delegate, tuple((delegate_options or {}).items()), allow_fallback)
     specs = [
         BenchSpec(ENGINE_NAMES[format], count, batch, delegation)
         for count in threads
         for batch in batches
     ]
-    if isinstance(sources, str | Path):
-        sources = [sources]
+    for device in opened:
+        device.check(specs, plan)
+    names = [sources] if isinstance(sources, str | Path) else sources or (DEFAULT_MODEL,)
+    exports = [_export_request(Path(name), format, scheme, data, max(batches)) for name in names]
     with tempfile.TemporaryDirectory() as folder:
         paths = [
-            _ready(Path(source), format, scheme, Path(folder), data, max(batches))
-            for source in sources or (DEFAULT_MODEL,)
+            Path(name) if request is None else _exported(name, request, Path(folder))
+            for name, request in zip(names, exports, strict=True)
         ]
         jobs = [BenchJob(path, spec) for path in paths for spec in specs]
         return run.measure(jobs, plan, devices=devices, progress=progress)
@@ -168,6 +175,8 @@ def compare(
         benchmark_binary=_binary([device], benchmark_binary),
     )
     plan = BenchPlan(_timing(profile, **timing), passes)
+    for source in sources:
+        check_source(Path(source))
     rows = [
         record.read_for_comparison(Path(source))
         if _is_record(source)
@@ -175,6 +184,8 @@ def compare(
         for source in sources
     ]
     jobs = [row for row in rows if isinstance(row, BenchJob)]
+    for opened in run.open_devices([device]):
+        opened.check([job.spec for job in jobs], plan)
     measured = iter(run.measure(jobs, plan, devices=[device], progress=progress) if jobs else ())
     results: list[BenchResult] = []
     for row in rows:
@@ -223,6 +234,9 @@ def check(
     """
     from cct_export.bench import record, regression, run
 
+    check_file(Path(baseline))
+    for source in sources:
+        check_source(Path(source))
     before = record.read(Path(baseline))
     if len(sources) == 1 and _is_record(sources[0]):
         now = record.read(Path(sources[0]))
@@ -309,7 +323,9 @@ def _job(source: str | Path, threads: int, batch: int) -> BenchJob:
 def _labelled(accuracy: bool, data: str | None) -> str | None:
     """Returns the images that accuracy is measured on, None for no accuracy."""
     if accuracy and data is None:
-        raise InvalidRequest("accuracy is measured on labelled images: name them with data")
+        raise InvalidRequest("--accuracy needs --data: the labelled images to measure on")
+    if data is not None:
+        data = check_data(data)
     return data if accuracy else None
 
 
@@ -324,8 +340,7 @@ def _binary(devices: Sequence[str], binary: str | Path | None) -> Path | None:
 
 def _timing(profile: str, **changes: Any) -> Timing:
     """Returns the timing of a profile with some fields changed; None is no change."""
-    if profile not in PROFILES:
-        raise InvalidRequest(f"no profile {profile!r}: choose from {', '.join(PROFILES)}")
+    profile = choose(profile, PROFILES, what="profile")
     for name, value in changes.items():
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise InvalidRequest(f"{name} is a number from 0 on, not {value}")
@@ -334,28 +349,41 @@ def _timing(profile: str, **changes: Any) -> Timing:
     )
 
 
-def _ready(
-    source: Path, format: str, scheme: str, folder: Path, data: str | None, batch: int
-) -> Path:
-    """Returns an artifact of ``format``: ``source`` itself, or what is exported of it."""
+def _export_request(
+    source: Path, format: str, scheme: str, data: str | None, batch: int
+) -> ExportRequest | None:
+    """Returns the export of a model that is not measured as it is; None for one that is.
+
+    Raises:
+        InvalidRequest: there is no such file or model, or it cannot be measured with these options.
+    """
     from cct_export.runtimes import is_artifact
 
     if is_artifact(source) and source.suffix != f".{format}":
-        raise InvalidRequest(f"{source} is no {format} file: use cct-bench {source.suffix[1:]}")
+        raise InvalidRequest(
+            f"{source} is no {format} file: `cct-bench {source.suffix[1:]} {source}` measures it"
+        )
     ready = format == "keras" or source.suffix == f".{format}"
     if ready and scheme != "none":
         raise InvalidRequest(f"{source} is measured as it is: a scheme is for models to export")
     if ready:
-        return source
+        check_source(source)
+        return None
     if format == "tflite" and batch > 1:
         raise InvalidRequest(
             f"a TFLite file of {source} would take one image at a time, not {batch}: "
             f"`cct-bench onnx {source} --batch {batch}` measures it"
         )
-    output = folder / default_output(str(source), ExportSpec(format, scheme))
-    export = export_tflite if format == "tflite" else export_onnx
-    exported = export(str(source), output=output, scheme=scheme, data=data)
+    spec = export_spec(format, scheme, dynamic_batch=format == "onnx")
+    request = ExportRequest(spec, default_output(str(source), spec), data)
+    check_export(str(source), request)
+    return request
+
+
+def _exported(source: str | Path, request: ExportRequest, folder: Path) -> Path:
+    """Returns the file in ``folder`` that is exported of a model, if its parity passed."""
+    exported = export(source, dataclasses.replace(request, output=folder / request.output))
     if not exported.parity.passed:
-        failures = "; ".join(exported.parity.failures)
-        raise ParityFailed(f"{source} as {format} {scheme} is not measured: {failures}")
+        spec, failures = request.spec, "; ".join(exported.parity.failures)
+        raise ParityFailed(f"{source} as {spec.format} {spec.scheme} is not measured: {failures}")
     return exported.artifact.path

@@ -1,21 +1,24 @@
 """Exporting a model, and the error of quantizing it."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cct_export.api.model import load, stem_of
-from cct_export.errors import InvalidRequest
+from cct_export.api.request import (
+    calibration_spec,
+    check_data,
+    check_export,
+    check_model,
+    check_samples,
+    export_spec,
+)
+from cct_export.names import choose
 from cct_export.specs import (
-    AUTO,
-    BEST,
     CALIBRATION_SAMPLES,
     DEFAULT_MODEL,
-    METHODS,
+    INPUT_TYPES,
     PARITY_SAMPLES,
-    ROUNDINGS,
-    TARGETS,
     CalibrationSpec,
     Constraints,
     ExportRequest,
@@ -79,16 +82,12 @@ def export_tflite(
         >>> exported.parity.passed
         True
     """
-    from cct_export.export import export
-
-    spec = ExportSpec("tflite", scheme, io or _default_io(scheme), no_fold=_names(no_fold))
-    calibration = CalibrationSpec(calibration_samples, calibrate, rounding)
+    spec = export_spec("tflite", scheme, io=io, no_fold=no_fold)
+    calibration = calibration_spec(calibration_samples, calibrate, rounding)
     constraints = Constraints(min_sqnr, max_drop)
-    _check(spec, calibration, constraints)
-    loaded = load(model)
-    path = default_output(loaded.source, spec) if output is None else Path(output)
+    path = Path(output or default_output(_name_of(model), spec))
     request = ExportRequest(spec, path, data, calibration, constraints, parity_samples)
-    return export(loaded, request)
+    return export(model, request)
 
 
 def export_onnx(
@@ -149,17 +148,24 @@ def export_onnx(
         >>> exported.artifact.path
         PosixPath('model-int8.onnx')
     """
-    from cct_export.export import export
-
-    names = _names(no_fold)
-    spec = ExportSpec("onnx", scheme, io or "float32", dynamic_batch, opset, names, target)
-    calibration = CalibrationSpec(calibration_samples, calibrate, rounding)
+    spec = export_spec(
+        "onnx", scheme, io=io, dynamic_batch=dynamic_batch, opset=opset, no_fold=no_fold,
+        target=target,
+    )  # fmt: skip
+    calibration = calibration_spec(calibration_samples, calibrate, rounding)
     constraints = Constraints(min_sqnr, max_drop)
-    _check(spec, calibration, constraints)
-    loaded = load(model)
-    path = default_output(loaded.source, spec) if output is None else Path(output)
+    path = Path(output or default_output(_name_of(model), spec))
     request = ExportRequest(spec, path, data, calibration, constraints, parity_samples)
-    return export(loaded, request)
+    return export(model, request)
+
+
+def export(model: "Source", request: ExportRequest) -> "Exported":
+    """Exports a model as ``request`` says, which was made by ``api.request``."""
+    check_export(model, request)
+    loaded = load(model)
+    from cct_export.export import export as write
+
+    return write(loaded, request)
 
 
 def quantize_report(
@@ -202,20 +208,19 @@ def quantize_report(
         >>> report = cct_export.quantize_report(scheme="int8", sensitivity=True)
         >>> worst = min(report.steps, key=lambda step: step.alone_db)
     """
+    format = choose(format, INPUT_TYPES, what="format")
+    spec = export_spec(format, scheme, dynamic_batch=format == "onnx", auto=False)
+    calibration = calibration_spec(CALIBRATION_SAMPLES, calibrate, rounding, best=False)
+    check_samples(samples)
+    check_model(model)
+    if data is not None:
+        check_data(data)
+    loaded = load(model)
     from cct_export.export.sensitivity import report
     from cct_export.export.workspace import Workspace
-    from cct_export.quantize.schemes import scheme_of
 
-    if format not in ("tflite", "onnx"):
-        raise InvalidRequest(f"no format {format!r}: choose tflite or onnx")
-    if calibrate == BEST:
-        raise InvalidRequest("the report is of one calibration method: name it")
-    calibration = CalibrationSpec(CALIBRATION_SAMPLES, calibrate, rounding)
-    _check_calibration(calibration)
-    scheme_of(scheme, format)
-    spec = ExportSpec(format, scheme, _default_io(scheme), dynamic_batch=format == "onnx")
     workspace = Workspace(
-        load(model),
+        loaded,
         data=data,
         calibration_samples=calibration.samples,
         parity_samples=samples,
@@ -230,38 +235,8 @@ def default_output(source: str, spec: ExportSpec) -> Path:
     return Path(f"{stem_of(source)}{scheme}.{spec.format}")
 
 
-def _names(names: str | Sequence[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _default_io(scheme: str) -> str:
-    return "int8" if scheme == "int8-full" else "float32"
-
-
-def _check(spec: ExportSpec, calibration: CalibrationSpec, constraints: Constraints) -> None:
-    """Refuses unknown names and numbers that bound nothing, before anything is loaded."""
-    from cct_export.graph.fold import check_names
-    from cct_export.quantize.schemes import scheme_of
-
-    if spec.scheme != AUTO:
-        scheme_of(spec.scheme, spec.format)
-    if spec.target not in TARGETS:
-        raise InvalidRequest(f"no target {spec.target!r}: choose from {', '.join(TARGETS)}")
-    check_names(spec.no_fold)
-    _check_calibration(calibration)
-    bound, drop = constraints.min_sqnr_db, constraints.max_drop
-    if bound is not None and not 0 <= bound < math.inf:
-        raise InvalidRequest(f"a SQNR of at least {bound} dB is no bound: take 30, say")
-    if drop is not None and not 0 <= drop <= 100:
-        raise InvalidRequest(f"accuracy drops by 0 to 100 points, not by {drop}")
-
-
-def _check_calibration(calibration: CalibrationSpec) -> None:
-    for what, word, words in (
-        ("calibration method", calibration.methods, (*METHODS, BEST)),
-        ("rounding", calibration.rounding, ROUNDINGS),
-    ):
-        if word not in words:
-            raise InvalidRequest(f"no {what} is called {word!r}: choose from {', '.join(words)}")
-    if calibration.samples < 1:
-        raise InvalidRequest(f"{calibration.samples} calibration samples: take 200")
+def _name_of(model: "Source") -> str:
+    """Returns what a model is called: as the user wrote it, or its own name."""
+    if isinstance(model, str | Path):
+        return str(model)
+    return str(getattr(model, "source", None) or getattr(model, "name", model))

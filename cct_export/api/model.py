@@ -4,22 +4,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cct_export.api.request import check_model, check_recipe, check_run_folder
 from cct_export.errors import InvalidRequest
+from cct_export.model import start
+from cct_export.names import choose
 from cct_export.specs import (
     CALIBRATION_SAMPLES,
     DEFAULT_MODEL,
+    GELUS,
+    NORMALIZATIONS,
+    STOCHASTIC_DEPTH_MODES,
     ImportSpec,
     ModelSpec,
     TrainSpec,
 )
 from cct_export.specs.progress import StepProgress, no_progress
+from cct_export.specs.train import DISTRIBUTIONS, LOGGERS
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
     import keras
 
-    from cct_export.importers import LoadedModel
+    from cct_export.importers.source import LoadedModel
     from cct_export.records import Architecture, Imported, Pushed
     from cct_export.specs.train import Value
     from cct_export.training.loop import Trained
@@ -41,13 +48,16 @@ def load(source: "Source" = DEFAULT_MODEL) -> "LoadedModel":
         The Keras model (``.model``), its input and classes, and where it is from.
 
     Raises:
+        InvalidRequest: there is no such model.
         InvalidModel: not readable, unsafe, or no image classifier.
 
     Example:
         >>> cct_export.load("cct_2_3x2_32").image_shape
         (32, 32, 3)
     """
-    from cct_export.importers import LoadedModel, in_memory, load_model
+    check_model(source)
+    start()
+    from cct_export.importers.source import LoadedModel, in_memory, load_model
 
     if isinstance(source, LoadedModel):
         return source
@@ -67,19 +77,25 @@ def inspect_model(model: "Source") -> "Architecture":
         and the cost of the exported file.
 
     Raises:
+        InvalidRequest: there is no such preset or model.
         InvalidModel: not readable, unsafe, or no image classifier.
 
     Example:
         >>> cct_export.inspect_model("cct_7_3x1_32").trainable
         3760970
     """
-    from cct_export.inspection import model as inspection
-    from cct_export.model.cct import CCT
     from cct_export.model.presets import PRESETS, preset
 
     if isinstance(model, str) and (model in PRESETS or _is_name(model)):
-        return inspection.inspect(CCT(preset(model)), name=model)
+        spec = preset(model)
+        start()
+        from cct_export.inspection import model as inspection
+        from cct_export.model.cct import CCT
+
+        return inspection.inspect(CCT(spec), name=spec.name)
     loaded = load(model)
+    from cct_export.inspection import model as inspection
+
     return inspection.inspect(loaded.model, name=loaded.source)
 
 
@@ -120,7 +136,8 @@ def import_model(
 
     Raises:
         InvalidModel: not readable, unsafe, of another architecture, or its logits are not finite.
-        InvalidRequest: the options contradict each other or the model, or one has no effect.
+        InvalidRequest: there is no such source, the options contradict each other or the model, or
+            one has no effect.
         MissingDependency: a library that reads the source is not installed.
         OutputError: the file cannot be written.
 
@@ -129,20 +146,27 @@ def import_model(
         >>> imported.notes
     """
     from cct_export.files import check_writable, sha256
-    from cct_export.importers import import_checkpoint
-    from cct_export.model import checkpoint
     from cct_export.records import Imported
 
+    check_model(source)
     path = Path(output or f"{stem_of(str(source))}.keras")
     if path.suffix != ".keras":
         raise InvalidRequest(f"{path} does not end in .keras: that is what is written")
     if _is_source(path, Path(source).expanduser()):
         raise InvalidRequest(f"{path} is what is imported: name another file with output")
     check_writable(path)
+    if normalize is not None:
+        normalize = choose(normalize, NORMALIZATIONS, what="normalization")
+    if gelu is not None:
+        gelu = choose(gelu, GELUS, what="GELU")
     try:
         options = ImportSpec(image_size, classes, heads, normalize, gelu, tuple(labels))
     except ValueError as error:
         raise InvalidRequest(str(error)) from error
+    start()
+    from cct_export.importers.source import import_checkpoint
+    from cct_export.model import checkpoint
+
     imported, checksum = import_checkpoint(str(source), options)
     checkpoint.check_classifier(imported.model, str(source))
     checkpoint.save(imported.model, path)
@@ -242,10 +266,10 @@ def train(
         The best weights' file and accuracy.
 
     Raises:
-        InvalidModel: unknown preset; ``pretrained`` is no CCT; the images are too small.
+        InvalidModel: ``pretrained`` is no CCT; the images are too small.
         InvalidData: the data cannot be used.
-        InvalidRequest: the recipe cannot be trained, or both ``model`` and ``pretrained`` are
-            given.
+        InvalidRequest: no such preset, model or data; the recipe cannot be trained, or both
+            ``model`` and ``pretrained`` are given.
         CCTExportError: the folder holds another run, or another worker was lost.
         OutputError: the folder cannot be written.
 
@@ -253,15 +277,26 @@ def train(
         >>> short = cct_export.recipe("short", data="photos/", epochs=40)
         >>> cct_export.train("runs/photos", recipe=short, pretrained="cct_2_3x2_32").top1
     """
+    if model is not None and pretrained is not None:
+        raise InvalidRequest("pretrained brings its architecture: leave model out")
+    architecture = _architecture(model or DEFAULT_MODEL)
+    if stochastic_depth_mode is not None:
+        stochastic_depth_mode = choose(
+            stochastic_depth_mode, STOCHASTIC_DEPTH_MODES, what="mode of stochastic depth"
+        )
+    if distribute is not None:
+        distribute = choose(distribute, DISTRIBUTIONS, what="distribution")
+    loggers = [choose(name, LOGGERS, what="log") for name in loggers]
+    check_recipe(recipe, pretrained)
+    if distribute != "workers":  # worker 0 alone may have the folder
+        check_run_folder(Path(folder), resume)
+    start()
     from cct_export.training import loop, transfer
     from cct_export.training.distribution import distributed
 
-    if model is not None and pretrained is not None:
-        raise InvalidRequest("pretrained brings its architecture: leave model out")
-    transfer.check_parts(recipe.freeze)
     with distributed(distribute) as distribution:
         base = None if pretrained is None else _pretrained(pretrained)
-        spec = _architecture(model or DEFAULT_MODEL) if base is None else base.model.spec
+        spec = architecture if base is None else base.model.spec
         spec = transfer.architecture(spec, image_size, stochastic_depth_mode)
         job = loop.TrainingJob(spec, recipe, Path(folder), resume, base, tuple(loggers))
         trained = loop.train(job, progress, distribution)

@@ -10,11 +10,12 @@ from cct_export.bench.hosts.local import Local
 from cct_export.bench.hosts.ssh import SSHHost
 from cct_export.bench.measurement import Measurement
 from cct_export.errors import CCTExportError, InvalidRequest
+from cct_export.names import find, suggestion
 from cct_export.records import BenchResult, MachineInfo
 from cct_export.specs import BenchJob, BenchPlan
 from cct_export.specs.progress import StatusProgress
 
-DEVICE_FORMS = ("local", "ssh:USER@HOST[:PORT]", "adb or adb:SERIAL")
+DEVICE_FORMS = ("local", "ssh:USER@HOST[:PORT]", "adb[:SERIAL]")
 # By what precedes the colon; the argument is what follows it.
 DEVICES: dict[str, Callable[[str], Device]] = {"local": Local, "ssh": SSHHost.at, "adb": Phone}
 
@@ -26,9 +27,23 @@ def open_device(name: str) -> Device:
         InvalidRequest: there is no such kind of device, or the name is malformed.
     """
     kind, _, address = name.partition(":")
-    if kind not in DEVICES:
-        raise InvalidRequest(f"no device {name!r}: choose {', '.join(DEVICE_FORMS)}")
-    return DEVICES[kind](address)
+    known = find(kind, DEVICES)
+    if known is None:
+        raise InvalidRequest(f"no device is called {name!r}: {suggestion(name, DEVICE_FORMS)}")
+    return DEVICES[known](address)
+
+
+def open_devices(names: Sequence[str]) -> list[Device]:
+    """Returns devices by name; nothing connects yet.
+
+    Raises:
+        InvalidRequest: one is named twice or does not exist, or there is none.
+    """
+    if len(set(names)) < len(names):
+        raise InvalidRequest("a device is named twice: it can measure only one thing at a time")
+    if not names:
+        raise InvalidRequest("no device to measure on: local is this one")
+    return [open_device(name) for name in names]
 
 
 def measure(
@@ -54,11 +69,7 @@ def measure(
         InvalidRequest: a device is named twice, or there is no such device.
         CCTExportError: nothing can be measured: the reason of the first job.
     """
-    if len(set(devices)) < len(devices):
-        raise InvalidRequest("a device is named twice: it can measure only one thing at a time")
-    if not devices:
-        raise InvalidRequest("no device to measure on: local is this one")
-    results = _in_parallel([open_device(name) for name in devices], jobs, plan, progress)
+    results = _in_parallel(open_devices(devices), jobs, plan, progress)
     if all(result.failure and not result.timed for result in results):
         kind: type[CCTExportError] = getattr(errors, results[0].failure_kind)
         raise kind(results[0].failure)

@@ -6,6 +6,7 @@ goes to standard error instead.
 """
 
 import json
+import logging
 import os
 import statistics
 import sys
@@ -252,6 +253,8 @@ def serve(questions: TextIO, replies: TextIO) -> None:
 def main() -> None:
     """Serves on standard input and output."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # What an engine prints as it starts is not hidden here: its last line tells why it crashed.
+    logging.getLogger("cct_export").setLevel(logging.DEBUG)
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     serve(sys.stdin, replies)

@@ -31,7 +31,7 @@ def verify(artifact: str, against: str | None, data: str | None, samples: int) -
 
     Ends with 3 if parity fails. The file is not changed.
     """
-    options.start_keras("tensorflow")
+    options.use_tensorflow()
     from cct_export import api
     from cct_export.files import sha256
     from cct_export.report.export import show_parity

@@ -162,7 +162,7 @@ def _measure(
         raise click.UsageError("an option of the delegate is given twice")
     files = bool(sources) and all(source.endswith(f".{format}") for source in sources)
     if format != "keras" and not files:
-        options.start_keras("tensorflow")
+        options.use_tensorflow()
     from cct_export import api
     from cct_export.bench import record
     from cct_export.report import bench

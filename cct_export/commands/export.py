@@ -112,7 +112,7 @@ def tflite(model: str, **arguments: Any) -> Outcome:
     MODEL is a .keras file, a run directory, a preset, or anything that `cct-export import` takes;
     by default the shipped CIFAR-10 model. Ends with 3 if parity fails.
     """
-    options.start_keras("tensorflow")
+    options.use_tensorflow()
     from cct_export import api
 
     return _exported(api.export_tflite(model, **arguments))
@@ -155,7 +155,7 @@ def onnx(model: str, **arguments: Any) -> Outcome:
     MODEL is a .keras file, a run directory, a preset, or anything that `cct-export import` takes;
     by default the shipped CIFAR-10 model. Ends with 3 if parity fails.
     """
-    options.start_keras("tensorflow")
+    options.use_tensorflow()
     from cct_export import api
 
     return _exported(api.export_onnx(model, **arguments))
@@ -205,7 +205,7 @@ def quantize_report(model: str, plot: Path | None, **arguments: Any) -> Outcome:
     Compares every tensor of the quantized graph with the float graph: SQNR, range, and the
     proportion of values that are clipped. Writes no model file.
     """
-    options.start_keras("tensorflow")
+    options.use_tensorflow()
     from cct_export import api
     from cct_export.report.export import plot_quantization, show_quantization
     from cct_export.report.terminal import status

@@ -63,7 +63,6 @@ def import_(foreign: str, labels: Path | None, **arguments: Any) -> Outcome:
     Other commands take FOREIGN as MODEL too.
     """
     names = _lines(labels) if labels else ()
-    options.start_keras()
     from cct_export import api
     from cct_export.report.export import show_import
 
@@ -104,7 +103,6 @@ def inspect(artifact: str, against: str | None, tensors: bool) -> Outcome:
     if not artifact.endswith((".tflite", ".onnx")):
         if against is not None or tensors:
             raise click.UsageError("--against and --tensors are for .tflite and .onnx files")
-        options.start_keras()
         model = api.inspect_model(artifact)
         inspection.show_model(model)
         return Outcome({"model": model.to_dict()})

@@ -6,16 +6,16 @@ import json
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from cct_export.files import check_writable, write_text
+from cct_export.streams import native_stderr_hidden, redirected
 
 DATASETS = "cifar10, cifar100, digits, a folder, TFRecord shards or an .npz file"
 _ARTIFACT_FILES = (".keras", ".tflite", ".onnx", ".tflite.json", ".onnx.json")
@@ -88,7 +88,7 @@ def common(function: Callable[..., Outcome]) -> Callable[..., None]:
             check_output(Path(json_path))
         with contextlib.ExitStack() as streams:
             if not verbose:
-                streams.enter_context(_native_stderr_hidden())
+                streams.enter_context(native_stderr_hidden())
             if json_path == "-":
                 streams.enter_context(_stdout_reserved())
             _configure_logging(quiet, verbose)
@@ -128,11 +128,9 @@ def check_plot(path: Path) -> None:
     check_writable(path)
 
 
-def start_keras(backend: str | None = None) -> None:
-    """Imports Keras, see ``model.start``; a function, so that ``--help`` does not."""
-    from cct_export.model import start
-
-    start(backend)
+def use_tensorflow() -> None:
+    """Makes Keras start on TensorFlow: the converters need it, whatever KERAS_BACKEND says."""
+    os.environ["KERAS_BACKEND"] = "tensorflow"
 
 
 def _configure_logging(quiet: bool, verbose: bool) -> None:
@@ -145,43 +143,8 @@ def _configure_logging(quiet: bool, verbose: bool) -> None:
 
 
 @contextlib.contextmanager
-def _redirected(descriptor: int, target: int) -> Iterator[int]:
-    """Redirects a file descriptor, for native code too; yields a copy of the original."""
-    saved = os.dup(descriptor)
-    os.dup2(target, descriptor)
-    try:
-        yield saved
-    finally:
-        os.dup2(saved, descriptor)
-        os.close(saved)
-
-
-@contextlib.contextmanager
 def _stdout_reserved() -> Iterator[None]:
     """Sends what libraries print to standard error, so that standard output is JSON alone."""
     sys.stdout.flush()
-    with contextlib.redirect_stdout(sys.stderr), _redirected(1, 2):
+    with contextlib.redirect_stdout(sys.stderr), redirected(1, 2):
         yield
-
-
-@contextlib.contextmanager
-def _native_stderr_hidden() -> Iterator[None]:
-    """Drops what native code writes to standard error; messages of Python still get there."""
-    sys.stderr.flush()
-    with (
-        Path(os.devnull).open("wb") as null,
-        _redirected(2, null.fileno()) as saved,
-        os.fdopen(os.dup(saved), "w", buffering=1) as stderr,
-        contextlib.redirect_stderr(stderr if _writes_to(sys.stderr, 2) else sys.stderr),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _writes_to(stream: TextIO, descriptor: int) -> bool:
-    """Whether ``stream`` writes to ``descriptor``; a caller may have replaced it."""
-    try:
-        return stream.fileno() == descriptor
-    except (OSError, ValueError):
-        return False

@@ -5,14 +5,7 @@ from typing import Any
 
 import click
 
-from cct_export.commands.options import (
-    DATASETS,
-    Decorator,
-    Outcome,
-    combined,
-    common,
-    start_keras,
-)
+from cct_export.commands.options import DATASETS, Decorator, Outcome, combined, common
 from cct_export.errors import InvalidModel
 from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES
 from cct_export.specs.train import LOGGERS, Hyperparameter, hyperparameters
@@ -103,7 +96,6 @@ def train(
     if resume:
         options = _resumed(options, output)
     recipe = options.train_spec()
-    start_keras()
     from cct_export import api
     from cct_export.report.terminal import TrainingProgress
 

@@ -12,7 +12,9 @@ from cct_export.data import folder, npz, tfrecord
 from cct_export.data.dataset import Dataset, ImageShape
 from cct_export.data.encoded import without_corrupt
 from cct_export.data.named import NAMED
-from cct_export.errors import InvalidData, InvalidRequest
+from cct_export.errors import InvalidRequest
+from cct_export.files import similar
+from cct_export.names import closest, find
 
 # What to do with an image that cannot be decoded.
 OnCorrupt = Literal["refuse", "skip"]
@@ -23,6 +25,25 @@ def is_available(name: str) -> bool:
     if name in NAMED:
         return NAMED[name].is_available()
     return Path(name).expanduser().exists()
+
+
+def find_data(name: str) -> str:
+    """Returns the name of a data set as ``NAMED`` has it, or the path of images that exist.
+
+    Raises:
+        InvalidRequest: there is no such data; the closest name is suggested.
+    """
+    path, known = Path(name).expanduser(), find(name, NAMED)
+    if name and (path.is_file() or path.is_dir()) and name not in NAMED:
+        return name
+    if known is not None:
+        return known
+    kinds = "cifar10, cifar100, digits, a folder, TFRecord shards or an .npz file"
+    if name and path.exists():
+        raise InvalidRequest(f"{name} is neither a file nor a folder: give {kinds}")
+    close = closest(name, NAMED) or similar(path)
+    hint = f"did you mean {close}? ({kinds})" if close else f"give {kinds}"
+    raise InvalidRequest(f"no such data: {name!r}: {hint}")
 
 
 def read(name: str, shape: ImageShape, on_corrupt: OnCorrupt = "refuse") -> Dataset:
@@ -38,22 +59,18 @@ def read(name: str, shape: ImageShape, on_corrupt: OnCorrupt = "refuse") -> Data
             decodes every image once now, logs those that fail, and leaves them out.
 
     Raises:
-        InvalidData: missing or unusable; the message names the file and what to do.
-        InvalidRequest: another value of ``on_corrupt``.
+        InvalidData: unusable; the message names the file and what to do.
+        InvalidRequest: there is no such data, or another value of ``on_corrupt``.
     """
     if on_corrupt not in ("refuse", "skip"):
         raise InvalidRequest(f"on_corrupt={on_corrupt!r}: it is 'refuse' or 'skip'")
+    name = find_data(name)
     dataset = NAMED[name].read(shape) if name in NAMED else _read_path(name, shape)
     return without_corrupt(dataset) if on_corrupt == "skip" else dataset
 
 
 def _read_path(name: str, shape: ImageShape) -> Dataset:
     path = Path(name).expanduser()
-    if not name or not (path.is_file() or path.is_dir()):
-        raise InvalidData(
-            f"no such data: {name!r}: give cifar10, cifar100, digits, a folder, TFRecord shards "
-            "or an .npz file"
-        )
     if tfrecord.shards_by_split(path):
         dataset = tfrecord.read(path, shape)
     else:

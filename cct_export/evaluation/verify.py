@@ -1,21 +1,24 @@
 """Numerical parity of an exported file with its Keras model."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cct_export.data import sampling
 from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.evaluation import parity
-from cct_export.importers import LoadedModel, load_model, open_dataset
 from cct_export.records import Contract, ParityReport
 from cct_export.runtimes import engine_of, format_of
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import run
 
+if TYPE_CHECKING:
+    from cct_export.importers.source import LoadedModel
+
 
 def verify(
     artifact: Path,
     *,
-    against: LoadedModel | None,
+    against: "LoadedModel | None",
     data: str | None,
     samples: int,
     scheme: str | None = None,
@@ -27,24 +30,19 @@ def verify(
         against: the model; None for the one recorded in the file.
         data: dataset of the images, see ``importers.open_dataset``.
         samples: number of test images.
-        scheme: quantization scheme whose policy applies; None for that of the file.
+        scheme: quantization scheme whose policy applies, of ``parity.POLICIES``; None for that of
+            the file.
 
     Returns:
         The parity report.
 
     Raises:
-        InvalidRequest: the file is of another kind or of another model, or there is no such
-            scheme.
+        InvalidRequest: the file is of another kind or of another model.
         InvalidArtifact: the file cannot be run.
         InvalidModel: the recorded model is missing or has changed.
         InvalidData: the data cannot be used.
     """
-    engine = engine_of(format_of(artifact))
-    if scheme is not None and scheme not in parity.POLICIES:
-        raise InvalidRequest(
-            f"no scheme {scheme!r} to judge by: choose from {', '.join(parity.POLICIES)}"
-        )
-    session = engine.open_session(artifact)
+    session = engine_of(format_of(artifact)).open_session(artifact)
     contract = session.contract
     loaded = against or _source_model(artifact, contract)
     if loaded.image_shape != session.image_shape:
@@ -52,6 +50,8 @@ def verify(
             f"{artifact} takes images of {session.image_shape}, {loaded.source} of "
             f"{loaded.image_shape}: they are not the same model"
         )
+    from cct_export.importers.source import open_dataset
+
     chosen = sampling.parity(open_dataset(loaded, data), session.image_shape, samples)
     reference, candidate = run(KerasSession(loaded), chosen.images), run(session, chosen.images)
     if reference.shape != candidate.shape:
@@ -68,13 +68,20 @@ def verify(
     )
 
 
-def _source_model(artifact: Path, contract: Contract) -> LoadedModel:
+def _source_model(artifact: Path, contract: Contract) -> "LoadedModel":
     """Loads the model that a file was exported from; it must not have changed since."""
     if not contract.source:
         raise InvalidModel(f"{artifact} does not name its model: name it with --against")
+    from cct_export.importers import location
+    from cct_export.model import start
+
     try:
+        location.check(contract.source)
+        start()
+        from cct_export.importers.source import load_model
+
         loaded = load_model(contract.source)
-    except InvalidModel as error:
+    except (InvalidModel, InvalidRequest) as error:
         raise InvalidModel(
             f"{artifact} was made of {contract.source!r}, which cannot be loaded here: "
             f"name the model with --against ({error})"

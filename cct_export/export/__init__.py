@@ -2,13 +2,11 @@
 
 import numpy as np
 
-from cct_export.errors import InvalidModel, InvalidRequest, OutputError
+from cct_export.errors import InvalidModel
 from cct_export.export import auto, candidate
 from cct_export.export.workspace import Workspace
-from cct_export.files import check_writable
-from cct_export.importers import LoadedModel
+from cct_export.importers.source import LoadedModel
 from cct_export.records import Exported
-from cct_export.runtimes import engine_of
 from cct_export.specs import AUTO, ExportRequest
 
 
@@ -17,7 +15,7 @@ def export(loaded: LoadedModel, request: ExportRequest) -> Exported:
 
     Args:
         loaded: the model.
-        request: what file to make of it, and where.
+        request: what file to make of it, and where, as ``api.request`` checked it.
 
     Returns:
         The artifact and its parity; see ``Exported``.
@@ -25,7 +23,7 @@ def export(loaded: LoadedModel, request: ExportRequest) -> Exported:
     Raises:
         CCTExportError: any of its kinds; then no file was written or changed.
     """
-    _check(loaded, request)
+    _check_finite(loaded)
     workspace = Workspace(
         loaded,
         data=request.data,
@@ -37,15 +35,8 @@ def export(loaded: LoadedModel, request: ExportRequest) -> Exported:
     return candidate.write(workspace, candidate.build(workspace, request))
 
 
-def _check(loaded: LoadedModel, request: ExportRequest) -> None:
-    """Refuses, before any work, what would fail after it."""
-    spec, output = request.spec, request.output
-    if request.constraints.max_drop is not None and spec.scheme != AUTO:
-        raise InvalidRequest("--max-drop is for --quantize auto, which chooses by it")
-    if output.suffix != f".{spec.format}":
-        raise OutputError(f"cannot write {output}: choose a name that ends in .{spec.format}")
-    check_writable(output)
-    engine_of(spec.format).import_engine()
+def _check_finite(loaded: LoadedModel) -> None:
+    """Raises ``InvalidModel`` for a model with weights that are not finite."""
     for weight in loaded.model.weights:
         values = np.asarray(weight)
         if values.dtype.kind == "f" and not np.isfinite(values).all():

@@ -24,7 +24,7 @@ from cct_export.records import Exported, TriedScheme
 from cct_export.runtimes import engine_of
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import Session
-from cct_export.specs import BEST, ExportRequest
+from cct_export.specs import ExportRequest
 from cct_export.text import plural
 
 ROUNDS = 15
@@ -38,11 +38,6 @@ def export(workspace: Workspace, request: ExportRequest) -> Exported:
     Raises:
         CCTExportError: no scheme meets the constraints, or any reason that an export has.
     """
-    if request.calibration.methods == BEST:
-        raise InvalidRequest(
-            "--calibrate best is for one scheme, auto tries them all: name either a scheme or a "
-            "calibration method"
-        )
     if request.constraints.max_drop is not None and workspace.dataset is None:
         raise InvalidRequest("--max-drop needs an accuracy: give labelled images with --data")
     files: dict[str, CandidateFile] = {}
@@ -70,7 +65,7 @@ def _try(
     try:
         file = candidate.build(workspace, replace(request, spec=spec), mixed_precision=False)
     except _REFUSALS as error:
-        return TriedScheme(scheme, str(error)), None
+        return TriedScheme(scheme, _reason(error)), None
     row = TriedScheme(
         scheme,
         "; ".join(file.parity.failures),
@@ -78,6 +73,12 @@ def _try(
         sqnr_db=file.parity.sqnr_db,
     )
     return row, file if file.parity.passed else None
+
+
+def _reason(error: CCTExportError) -> str:
+    """Returns why a scheme is not among the candidates, in a few words where they are known."""
+    needs = error.needs if isinstance(error, UnsupportedScheme) else ""
+    return f"needs {needs}" if needs else str(error)
 
 
 def _fastest(

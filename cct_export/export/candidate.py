@@ -18,7 +18,7 @@ from cct_export.export.workspace import Workspace
 from cct_export.files import replacing, write_bytes
 from cct_export.formats.traced import CONVERTERS, FINISHERS
 from cct_export.graph.quantized import QuantizedPlan
-from cct_export.quantize.schemes import scheme_of
+from cct_export.quantize.schemes import choose_io, scheme_of
 from cct_export.quantize.traced import QUANTIZERS
 from cct_export.records import (
     CONTRACT_KEY,
@@ -43,7 +43,6 @@ from cct_export.specs import (
 )
 from cct_export.specs.progress import CountProgress
 
-INPUT_TYPES = {"tflite": ("float32", "uint8", "int8"), "onnx": ("float32", "uint8")}
 _LIBRARIES = (
     "keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "onnx", "onnxruntime", "tf2onnx",
     "numpy",
@@ -67,23 +66,6 @@ class CandidateFile:
     bound: MixedPrecision | None = None
 
 
-def check_request(spec: ExportSpec, scheme: QuantScheme) -> None:
-    """Refuses an input type that the format or the scheme does not have.
-
-    Raises:
-        InvalidRequest: the message lists the input types.
-    """
-    choices: tuple[str, ...] = INPUT_TYPES[spec.format]
-    if scheme.integers_only and scheme.bits == 8:
-        choices = choices[1:]
-    if spec.io not in choices:
-        known = spec.io in INPUT_TYPES[spec.format]
-        what = f"{spec.format} {scheme.name}" if known else spec.format
-        raise InvalidRequest(
-            f"{what} takes no {spec.io!r} images: choose from {', '.join(choices)}"
-        )
-
-
 def build(
     workspace: Workspace, request: ExportRequest, *, mixed_precision: bool = True
 ) -> CandidateFile:
@@ -100,13 +82,8 @@ def build(
     """
     spec, calibration = request.spec, request.calibration
     scheme = scheme_of(spec.scheme, spec.format)
-    check_request(spec, scheme)
+    choose_io(spec.io, scheme, spec.format)
     bound_db = request.constraints.min_sqnr_db if mixed_precision else None
-    if bound_db is not None and scheme.integers_only:
-        raise InvalidRequest(
-            f"{scheme.name} has integers only: no step can stay in float for {bound_db:g} dB; "
-            "use int8"
-        )
     draft = workspace.draft(spec, scheme)
     bound = None
     if draft is None:
@@ -142,7 +119,8 @@ def _check_traceable(
         )
     if scheme.integers_only or scheme.weights == "int4":
         raise UnsupportedScheme(
-            f"{scheme.name} is for CCTs; {source} is none: use int8, int8-dynamic or fp16"
+            f"{scheme.name} is for CCTs; {source} is none: use int8, int8-dynamic or fp16",
+            needs="a CCT",
         )
 
 

@@ -13,7 +13,7 @@ from cct_export.data.sampling import Samples
 from cct_export.errors import InvalidData
 from cct_export.export.draft import Draft, plan_of
 from cct_export.graph.plan import Plan
-from cct_export.importers import LoadedModel, open_dataset
+from cct_export.importers.source import LoadedModel, open_dataset
 from cct_export.quantize import ptq, statistics
 from cct_export.quantize.statistics import Statistics
 from cct_export.runtimes import session

@@ -6,23 +6,20 @@ from functools import singledispatchmethod
 
 import numpy as np
 
-from cct_export.errors import InvalidRequest, MissingDependency
+from cct_export.errors import MissingDependency
 from cct_export.formats.onnx_graph import GraphEnd, OnnxGraph
 from cct_export.graph import steps
 from cct_export.graph.expand import expand
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan, QuantParams
 from cct_export.graph.steps import Array, Step
-from cct_export.specs import ExportSpec
+from cct_export.specs import ExportSpec, opset_of
 
-OPSETS = range(13, 24)
-DEFAULT_OPSET = 20
 # These folds do not make files faster in this format: LayerNormalization is one operator.
 SKIPPED_FOLDS = ("centred-residual",)
 # The first opsets that have these operators and types; older ones get them composed of others.
 _LAYER_NORMALIZATION = 17
 _GELU = 20
-_INT4 = 21
 # The first opset whose ReduceMean takes its axes as an input.
 _AXES_AS_INPUT = 18
 
@@ -33,7 +30,7 @@ def legalize(plan: Plan, spec: ExportSpec) -> Plan:
     Raises:
         InvalidRequest: unknown opset.
     """
-    return expand(plan, layer_norm=_opset(spec) >= _LAYER_NORMALIZATION)
+    return expand(plan, layer_norm=opset_of(spec) >= _LAYER_NORMALIZATION)
 
 
 def emit(plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, str] = {}) -> bytes:
@@ -53,7 +50,7 @@ def emit(plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, st
         InvalidRequest: unknown opset.
         MissingDependency: onnx is not installed.
     """
-    opset = _opset(spec)
+    opset = opset_of(spec)
     try:
         import onnx  # noqa: F401
     except ImportError:
@@ -61,29 +58,6 @@ def emit(plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, st
     if isinstance(plan, Plan):
         plan = QuantizedPlan(legalize(plan, spec))
     return _Writer(plan, spec, opset).write(metadata)
-
-
-def _opset(spec: ExportSpec) -> int:
-    """Returns the opset that a plan is written in."""
-    if spec.scheme != "int4-weight":
-        return choose_opset(spec, OPSETS, DEFAULT_OPSET)
-    return choose_opset(spec, range(_INT4, OPSETS.stop), _INT4)
-
-
-def choose_opset(spec: ExportSpec, supported: range, default: int) -> int:
-    """Returns the opset of ``spec``, or ``default``.
-
-    Raises:
-        InvalidRequest: it is not supported.
-    """
-    opset = default if spec.opset is None else spec.opset
-    if opset not in supported:
-        reason = " for int4 weights" if spec.scheme == "int4-weight" else ""
-        raise InvalidRequest(
-            f"opset {opset} is not one that can be written: "
-            f"choose {supported.start} to {supported.stop - 1}{reason}"
-        )
-    return opset
 
 
 class _Writer(OnnxGraph):

@@ -13,10 +13,9 @@ import numpy as np
 
 from cct_export.errors import ConversionError
 from cct_export.formats.flatbuffer import add_metadata
-from cct_export.formats.onnx import choose_opset
 from cct_export.formats.onnx_graph import checked
 from cct_export.graph.plan import Plan
-from cct_export.specs import ExportSpec
+from cct_export.specs import ExportSpec, choose_opset
 
 # What tf2onnx supports.
 ONNX_OPSETS = range(13, 19)

@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 
 from cct_export.errors import InvalidModel
+from cct_export.files import check_file
 from cct_export.importers.equivalence import spec_from_shapes
 from cct_export.importers.imported_model import ImportedModel, check_finite, check_options
 from cct_export.model.cct import CCT
@@ -61,11 +62,10 @@ def load_weights(path: Path, options: ImportSpec) -> ImportedModel:
         options: ``gelu`` sets what the file does not contain.
 
     Raises:
-        InvalidModel: missing, not HDF5, variables of another architecture or not finite.
-        InvalidRequest: an option without effect.
+        InvalidModel: not HDF5, variables of another architecture or not finite.
+        InvalidRequest: there is no such file, or an option has no effect.
     """
-    if not path.is_file():
-        raise InvalidModel(f"no such model file: {path}")
+    check_file(path, "model file")
     check_options(path, options, heads=_HEADS_REASON)
     arrays = read_arrays(path, path)
     weights = _in_model_order(arrays)

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from cct_export.errors import InvalidModel, MissingDependency
+from cct_export.files import check_file
+from cct_export.importers.location import SAFETENSORS
 from cct_export.model.checkpoint import check_archive_size, check_declared_size
 
-SAFETENSORS = (".safetensors",)
-PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 # Keys under which training scripts save the weights, the first found is used; and prefixes that
 # they put before every name.
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
@@ -35,11 +35,11 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     Floating-point numbers become float32; integers stay unchanged.
 
     Raises:
-        InvalidModel: missing, truncated, not a state dict, or it holds Python code.
+        InvalidRequest: there is no such file.
+        InvalidModel: truncated, not a state dict, or it holds Python code.
         MissingDependency: the library that reads such a file is not installed.
     """
-    if not path.is_file():
-        raise InvalidModel(f"no such model file: {path}")
+    check_file(path, "model file")
     notes: tuple[str, ...] = ()
     if path.suffix.lower() in SAFETENSORS:
         typed = _safetensors(path)

@@ -1,27 +1,39 @@
 """The Compact Convolutional Transformer in Keras, on any backend."""
 
 import os
+import sys
 
 from cct_export.errors import InvalidRequest, MissingDependency
+from cct_export.names import choose
+from cct_export.streams import quiet_start
 
+BACKENDS = ("tensorflow", "jax", "torch", "numpy", "openvino")
 _EXTRAS = {"jax": "jax"}
 
 
-def start(backend: str | None = None) -> None:
-    """Imports Keras and sets float32 and channels last, whatever ``keras.json`` says.
+def start() -> None:
+    """Imports Keras, and sets float32 and channels last, whatever ``keras.json`` says.
 
-    Args:
-        backend: ``tensorflow`` or ``jax``; None for the one in KERAS_BACKEND.
+    Does nothing where Keras is imported already: its settings are the caller's then. Whoever
+    imports a module that imports Keras calls this first. KERAS_BACKEND chooses the backend.
 
     Raises:
         MissingDependency: Keras or its backend is not installed.
         InvalidRequest: Keras does not know the backend.
     """
-    if backend is not None:
-        os.environ["KERAS_BACKEND"] = backend
+    if "keras" in sys.modules:
+        return
+    if backend := os.environ.get("KERAS_BACKEND"):
+        os.environ["KERAS_BACKEND"] = choose(backend, BACKENDS, what="backend of Keras")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        import keras
+        with quiet_start():
+            import keras
+
+            if keras.backend.backend() == "tensorflow":
+                import tensorflow as tf
+
+                tf.config.list_physical_devices()  # which complains where there is no GPU
     except ImportError as error:
         library = error.name or "keras"
         raise MissingDependency.of(library, _EXTRAS.get(library, "tensorflow")) from error

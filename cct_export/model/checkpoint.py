@@ -19,7 +19,7 @@ import keras
 
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidModel
-from cct_export.files import replacing
+from cct_export.files import check_file, replacing
 from cct_export.model.cct import CCT
 from cct_export.model.sizes import parameter_count
 from cct_export.specs import JSONObject, ModelSpec
@@ -46,10 +46,10 @@ def load(path: Path) -> keras.Model:
     """Reads a ``.keras`` file in Keras' safe mode: Python code in it is never run.
 
     Raises:
-        InvalidModel: missing, truncated, not a Keras file, unsafe, or not an image classifier.
+        InvalidRequest: there is no such file.
+        InvalidModel: truncated, not a Keras file, unsafe, or not an image classifier.
     """
-    if not path.is_file():
-        raise InvalidModel(f"no such model file: {path}")
+    check_file(path, "model file")
     if not zipfile.is_zipfile(path):
         raise InvalidModel(f"{path} is not a .keras file, or it is truncated: save the model again")
     check_archive_size(path)

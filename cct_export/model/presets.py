@@ -4,7 +4,8 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
-from cct_export.errors import InvalidModel
+from cct_export.errors import InvalidRequest
+from cct_export.names import choose
 from cct_export.specs import ModelSpec
 
 # Means and standard deviations of the training images, with which the paper's code normalizes.
@@ -74,27 +75,22 @@ def preset(name: str) -> ModelSpec:
     """Returns the architecture called ``name``.
 
     Raises:
-        InvalidModel: no preset has that name; the message lists them.
+        InvalidRequest: no preset has that name; the message suggests one and lists them.
     """
-    try:
-        return PRESETS[name]
-    except KeyError:
-        known = [known for known in PRESETS if not known.endswith(("_sine", "_c100"))]
-        raise InvalidModel(
-            f"no preset is called {name!r}: choose from {', '.join(known)}; those of the paper "
-            "also with the suffix _sine, _c100 (for 32 pixels) or both"
-        ) from None
+    return PRESETS[choose(name, PRESETS, what="preset")]
 
 
 def shipped_checkpoint(name: str) -> Path:
     """Returns the ``.keras`` file with trained weights of preset ``name``.
 
     Raises:
-        InvalidModel: the preset is unknown or ships without weights.
+        InvalidRequest: the preset is unknown or ships without weights.
     """
-    preset(name)
+    name = preset(name).name
     if not ships(name):
-        raise InvalidModel(f"preset {name} ships no weights: train it with `cct-export train`")
+        raise InvalidRequest(
+            f"preset {name} ships no weights: train it with `cct-export train --model {name}`"
+        )
     return _weights(name)
 
 

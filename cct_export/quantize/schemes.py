@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from cct_export.errors import UnsupportedScheme
-from cct_export.specs import QuantScheme
+from cct_export.names import choose, find
+from cct_export.specs import INPUT_TYPES, QuantScheme
 
 SCHEMES = {
     scheme.name: scheme
@@ -67,11 +68,43 @@ def scheme_of(name: str, format: str) -> QuantScheme:
     Raises:
         UnsupportedScheme: no format has the scheme, or this one does not.
     """
-    if name in BY_FORMAT[format]:
-        return BY_FORMAT[format][name]
-    supporting = sorted(other for other, schemes in BY_FORMAT.items() if name in schemes)
-    hint = f"; {', '.join(supporting)} has it" if supporting else ""
-    raise UnsupportedScheme(
-        f"{format} has no quantization scheme {name!r}{hint}: "
-        f"choose from {', '.join(BY_FORMAT[format])}"
-    )
+    return BY_FORMAT[format][choose_scheme(name, format)]
+
+
+def choose_scheme(name: str, format: str, *others: str) -> str:
+    """Returns the name of a scheme of a format, or one of ``others``; see ``names.choose``.
+
+    Raises:
+        UnsupportedScheme: no format has the scheme, or this one does not.
+    """
+    supported, known = [*BY_FORMAT[format], *others], find(name, SCHEMES)
+    if known is not None and known not in supported:
+        having = sorted(other for other, schemes in BY_FORMAT.items() if known in schemes)
+        raise UnsupportedScheme(
+            f"{format} has no quantization scheme {known}; {', '.join(having)} has it: "
+            f"choose from {', '.join(supported)}"
+        )
+    return choose(name, supported, what="quantization scheme", error=UnsupportedScheme)
+
+
+def choose_io(io: str | None, scheme: QuantScheme | None, format: str) -> str:
+    """Returns the type of the image input.
+
+    Args:
+        io: as the user names it; None for the default.
+        scheme: as the format implements it; None where all are tried.
+        format: ``tflite`` or ``onnx``.
+
+    Raises:
+        InvalidRequest: the format does not take it.
+        UnsupportedScheme: the scheme does not.
+    """
+    only_int8 = scheme is not None and scheme.integers_only and scheme.bits == 8
+    if io is None:
+        return "int8" if only_int8 else INPUT_TYPES[format][0]
+    io = choose(io, INPUT_TYPES[format], what=f"image type of {format}")
+    if only_int8 and io == "float32":
+        raise UnsupportedScheme(
+            "int8-full takes images as integers: choose --io int8 or uint8", needs="--io int8"
+        )
+    return io

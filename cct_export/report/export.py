@@ -27,7 +27,7 @@ from cct_export.report.columns import NONE, Column
 from cct_export.report.rows import scaled
 from cct_export.report.tables import print_table
 from cct_export.report.terminal import say
-from cct_export.text import plural
+from cct_export.text import plural, printable
 
 log = logging.getLogger(__name__)
 

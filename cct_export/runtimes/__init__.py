@@ -21,6 +21,14 @@ class Engine(Protocol):
     @property
     def DELEGATES(self) -> Mapping[str, str]: ...  # noqa: D102, N802
 
+    def choose_delegate(self, name: str) -> str:
+        """Returns a delegate as ``DELEGATES`` names it; imports nothing.
+
+        Raises:
+            InvalidRequest: there is no such delegate; the closest name is suggested.
+        """
+        ...
+
     def import_engine(self) -> None:
         """Imports the library; raises ``MissingDependency`` where it is not installed."""
         ...
@@ -43,8 +51,8 @@ class Engine(Protocol):
             delegation: the delegate or execution provider, one of ``DELEGATES``.
 
         Raises:
-            InvalidArtifact: the file is missing, broken, or does not map images to logits.
-            InvalidRequest: the delegate has no such option.
+            InvalidArtifact: the file is broken, or does not map images to logits.
+            InvalidRequest: there is no such file or delegate, or it has no such option.
             MissingDependency: the library is not installed.
             NotAvailable: the delegate is not available, or does not run all operators.
         """
@@ -72,8 +80,8 @@ class Profiler(Protocol):
 
         Raises:
             EngineFailed: the engine failed, or its profile lacks runs.
-            InvalidArtifact: the file is missing, broken, or does not map images to logits.
-            InvalidRequest: operators cannot be timed on this delegate.
+            InvalidArtifact: the file is broken, or does not map images to logits.
+            InvalidRequest: there is no such file, or operators cannot be timed on this delegate.
             MissingDependency: the library is not installed.
         """
         ...

@@ -1,18 +1,20 @@
 """Keras, the reference, on any of its backends."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cct_export.errors import InvalidRequest, NotAvailable
+from cct_export.importers import location
 from cct_export.records import Contract
-from cct_export.runtimes.session import Logits, Session
+from cct_export.runtimes.session import Logits, Session, chosen_delegate
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
 if TYPE_CHECKING:
-    from cct_export.importers import LoadedModel
+    from cct_export.importers.source import LoadedModel
 
 DELEGATES = {
     "default": "the processor that the backend chooses",
@@ -50,6 +52,11 @@ class KerasSession(Session):
         del self._model
 
 
+def choose_delegate(name: str) -> str:
+    """Returns a processor as this module names it; see ``Engine.choose_delegate``."""
+    return chosen_delegate(name, DELEGATES, engine="Keras")
+
+
 def import_engine() -> None:
     """Imports Keras and its backend; raises ``MissingDependency``."""
     from cct_export import model
@@ -70,11 +77,9 @@ def open_session(
     chooses its own. ``trusted`` has no effect: a model never runs code from its file. The backend
     chooses the processor; the delegates ``cpu`` and ``gpu`` only require it.
     """
+    delegation = replace(delegation, name=choose_delegate(delegation.name))
+    location.check(os.fspath(path))
     import_engine()
-    if delegation.name not in DELEGATES:
-        raise NotAvailable(
-            f"Keras has no delegate {delegation.name!r}: choose {', '.join(DELEGATES)}"
-        )
     if delegation.options:
         names = ", ".join(name for name, _ in delegation.options)
         raise InvalidRequest(f"Keras' delegates take no options, not {names}")
@@ -83,7 +88,7 @@ def open_session(
             f"Keras runs on the {_processor()} here, not on a {delegation.name}: "
             "its backend finds none"
         )
-    from cct_export.importers import load_model
+    from cct_export.importers.source import load_model
 
     if threads is not None:
         _set_threads(threads)

@@ -1,6 +1,7 @@
 """LiteRT (TensorFlow Lite): its interpreter and delegates."""
 
 import functools
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest, MissingDependency, NotAvailable
+from cct_export.files import check_file
 from cct_export.runtimes.litert_file import (
     Node,
     check_runs,
@@ -17,8 +19,9 @@ from cct_export.runtimes.litert_file import (
     nodes_of,
     partitions,
 )
-from cct_export.runtimes.session import Logits, Session
+from cct_export.runtimes.session import Logits, Session, chosen_delegate
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
+from cct_export.streams import quiet_start
 
 DELEGATES = {
     "default": "XNNPACK for the operators that it supports, LiteRT's own kernels for the rest",
@@ -40,8 +43,9 @@ class LiteRTSession(Session):
         """Opens ``path``; see ``Engine.open_session``."""
         self.contract = contract_of(path)
         try:
-            self._interpreter = _interpreter(path, threads, delegation)
-            self._interpreter.allocate_tensors()
+            with quiet_start():
+                self._interpreter = _interpreter(path, threads, delegation)
+                self._interpreter.allocate_tensors()
             nodes = self.nodes()
         except (ValueError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]
@@ -76,6 +80,11 @@ class LiteRTSession(Session):
         del self._interpreter
 
 
+def choose_delegate(name: str) -> str:
+    """Returns a delegate as this module names it; see ``Engine.choose_delegate``."""
+    return chosen_delegate(name, DELEGATES, engine="LiteRT", library="external")
+
+
 def import_engine() -> None:
     """Imports LiteRT; raises ``MissingDependency``."""
     try:
@@ -93,18 +102,13 @@ def open_session(
     delegation: Delegation = DEFAULT_DELEGATION,
 ) -> Session:
     """Opens a ``.tflite`` file; see ``Engine.open_session``."""
-    if not path.is_file():
-        raise InvalidArtifact(f"no such file: {path}")
+    check_file(path)
     import_engine()
     if not trusted:
         contract_of(path)
         check_runs(path)
-    kind, colon, _ = delegation.name.partition(":")
-    if kind not in DELEGATES or (colon and kind != "external"):
-        raise NotAvailable(
-            f"LiteRT has no delegate {delegation.name!r}: choose {', '.join(DELEGATES)}"
-        )
-    if kind in ("gpu", "npu"):
+    delegation = replace(delegation, name=choose_delegate(delegation.name))
+    if delegation.name in ("gpu", "npu"):
         from cct_export.runtimes.litert_compiled import CompiledSession
 
         return CompiledSession(path, threads=threads, delegation=delegation)
@@ -141,12 +145,7 @@ def _interpreter(path: Path, threads: int, delegation: Delegation) -> Any:
 def _external(library: str, delegation: Delegation) -> Any:
     from ai_edge_litert.interpreter import load_delegate
 
-    if not library:
-        raise InvalidRequest(
-            f"{delegation.name!r} names no library: write external:/path/to/delegate.so"
-        )
-    if not Path(library).is_file():
-        raise NotAvailable(f"no such delegate: {library}")
+    check_file(Path(library), "delegate")
     try:
         return load_delegate(library, dict(delegation.options))
     except AttributeError as error:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cct_export.errors import InvalidArtifact
+from cct_export.files import check_file
 from cct_export.records import CONTRACT_KEY, Contract
 from cct_export.runtimes.session import Quantization
 
@@ -71,10 +72,10 @@ def contract_of(path: Path) -> Contract:
     """Returns the contract stored in a file; an empty one if there is none.
 
     Raises:
-        InvalidArtifact: the file is missing or no flatbuffer, or its contract cannot be read.
+        InvalidRequest: there is no such file.
+        InvalidArtifact: it is no flatbuffer, or its contract cannot be read.
     """
-    if not path.is_file():
-        raise InvalidArtifact(f"no such file: {path}")
+    check_file(path)
     try:
         return read_contract(path.read_bytes())
     except InvalidArtifact as error:

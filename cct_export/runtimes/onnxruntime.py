@@ -1,5 +1,6 @@
 """ONNX Runtime and its execution providers."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,8 +8,9 @@ import numpy as np
 
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest, MissingDependency, NotAvailable
+from cct_export.files import check_file
 from cct_export.records import CONTRACT_KEY, Contract
-from cct_export.runtimes.session import Logits, Session
+from cct_export.runtimes.session import Logits, Session, chosen_delegate
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
 CPU = "CPUExecutionProvider"
@@ -136,31 +138,36 @@ def open_session(
 ) -> OnnxRuntimeSession:
     """Opens an ``.onnx`` file; see ``Engine.open_session``.
 
-    ``trusted`` has no effect: no file crashes the parser. A provider may also be named as ONNX
-    Runtime names it. With ``profile``, a path without suffix, the times of the operators are
-    recorded there; see ``OnnxRuntimeSession.end_profile``.
+    ``trusted`` has no effect: no file crashes the parser. With ``profile``, a path without suffix,
+    the times of the operators are recorded there; see ``OnnxRuntimeSession.end_profile``.
     """
-    if not path.is_file():
-        raise InvalidArtifact(f"no such file: {path}")
+    check_file(path)
+    delegation = replace(delegation, name=choose_delegate(delegation.name))
     import_engine()
     return OnnxRuntimeSession(path, threads=threads, delegation=delegation, profile=profile)
 
 
-def _find_provider(name: str) -> Provider | None:
-    """Returns a provider by its key in ``PROVIDERS`` or by ONNX Runtime's own name."""
-    by_name = {provider.name: provider for provider in PROVIDERS.values()}
-    return (PROVIDERS | by_name).get("cpu" if name == "default" else name)
+def choose_delegate(name: str) -> str:
+    """Returns a provider as this module names it; see ``Engine.choose_delegate``.
+
+    It may also be named as ONNX Runtime names it, such as ``CUDAExecutionProvider``.
+    """
+    for key, provider in PROVIDERS.items():
+        if name == provider.name:
+            return key
+    return chosen_delegate(name, DELEGATES, engine="ONNX Runtime", library="plugin")
+
+
+def _provider(name: str) -> Provider:
+    """Returns the provider of a delegate that is no plugin."""
+    return PROVIDERS["cpu" if name == "default" else name]
 
 
 def _available_provider(name: str) -> Provider:
     """Returns a provider; raises ``NotAvailable`` if this onnxruntime does not include it."""
     import onnxruntime
 
-    provider = _find_provider(name)
-    if provider is None:
-        raise NotAvailable(
-            f"ONNX Runtime has no provider {name!r}: choose {', '.join(PROVIDERS)} or plugin:PATH"
-        )
+    provider = _provider(name)
     available = onnxruntime.get_available_providers()
     if provider.name not in available:
         raise NotAvailable(
@@ -172,9 +179,9 @@ def _available_provider(name: str) -> Provider:
 
 def _accelerator(delegation: Delegation) -> str:
     """Returns the kind of processor that a provider runs on."""
-    provider = _find_provider(delegation.name)
-    if provider is None:
+    if delegation.name.startswith("plugin:"):
         return "plugin"
+    provider = _provider(delegation.name)
     device = dict(delegation.options).get("device_type", "")
     return device.lower() or provider.accelerator
 
@@ -221,12 +228,7 @@ def _add_plugin(options: Any, delegation: Delegation) -> str:
     import onnxruntime
 
     library = delegation.name.partition(":")[2]
-    if not library:
-        raise InvalidRequest(
-            f"{delegation.name!r} names no library: write plugin:/path/to/provider.so"
-        )
-    if not Path(library).is_file():
-        raise NotAvailable(f"no such provider: {library}")
+    check_file(Path(library), "provider")
     known = {device.ep_name for device in onnxruntime.get_ep_devices()}
     try:
         onnxruntime.register_execution_provider_library(_PLUGIN, library)

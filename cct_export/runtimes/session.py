@@ -1,11 +1,14 @@
 """A session: a model file opened by an engine, which computes logits from raw pixels."""
 
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cct_export.data.dataset import Images, ImageShape
+from cct_export.errors import InvalidRequest
+from cct_export.names import choose
 from cct_export.records import Contract
 from cct_export.specs.progress import CountProgress, no_progress
 
@@ -56,6 +59,29 @@ class Session(Protocol):
     def close(self) -> None:
         """Frees the engine."""
         ...
+
+
+def chosen_delegate(name: str, delegates: Iterable[str], *, engine: str, library: str = "") -> str:
+    """Returns a delegate as its engine names it; the engine need not be installed.
+
+    Args:
+        name: what the user wrote: a name, or that of a library's kind, a colon and its path.
+        delegates: names of the engine's delegates.
+        engine: the engine, for messages.
+        library: the one of ``delegates`` that is a library of the user's; empty if none is.
+
+    Raises:
+        InvalidRequest: there is no such delegate, the path is missing, or there is one too many.
+    """
+    kind, colon, path = name.partition(":")
+    kind = choose(kind, delegates, what=f"delegate of {engine}")
+    if kind == library:
+        if not path:
+            raise InvalidRequest(f"{name!r} names no library: write {library}:/path/to/library.so")
+        return f"{kind}:{path}"
+    if colon:
+        raise InvalidRequest(f"the delegate {kind} of {engine} has no library: leave :{path} out")
+    return kind
 
 
 def prepare(session: Session, images: Images) -> np.ndarray:

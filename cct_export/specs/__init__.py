@@ -14,7 +14,10 @@ from cct_export.specs.export import (
     AUTO,
     BEST,
     CALIBRATION_SAMPLES,
+    FOLDS,
+    INPUT_TYPES,
     METHODS,
+    OPSETS,
     PARITY_SAMPLES,
     ROUNDINGS,
     TARGETS,
@@ -23,6 +26,8 @@ from cct_export.specs.export import (
     ExportRequest,
     ExportSpec,
     QuantScheme,
+    choose_opset,
+    opset_of,
 )
 from cct_export.specs.model import (
     BLOCKS,

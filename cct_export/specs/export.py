@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from cct_export.errors import InvalidRequest, UnsupportedScheme
+
 # Calibration methods, see ``quantize.ranges``; ``best`` chooses for each tensor the one that costs
 # the logits least.
 METHODS = ("min-max", "percentile", "entropy", "mse")
@@ -17,6 +19,17 @@ CALIBRATION_SAMPLES = 200
 PARITY_SAMPLES = 1000
 # Processors that the integer types of ONNX files are chosen for.
 TARGETS = ("x86", "arm64")
+# Types of the image input by format, the default first.
+INPUT_TYPES = {"tflite": ("float32", "uint8", "int8"), "onnx": ("float32", "uint8")}
+# The passes of ``graph.fold``, in their order.
+FOLDS = (
+    "rescaling", "pool-padding", "norm-affine", "query-scale", "key-bias", "value-bias",
+    "query-key", "value-output", "fuse-qkv", "pooling-bias", "centred-residual",
+)  # fmt: skip
+# ONNX operator sets that plans are written in, and the first that has int4 weights.
+OPSETS = range(13, 24)
+DEFAULT_OPSET = 20
+INT4_OPSET = 21
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,38 @@ class ExportSpec:
     opset: int | None = None
     no_fold: tuple[str, ...] = ()
     target: str = "x86"
+
+
+def opset_of(spec: ExportSpec) -> int:
+    """Returns the ONNX operator set that a plan is written in.
+
+    Raises:
+        InvalidRequest: the one of ``spec`` cannot be written.
+        UnsupportedScheme: it has no type for the weights of the scheme.
+    """
+    int4 = spec.scheme == "int4-weight"
+    opset = choose_opset(spec, OPSETS, INT4_OPSET if int4 else DEFAULT_OPSET)
+    if int4 and opset < INT4_OPSET:
+        raise UnsupportedScheme(
+            f"opset {opset} has no int4 weights: choose {INT4_OPSET} to {OPSETS.stop - 1}",
+            needs=f"--opset {INT4_OPSET}",
+        )
+    return opset
+
+
+def choose_opset(spec: ExportSpec, supported: range, default: int) -> int:
+    """Returns the operator set of ``spec``, or ``default``.
+
+    Raises:
+        InvalidRequest: it is not supported.
+    """
+    opset = default if spec.opset is None else spec.opset
+    if opset not in supported:
+        raise InvalidRequest(
+            f"opset {opset} is not one that can be written: "
+            f"choose {supported.start} to {supported.stop - 1}"
+        )
+    return opset
 
 
 @dataclass(frozen=True)

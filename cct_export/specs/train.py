@@ -12,6 +12,8 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 JIT = ("auto", "on", "off")
 # Experiment trackers that a run can log to, besides its own files.
 LOGGERS = ("tensorboard", "wandb")
+# Devices of this machine, or of all machines that the environment names.
+DISTRIBUTIONS = ("local", "workers")
 
 Value: TypeAlias = bool | int | float | str
 # Fields of a TrainSpec by name: hyperparameters, and the names of parts to freeze.

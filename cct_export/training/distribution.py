@@ -9,8 +9,6 @@ from cct_export.errors import CCTExportError, InvalidRequest
 from cct_export.training import distribution_jax, distribution_tensorflow
 from cct_export.training.distribution_base import Distribution, WorkerLost, worker_lost_message
 
-MODES = ("local", "workers")
-
 
 @contextlib.contextmanager
 def distributed(mode: str | None) -> Iterator[Distribution]:
@@ -21,7 +19,7 @@ def distributed(mode: str | None) -> Iterator[Distribution]:
             the environment names, None for one device.
 
     Raises:
-        InvalidRequest: unknown mode or backend, one device only, or an environment that does not
+        InvalidRequest: unknown backend, one device only, or an environment that does not
             name the workers.
         WorkerLost: another worker ended before the run was finished.
     """
@@ -38,8 +36,6 @@ def distributed(mode: str | None) -> Iterator[Distribution]:
 
 
 def _connect(mode: str) -> Distribution:
-    if mode not in MODES:
-        raise InvalidRequest(f"distribute is {' or '.join(MODES)}, not {mode!r}")
     backend = keras.backend.backend()
     distribution: Distribution
     if backend == "tensorflow":

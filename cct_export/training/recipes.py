@@ -1,13 +1,13 @@
 """Training recipes: built-in ones, those of TOML files, and that of a run to resume."""
 
-import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cct_export.errors import InvalidRequest
+from cct_export.names import choose, suggestion
 from cct_export.specs import TrainSpec
 from cct_export.specs.train import Overrides, Value, hyperparameters
 
@@ -66,6 +66,32 @@ RECIPES: dict[str, dict[str, Value]] = {
 }
 
 
+# Parts that can be frozen, and the layers of a CCT that they are; "block_" stands for all blocks.
+PARTS = {
+    "tokenizer": "tokenizer",
+    "positions": "position_embedding",
+    "blocks": "block_",
+    "norm": "norm",
+    "pooling": "pooling",
+    "head": "logits",
+}
+
+
+def check_parts(parts: Sequence[str]) -> None:
+    """Checks the names of parts, before anything is loaded.
+
+    Raises:
+        InvalidRequest: unknown part; the message lists all.
+    """
+    for part in parts:
+        name, colon, _ = part.partition(":")
+        if name not in PARTS or (colon and name != "blocks"):
+            raise InvalidRequest(
+                f"no part is called {part!r}: {suggestion(part, PARTS)}; "
+                "blocks:N are the first N blocks"
+            )
+
+
 def resolve(recipe: str, data: str, overrides: Overrides | None = None) -> TrainSpec:
     """Returns a recipe with a value for every hyperparameter.
 
@@ -78,15 +104,11 @@ def resolve(recipe: str, data: str, overrides: Overrides | None = None) -> Train
     Raises:
         InvalidRequest: unknown recipe or hyperparameter, or a value out of bounds.
     """
-    if recipe in RECIPES:
-        name, values = recipe, RECIPES[recipe]
-    elif recipe.endswith(".toml"):
+    if recipe.lower().endswith(".toml"):
         name, values = Path(recipe).name, _read_toml(Path(recipe))
     else:
-        raise InvalidRequest(
-            f"no recipe is called {recipe!r}: choose from {', '.join(RECIPES)}, "
-            "or name a .toml file"
-        )
+        name = choose(recipe, (*RECIPES, "FILE.toml"), what="recipe")
+        values = RECIPES[name]
     fields: Overrides = {**values, **(overrides or {})}
     return _override(TrainSpec(data, recipe=name), f"recipe {recipe}", fields)
 
@@ -118,8 +140,7 @@ def _check_keys(values: Mapping[str, object], source: str, also: tuple[str, ...]
     known = [hyperparameter.name for hyperparameter in hyperparameters()]
     for key in values:
         if key not in (*known, *also):
-            close = difflib.get_close_matches(key, known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}"
+            hint = suggestion(key, known)
             raise InvalidRequest(f"{source}: no recipe has a key {key!r}: {hint}")
 
 

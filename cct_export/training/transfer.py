@@ -9,17 +9,8 @@ from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.model.adapting import copy_weights, with_image_size
 from cct_export.model.cct import CCT
 from cct_export.specs import ModelSpec
+from cct_export.training.recipes import PARTS, check_parts
 from cct_export.training.run import WeightsSource
-
-# Parts that can be frozen, and the layers of a CCT that they are; "block_" stands for all blocks.
-PARTS = {
-    "tokenizer": "tokenizer",
-    "positions": "position_embedding",
-    "blocks": "block_",
-    "norm": "norm",
-    "pooling": "pooling",
-    "head": "logits",
-}
 
 
 @dataclass(frozen=True)
@@ -90,21 +81,6 @@ def load_pretrained(pretrained: CCT, model: CCT) -> list[str]:
             f"its head is kept: it has no labels, and {model.spec.classes} classes like the data"
         )
     return changes
-
-
-def check_parts(parts: Sequence[str]) -> None:
-    """Checks the names of parts, before anything is loaded.
-
-    Raises:
-        InvalidRequest: unknown part; the message lists all.
-    """
-    for part in parts:
-        name, colon, _ = part.partition(":")
-        if name not in PARTS or (colon and name != "blocks"):
-            known = ", ".join(PARTS)
-            raise InvalidRequest(
-                f"no part is called {part!r}: choose from {known}; blocks:N are the first N blocks"
-            )
 
 
 def check_frozen(parts: Sequence[str], spec: ModelSpec, pretrained: ModelSpec | None) -> None:

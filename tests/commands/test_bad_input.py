@@ -75,21 +75,32 @@ def misused(in_process, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        ("missing.keras", "no such model file"),
-        ("missing.weights.h5", "no such model file"),
-        ("missing.tflite", "no such model file"),
         ("text.keras", "not a .keras file"),
         ("empty.keras", "not a .keras file"),
         ("truncated.keras", "not a .keras file, or it is truncated"),
         ("text.weights.h5", "not a readable HDF5 file"),
-        ("note.txt", "is not a model that can be read"),
-        ("norun", "is not a run directory"),
         ("vector.keras", "is not an image classifier"),
         ("lambda.keras", "holds Python code"),
     ],
 )
 def test_a_model_that_cannot_be_used_is_refused(refused, models, format, model, reason):
     assert reason in refused(1, "export", format, models / model, "-o", f"m.{format}")
+
+
+@pytest.mark.parametrize("format", ["tflite", "onnx"])
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("missing.keras", "no such model file"),
+        ("missing.weights.h5", "no such model file"),
+        ("missing.tflite", "no such model file"),
+        ("text.kears", "no such model file"),
+        ("note.txt", "is not a model that can be read"),
+        ("norun", "a folder without run.json"),
+    ],
+)
+def test_what_is_no_model_is_refused_as_wrong_use(refused, models, format, model, reason):
+    assert reason in refused(2, "export", format, models / model, "-o", f"m.{format}")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +113,7 @@ def test_a_model_that_cannot_be_used_is_refused(refused, models, format, model, 
     ],
 )
 def test_an_unknown_preset_is_refused_with_a_list_of_presets(refused, name, arguments):
-    line = refused(1, name, *arguments)
+    line = refused(2, name, *arguments)
     assert "preset" in line
     assert "called" in line
     assert "vit_huge" in line
@@ -124,8 +135,9 @@ def test_data_without_images_is_refused(refused, digits_model, tmp_path, data):
     (tmp_path / "empty").mkdir()
     (tmp_path / "one/empty/class").mkdir(parents=True)
     (tmp_path / "note.npz").write_text("no archive")
-    refused(1, "export", "tflite", digits_model, "--data", data, "-o", "m.tflite")
-    refused(1, "export", "train", "--data", data, "-o", "run")
+    code = 2 if data == "missing" else 1
+    refused(code, "export", "tflite", digits_model, "--data", data, "-o", "m.tflite")
+    refused(code, "export", "train", "--data", data, "-o", "run")
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
@@ -183,9 +195,11 @@ def test_predict_refuses_files_that_are_not_images(
 def test_a_missing_artifact_is_refused_by_every_command(refused, tmp_path, suffix):
     path = f"missing.{suffix}"
     Image.new("RGB", (32, 32)).save(tmp_path / "x.png")
-    assert "no such file" in refused(1, "export", "verify", path)
-    assert "no such file" in refused(1, "bench", suffix, path)
-    assert "no such file" in refused(1, "export", "predict", path, "x.png")
+    assert "no such file" in refused(2, "export", "verify", path)
+    assert "no such file" in refused(2, "export", "inspect", path)
+    assert "no such file" in refused(2, "export", "bundle", path, "--target", "android")
+    assert "no such file" in refused(2, "export", "predict", path, "x.png")
+    assert "no such file" in refused(2, "bench", suffix, path)
 
 
 @pytest.mark.parametrize("suffix", ["tflite", "onnx"])
@@ -201,7 +215,7 @@ def test_a_broken_artifact_is_refused_by_every_command(refused, tmp_path, export
 
 def test_a_file_of_the_other_format_is_refused_by_bench(refused, exports):
     path = exports("onnx").path
-    assert "use cct-bench onnx" in refused(2, "bench", "tflite", path)
+    assert f"`cct-bench onnx {path}` measures it" in refused(2, "bench", "tflite", path)
 
 
 def test_verify_refuses_files_that_are_not_artifacts(refused, digits_model):
@@ -259,7 +273,7 @@ def test_a_hyperparameter_out_of_bounds_is_refused(refused):
 
 def test_verbose_shows_where_an_error_came_from(in_process, tmp_path):
     ended = in_process("export", "tflite", tmp_path / "missing.keras", "-v")
-    assert ended.code == 1
+    assert ended.code == 2
     assert "Traceback (most recent call last)" in ended.err
     assert ended.err.splitlines()[-1].startswith("error: no such model file")
 

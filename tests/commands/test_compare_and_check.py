@@ -100,8 +100,8 @@ def test_a_broken_file_is_reported_and_the_others_are_measured(tmp_path, exports
     ("arguments", "code", "message"),
     [
         ((), 2, "Missing argument"),
-        (("none.json",), 1, "cannot be read"),
-        (("none.tflite",), 1, "no such file"),
+        (("none.json",), 2, "no such file"),
+        (("none.tflite",), 2, "no such file"),
         (("a.tflite", "--html", "."), 1, "is a folder"),
         (("a.tflite", "--accuracy"), 2, "--accuracy needs --data"),
         (("a.tflite", "--profile", "slow"), 2, "'slow' is not one of"),

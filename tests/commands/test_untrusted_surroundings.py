@@ -55,8 +55,8 @@ def test_a_pipe_is_refused_as_image_data_and_sidecar(tmp_path, artifact, in_proc
     assert (ended.code, ended.err.count("\n")) == (1, 1)
     arguments = ("--accuracy", "--data", tmp_path / "data.npz", "--min-seconds", 0)
     ended = in_process("bench", "tflite", artifact, *arguments)
-    assert ended.code == 1
-    assert "no such data" in ended.err
+    assert ended.code == 2
+    assert "is neither a file nor a folder" in ended.err
 
 
 def test_an_image_of_a_format_that_runs_programs_is_refused(tmp_path, artifact, in_process):

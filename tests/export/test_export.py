@@ -97,7 +97,7 @@ def test_a_bench_of_a_model_does_not_measure_what_was_rejected(
 def test_a_model_that_gives_nan_is_rejected(tmp_path, loaded):
     import keras
 
-    from cct_export.importers import in_memory
+    from cct_export.importers.source import in_memory
 
     model = keras.models.clone_model(loaded.model)
     weights = [weight.copy() for weight in loaded.model.get_weights()]

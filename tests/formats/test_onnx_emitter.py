@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from plans import assert_same, random_images, random_model, random_plan, specs
 
 from cct_export.errors import ConversionError, InvalidRequest, MissingDependency
-from cct_export.formats.onnx import OPSETS, emit
+from cct_export.formats.onnx import emit
 from cct_export.graph import steps
 from cct_export.graph.fold import PASSES, fold
 from cct_export.graph.lower import lower
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import evaluate
-from cct_export.specs import ExportSpec, ModelSpec
+from cct_export.specs import OPSETS, ExportSpec, ModelSpec
 
 SPEC = ExportSpec("onnx", dynamic_batch=True)
 SMALL = ModelSpec(filters=(6, 16), mlp_units=(16, 16), heads=2, head_dim=16, layers=2)

@@ -9,7 +9,7 @@ import struct
 
 import numpy as np
 
-from cct_export.importers import import_checkpoint
+from cct_export.importers.source import import_checkpoint
 from cct_export.specs import ImportSpec
 
 

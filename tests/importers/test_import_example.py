@@ -12,7 +12,7 @@ from published import published_example, randomised
 
 import cct_export
 from cct_export.errors import InvalidModel
-from cct_export.importers import import_checkpoint, load_model
+from cct_export.importers.source import import_checkpoint, load_model
 from cct_export.model.presets import IMAGENET
 from cct_export.specs import ImportSpec
 

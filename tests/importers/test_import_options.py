@@ -9,7 +9,8 @@ from state_dicts import load, state_dict
 
 import cct_export
 from cct_export.errors import InvalidRequest
-from cct_export.importers import load_model, saved_model
+from cct_export.importers import saved_model
+from cct_export.importers.source import load_model
 from cct_export.specs import ImportSpec
 
 pytest.importorskip("safetensors", reason="safetensors is not installed")

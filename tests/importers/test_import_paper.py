@@ -10,7 +10,7 @@ from state_dicts import load, state_dict
 
 import cct_export
 from cct_export.errors import InvalidModel, InvalidRequest
-from cct_export.importers import load_model
+from cct_export.importers.source import load_model
 from cct_export.model.adapting import interpolate_positions
 from cct_export.model.layers import sine_table
 from cct_export.model.presets import PRESETS

@@ -12,8 +12,8 @@ from linked import python_with
 
 import cct_export
 from cct_export.errors import InvalidModel, MissingDependency
-from cct_export.importers import load_model
-from cct_export.importers.source import fetch_from_hub, is_hub_id
+from cct_export.importers.location import fetch_from_hub, is_hub_id
+from cct_export.importers.source import load_model
 
 PROGRAM = Path(__file__).with_name("keras2_example.py")
 

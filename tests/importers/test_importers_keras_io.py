@@ -10,7 +10,8 @@ from keras import layers
 from published import published_example, randomised
 
 from cct_export.errors import InvalidModel
-from cct_export.importers import keras_io, load_model
+from cct_export.importers import keras_io
+from cct_export.importers.source import load_model
 from cct_export.model.cct import CCT
 from cct_export.specs import ImportSpec, ModelSpec
 

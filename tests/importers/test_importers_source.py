@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from cct_export.errors import InvalidModel
-from cct_export.importers import in_memory, load_model
+from cct_export.errors import InvalidModel, InvalidRequest
+from cct_export.importers.source import in_memory, load_model
 from cct_export.model import checkpoint
 from cct_export.model.cct import CCT
 
@@ -52,7 +52,7 @@ def test_an_unknown_name_is_refused_with_everything_that_model_may_be(
 ):
     monkeypatch.chdir(tmp_path)
     ended = in_process("export", "tflite", name)
-    assert ended.code == 1
+    assert ended.code == 2
     (line,) = ended.err.splitlines()
     assert line == (
         f"error: there is no file, run directory or preset called {name}: MODEL is a .keras or "
@@ -68,7 +68,7 @@ def test_a_run_without_a_finished_epoch_is_refused(digits_run, tmp_path):
 
 
 def test_a_folder_that_is_not_a_run_directory_is_refused(tmp_path):
-    with pytest.raises(InvalidModel, match=r"is not a run directory: no run\.json in it"):
+    with pytest.raises(InvalidRequest, match=r"is no model: it is a folder without run\.json"):
         load_model(str(tmp_path))
 
 
@@ -90,18 +90,29 @@ def test_a_run_json_without_data_is_refused(tmp_path, digits_run):
         load_model(str(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["m.onnx", "m.h5", "model"])
+@pytest.mark.parametrize("name", ["m.h5", "model"])
 def test_a_file_of_another_kind_is_refused_with_the_kinds_of_models(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(
-        InvalidModel, match=r"MODEL is a \.keras or \.weights\.h5 file, a run directory"
+        InvalidRequest, match=r"MODEL is a \.keras or \.weights\.h5 file, a run directory"
     ):
         load_model(str(tmp_path / name))
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InvalidModel, match=r"no such model file: .*gone\.tflite"):
+    with pytest.raises(InvalidRequest, match=r"no such model file: .*gone\.tflite"):
         load_model(str(tmp_path / "gone.tflite"))
+    (tmp_path / "model.keras").touch()
+    with pytest.raises(InvalidRequest, match=r"did you mean .*model\.keras\?"):
+        load_model(str(tmp_path / "modle.keras"))
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+def test_an_exported_file_is_no_model_and_what_to_do_with_it_is_told(tmp_path, suffix):
+    path = tmp_path / f"m.{suffix}"
+    path.touch()
+    with pytest.raises(InvalidRequest, match=f"`cct-bench {suffix} {path}` measures the file"):
+        load_model(str(path))
 
 
 def test_a_model_in_memory_has_the_checksum_of_its_weights(small_spec):

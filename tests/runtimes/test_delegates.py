@@ -99,15 +99,15 @@ def test_without_delegate_no_operator_is_delegated_and_the_record_says_so(export
 @pytest.mark.parametrize(
     ("format", "delegate", "error", "reason"),
     [
-        ("tflite", "warp", "NotAvailable", "no delegate 'warp': choose default, xnnpack"),
+        ("tflite", "warp", "InvalidRequest", "is called 'warp': choose from default, xnnpack"),
         ("tflite", "external:", "InvalidRequest", "names no library: write external:/path"),
         ("tflite", "external", "InvalidRequest", "names no library"),
-        ("tflite", "external:no/such.so", "NotAvailable", "no such delegate: no/such.so"),
-        ("onnx", "warp", "NotAvailable", "no provider 'warp': choose cpu, xnnpack"),
+        ("tflite", "external:no/such.so", "InvalidRequest", "no such delegate: no/such.so"),
+        ("onnx", "warp", "InvalidRequest", "is called 'warp': choose from default, cpu"),
         ("onnx", "tensorrt", "NotAvailable", "it is in onnxruntime-gpu"),
         ("onnx", "NnapiExecutionProvider", "NotAvailable", "it is in onnxruntime-android"),
         ("onnx", "plugin:", "InvalidRequest", "names no library: write plugin:/path"),
-        ("onnx", "plugin:no/such.so", "NotAvailable", "no such provider: no/such.so"),
+        ("onnx", "plugin:no/such.so", "InvalidRequest", "no such provider: no/such.so"),
         ("onnx", f"plugin:{OTHER_LIBRARY}", "NotAvailable", "is no provider of ONNX Runtime"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from cct_export import api
 from cct_export.errors import CCTExportError, OutputError
 from cct_export.files import sha256
-from cct_export.importers import load_model
+from cct_export.importers.source import load_model
 from cct_export.records import Artifact, Contract, sidecar
 
 library = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")

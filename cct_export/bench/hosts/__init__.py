@@ -7,7 +7,7 @@ from typing import Protocol
 from cct_export.bench.protocol import Channel
 from cct_export.data.dataset import ImageShape
 from cct_export.records import BenchResult, MachineInfo
-from cct_export.specs import BenchJob, BenchPlan
+from cct_export.specs import BenchJob, BenchPlan, BenchSpec
 from cct_export.specs.progress import StatusProgress
 
 
@@ -19,6 +19,23 @@ class Device(Protocol):
     """
 
     name: str
+
+    def choose_delegate(self, runtime: str, name: str) -> str:
+        """Returns a delegate of an engine as the device names it; nothing connects.
+
+        Raises:
+            InvalidRequest: there is no such delegate.
+            NotAvailable: the device does not have it.
+        """
+        ...
+
+    def check(self, specs: Sequence[BenchSpec], plan: BenchPlan) -> None:
+        """Refuses what the device cannot measure; nothing connects.
+
+        Raises:
+            InvalidRequest: an engine, an option or a program that it does not have.
+        """
+        ...
 
     def measure(
         self, jobs: Sequence[BenchJob], plan: BenchPlan, progress: StatusProgress

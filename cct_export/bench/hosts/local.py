@@ -8,8 +8,10 @@ from cct_export.bench import schedule
 from cct_export.bench.protocol import Channel, start_worker
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidRequest
+from cct_export.files import check_file
 from cct_export.records import BenchResult, MachineInfo
-from cct_export.specs import BenchJob, BenchPlan
+from cct_export.runtimes import ENGINES
+from cct_export.specs import BenchJob, BenchPlan, BenchSpec
 from cct_export.specs.progress import StatusProgress
 
 
@@ -28,6 +30,16 @@ class Local:
     def __init__(self, name: str = "") -> None:
         if name:
             raise InvalidRequest(f"there is only one local device: use local, not local:{name}")
+
+    def choose_delegate(self, runtime: str, name: str) -> str:
+        """Returns a delegate as its engine names it; see ``Device``."""
+        return ENGINES[runtime].choose_delegate(name)
+
+    def check(self, specs: Sequence[BenchSpec], plan: BenchPlan) -> None:
+        """Refuses a delegate whose library does not exist; see ``Device``."""
+        for library in {spec.delegation.name.partition(":")[2] for spec in specs}:
+            if library:
+                check_file(Path(library), "delegate")
 
     def measure(
         self, jobs: Sequence[BenchJob], plan: BenchPlan, progress: StatusProgress

@@ -15,10 +15,11 @@ from cct_export.bench import schedule
 from cct_export.bench.hosts.ssh_connection import Connection, digest_of
 from cct_export.bench.protocol import WORKER, Channel, package_root
 from cct_export.data.dataset import ImageShape
-from cct_export.errors import InvalidArtifact, InvalidRequest, NotAvailable
-from cct_export.files import sha256
+from cct_export.errors import InvalidRequest, NotAvailable
+from cct_export.files import check_file, sha256
 from cct_export.records import BenchResult, MachineInfo, sidecar
-from cct_export.specs import BenchJob, BenchPlan
+from cct_export.runtimes import ENGINES
+from cct_export.specs import BenchJob, BenchPlan, BenchSpec
 from cct_export.specs.progress import StatusProgress, no_progress
 
 # Everything on the machine is below this folder; a login shell may print a greeting before it.
@@ -67,17 +68,23 @@ class SSHHost:
         """
         return cls(Connection(address))
 
+    def choose_delegate(self, runtime: str, name: str) -> str:
+        """Returns a delegate as its engine names it; see ``Device``."""
+        return ENGINES[runtime].choose_delegate(name)
+
+    def check(self, specs: Sequence[BenchSpec], plan: BenchPlan) -> None:
+        """Refuses Keras, which is for larger machines; see ``Device``."""
+        if any(spec.runtime == "keras" for spec in specs):
+            raise InvalidRequest(f"{self.name} measures .tflite and .onnx files, not Keras models")
+
     def measure(
         self, jobs: Sequence[BenchJob], plan: BenchPlan, progress: StatusProgress
     ) -> list[BenchResult]:
         """Measures jobs; see ``Device``.
 
         Raises:
-            InvalidRequest: a job is for Keras, which is for larger machines.
             NotAvailable: the machine cannot be reached, or was not set up.
         """
-        if any(job.spec.runtime == "keras" for job in jobs):
-            raise InvalidRequest(f"{self.name} measures .tflite and .onnx files, not Keras models")
         self._progress = progress
         return schedule.measure(jobs, plan, self, progress)
 
@@ -121,10 +128,9 @@ class SSHHost:
         """Sends an artifact and its sidecar; see ``Host``.
 
         Raises:
-            InvalidArtifact: there is no such file.
+            InvalidRequest: there is no such file.
         """
-        if not path.is_file():
-            raise InvalidArtifact(f"no such file: {path}")
+        check_file(path)
         files = [path, *filter(Path.is_file, [sidecar.path_of(path)])]
         folder = f"{self.root}/artifacts/{digest_of(*(file.read_bytes() for file in files))[:32]}"
         for file in reversed(files):

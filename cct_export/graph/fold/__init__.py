@@ -6,9 +6,9 @@ Each pass returns a plan that is equal in exact arithmetic; its docstring says w
 
 from collections.abc import Callable, Collection
 
-from cct_export.errors import InvalidRequest
 from cct_export.graph.fold import attention, norms, tokenizer
 from cct_export.graph.plan import Plan
+from cct_export.names import choose
 
 PASSES: dict[str, Callable[[Plan], Plan]] = {
     "rescaling": tokenizer.rescaling,
@@ -25,17 +25,6 @@ PASSES: dict[str, Callable[[Plan], Plan]] = {
 }
 
 
-def check_names(names: Collection[str]) -> None:
-    """Checks the names of passes.
-
-    Raises:
-        InvalidRequest: there is no pass with one of these names.
-    """
-    for name in names:
-        if name not in PASSES:
-            raise InvalidRequest(f"no fold is called {name!r}: choose from {', '.join(PASSES)}")
-
-
 def fold(plan: Plan, without: Collection[str] = ()) -> Plan:
     """Returns the plan after all passes.
 
@@ -46,8 +35,8 @@ def fold(plan: Plan, without: Collection[str] = ()) -> Plan:
     Raises:
         InvalidRequest: ``without`` has a name that no pass has.
     """
-    check_names(without)
+    omitted = {choose(name, PASSES, what="fold") for name in without}
     for name, run in PASSES.items():
-        if name not in without:
+        if name not in omitted:
             plan = run(plan)
     return plan

@@ -2,7 +2,7 @@
 
 import atexit
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from cct_export.bench.hosts.adb import facts, litert_tool, onnxruntime_tool
@@ -12,13 +12,19 @@ from cct_export.bench.hosts.adb.onnxruntime_tool import OnnxRuntimeTool
 from cct_export.bench.hosts.adb.tool import Report, Tool
 from cct_export.bench.measurement import Measurement
 from cct_export.bench.protocol import Burst, Opened
-from cct_export.errors import InvalidRequest
-from cct_export.files import sha256
+from cct_export.errors import InvalidRequest, NotAvailable
+from cct_export.files import check_file, sha256
+from cct_export.names import choose, find
 from cct_export.records import BenchResult, Runtime
+from cct_export.runtimes import ENGINES
 from cct_export.specs import BenchJob, BenchPlan, BenchSpec, Timing
 from cct_export.specs.progress import StatusProgress
 
 TOOL_NAMES = {"litert": litert_tool.NAME, "onnxruntime": onnxruntime_tool.NAME}
+_DELEGATES: dict[str, Collection[str]] = {
+    "litert": litert_tool.DELEGATES,
+    "onnxruntime": onnxruntime_tool.DELEGATES,
+}
 _TOOLS: dict[str, Callable[[RemoteFolder, Path, Path, BenchSpec], Tool]] = {
     "litert": LiteRTTool,
     "onnxruntime": OnnxRuntimeTool,
@@ -37,11 +43,23 @@ class Phone:
         self._serial = serial
         self._folder: RemoteFolder | None = None
 
+    def choose_delegate(self, runtime: str, name: str) -> str:
+        """Returns a delegate as the tool for the engine names it; see ``Device``."""
+        _check_engines([runtime])
+        names, tool = _DELEGATES[runtime], TOOL_NAMES[runtime]
+        if not find(name, names) and find(name.partition(":")[0], ENGINES[runtime].DELEGATES):
+            raise NotAvailable(f"{tool} has no delegate {name!r}: choose from {', '.join(names)}")
+        return choose(name, names, what=f"delegate of {tool}")
+
+    def check(self, specs: Sequence[BenchSpec], plan: BenchPlan) -> None:
+        """Refuses what the tools cannot do; see ``Device``."""
+        _binary_for(specs, plan)
+
     def measure(
         self, jobs: Sequence[BenchJob], plan: BenchPlan, progress: StatusProgress
     ) -> list[BenchResult]:
         """Measures jobs; see ``Device``."""
-        binary = _check(jobs, plan)
+        binary = _binary_for([job.spec for job in jobs], plan)
         client = Client(self._serial)
         folder = self._folder = RemoteFolder(client)
         atexit.register(self.close)  # an interrupted program does not wait for other threads
@@ -66,7 +84,19 @@ class Phone:
             folder.close()
 
 
-def _check(jobs: Sequence[BenchJob], plan: BenchPlan) -> Path:
+def _check_engines(engines: Sequence[str]) -> None:
+    """Refuses engines that no tool has, and several."""
+    for engine in engines:
+        if engine not in TOOL_NAMES:
+            raise InvalidRequest(f"--device adb runs tflite and onnx, not {engine}")
+    if len(engines) > 1:
+        raise InvalidRequest(
+            "--device adb measures one format at a time, each with a program of its own: save a "
+            "record of each with --json, and compare those"
+        )
+
+
+def _binary_for(specs: Sequence[BenchSpec], plan: BenchPlan) -> Path:
     """Returns the program that measures; raises ``InvalidRequest`` for what it cannot do."""
     unsupported = {
         "--accuracy": plan.passes.accuracy_data is not None,
@@ -76,15 +106,8 @@ def _check(jobs: Sequence[BenchJob], plan: BenchPlan) -> Path:
     for option, requested in unsupported.items():
         if requested:
             raise InvalidRequest(f"{option} is not for --device adb: the tools there only time")
-    engines = list(dict.fromkeys(job.spec.runtime for job in jobs))
-    for engine in engines:
-        if engine not in TOOL_NAMES:
-            raise InvalidRequest(f"--device adb runs tflite and onnx, not {engine}")
-    if len(engines) > 1:
-        raise InvalidRequest(
-            "--device adb measures one format at a time, each with a program of its own: save a "
-            "record of each with --json, and compare those"
-        )
+    engines = list(dict.fromkeys(spec.runtime for spec in specs))
+    _check_engines(engines)
     if "litert" in engines and plan.timing.headline not in litert_tool.HEADLINES:
         raise InvalidRequest(
             f"{litert_tool.NAME} tells the 50th and 95th percentile, not the "
@@ -97,8 +120,7 @@ def _check(jobs: Sequence[BenchJob], plan: BenchPlan) -> Path:
             f"--device adb measures with {TOOL_NAMES[engines[0]]}: name that with "
             "--benchmark-binary (docs/android-bench.md says where it is)"
         )
-    if not binary.is_file():
-        raise InvalidRequest(f"no such program: --benchmark-binary {binary}")
+    check_file(binary, "program")
     return binary
 
 

@@ -17,8 +17,9 @@ from cct_export.bench.hosts.adb.tool import (
     failure,
     parse_options,
 )
-from cct_export.errors import EngineFailed, InvalidArtifact, InvalidRequest, NotAvailable
+from cct_export.errors import EngineFailed, InvalidRequest, NotAvailable
 from cct_export.evaluation.golden import GoldenCheck
+from cct_export.files import check_file
 from cct_export.records import Contract, sidecar
 from cct_export.specs import BenchSpec
 
@@ -112,7 +113,7 @@ class OnnxRuntimeTool:
         spec: threads, batch and provider.
 
     Raises:
-        InvalidArtifact: no such file.
+        InvalidRequest: no such file.
         InvalidRequest: an invalid option, or another number of images.
         NotAvailable: there is no such provider, or the phone does not take the files.
     """
@@ -124,8 +125,7 @@ class OnnxRuntimeTool:
                 f"{NAME} does not tell which nodes {spec.delegation.name} takes: without "
                 "--allow-fallback the engine makes sure that it is all of them"
             )
-        if not path.is_file():
-            raise InvalidArtifact(f"no such file: {path}")
+        check_file(path)
         beside = sidecar.read(path)
         self.contract = beside.contract if beside else Contract(format="onnx")
         batch = self.contract.batch

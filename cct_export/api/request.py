@@ -1,0 +1,233 @@
+"""What a caller asks for: what is wrong with it is found out before Keras is imported."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cct_export.errors import InvalidRequest, OutputError
+from cct_export.files import check_file, check_writable
+from cct_export.names import choose
+from cct_export.specs import (
+    AUTO,
+    BEST,
+    FOLDS,
+    METHODS,
+    ROUNDINGS,
+    TARGETS,
+    CalibrationSpec,
+    ExportRequest,
+    ExportSpec,
+    TrainSpec,
+    opset_of,
+)
+
+if TYPE_CHECKING:
+    from cct_export.api.model import Source
+
+
+def export_spec(
+    format: str,
+    scheme: str,
+    *,
+    io: str | None = None,
+    dynamic_batch: bool = False,
+    opset: int | None = None,
+    no_fold: str | Sequence[str] = (),
+    target: str = ExportSpec.target,
+    auto: bool = True,
+) -> ExportSpec:
+    """Returns what file to export, with every name as this package writes it.
+
+    Args:
+        format: ``tflite`` or ``onnx``.
+        scheme: see ``export_tflite``; the same for the arguments that follow.
+        io: see there.
+        dynamic_batch: see ``export_onnx``.
+        opset: see there.
+        no_fold: see there.
+        target: see there.
+        auto: whether ``auto`` may stand for a scheme.
+
+    Raises:
+        InvalidRequest: a name or an opset that does not exist.
+        UnsupportedScheme: the format has no such scheme, or not with these options.
+    """
+    from cct_export.quantize.schemes import choose_io, choose_scheme, scheme_of
+
+    scheme = choose_scheme(scheme, format, *((AUTO,) if auto else ()))
+    folds = [no_fold] if isinstance(no_fold, str) else no_fold
+    spec = ExportSpec(
+        format,
+        scheme,
+        choose_io(io, None if scheme == AUTO else scheme_of(scheme, format), format),
+        dynamic_batch,
+        opset,
+        tuple(choose(name, FOLDS, what="fold") for name in folds),
+        choose(target, TARGETS, what="target"),
+    )
+    if format == "onnx":
+        opset_of(spec)
+    return spec
+
+
+def calibration_spec(
+    samples: int, methods: str, rounding: str, *, best: bool = True
+) -> CalibrationSpec:
+    """Returns how ranges and rounding are chosen.
+
+    Args:
+        samples: training images to calibrate with.
+        methods: name of a calibration method.
+        rounding: of weights.
+        best: whether ``best`` may stand for a method.
+
+    Raises:
+        InvalidRequest: a name that does not exist, or no images.
+    """
+    if samples < 1:
+        raise InvalidRequest(f"{samples} calibration samples: take 200")
+    known = (*METHODS, BEST) if best else METHODS
+    return CalibrationSpec(
+        samples,
+        choose(methods, known, what="calibration method"),
+        choose(rounding, ROUNDINGS, what="rounding"),
+    )
+
+
+def check_export(model: "Source", request: ExportRequest) -> None:
+    """Refuses an export that cannot be done.
+
+    Args:
+        model: what to export.
+        request: with the names that ``export_spec`` and ``calibration_spec`` return.
+
+    Raises:
+        InvalidRequest: options contradict each other, or name what does not exist.
+        OutputError: the output cannot be written.
+        MissingDependency: the engine that verifies the file is not installed.
+    """
+    from cct_export.runtimes import engine_of
+
+    spec, output = request.spec, request.output
+    _check_constraints(request)
+    check_samples(request.parity_samples)
+    if output.suffix != f".{spec.format}":
+        raise OutputError(f"cannot write {output}: choose a name that ends in .{spec.format}")
+    check_writable(output)
+    data = check_model(model)
+    if request.data is not None:
+        data = check_data(request.data)
+    if request.constraints.max_drop is not None and data is None:
+        raise InvalidRequest("--max-drop needs an accuracy: give labelled images with --data")
+    engine_of(spec.format).import_engine()
+
+
+def _check_constraints(request: ExportRequest) -> None:
+    """Refuses bounds that bound nothing, or that the scheme cannot meet."""
+    from cct_export.quantize.schemes import scheme_of
+
+    spec, constraints = request.spec, request.constraints
+    bound, drop = constraints.min_sqnr_db, constraints.max_drop
+    if bound is not None and not 0 <= bound < math.inf:
+        raise InvalidRequest(f"a SQNR of at least {bound} dB is no bound: take 30, say")
+    if drop is not None and not 0 <= drop <= 100:
+        raise InvalidRequest(f"accuracy drops by 0 to 100 points, not by {drop}")
+    if spec.scheme == AUTO:
+        if request.calibration.methods == BEST:
+            raise InvalidRequest(
+                "--calibrate best is for one scheme, auto tries them all: name either a scheme or "
+                "a calibration method"
+            )
+        return
+    if drop is not None:
+        raise InvalidRequest("--max-drop is for --quantize auto, which chooses by it")
+    if bound is not None and scheme_of(spec.scheme, spec.format).integers_only:
+        raise InvalidRequest(
+            f"{spec.scheme} has integers only: no step can stay in float for {bound:g} dB; use int8"
+        )
+
+
+def check_samples(count: int) -> None:
+    """Refuses to compare on no images; raises ``InvalidRequest``."""
+    if count < 1:
+        raise InvalidRequest(f"{count} samples: at least 1 is needed")
+
+
+def check_model(model: "Source") -> str | None:
+    """Refuses what cannot be a MODEL; returns the data it was trained on, None if not recorded.
+
+    Raises:
+        InvalidRequest: there is nothing of that name, or it is of another kind.
+        InvalidModel: a run directory that cannot be used.
+        MissingDependency: a library that fetches it is not installed.
+    """
+    from cct_export.importers import location
+
+    return location.check(str(model)) if isinstance(model, str | Path) else None
+
+
+def check_data(name: str) -> str:
+    """Refuses ``--data`` that does not exist; returns its name as ``data.read`` takes it.
+
+    Raises:
+        InvalidRequest: there is no such data set, folder or file.
+    """
+    from cct_export.data import find_data
+
+    return find_data(name)
+
+
+def check_recipe(recipe: TrainSpec, pretrained: "Source | None") -> None:
+    """Refuses names in a recipe that do not exist; raises ``InvalidRequest``."""
+    from cct_export.training.recipes import check_parts
+
+    check_parts(recipe.freeze)
+    if recipe.freeze and pretrained is None:
+        raise InvalidRequest(
+            "only pretrained weights can be frozen: name the model to fine-tune (--from)"
+        )
+    if pretrained is not None:
+        check_model(pretrained)
+    check_data(recipe.data)
+
+
+def check_run_folder(folder: Path, resume: bool) -> None:
+    """Refuses a folder in which a run cannot begin, or cannot be resumed.
+
+    Raises:
+        CCTExportError: it holds another run, or none to resume.
+        OutputError: it cannot be written.
+    """
+    from cct_export.training.run import RunDirectory
+
+    run = RunDirectory(folder)
+    run.check(resume)
+    check_writable(run.record_file)
+
+
+def check_source(path: Path) -> None:
+    """Refuses what is neither an exported file, nor a record of a measurement, nor a MODEL.
+
+    Raises:
+        InvalidRequest: there is no such file or model.
+    """
+    from cct_export.runtimes import is_artifact
+
+    if is_artifact(path) or path.suffix == ".json":
+        check_file(path)
+    else:
+        check_model(path)
+
+
+def check_artifact(path: Path) -> str:
+    """Refuses what is not the path of an exported file; returns its format.
+
+    Raises:
+        InvalidRequest: there is no such file, or it is of another kind.
+    """
+    from cct_export.runtimes import format_of
+
+    format = format_of(path)
+    check_file(path)
+    return format

@@ -1,0 +1,56 @@
+"""Names that a user chooses from: found in any spelling, or refused with a suggestion."""
+
+import difflib
+from collections.abc import Iterable
+
+from cct_export.errors import CCTExportError, InvalidRequest
+
+
+def choose(
+    word: str, words: Iterable[str], *, what: str, error: type[CCTExportError] = InvalidRequest
+) -> str:
+    """Returns the name that a user means, in any case and with ``-`` or ``_``.
+
+    Args:
+        word: what the user wrote.
+        words: the names to choose from.
+        what: what they name, for the message.
+        error: the error to raise.
+
+    Raises:
+        InvalidRequest: there is no such name, or what ``error`` is; the message suggests the
+            closest name and lists all.
+
+    Example:
+        >>> choose("INT8", ["none", "int8"], what="quantization scheme")
+        'int8'
+    """
+    names = list(words)
+    if name := find(word, names):
+        return name
+    raise error(f"no {what} is called {word!r}: {suggestion(word, names)}")
+
+
+def find(word: str, words: Iterable[str]) -> str | None:
+    """Returns the name that ``word`` is, in any case and with ``-`` or ``_``; None if none is."""
+    return next((name for name in words if _plain(name) == _plain(word)), None)
+
+
+def suggestion(word: str, words: Iterable[str]) -> str:
+    """Returns the end of a message on a name that does not exist: the closest name, and all."""
+    names = list(words)
+    close, listed = closest(word, names), ", ".join(names)
+    return f"did you mean {close}? ({listed})" if close else f"choose from {listed}"
+
+
+def closest(word: str, words: Iterable[str]) -> str | None:
+    """Returns the name that ``word`` is most likely a misspelling or the beginning of, or None."""
+    by_plain = {_plain(name): name for name in words}
+    plain = _plain(word)
+    beginning = [other for other in by_plain if plain and other.startswith(plain)]
+    close = beginning or difflib.get_close_matches(plain, by_plain, 1)
+    return by_plain[close[0]] if close else None
+
+
+def _plain(word: str) -> str:
+    return word.casefold().replace("_", "-")
