@@ -1,17 +1,13 @@
 """Fixtures: small real models on real data (scikit-learn's digits)."""
 
-import contextlib
 import fcntl
 import json
 import logging
 import os
-import pty
 import shutil
 import signal
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 from typing import NamedTuple
 
@@ -210,17 +206,6 @@ def digit_images():
     return split.images(range(len(split.labels))), split.labels
 
 
-class Screen(NamedTuple):
-    """What a terminal shows after a command: its exit code, and the lines without the empty ones.
-
-    ``shown`` has everything that was ever printed, with what was removed again.
-    """
-
-    code: int
-    lines: list[str]
-    shown: str
-
-
 @pytest.fixture
 def on_terminal(tmp_path):
     """Runs a command on a pseudo-terminal of some width in ``tmp_path``; returns its ``Screen``.
@@ -228,37 +213,10 @@ def on_terminal(tmp_path):
     ``on_terminal(80, "export", "tflite")`` is ``cct-export tflite`` where a line has 80 cells.
     """
 
+    from screens import screen_of
+
     def run(width, name, *arguments):
         code = f"from cct_export.commands.program import {name}_main; {name}_main()"
         return screen_of(width, [sys.executable, "-c", code, *map(str, arguments)], tmp_path)
 
     return run
-
-
-def screen_of(width, command, folder):
-    """Returns the ``Screen`` of a command in ``folder`` on a pseudo-terminal."""
-    import pyte
-
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    process = subprocess.Popen(
-        command,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=folder,
-        env=environment | {"TERM": "xterm-256color"},
-        start_new_session=True,
-    )
-    os.close(theirs)
-    received = b""
-    with contextlib.suppress(OSError):  # what Linux raises when the last program closes its end
-        while chunk := os.read(ours, 65536):
-            received += chunk
-    os.close(ours)
-    screen = pyte.Screen(width, 1500)
-    pyte.ByteStream(screen).feed(received)
-    lines = [line.rstrip() for line in screen.display]
-    shown = received.decode(errors="replace")
-    return Screen(process.wait(timeout=300), [line for line in lines if line], shown)

@@ -71,7 +71,7 @@ def test_the_report_of_onnx_counts_the_kernels_that_ran(in_process, digits_run):
     ("options", "code", "says"),
     [
         (("--quantize", "fp16"), 2, "no integers"),
-        (("--quantize", "int3"), 2, "no quantization scheme 'int3'"),
+        (("--quantize", "int3"), 2, "no quantization scheme is called 'int3'"),
         (("--format", "onnx", "--quantize", "int8-full"), 2, "tflite has it"),
         (("--plot", "bars.svg"), 2, ".png"),
         (("--calibrate", "best"), 2, "best"),

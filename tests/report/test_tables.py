@@ -9,11 +9,11 @@ from pathlib import Path
 import every_table
 import pytest
 from bench_results import MACHINE, operators, several
-from conftest import screen_of
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
+from screens import screen_of
 
 import cct_export
 from cct_export.bench.doctor import PROBES
