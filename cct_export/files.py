@@ -54,6 +54,20 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def reason(error: Exception, otherwise: str) -> str:
+    """Returns why a file cannot be read, in words that say nothing of the library that read it.
+
+    Args:
+        error: what was raised.
+        otherwise: what is wrong with the file, unless the system or its memory is the reason.
+    """
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no text in UTF-8"
+    return getattr(error, "strerror", None) or otherwise
+
+
 def check_file(path: Path, what: str = "file") -> None:
     """Refuses a path at which there is nothing to read.
 

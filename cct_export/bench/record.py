@@ -68,7 +68,7 @@ def read(path: Path) -> list[BenchResult]:
             for index, row in enumerate(record.results)
         ]
     except OSError as error:
-        raise InvalidData(f"{path} cannot be read: {error}") from error
+        raise InvalidData(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, TypeError) as error:
         raise InvalidData(f"{path} is no record that cct-bench --json wrote: {error}") from error
 

@@ -8,8 +8,10 @@ import click
 
 from cct_export import errors
 from cct_export.commands import options
+from cct_export.commands.group import Group
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
 from cct_export.commands.types import CountList, Duration, Percentage, Setting
+from cct_export.errors import InvalidRequest
 from cct_export.specs import PROFILES
 
 if TYPE_CHECKING:
@@ -155,11 +157,11 @@ def _measure(
     check_labelled(arguments["accuracy"], arguments["data"])
     if plot is not None:
         if not arguments["operators"]:
-            raise click.UsageError("--plot needs --profile-ops: it plots the operators")
+            raise InvalidRequest("--plot needs --profile-ops: it plots the operators")
         options.check_plot(plot)
     settings = dict(delegate_options)
     if len(settings) < len(delegate_options):
-        raise click.UsageError("an option of the delegate is given twice")
+        raise InvalidRequest("an option of the delegate is given twice")
     files = bool(sources) and all(source.endswith(f".{format}") for source in sources)
     if format != "keras" and not files:
         options.use_tensorflow()
@@ -181,7 +183,7 @@ def _measure(
 def check_labelled(accuracy: bool, data: str | None) -> None:
     """Refuses ``--accuracy`` without ``--data``."""
     if accuracy and data is None:
-        raise click.UsageError("--accuracy needs --data: the labelled images to measure on")
+        raise InvalidRequest("--accuracy needs --data: the labelled images to measure on")
 
 
 def exit_code(results: "Sequence[BenchResult]", profile: str) -> int:
@@ -262,7 +264,7 @@ def _check_outputs(paths: Sequence[Path], sources: Sequence[str]) -> None:
     for path in paths:
         options.check_output(path)
         if str(path) in sources or paths.count(path) > 1:
-            raise click.UsageError(f"{path} is named twice: choose another file for the table")
+            raise InvalidRequest(f"{path} is named twice: choose another file for the table")
 
 
 @click.command()
@@ -311,7 +313,7 @@ def check(sources: tuple[str, ...], **arguments: Any) -> Outcome:
     return Outcome(fields, next(codes, ExitCode.PASSED))
 
 
-@click.group()
+@click.group(cls=Group)
 def device() -> None:
     """Prepare a machine behind ssh, such as a Raspberry Pi, for measuring on it."""
 

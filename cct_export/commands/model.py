@@ -7,7 +7,8 @@ import click
 
 from cct_export.commands import options
 from cct_export.commands.options import Outcome
-from cct_export.errors import InvalidData
+from cct_export.errors import InvalidData, InvalidRequest
+from cct_export.files import reason
 from cct_export.specs import GELUS, NORMALIZATIONS
 
 
@@ -76,7 +77,7 @@ def _lines(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise InvalidData(f"{path} holds no labels: {error}") from error
+        raise InvalidData(f"{path} holds no labels: {reason(error, 'it is no text')}") from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise InvalidData(f"{path} holds no labels: write the name of a class in each line")
@@ -102,7 +103,7 @@ def inspect(artifact: str, against: str | None, tensors: bool) -> Outcome:
 
     if not artifact.endswith((".tflite", ".onnx")):
         if against is not None or tensors:
-            raise click.UsageError("--against and --tensors are for .tflite and .onnx files")
+            raise InvalidRequest("--against and --tensors are for .tflite and .onnx files")
         model = api.inspect_model(artifact)
         inspection.show_model(model)
         return Outcome({"model": model.to_dict()})

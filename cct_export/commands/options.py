@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from cct_export.errors import InvalidRequest
 from cct_export.files import check_writable, write_text
 from cct_export.streams import native_stderr_hidden, redirected
 
@@ -32,6 +33,7 @@ class ExitCode(IntEnum):
     REGRESSION = 5
     INCONCLUSIVE = 7
     INTERRUPTED = 130
+    OUTPUT_CLOSED = 141
 
 
 @dataclass(frozen=True)
@@ -115,16 +117,14 @@ def _write_json(record: Mapping[str, object], path: str) -> None:
 def check_output(path: Path) -> None:
     """Refuses, before any work, a file that cannot be written or has the name of an artifact."""
     if path.name.endswith(_ARTIFACT_FILES):
-        raise click.BadParameter(
-            f"{path} is the name of an artifact or its sidecar: choose another"
-        )
+        raise InvalidRequest(f"{path} is the name of an artifact or its sidecar: choose another")
     check_writable(path)
 
 
 def check_plot(path: Path) -> None:
     """Refuses, before any work, a plot that cannot be written."""
     if path.suffix != ".png":
-        raise click.BadParameter(f"{path} does not end in .png", param_hint="--plot")
+        raise InvalidRequest(f"a plot is a .png file, not {path}: choose a name that ends in .png")
     check_writable(path)
 
 

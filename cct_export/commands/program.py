@@ -1,11 +1,9 @@
 """The two programs, ``cct-export`` and ``cct-bench``."""
 
-import logging
 import os
 import signal
 import sys
-import traceback
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -13,11 +11,7 @@ from cct_export import __version__
 from cct_export.commands import artifact, model, train
 from cct_export.commands import bench as measure
 from cct_export.commands import export as exporting
-from cct_export.commands.options import ExitCode
-from cct_export.errors import CCTExportError
-from cct_export.text import one_line
-
-MAX_MESSAGE_LENGTH = 600
+from cct_export.commands.group import Group
 
 # Options may be written with _ for -, as many Python users do.
 CONTEXT = {
@@ -28,51 +22,15 @@ CONTEXT = {
 }
 
 
-class Program(click.Group):
-    """A group of commands whose errors are one line and an exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Runs a command; an error becomes one line and an exit code."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
-            ctx.exit(ExitCode.INTERRUPTED)
-        # click ends quietly where the reader of the output is gone, as `head` is.
-        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
-            raise
-        except Exception as error:
-            if logging.getLogger("cct_export").isEnabledFor(logging.DEBUG):
-                traceback.print_exc()
-            ctx.exit(_report(error))
-
-
-def _report(error: Exception) -> int:
-    """Prints ``error`` as one line and returns its exit code."""
-    exit_code = 1
-    if isinstance(error, CCTExportError):
-        message, exit_code = _shortened(str(error)), error.exit_code
-    elif isinstance(error, OSError):
-        file = f" {error.filename}" if error.filename else ""
-        message = _shortened(f"cannot read or write{file}: {error.strerror or error}")
-    else:
-        message = f"unexpected {type(error).__name__}: {_shortened(str(error))}"
-        message += " (this is a bug: -v shows the traceback)"
-    click.echo(f"error: {message}", err=True)
-    return exit_code
-
-
-def _shortened(text: str) -> str:
-    """Returns ``text`` on one line of limited length: converters quote whole graphs."""
-    line = one_line(text)
-    if len(line) <= MAX_MESSAGE_LENGTH:
-        return line
-    return f"{line[:MAX_MESSAGE_LENGTH]} ... (-v shows all)"
-
-
-def _program(help: str, *commands: click.Command) -> Program:
+def _program(help: str, *commands: click.Command, example: str, **uses: Any) -> Group:
     by_name = {str(command.name): command for command in commands}
-    program = Program(context_settings=CONTEXT, help=help, commands=by_name)
+    program = Group(
+        context_settings=CONTEXT,
+        help=help,
+        commands=by_name,
+        epilog=f"Example: {example}",
+        **uses,
+    )
     return click.version_option(__version__)(program)  # type: ignore[return-value]
 
 
@@ -90,6 +48,9 @@ export = _program(
     exporting.tflite,
     train.train,
     artifact.verify,
+    example="cct-export tflite model.keras --quantize int8",
+    command_for={".tflite": "inspect", ".onnx": "inspect", ".png": "predict", ".keras": "tflite"},
+    model_command="tflite",
 )
 bench = _program(
     "Measure latency, memory and accuracy of exported files and Keras models.",
@@ -99,15 +60,18 @@ bench = _program(
     measure.keras,
     measure.onnx,
     measure.tflite,
+    example="cct-bench tflite model.tflite --threads 1,4",
+    command_for={".tflite": "tflite", ".onnx": "onnx", ".json": "compare", ".keras": "keras"},
+    model_command="keras",
 )
 
 
-def _run(program: Program, name: str) -> NoReturn:
+def _run(program: Group, name: str) -> None:
     # A command that is terminated cleans up as one that is interrupted.
     signal.signal(signal.SIGTERM, _exit)
     # The products of numpy here are small: threads would wait for each other on a busy machine.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    sys.exit(program(prog_name=name))
+    program(prog_name=name)
 
 
 def _exit(number: int, frame: object) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from cct_export.commands.options import DATASETS, Decorator, Outcome, combined, common
-from cct_export.errors import InvalidModel
+from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES
 from cct_export.specs.train import LOGGERS, Hyperparameter, hyperparameters
 from cct_export.training import recipes
@@ -92,7 +92,7 @@ def train(
     """
     options = _options(others)
     if options.model is not None and options.pretrained is not None:
-        raise click.UsageError("--from brings its architecture: leave --model out")
+        raise InvalidRequest("--from brings its architecture: leave --model out")
     if resume:
         options = _resumed(options, output)
     recipe = options.train_spec()

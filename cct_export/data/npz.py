@@ -14,6 +14,7 @@ from cct_export.data.dataset import (
     checked_pixels,
 )
 from cct_export.errors import InvalidData
+from cct_export.files import reason
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -57,14 +58,15 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it is an .npy, a single array")
+            raise InvalidData(f"{path} cannot be read as .npz: it is an .npy, a single array")
         with archive:
             arrays = {key: archive[key] for key in (*KEYS, "classes") if key in archive}
     # zipfile raises all of these, for damaged, encrypted and unusual members.
     except (
         ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError
     ) as error:  # fmt: skip
-        raise InvalidData(f"{path} cannot be read as .npz: {error}") from error
+        why = reason(error, "it is no .npz file, damaged, or holds Python objects")
+        raise InvalidData(f"{path} cannot be read as .npz: {why}") from error
     for key, array in arrays.items():
         # numpy returns the bytes of a member that is not an array.
         if not isinstance(array, np.ndarray):

@@ -16,6 +16,7 @@ from cct_export.data.dataset import Dataset, ImageShape, Labels, checked_labels
 from cct_export.data.encoded import EncodedSplit, train_test_split
 from cct_export.data.tfrecord_format import ByteSource, Feature, MalformedExample, Span
 from cct_export.errors import InvalidData
+from cct_export.files import reason
 
 # train-00000-of-00016, x.tfrecord, cifar10-train.tfrecord-00000-of-00001, x.tfrecords
 SHARD = re.compile(r"\.tfrecords?(?:$|-)|-\d+-of-\d+$")
@@ -271,7 +272,8 @@ def _read_class_names(file: Path) -> list[str]:
             lines = [line.partition(":")[2].strip() for line in lines]
         return lines
     except (OSError, ValueError) as error:
-        raise InvalidData(f"{file} cannot be read: {error}: one class name per line") from error
+        why = reason(error, "it is no text")
+        raise InvalidData(f"{file} cannot be read: {why}: write one class name per line") from error
 
 
 def _range_of(files: Sequence[Path]) -> str:

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from cct_export.errors import InvalidModel
-from cct_export.files import check_file
+from cct_export.files import check_file, reason
 from cct_export.importers.equivalence import spec_from_shapes
 from cct_export.importers.imported_model import ImportedModel, check_finite, check_options
 from cct_export.model.cct import CCT
@@ -136,7 +136,9 @@ def read_arrays(file: Path | IO[bytes], path: Path) -> Arrays:
             check_declared_size(sum(dataset.size * 4 for dataset in datasets.values()), path)
             return {name: np.asarray(dataset, np.float32) for name, dataset in datasets.items()}
     except (OSError, RuntimeError, KeyError, MemoryError, TypeError, ValueError) as error:
-        raise InvalidModel(f"{path} is not a readable HDF5 file: {error}") from error
+        raise InvalidModel(
+            f"{path} is not a readable HDF5 file: {reason(error, 'it is damaged')}"
+        ) from error
 
 
 def _in_model_order(arrays: Arrays) -> list[np.ndarray]:
@@ -217,7 +219,8 @@ def load_archive(path: Path, options: ImportSpec) -> ImportedModel:
         _check_layers(layers, path)
         image = tuple(layers[0]["config"]["batch_shape"][1:])
     except (*_UNREADABLE, TypeError, IndexError, AttributeError) as error:
-        raise InvalidModel(f"{path} is damaged ({type(error).__name__}: {error})") from error
+        why = reason(error, "its configuration is not what Keras writes")
+        raise InvalidModel(f"{path} is damaged: {why}") from error
     arrays = read_arrays(hdf5, path)
     weights = _in_model_order(arrays)
     gelu = options.gelu or "tanh"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cct_export.errors import InvalidModel, MissingDependency
+from cct_export.files import reason
 from cct_export.importers.equivalence import (
     logits,
     logits_agree,
@@ -124,7 +125,8 @@ def _graph(folder: Path) -> Any:
     try:
         saved = SavedModel.FromString((folder / SAVED_MODEL_FILE).read_bytes())
     except (OSError, DecodeError) as error:
-        raise InvalidModel(f"{folder / SAVED_MODEL_FILE} cannot be read: {error}") from error
+        why = reason(error, "it is damaged")
+        raise InvalidModel(f"{folder / SAVED_MODEL_FILE} cannot be read: {why}") from error
     if len(saved.meta_graphs) != 1 or not saved.meta_graphs[0].HasField("object_graph_def"):
         raise InvalidModel(f"{folder} is not a SavedModel that Keras 2 wrote")
     return saved.meta_graphs[0]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cct_export.errors import InvalidModel, MissingDependency
-from cct_export.files import check_file
+from cct_export.files import check_file, reason
 from cct_export.importers.location import SAFETENSORS
 from cct_export.model.checkpoint import check_archive_size, check_declared_size
 
@@ -83,7 +83,8 @@ def _safetensors(path: Path) -> dict[str, tuple[str, np.ndarray]]:
     try:
         arrays: dict[str, np.ndarray] = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidModel(f"{path} is not a readable .safetensors file: {error}") from error
+        why = reason(error, "it is damaged, or has a type that numpy lacks")
+        raise InvalidModel(f"{path} is not a readable .safetensors file: {why}") from error
     return {name: (array.dtype.name, array) for name, array in arrays.items()}
 
 

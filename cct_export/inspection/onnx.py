@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cct_export.errors import InvalidArtifact, MissingDependency
+from cct_export.files import reason
 from cct_export.inspection.onnx_graph import Graph, Value, annotations, constants_of, nodes_of
 from cct_export.records import CONTRACT_KEY, Contract, Inspection, Tensor
 from cct_export.runtimes import onnxruntime as engine
@@ -88,7 +89,8 @@ def _read(path: Path) -> Any:
     try:
         model = onnx.load(path, format="protobuf")
     except (DecodeError, onnx.checker.ValidationError, OSError) as error:
-        raise InvalidArtifact(f"{path}: not a readable ONNX file: {error}") from error
+        why = reason(error, "it is damaged, or of another format")
+        raise InvalidArtifact(f"{path}: not a readable ONNX file: {why}") from error
     if not model.ir_version or not model.graph.output:
         raise InvalidArtifact(f"{path}: not a readable ONNX file: no graph with an output")
     if model.functions:

@@ -62,7 +62,7 @@ def inspect(path: Path) -> Inspection:
         inputs, outputs = model.inputs_and_outputs()
         quantized = tuple(filter(None, map(_quantized, model.all_tensors())))
     except Exception as error:  # a broken flatbuffer raises anything, above all struct.error
-        raise InvalidArtifact(f"{path}: not a readable TFLite file: {error}") from error
+        raise InvalidArtifact(f"{path}: not a readable TFLite file: it is damaged") from error
     return Inspection(
         path=path,
         format="tflite",

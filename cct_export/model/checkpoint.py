@@ -19,7 +19,7 @@ import keras
 
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidModel
-from cct_export.files import check_file, replacing
+from cct_export.files import check_file, reason, replacing
 from cct_export.model.cct import CCT
 from cct_export.model.sizes import parameter_count
 from cct_export.specs import JSONObject, ModelSpec
@@ -150,7 +150,9 @@ def check_archive_size(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             declared_bytes = sum(entry.file_size for entry in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise InvalidModel(f"{path} is not a readable archive: {error}") from error
+        raise InvalidModel(
+            f"{path} is not a readable archive: {reason(error, 'it is damaged')}"
+        ) from error
     check_declared_size(declared_bytes, path)
 
 
@@ -160,11 +162,14 @@ def _check_architecture_size(path: Path) -> None:
     Keras allocates the weights before it reads them.
 
     Raises:
-        InvalidModel: the message has both sizes.
+        InvalidModel: the message has both sizes; or there is no configuration.
         Exception: whatever Keras and its layers raise for a broken or unsafe file.
     """
-    with zipfile.ZipFile(path) as archive:
-        config = json.loads(archive.read("config.json"))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+    except (KeyError, ValueError) as error:
+        raise InvalidModel(f"{path} cannot be loaded: it has no readable config.json") from error
     # The key that Keras goes by. A million layers of a CCT are counted faster than built.
     if config.get("registered_name") == keras.saving.get_registered_name(CCT):
         check_declared_size(4 * parameter_count(ModelSpec(**config["config"]["spec"])), path)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cct_export.data import sampling
 from cct_export.data.dataset import Images
 from cct_export.errors import InvalidData
-from cct_export.files import replacing
+from cct_export.files import reason, replacing
 from cct_export.graph.interpret import patches
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import evaluate
@@ -248,7 +248,8 @@ def load(path: Path) -> Statistics:
             _check(statistics)
             return statistics
     except Exception as error:  # a damaged archive raises anything, even zlib.error
-        raise InvalidData(f"{path} is no calibration record: {error}") from error
+        why = reason(error, "it is damaged or of another program")
+        raise InvalidData(f"{path} is no calibration record: {why}") from error
 
 
 def _check(statistics: Statistics) -> None:

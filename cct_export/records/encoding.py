@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,3 +75,9 @@ def parse_json(text: str | bytes) -> Any:
         return msgspec.json.decode(content)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise ValueError("it has text that cannot be encoded") from None
+    except msgspec.DecodeError as error:
+        position = re.search(r"\(byte (\d+)\)", str(error))
+        where = f"from byte {position[1]} on" if position else "to its end"
+        raise ValueError(f"it is not JSON {where}") from None

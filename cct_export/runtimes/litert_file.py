@@ -88,16 +88,19 @@ def read_contract(content: bytes) -> Contract:
 
     if content[4:8] != b"TFL3":
         raise InvalidArtifact("not a TFLite file: the identifier TFL3 is missing")
+    text = "{}"
     try:
         model = schema.Model.GetRootAs(content, 0)
         for index in range(model.MetadataLength()):
             entry = model.Metadata(index)
             if entry.Name() == CONTRACT_KEY.encode():
                 text = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
-                return Contract.parse(text)
     except Exception as error:  # a broken flatbuffer raises anything, above all struct.error
-        raise InvalidArtifact(f"not a readable TFLite file: {error}") from error
-    return Contract()
+        raise InvalidArtifact("not a readable TFLite file: it is damaged") from error
+    try:
+        return Contract.parse(text)
+    except ValueError as error:
+        raise InvalidArtifact(f"its {CONTRACT_KEY} cannot be read: {error}") from error
 
 
 def check_runs(path: Path) -> None:

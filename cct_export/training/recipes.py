@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cct_export.errors import InvalidRequest
+from cct_export.files import check_file, reason
 from cct_export.names import choose, suggestion
 from cct_export.specs import TrainSpec
 from cct_export.specs.train import Overrides, Value, hyperparameters
@@ -124,10 +125,13 @@ def _override(spec: TrainSpec, source: str, overrides: Overrides) -> TrainSpec:
 
 def _read_toml(path: Path) -> dict[str, Value]:
     """Returns the hyperparameters of a TOML file and of the recipe that it extends."""
+    check_file(path, "recipe")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InvalidRequest(f"{path} cannot be read as TOML: {error}") from error
+        raise InvalidRequest(
+            f"{path} cannot be read as TOML: {reason(error, str(error))}"
+        ) from error
     base = values.pop("recipe", DEFAULT)
     if not isinstance(base, str) or base not in RECIPES:
         raise InvalidRequest(f"{path}: recipe is {', '.join(RECIPES)}, not {base!r}")

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from cct_export.errors import CCTExportError, InvalidModel, OutputError
-from cct_export.files import TEMPORARY, check_writable, replacing, write_text
+from cct_export.files import TEMPORARY, check_writable, reason, replacing, write_text
 from cct_export.records.encoding import from_json, parse_json, to_builtins, to_text
 from cct_export.specs import ModelSpec, TrainSpec
 
@@ -307,8 +307,9 @@ class RunDirectory:
                         variable.assign(state[f"{prefix}_{index}"])
                 metrics: list[EpochMetrics] = json.loads(str(state["history"]))
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            why = reason(error, "another program changed it")
             raise InvalidModel(
-                f"{self.state_file} is damaged ({error}): train into another folder"
+                f"{self.state_file} is damaged ({why}): train into another folder"
             ) from error
         return metrics
 

@@ -188,7 +188,7 @@ def test_auto_with_bounds_that_nothing_keeps_says_why_and_writes_nothing(
     [
         (("--quantize", "auto", "--max-drop", "1"), "give labelled images with --data"),
         (("--quantize", "int8", "--max-drop", "1"), "--quantize auto"),
-        (("--quantize", "int8-full", "--io", "float32"), "uint8, int8"),
+        (("--quantize", "int8-full", "--io", "float32"), "choose --io int8 or uint8"),
         (("--quantize", "int8", "--min-sqnr", "nan"), "nan dB is no bound"),
         (("--quantize", "int8", "--min-sqnr", "inf"), "inf dB is no bound"),
         (("--quantize", "int8", "--min-sqnr", "-5"), "-5.0 dB is no bound"),

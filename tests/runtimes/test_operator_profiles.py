@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from cct_export.api import inspect
 from cct_export.errors import EngineFailed, InvalidArtifact
-from cct_export.inspection import inspect
 from cct_export.runtimes import litert, litert_profile, onnxruntime, onnxruntime_profile, session
 from cct_export.runtimes.litert_file import nodes_of
 from cct_export.runtimes.litert_profile import BURST, affordable_rounds, operator_ms, prefixes

@@ -1,0 +1,138 @@
+"""A group of commands whose errors are one line: what is wrong, and what to type instead."""
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from cct_export.commands.options import ExitCode
+from cct_export.errors import CCTExportError, InvalidRequest
+from cct_export.model import presets
+from cct_export.names import choose, closest, find
+from cct_export.text import one_line
+
+MAX_MESSAGE_LENGTH = 600
+
+
+class Group(click.Group):
+    """A group of commands whose errors are one line and an exit code.
+
+    Args:
+        *args: passed to ``click.Group``.
+        command_for: the command that takes a file, by the file's suffix.
+        model_command: the command that takes any other model.
+        **kwargs: passed to ``click.Group``.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        command_for: Mapping[str, str] = {},
+        model_command: str = "",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._command_for = command_for
+        self._model_command = model_command
+
+    def main(self, *arguments: Any, **options: Any) -> NoReturn:
+        """Runs a command line, and ends the process with its exit code."""
+        try:
+            exit_code = super().main(*arguments, **{**options, "standalone_mode": False})
+            sys.stdout.flush()
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            exit_code = error.exit_code
+        except click.ClickException as error:
+            click.echo(f"error: {_usage_message(error)}", err=True)
+            exit_code = error.exit_code
+        except BrokenPipeError:  # whoever read the output, such as head, has what it wanted
+            _discard_output()
+            exit_code = ExitCode.OUTPUT_CLOSED
+        except click.Abort:
+            exit_code = ExitCode.INTERRUPTED
+        sys.exit(exit_code)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Returns the command that the first argument names; refuses other words."""
+        word = args[0]
+        if not word.startswith("-") and not ctx.resilient_parsing:
+            args = [self._choose_command(word, ctx.command_path), *args[1:]]
+        return super().resolve_command(ctx, args)
+
+    def _choose_command(self, word: str, program: str) -> str:
+        path = Path(word)
+        command = self._command_for.get(path.suffix.lower())
+        if path.exists() or find(word, presets.PRESETS):
+            command = command or self._model_command
+        if command and not find(word, self.commands):
+            raise InvalidRequest(f"{word} is no command: type `{program} {command} {word}`")
+        return choose(word, self.commands, what="command")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command; an error becomes one line and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(ExitCode.INTERRUPTED)
+        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if logging.getLogger("cct_export").isEnabledFor(logging.DEBUG):
+                traceback.print_exc()
+            ctx.exit(_report(error))
+
+
+def _usage_message(error: click.ClickException) -> str:
+    """Returns what click found wrong with a command line, as one line that says what to do."""
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return one_line(error.format_message())
+    help = f"`{context.command_path} --help` lists "
+    if isinstance(error, click.NoSuchOption):
+        parameters = context.command.get_params(context)
+        names = [name[2:] for each in parameters for name in each.opts if name.startswith("--")]
+        close = closest(error.option_name.lstrip("-"), names)
+        hint = f"did you mean --{close}? ({help}all)" if close else f"{help}the options"
+        return f"no option is called {error.option_name!r}: {hint}"
+    message = one_line(error.format_message()).removesuffix(".")
+    return f"{message[0].lower()}{message[1:]}; {help}arguments and options"
+
+
+def _discard_output() -> None:
+    """Lets nothing be written any more: Python would complain at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _report(error: Exception) -> int:
+    """Prints ``error`` as one line and returns its exit code."""
+    exit_code = 1
+    if isinstance(error, CCTExportError):
+        message, exit_code = _shortened(str(error)), error.exit_code
+    elif isinstance(error, OSError):
+        file = f" {error.filename}" if error.filename else ""
+        message = _shortened(f"cannot read or write{file}: {error.strerror or error}")
+    else:
+        message = f"unexpected {type(error).__name__}: {_shortened(str(error))}"
+        message += " (this is a bug: -v shows the traceback)"
+    click.echo(f"error: {message}", err=True)
+    return exit_code
+
+
+def _shortened(text: str) -> str:
+    """Returns ``text`` on one line of limited length: converters quote whole graphs."""
+    line = one_line(text)
+    if len(line) <= MAX_MESSAGE_LENGTH:
+        return line
+    return f"{line[:MAX_MESSAGE_LENGTH]} ... (-v shows all)"
