@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import itertools
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from cct_export.errors import InvalidRequest, OutputError
 from cct_export.names import closest
+
+log = logging.getLogger(__name__)
 
 # Prefix of files that are still being written.
 TEMPORARY = ".tmp-"
@@ -35,7 +38,9 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = None
     check_writable(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            log.info("made the folder %s", path.parent)
         handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=TEMPORARY, dir=path.parent)
         os.close(handle)
         temporary = Path(name)

@@ -7,7 +7,7 @@ loads TensorFlow.
 from cct_export.api.artifact import bundle, inspect, predict, verify
 from cct_export.api.benchmark import benchmark, check, compare, time_together
 from cct_export.api.device import doctor, remove_device, setup_device
-from cct_export.api.export import export_onnx, export_tflite, quantize_report
+from cct_export.api.export import export_files, export_onnx, export_tflite, quantize_report
 from cct_export.api.model import import_model, inspect_model, load, push, recipe, train
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "check",
     "compare",
     "doctor",
+    "export_files",
     "export_onnx",
     "export_tflite",
     "import_model",

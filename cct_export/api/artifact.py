@@ -23,6 +23,7 @@ def verify(
     data: str | None = None,
     samples: int = PARITY_SAMPLES,
     scheme: str | None = None,
+    progress: StatusProgress = no_progress,
 ) -> "ParityReport":
     """Compares an exported file, run by its own engine, with the Keras model.
 
@@ -35,6 +36,7 @@ def verify(
         scheme: quantization scheme whose policy applies; by default that of the file, ``none`` for
             a file that does not say. The images that count for agreement follow from it, so files
             of several tools are compared by the same one.
+        progress: called with what runs now.
 
     Returns:
         The parity report, judged by the policy of that scheme.
@@ -59,8 +61,10 @@ def verify(
     if data is not None:
         check_data(data)
     check_samples(samples)
-    model = None if against is None else load(against)
-    return compare(path, against=model, data=data, samples=samples, scheme=scheme)
+    model = None if against is None else load(against, progress=progress)
+    return compare(
+        path, against=model, data=data, samples=samples, scheme=scheme, progress=progress
+    )
 
 
 def inspect(artifact: str | Path) -> "Inspection":

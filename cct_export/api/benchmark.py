@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cct_export.api.export import default_output, export
+from cct_export.api.export import default_output, export_requests
 from cct_export.api.request import check_data, check_export, check_source, export_spec
 from cct_export.errors import InvalidRequest, ParityFailed
 from cct_export.files import check_file
@@ -117,7 +117,7 @@ def benchmark(
     exports = [_export_request(Path(name), format, scheme, data, max(batches)) for name in names]
     with tempfile.TemporaryDirectory() as folder:
         paths = [
-            Path(name) if request is None else _exported(name, request, Path(folder))
+            Path(name) if request is None else _exported(name, request, Path(folder), progress)
             for name, request in zip(names, exports, strict=True)
         ]
         jobs = [BenchJob(path, spec) for path in paths for spec in specs]
@@ -131,6 +131,9 @@ def compare(
     batch: int = 1,
     data: str | None = None,
     accuracy: bool = False,
+    delegate: str = "default",
+    delegate_options: Mapping[str, str] | None = None,
+    allow_fallback: bool = False,
     operators: bool = False,
     profile: str = "quick",
     device: str = "local",
@@ -147,6 +150,9 @@ def compare(
         batch: images per run.
         data: labelled images that accuracy is measured on.
         accuracy: measure accuracy too; needs ``data``.
+        delegate: what every engine hands its work to, see ``cct_export.doctor``.
+        delegate_options: names and values, as the delegate takes them.
+        allow_fallback: whether operators that the delegate does not take may run elsewhere.
         operators: measure the time of each operator too.
         profile: ``quick`` or ``strict``, see ``specs.PROFILES``.
         device: where to measure: ``local``, ``ssh:USER@HOST[:PORT]`` or ``adb[:SERIAL]``.
@@ -177,15 +183,21 @@ def compare(
     plan = BenchPlan(_timing(profile, **timing), passes)
     for source in sources:
         check_source(Path(source))
+    (opened,) = run.open_devices([device])
+    settings = tuple((delegate_options or {}).items())
+
+    def job(source: Path) -> BenchJob:
+        engine = _engine(source)
+        name = opened.choose_delegate(engine, delegate)
+        delegation = Delegation(name, settings, allow_fallback)
+        return BenchJob(source, BenchSpec(engine, threads, batch, delegation))
+
     rows = [
-        record.read_for_comparison(Path(source))
-        if _is_record(source)
-        else _job(source, threads, batch)
+        record.read_for_comparison(Path(source)) if _is_record(source) else job(Path(source))
         for source in sources
     ]
     jobs = [row for row in rows if isinstance(row, BenchJob)]
-    for opened in run.open_devices([device]):
-        opened.check([job.spec for job in jobs], plan)
+    opened.check([job.spec for job in jobs], plan)
     measured = iter(run.measure(jobs, plan, devices=[device], progress=progress) if jobs else ())
     results: list[BenchResult] = []
     for row in rows:
@@ -312,12 +324,11 @@ def _is_record(source: str | Path) -> bool:
     return str(source).endswith(".json")
 
 
-def _job(source: str | Path, threads: int, batch: int) -> BenchJob:
+def _engine(source: Path) -> str:
+    """Returns the engine that runs a file or model."""
     from cct_export.runtimes import ENGINE_NAMES, format_of, is_artifact
 
-    path = Path(source)
-    format = format_of(path) if is_artifact(path) else "keras"
-    return BenchJob(path, BenchSpec(ENGINE_NAMES[format], threads, batch))
+    return ENGINE_NAMES[format_of(source) if is_artifact(source) else "keras"]
 
 
 def _labelled(accuracy: bool, data: str | None) -> str | None:
@@ -380,9 +391,12 @@ def _export_request(
     return request
 
 
-def _exported(source: str | Path, request: ExportRequest, folder: Path) -> Path:
+def _exported(
+    source: str | Path, request: ExportRequest, folder: Path, progress: StatusProgress
+) -> Path:
     """Returns the file in ``folder`` that is exported of a model, if its parity passed."""
-    exported = export(source, dataclasses.replace(request, output=folder / request.output))
+    request = dataclasses.replace(request, output=folder / request.output)
+    (exported,) = export_requests(source, [request], progress)
     if not exported.parity.passed:
         spec, failures = request.spec, "; ".join(exported.parity.failures)
         raise ParityFailed(f"{source} as {spec.format} {spec.scheme} is not measured: {failures}")

@@ -1,5 +1,6 @@
 """Exporting a model, and the error of quantizing it."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,10 @@ from cct_export.api.request import (
     check_samples,
     export_spec,
 )
+from cct_export.errors import CCTExportError, InvalidRequest
 from cct_export.names import choose
 from cct_export.specs import (
+    AUTO,
     CALIBRATION_SAMPLES,
     DEFAULT_MODEL,
     INPUT_TYPES,
@@ -45,13 +48,15 @@ def export_tflite(
     rounding: str = CalibrationSpec.rounding,
     min_sqnr: float | None = None,
     max_drop: float | None = None,
+    progress: StatusProgress = no_progress,
 ) -> "Exported":
     """Writes a ``.tflite`` file and verifies its numerical parity with the Keras model.
 
     Args:
         model: a preset with shipped weights, a ``.keras`` file, a run directory, a Keras model in
             memory, or anything that ``import_model`` takes.
-        output: file to write; by default named after model and scheme, in the working directory.
+        output: file to write, or an existing folder, or one to make whose name ends in ``/``; by
+            default a file in the working directory, named after model and scheme.
         scheme: quantization scheme: ``none``, ``fp16``, ``int8-dynamic``, ``int8``,
             ``int8-full``, ``int16x8``, ``int4-weight``, or ``auto`` for the fastest on this
             machine that meets the constraints.
@@ -69,6 +74,7 @@ def export_tflite(
         min_sqnr: lowest SQNR of the logits in dB; the steps with the largest error stay in float
             until it holds.
         max_drop: points of top-1 accuracy, 0 to 100, that ``auto`` may lose; needs ``data``.
+        progress: called with what runs now.
 
     Returns:
         The artifact and its parity report. If parity failed, the file's name ends in
@@ -85,9 +91,10 @@ def export_tflite(
     spec = export_spec("tflite", scheme, io=io, no_fold=no_fold)
     calibration = calibration_spec(calibration_samples, calibrate, rounding)
     constraints = Constraints(min_sqnr, max_drop)
-    path = Path(output or default_output(_name_of(model), spec))
+    path = output_path(output, default_output(_name_of(model), spec))
     request = ExportRequest(spec, path, data, calibration, constraints, parity_samples)
-    return export(model, request)
+    (exported,) = export_requests(model, [request], progress)
+    return exported
 
 
 def export_onnx(
@@ -107,13 +114,15 @@ def export_onnx(
     min_sqnr: float | None = None,
     max_drop: float | None = None,
     target: str = "x86",
+    progress: StatusProgress = no_progress,
 ) -> "Exported":
     """Writes an ``.onnx`` file and verifies its numerical parity with the Keras model.
 
     Args:
         model: a preset with shipped weights, a ``.keras`` file, a run directory, a Keras model in
             memory, or anything that ``import_model`` takes.
-        output: file to write; by default named after model and scheme, in the working directory.
+        output: file to write, or an existing folder, or one to make whose name ends in ``/``; by
+            default a file in the working directory, named after model and scheme.
         scheme: quantization scheme: ``none``, ``fp16``, ``int8-dynamic``, ``int8``,
             ``int4-weight`` (opset 21 or later), or ``auto`` for the fastest on this machine that
             meets the constraints.
@@ -135,6 +144,7 @@ def export_onnx(
         max_drop: points of top-1 accuracy, 0 to 100, that ``auto`` may lose; needs ``data``.
         target: processor to choose integers for: ``x86`` for unsigned activations, ``arm64`` for
             signed ones.
+        progress: called with what runs now.
 
     Returns:
         The artifact and its parity report. If parity failed, the file's name ends in
@@ -154,18 +164,97 @@ def export_onnx(
     )  # fmt: skip
     calibration = calibration_spec(calibration_samples, calibrate, rounding)
     constraints = Constraints(min_sqnr, max_drop)
-    path = Path(output or default_output(_name_of(model), spec))
+    path = output_path(output, default_output(_name_of(model), spec))
     request = ExportRequest(spec, path, data, calibration, constraints, parity_samples)
-    return export(model, request)
+    (exported,) = export_requests(model, [request], progress)
+    return exported
 
 
-def export(model: "Source", request: ExportRequest) -> "Exported":
-    """Exports a model as ``request`` says, which was made by ``api.request``."""
-    check_export(model, request)
-    loaded = load(model)
-    from cct_export.export import export as write
+def export_files(
+    model: "Source" = DEFAULT_MODEL,
+    *,
+    formats: str | Sequence[str] = ("tflite", "onnx"),
+    schemes: str | Sequence[str] = ("none", "int8"),
+    output: str | Path = ".",
+    opset: int | None = None,
+    data: str | None = None,
+    calibration_samples: int = CALIBRATION_SAMPLES,
+    parity_samples: int = PARITY_SAMPLES,
+    calibrate: str = CalibrationSpec.default_method,
+    rounding: str = CalibrationSpec.rounding,
+    min_sqnr: float | None = None,
+    max_drop: float | None = None,
+    progress: StatusProgress = no_progress,
+) -> "list[Exported]":
+    """Writes a file for every format and scheme; the Keras model is loaded and run once.
 
-    return write(loaded, request)
+    Args:
+        model: see ``export_tflite``.
+        formats: of ``tflite`` and ``onnx``.
+        schemes: quantization schemes that every one of the formats has, see ``export_tflite``.
+        output: folder for the files, which are named after model and scheme; made if missing.
+        opset: ONNX operator set, see ``export_onnx``; needed for ``int4-weight``.
+        data: see ``export_tflite``, and so the arguments that follow.
+        calibration_samples: see there.
+        parity_samples: see there.
+        calibrate: see there.
+        rounding: see there.
+        min_sqnr: see there.
+        max_drop: see there.
+        progress: called with what runs now.
+
+    Returns:
+        The artifacts with their parity, by format and then by scheme. The file of one that failed
+        parity ends in ``.rejected``.
+
+    Raises:
+        CCTExportError: any of its kinds; the message names the files that were written before.
+
+    Example:
+        >>> exported = cct_export.export_files("runs/cct", schemes=["int8", "fp16"], output="out")
+        >>> [file.artifact.path.name for file in exported]
+        ['cct-int8.tflite', 'cct-fp16.tflite', 'cct-int8.onnx', 'cct-fp16.onnx']
+    """
+    calibration = calibration_spec(calibration_samples, calibrate, rounding)
+    requests: dict[Path, ExportRequest] = {}
+    for name in _listed(formats):
+        format = choose(name, INPUT_TYPES, what="format")
+        for scheme in _listed(schemes):
+            is_onnx = format == "onnx"
+            spec = export_spec(
+                format, scheme, dynamic_batch=is_onnx, opset=opset if is_onnx else None
+            )
+            bounds = Constraints(min_sqnr, max_drop if spec.scheme == AUTO else None)
+            path = Path(output) / default_output(_name_of(model), spec)
+            requests[path] = ExportRequest(spec, path, data, calibration, bounds, parity_samples)
+    return export_requests(model, list(requests.values()), progress)
+
+
+def _listed(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def export_requests(
+    model: "Source", requests: "Sequence[ExportRequest]", progress: StatusProgress
+) -> "list[Exported]":
+    """Exports a model as ``requests`` say, which were made by ``api.request``."""
+    if not requests:
+        raise InvalidRequest("nothing to export: name a format and a quantization scheme")
+    for request in requests:
+        check_export(model, request)
+    loaded = load(model, progress=progress)
+    from cct_export.export import export
+
+    exported: list[Exported] = []
+    try:
+        for file in export(loaded, requests, progress):
+            exported.append(file)
+    except CCTExportError as error:
+        if not exported:
+            raise
+        written = ", ".join(str(file.artifact.path) for file in exported)
+        raise type(error)(f"{error} (written before: {written})") from error
+    return exported
 
 
 def quantize_report(
@@ -215,7 +304,7 @@ def quantize_report(
     check_model(model)
     if data is not None:
         check_data(data)
-    loaded = load(model)
+    loaded = load(model, progress=progress)
     from cct_export.export.sensitivity import report
     from cct_export.export.workspace import Workspace
 
@@ -233,6 +322,14 @@ def default_output(source: str, spec: ExportSpec) -> Path:
     """Returns the name of the file that ``spec`` makes of ``source``, in the current folder."""
     scheme = "" if spec.scheme == "none" else f"-{spec.scheme}"
     return Path(f"{stem_of(source)}{scheme}.{spec.format}")
+
+
+def output_path(output: str | Path | None, default: Path) -> Path:
+    """Returns the file to write: ``output``, or ``default`` in it where that is a folder."""
+    if output is None:
+        return default
+    is_folder = str(output).endswith(os.sep) or Path(output).is_dir()
+    return Path(output) / default if is_folder else Path(output)
 
 
 def _name_of(model: "Source") -> str:

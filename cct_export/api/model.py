@@ -18,7 +18,7 @@ from cct_export.specs import (
     ModelSpec,
     TrainSpec,
 )
-from cct_export.specs.progress import StepProgress, no_progress
+from cct_export.specs.progress import StatusProgress, StepProgress, no_progress
 from cct_export.specs.train import DISTRIBUTIONS, LOGGERS
 
 if TYPE_CHECKING:
@@ -37,12 +37,15 @@ if TYPE_CHECKING:
 DEFAULT_RUN = "runs/cct"
 
 
-def load(source: "Source" = DEFAULT_MODEL) -> "LoadedModel":
+def load(
+    source: "Source" = DEFAULT_MODEL, *, progress: StatusProgress = no_progress
+) -> "LoadedModel":
     """Loads a model.
 
     Args:
         source: a preset with shipped weights, a ``.keras`` file, a run directory, a Keras model
             in memory, or anything that ``import_model`` takes.
+        progress: called with what runs now.
 
     Returns:
         The Keras model (``.model``), its input and classes, and where it is from.
@@ -56,9 +59,11 @@ def load(source: "Source" = DEFAULT_MODEL) -> "LoadedModel":
         (32, 32, 3)
     """
     check_model(source)
+    progress("starting Keras")
     start()
     from cct_export.importers.source import LoadedModel, in_memory, load_model
 
+    progress("loading the model")
     if isinstance(source, LoadedModel):
         return source
     if isinstance(source, str | Path):

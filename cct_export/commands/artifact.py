@@ -8,9 +8,10 @@ import click
 
 from cct_export.commands import options
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
+from cct_export.commands.outputs import TableFiles, table_files
 from cct_export.errors import InvalidData
-from cct_export.specs import DEFAULT_MODEL, PARITY_SAMPLES
-from cct_export.text import one_line
+from cct_export.specs import DEFAULT_MODEL
+from cct_export.text import one_line, plural
 
 
 @click.command()
@@ -19,14 +20,9 @@ from cct_export.text import one_line
     "--against", metavar="MODEL", help="Compare with this model, not the one recorded in the file."
 )
 @click.option("--data", help=f"Images to compare on: {DATASETS}.")
-@click.option(
-    "--samples",
-    type=click.IntRange(1),
-    default=PARITY_SAMPLES,
-    help="Test images to verify parity on.",
-)
+@options.parity_samples
 @options.common
-def verify(artifact: str, against: str | None, data: str | None, samples: int) -> Outcome:
+def verify(artifact: str, against: str | None, data: str | None, parity_samples: int) -> Outcome:
     """Verify numerical parity of ARTIFACT, run by its own engine, with its Keras model.
 
     Ends with 3 if parity fails. The file is not changed.
@@ -35,8 +31,12 @@ def verify(artifact: str, against: str | None, data: str | None, samples: int) -
     from cct_export import api
     from cct_export.files import sha256
     from cct_export.report.export import show_parity
+    from cct_export.report.terminal import status
 
-    report = api.verify(artifact, against=against, data=data, samples=samples)
+    with status() as progress:
+        report = api.verify(
+            artifact, against=against, data=data, samples=parity_samples, progress=progress
+        )
     show_parity(report)
     path = Path(artifact)
     file = {
@@ -130,29 +130,37 @@ def bundle(artifact: str, target: str, output: Path | None) -> Outcome:
     ARTIFACT is a .tflite or .onnx file that cct-export wrote, with its .json beside it.
     """
     from cct_export import api
+    from cct_export.report.terminal import status
 
-    folder = api.bundle(artifact, target=target, output=output)
+    with status("making the bundle"):
+        folder = api.bundle(artifact, target=target, output=output)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     size = sum((folder / name).stat().st_size for name in files)
-    click.echo(f"{folder}: {target}, {len(files)} files, {size:,} bytes; see its README.md")
+    click.echo(
+        f"{folder}: {target}, {plural(len(files), 'file')}, {size:,} bytes; see its README.md"
+    )
     return Outcome(
         {"bundle": {"path": folder, "target": target, "size_bytes": size, "files": files}}
     )
 
 
 @click.command()
+@table_files
 @options.common
-def doctor() -> Outcome:
+def doctor(files: TableFiles) -> Outcome:
     """List the engines and delegates that work on this machine, and why others do not.
 
     Runs a small CCT on each, in a process of its own, and compares its logits with Keras.
     """
+    files.check([])
     from cct_export import api, machine
-    from cct_export.report.export import show_diagnosis
+    from cct_export.records import Diagnosis
+    from cct_export.report.export import delegate_columns, show_diagnosis
     from cct_export.report.terminal import status
 
     with status() as progress:
         delegates = api.doctor(progress=progress)
     facts = machine.describe()
     show_diagnosis(facts, delegates)
+    files.write_table(delegate_columns(), delegates, Diagnosis)
     return Outcome({"machine": facts, "delegates": delegates})

@@ -10,6 +10,7 @@ from cct_export import errors
 from cct_export.commands import options
 from cct_export.commands.group import Group
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
+from cct_export.commands.outputs import TableFiles, result_files
 from cct_export.commands.types import CountList, Duration, Percentage, Setting
 from cct_export.errors import InvalidRequest
 from cct_export.specs import PROFILES
@@ -58,13 +59,7 @@ benchmark_binary = click.option(
 )
 operators = click.option("--profile-ops", "operators", is_flag=True, help="Time each operator too.")
 
-_measured = options.combined(
-    click.argument("sources", metavar="[ARTIFACT|MODEL]...", nargs=-1),
-    click.option(
-        "--threads", "--num-threads", type=CountList(), default="1", help="Threads of the engine."
-    ),
-    click.option("--batch", "batches", type=CountList(), default="1", help="Images per run."),
-    options.scheme,
+delegation = options.combined(
     click.option(
         "--delegate",
         metavar="NAME",
@@ -83,6 +78,16 @@ _measured = options.combined(
         is_flag=True,
         help="Measure even if the delegate does not take every operator; the report says so.",
     ),
+)
+
+_measured = options.combined(
+    click.argument("sources", metavar="[ARTIFACT|MODEL]...", nargs=-1),
+    click.option(
+        "--threads", "--num-threads", type=CountList(), default="1", help="Threads of the engine."
+    ),
+    click.option("--batch", "batches", type=CountList(), default="1", help="Images per run."),
+    options.scheme,
+    delegation,
     click.option(
         "--device",
         "devices",
@@ -111,6 +116,7 @@ _measured = options.combined(
     ),
     accuracy,
     labelled_data,
+    result_files,
     options.common,
 )
 
@@ -150,20 +156,19 @@ def _measure(
     *,
     sources: Sequence[str],
     plot: Path | None,
+    files: TableFiles,
     delegate_options: Sequence[tuple[str, str]],
     **arguments: Any,
 ) -> Outcome:
     """Measures artifacts of one format; the arguments are those of ``api.benchmark``."""
-    check_labelled(arguments["accuracy"], arguments["data"])
+    files.check(sources)
     if plot is not None:
         if not arguments["operators"]:
             raise InvalidRequest("--plot needs --profile-ops: it plots the operators")
         options.check_plot(plot)
-    settings = dict(delegate_options)
-    if len(settings) < len(delegate_options):
-        raise InvalidRequest("an option of the delegate is given twice")
-    files = bool(sources) and all(source.endswith(f".{format}") for source in sources)
-    if format != "keras" and not files:
+    settings = _settings(delegate_options)
+    exported = bool(sources) and all(source.endswith(f".{format}") for source in sources)
+    if format != "keras" and not exported:
         options.use_tensorflow()
     from cct_export import api
     from cct_export.bench import record
@@ -177,13 +182,17 @@ def _measure(
     bench.show(results)
     if plot is not None and results[0].operators is not None:
         bench.plot_operators(results[0].operators, plot, results[0].artifact.path)
+        options.say_written(plot)
+    files.write_results(results)
     return Outcome(record.to_dict(results), exit_code(results, arguments["profile"]))
 
 
-def check_labelled(accuracy: bool, data: str | None) -> None:
-    """Refuses ``--accuracy`` without ``--data``."""
-    if accuracy and data is None:
-        raise InvalidRequest("--accuracy needs --data: the labelled images to measure on")
+def _settings(options: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Returns the options of a delegate; refuses one that is given twice."""
+    settings = dict(options)
+    if len(settings) < len(options):
+        raise InvalidRequest("an option of the delegate is given twice")
+    return settings
 
 
 def exit_code(results: "Sequence[BenchResult]", profile: str) -> int:
@@ -210,6 +219,7 @@ def exit_code(results: "Sequence[BenchResult]", profile: str) -> int:
     "--threads", "--num-threads", type=click.IntRange(1), default=1, help="Threads of each engine."
 )
 @click.option("--batch", type=click.IntRange(1), default=1, help="Images per run.")
+@delegation
 @click.option(
     "--device",
     metavar="NAME",
@@ -222,49 +232,30 @@ def exit_code(results: "Sequence[BenchResult]", profile: str) -> int:
 @operators
 @accuracy
 @labelled_data
-@click.option("--html", type=click.Path(path_type=Path), help="Write an HTML page with charts.")
-@click.option("--markdown", type=click.Path(path_type=Path), help="Write a Markdown table.")
-@click.option("--csv", type=click.Path(path_type=Path), help="Write comma-separated values.")
+@result_files
 @options.common
 def compare(
     sources: tuple[str, ...],
-    html: Path | None,
-    markdown: Path | None,
-    csv: Path | None,
+    files: TableFiles,
+    delegate_options: Sequence[tuple[str, str]],
     **arguments: Any,
 ) -> Outcome:
     """Compare artifacts, models and saved results; ratios are to the first.
 
     Artifacts and models are measured interleaved; a RESULT is what --json wrote, here or elsewhere.
     """
-    check_labelled(arguments["accuracy"], arguments["data"])
-    _check_outputs([path for path in (html, markdown, csv) if path is not None], sources)
-    from cct_export import api, machine
+    files.check(sources)
+    settings = _settings(delegate_options)
+    from cct_export import api
     from cct_export.bench import record
-    from cct_export.files import write_text
-    from cct_export.report import rows
     from cct_export.report.bench import show
-    from cct_export.report.page import page
     from cct_export.report.terminal import status
 
     with status() as progress:
-        results = api.compare(sources, progress=progress, **arguments)
+        results = api.compare(sources, delegate_options=settings, progress=progress, **arguments)
     show(results, ratios=True)
-    if html is not None:
-        write_text(html, page(machine.describe(), results))
-    if markdown is not None:
-        write_text(markdown, rows.markdown(results))
-    if csv is not None:
-        write_text(csv, rows.csv(results))
+    files.write_results(results)
     return Outcome(record.to_dict(results), exit_code(results, arguments["profile"]))
-
-
-def _check_outputs(paths: Sequence[Path], sources: Sequence[str]) -> None:
-    """Refuses, before any work, files that would replace another."""
-    for path in paths:
-        options.check_output(path)
-        if str(path) in sources or paths.count(path) > 1:
-            raise InvalidRequest(f"{path} is named twice: choose another file for the table")
 
 
 @click.command()
@@ -291,14 +282,16 @@ def _check_outputs(paths: Sequence[Path], sources: Sequence[str]) -> None:
 @benchmark_binary
 @timing
 @labelled_data
+@result_files
 @options.common
-def check(sources: tuple[str, ...], **arguments: Any) -> Outcome:
+def check(sources: tuple[str, ...], files: TableFiles, **arguments: Any) -> Outcome:
     """Check whether artifacts became slower or less accurate than a baseline.
 
     Measures the artifacts of the baseline again, or the ARTIFACTs that replace them, row by row, in
     five repeats; or judges a RESULT that --json wrote. Ends with 5 after a regression of latency,
     3 if parity and 4 if accuracy failed, 7 if the measurement is inconclusive.
     """
+    files.check((*sources, str(arguments["baseline"])))
     from cct_export import api
     from cct_export.bench import record
     from cct_export.report.bench import show_verdicts
@@ -307,6 +300,7 @@ def check(sources: tuple[str, ...], **arguments: Any) -> Outcome:
     with status() as progress:
         verdicts, results = api.check(sources=sources, progress=progress, **arguments)
     show_verdicts(verdicts)
+    files.write_results(results)
     statuses = {verdict.status for verdict in verdicts}
     codes = (code for status, code in EXIT_CODES.items() if status in statuses)
     fields = record.to_dict(results) | {"verdicts": [verdict.to_dict() for verdict in verdicts]}

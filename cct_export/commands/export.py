@@ -7,12 +7,13 @@ import click
 
 from cct_export.commands import options
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
+from cct_export.commands.outputs import TableFiles, table_files
+from cct_export.commands.types import NameList
 from cct_export.specs import (
     BEST,
     CALIBRATION_SAMPLES,
     DEFAULT_MODEL,
     METHODS,
-    PARITY_SAMPLES,
     ROUNDINGS,
     TARGETS,
     CalibrationSpec,
@@ -61,19 +62,14 @@ images = options.combined(
         "and photo crops.",
     ),
     click.option(
+        "--calibration-samples",
         "--num-calibration-samples",
         "calibration_samples",
         type=click.IntRange(1),
         default=CALIBRATION_SAMPLES,
         help="Training images to calibrate with.",
     ),
-    click.option(
-        "--samples",
-        "parity_samples",
-        type=click.IntRange(1),
-        default=PARITY_SAMPLES,
-        help="Test images to verify parity on.",
-    ),
+    options.parity_samples,
 )
 output = options.combined(
     click.option(
@@ -87,8 +83,8 @@ output = options.combined(
     click.option(
         "-o",
         "--output",
-        type=click.Path(path_type=Path),
-        help="File to write; by default named after model and scheme.",
+        metavar="FILE|FOLDER/",
+        help="File to write, or a folder for it; by default named after model and scheme.",
     ),
 )
 
@@ -114,8 +110,11 @@ def tflite(model: str, **arguments: Any) -> Outcome:
     """
     options.use_tensorflow()
     from cct_export import api
+    from cct_export.report.terminal import status
 
-    return _exported(api.export_tflite(model, **arguments))
+    with status() as progress:
+        exported = api.export_tflite(model, progress=progress, **arguments)
+    return _exported(exported)
 
 
 @click.command()
@@ -157,8 +156,11 @@ def onnx(model: str, **arguments: Any) -> Outcome:
     """
     options.use_tensorflow()
     from cct_export import api
+    from cct_export.report.terminal import status
 
-    return _exported(api.export_onnx(model, **arguments))
+    with status() as progress:
+        exported = api.export_onnx(model, progress=progress, **arguments)
+    return _exported(exported)
 
 
 def _exported(exported: "Exported") -> Outcome:
@@ -167,6 +169,57 @@ def _exported(exported: "Exported") -> Outcome:
     show_export(exported)
     passed = exported.parity.passed
     return Outcome(exported.to_dict(), ExitCode.PASSED if passed else ExitCode.PARITY_FAILED)
+
+
+@click.command("export")
+@model
+@click.option(
+    "--format",
+    "formats",
+    type=NameList(),
+    metavar="FORMAT[,...]",
+    default="tflite,onnx",
+    help="Formats of the files, separated by commas: tflite, onnx.",
+)
+@click.option(
+    "--quantize",
+    "schemes",
+    type=NameList(),
+    metavar="SCHEME[,...]",
+    default="none,int8",
+    help="Quantization schemes, separated by commas; see cct-export tflite.",
+)
+@click.option(
+    "--opset",
+    type=int,
+    help="ONNX operator set; int4-weight needs 21 or later. See cct-export onnx.",
+)
+@quantization
+@images
+@click.option(
+    "-o", "--output", metavar="FOLDER", default=".", help="Folder for the files, made if missing."
+)
+@options.common
+def export_files(model: str, **arguments: Any) -> Outcome:
+    """Export MODEL to several formats and schemes, and verify numerical parity of each file.
+
+    Writes a file for every format and scheme, named after both. MODEL is loaded, and its logits
+    are computed, once. Ends with 3 if parity of any file fails.
+    """
+    options.use_tensorflow()
+    from cct_export import api
+    from cct_export.report.export import show_export
+    from cct_export.report.terminal import status
+
+    with status() as progress:
+        files = api.export_files(model, progress=progress, **arguments)
+    for exported in files:
+        show_export(exported)
+    passed = all(exported.parity.passed for exported in files)
+    return Outcome(
+        {"files": [exported.to_dict() for exported in files]},
+        ExitCode.PASSED if passed else ExitCode.PARITY_FAILED,
+    )
 
 
 @click.command("quantize-report")
@@ -198,8 +251,9 @@ def _exported(exported: "Exported") -> Outcome:
 @rounding
 @click.option("--samples", type=click.IntRange(1), default=100, help="Test images to compare on.")
 @click.option("--data", help=f"Images: {DATASETS}.")
+@table_files
 @options.common
-def quantize_report(model: str, plot: Path | None, **arguments: Any) -> Outcome:
+def quantize_report(model: str, plot: Path | None, files: TableFiles, **arguments: Any) -> Outcome:
     """Report where quantizing MODEL loses accuracy, step by step, the largest error first.
 
     Compares every tensor of the quantized graph with the float graph: SQNR, range, and the
@@ -207,9 +261,16 @@ def quantize_report(model: str, plot: Path | None, **arguments: Any) -> Outcome:
     """
     options.use_tensorflow()
     from cct_export import api
-    from cct_export.report.export import plot_quantization, show_quantization
+    from cct_export.records import StepError
+    from cct_export.report.export import (
+        plot_quantization,
+        show_quantization,
+        step_columns,
+        worst_first,
+    )
     from cct_export.report.terminal import status
 
+    files.check([model])
     if plot is not None:
         options.check_plot(plot)
     with status() as progress:
@@ -217,4 +278,6 @@ def quantize_report(model: str, plot: Path | None, **arguments: Any) -> Outcome:
     show_quantization(report)
     if plot is not None:
         plot_quantization(report, plot)
+        options.say_written(plot)
+    files.write_table(step_columns(report), worst_first(report), StepError)
     return Outcome(report.to_dict())

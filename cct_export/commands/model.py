@@ -7,6 +7,7 @@ import click
 
 from cct_export.commands import options
 from cct_export.commands.options import Outcome
+from cct_export.commands.outputs import TableFiles, table_files
 from cct_export.errors import InvalidData, InvalidRequest
 from cct_export.files import reason
 from cct_export.specs import GELUS, NORMALIZATIONS
@@ -66,8 +67,10 @@ def import_(foreign: str, labels: Path | None, **arguments: Any) -> Outcome:
     names = _lines(labels) if labels else ()
     from cct_export import api
     from cct_export.report.export import show_import
+    from cct_export.report.terminal import status
 
-    imported = api.import_model(foreign, labels=names, **arguments)
+    with status(f"importing {foreign}"):
+        imported = api.import_model(foreign, labels=names, **arguments)
     show_import(imported)
     return Outcome({"imported": imported.to_dict()})
 
@@ -88,8 +91,9 @@ def _lines(path: Path) -> tuple[str, ...]:
 @click.argument("artifact", metavar="ARTIFACT|MODEL")
 @click.option("--against", metavar="OTHER", help="Compare ARTIFACT with this file.")
 @click.option("--tensors", is_flag=True, help="List every quantized tensor; JSON always does.")
+@table_files
 @options.common
-def inspect(artifact: str, against: str | None, tensors: bool) -> Outcome:
+def inspect(artifact: str, against: str | None, tensors: bool, files: TableFiles) -> Outcome:
     """List the operators of ARTIFACT, any .tflite or .onnx file, or the layers of MODEL.
 
     Of an artifact: every operator with its output shape, multiply-accumulates (MACs) per image,
@@ -97,15 +101,21 @@ def inspect(artifact: str, against: str | None, tensors: bool) -> Outcome:
     and the operators by kind, of both files.
 
     Of a preset or any other MODEL: every layer with its output shape, parameters and MACs.
+    --markdown and --csv have the operators of ARTIFACT or the layers of MODEL.
     """
+    files.check([artifact])
     from cct_export import api
+    from cct_export.records import Layer, Operator
     from cct_export.report import inspection
+    from cct_export.report.terminal import status
 
     if not artifact.endswith((".tflite", ".onnx")):
         if against is not None or tensors:
             raise InvalidRequest("--against and --tensors are for .tflite and .onnx files")
-        model = api.inspect_model(artifact)
+        with status("loading the model"):
+            model = api.inspect_model(artifact)
         inspection.show_model(model)
+        files.write_table(inspection.layer_columns(), model.layers, Layer)
         return Outcome({"model": model.to_dict()})
     file = api.inspect(artifact)
     other = None if against is None else api.inspect(against)
@@ -113,6 +123,7 @@ def inspect(artifact: str, against: str | None, tensors: bool) -> Outcome:
         inspection.show(file, tensors)
     else:
         inspection.show_comparison(file, other)
+    files.write_table(inspection.operator_columns(), file.operators, Operator)
     return Outcome(inspection.record(file, other))
 
 
@@ -155,7 +166,9 @@ def push(hub_id: str, **arguments: Any) -> Outcome:
     """
     from cct_export import api
     from cct_export.report.export import show_push
+    from cct_export.report.terminal import status
 
-    pushed = api.push(hub_id, **arguments)
+    with status(f"pushing to {hub_id}"):
+        pushed = api.push(hub_id, **arguments)
     show_push(pushed)
     return Outcome({"pushed": pushed.to_dict()})

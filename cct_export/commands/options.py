@@ -16,6 +16,7 @@ import click
 
 from cct_export.errors import InvalidRequest
 from cct_export.files import check_writable, write_text
+from cct_export.specs import PARITY_SAMPLES
 from cct_export.streams import native_stderr_hidden, redirected
 
 DATASETS = "cifar10, cifar100, digits, a folder, TFRecord shards or an .npz file"
@@ -71,6 +72,16 @@ scheme = click.option(
 )
 
 
+parity_samples = click.option(
+    "--parity-samples",
+    "--samples",
+    "parity_samples",
+    type=click.IntRange(1),
+    default=PARITY_SAMPLES,
+    help="Test images to verify parity on.",
+)
+
+
 def common(function: Callable[..., Outcome]) -> Callable[..., None]:
     """Adds ``--json``, ``-q`` and ``-v``, and makes a command of a function with an outcome."""
 
@@ -95,7 +106,9 @@ def common(function: Callable[..., Outcome]) -> Callable[..., None]:
                 streams.enter_context(_stdout_reserved())
             _configure_logging(quiet, verbose)
             outcome = function(**arguments)
-        if json_path is not None:
+            if json_path not in (None, "-"):
+                _write_json(outcome.record, json_path)
+        if json_path == "-":
             _write_json(outcome.record, json_path)
         if outcome.exit_code:
             click.get_current_context().exit(outcome.exit_code)
@@ -112,6 +125,12 @@ def _write_json(record: Mapping[str, object], path: str) -> None:
         click.echo(text, nl=False)
     else:
         write_text(Path(path), text)
+        say_written(Path(path))
+
+
+def say_written(path: Path) -> None:
+    """Tells the user about a file that a command wrote beside its result."""
+    logging.getLogger(__name__).info("wrote %s", path)
 
 
 def check_output(path: Path) -> None:

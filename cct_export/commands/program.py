@@ -39,6 +39,7 @@ export = _program(
     "parity with the Keras model.",
     artifact.bundle,
     artifact.doctor,
+    exporting.export_files,
     model.import_,
     model.inspect,
     exporting.onnx,

@@ -28,6 +28,23 @@ class CountList(click.ParamType[Any]):
         return counts
 
 
+class NameList(click.ParamType[Any]):
+    """Names, separated by commas; the API checks them."""
+
+    name = "NAME[,NAME...]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Returns the names in ``value``."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(name.strip() for name in str(value).split(","))
+        if not all(names):
+            self.fail(f"{value!r} is not a list of names such as none,int8")
+        return names
+
+
 class Duration(click.ParamType[Any]):
     """Seconds, or a number with the unit s, m or h."""
 

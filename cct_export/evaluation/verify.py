@@ -10,6 +10,7 @@ from cct_export.records import Contract, ParityReport
 from cct_export.runtimes import engine_of, format_of
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import run
+from cct_export.specs.progress import StatusProgress, counted, no_progress
 
 if TYPE_CHECKING:
     from cct_export.importers.source import LoadedModel
@@ -22,6 +23,7 @@ def verify(
     data: str | None,
     samples: int,
     scheme: str | None = None,
+    progress: StatusProgress = no_progress,
 ) -> ParityReport:
     """Compares an exported file, run by its own engine, with the Keras model.
 
@@ -32,6 +34,7 @@ def verify(
         samples: number of test images.
         scheme: quantization scheme whose policy applies, of ``parity.POLICIES``; None for that of
             the file.
+        progress: called with what runs now.
 
     Returns:
         The parity report.
@@ -44,6 +47,7 @@ def verify(
     """
     session = engine_of(format_of(artifact)).open_session(artifact)
     contract = session.contract
+    progress("loading the model")
     loaded = against or _source_model(artifact, contract)
     if loaded.image_shape != session.image_shape:
         raise InvalidRequest(
@@ -53,7 +57,9 @@ def verify(
     from cct_export.importers.source import open_dataset
 
     chosen = sampling.parity(open_dataset(loaded, data), session.image_shape, samples)
-    reference, candidate = run(KerasSession(loaded), chosen.images), run(session, chosen.images)
+    keras_progress = counted(progress, "running the Keras model")
+    reference = run(KerasSession(loaded), chosen.images, progress=keras_progress)
+    candidate = run(session, chosen.images, progress=counted(progress, "verifying"))
     if reference.shape != candidate.shape:
         raise InvalidRequest(
             f"{artifact} gives {candidate.shape[1]} logits, {loaded.source} "

@@ -1,5 +1,7 @@
 """The export: one pass from a Keras model to a verified file in its place."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
 from cct_export.errors import InvalidModel
@@ -8,31 +10,41 @@ from cct_export.export.workspace import Workspace
 from cct_export.importers.source import LoadedModel
 from cct_export.records import Exported
 from cct_export.specs import AUTO, ExportRequest
+from cct_export.specs.progress import StatusProgress, no_progress
 
 
-def export(loaded: LoadedModel, request: ExportRequest) -> Exported:
-    """Converts, quantizes, verifies parity, and only then puts the file in its place.
+def export(
+    loaded: LoadedModel, requests: Sequence[ExportRequest], progress: StatusProgress = no_progress
+) -> Iterator[Exported]:
+    """Converts, quantizes, verifies parity, and only then puts each file in its place.
 
     Args:
         loaded: the model.
-        request: what file to make of it, and where, as ``api.request`` checked it.
+        requests: what files to make of it, and where, as ``api.request`` checked them. They have
+            one data set and one number of images: the Keras model is run once.
+        progress: called with what runs now.
 
-    Returns:
-        The artifact and its parity; see ``Exported``.
+    Yields:
+        Each artifact with its parity; see ``Exported``.
 
     Raises:
-        CCTExportError: any of its kinds; then no file was written or changed.
+        CCTExportError: any of its kinds; then this file was not written or changed.
     """
     _check_finite(loaded)
     workspace = Workspace(
         loaded,
-        data=request.data,
-        calibration_samples=request.calibration.samples,
-        parity_samples=request.parity_samples,
+        data=requests[0].data,
+        calibration_samples=requests[0].calibration.samples,
+        parity_samples=requests[0].parity_samples,
+        progress=progress,
     )
-    if request.spec.scheme == AUTO:
-        return auto.export(workspace, request)
-    return candidate.write(workspace, candidate.build(workspace, request))
+    for number, request in enumerate(requests, start=1):
+        file = f"file {number}/{len(requests)}, {request.output.name}" if len(requests) > 1 else ""
+        with workspace.stage(file):
+            if request.spec.scheme == AUTO:
+                yield auto.export(workspace, request)
+            else:
+                yield candidate.write(workspace, candidate.build(workspace, request))
 
 
 def _check_finite(loaded: LoadedModel) -> None:

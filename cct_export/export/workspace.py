@@ -64,9 +64,10 @@ class Workspace:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Puts ``name`` before whatever is reported until the block ends."""
+        """Puts ``name``, if there is one, before whatever is reported until the block ends."""
         outer = self.progress
-        self.progress = lambda message: outer(f"{name}: {message}")
+        if name:
+            self.progress = lambda message: outer(f"{name}: {message}")
         try:
             yield
         finally:

@@ -20,6 +20,7 @@ from cct_export.records import (
     QuantizationSummary,
     StepError,
     TriedScheme,
+    sidecar,
 )
 from cct_export.records.encoding import to_json
 from cct_export.report import plots
@@ -40,12 +41,15 @@ def show_export(exported: Exported) -> None:
     """Logs the file, its quantization, and its parity with the Keras model."""
     artifact = exported.artifact
     log.info(
-        "%s: %s %s, %s bytes, input %s",
+        "wrote %s: %s %s, %s bytes, input %s%s",
         artifact.path,
         artifact.format,
         artifact.scheme,
         format(artifact.size_bytes, ","),
         artifact.contract.io,
+        f"; and its sidecar {sidecar.path_of(artifact.path).name}"
+        if exported.parity.passed
+        else "",
     )
     if artifact.contract.quantization is not None:
         _log_quantization(artifact.scheme, artifact.contract.quantization)
@@ -182,15 +186,19 @@ def _show_facts(machine: MachineInfo, delegates: Sequence[Diagnosis]) -> None:
     for name, value in to_json(machine).items():
         if value != "":
             say(f"{name:<14}{_fact(value)}")
-    columns: list[Column[Diagnosis]] = [
+    say()
+    print_table(delegate_columns(), delegates)
+
+
+def delegate_columns() -> list[Column[Diagnosis]]:
+    """Returns the columns of a table of engines and delegates."""
+    return [
         Column("engine", lambda row: f"{row.engine} {row.version}".strip()),
         Column("delegate", lambda row: row.delegate),
         Column("status", lambda row: _STATUS[row.works]),
         Column("description", lambda row: row.about),
         Column("reason", lambda row: row.why),
     ]
-    say()
-    print_table(columns, delegates)
 
 
 def _fact(value: Any) -> str:
@@ -208,6 +216,16 @@ def worst_first(report: QuantizationReport) -> list[StepError]:
 
 def show_quantization(report: QuantizationReport) -> None:
     """Prints a row per step, the largest error first."""
+    model = f"{report.model} as {report.format} {report.scheme}"
+    title = f"{model}: {report.sqnr_db:.1f} dB on {report.images}"
+    print_table(step_columns(report), worst_first(report), title)
+    if report.kernels:
+        kernels = ", ".join(f"{count} {name}" for name, count in report.kernels.items())
+        say(f"kernels that ONNX Runtime ran: {kernels}")
+
+
+def step_columns(report: QuantizationReport) -> list[Column[StepError]]:
+    """Returns the columns of a table of steps; those of the sensitivity only where it is known."""
     columns: list[Column[StepError]] = [
         Column("step", lambda step: step.step),
         Column("kind", lambda step: step.kind),
@@ -231,12 +249,7 @@ def show_quantization(report: QuantizationReport) -> None:
             Column.number("alone dB", lambda step: step.alone_db, ".1f"),
             Column.number("without dB", lambda step: step.without_db, ".1f"),
         ]
-    model = f"{report.model} as {report.format} {report.scheme}"
-    title = f"{model}: {report.sqnr_db:.1f} dB on {report.images}"
-    print_table(columns, worst_first(report), title)
-    if report.kernels:
-        kernels = ", ".join(f"{count} {name}" for name, count in report.kernels.items())
-        say(f"kernels that ONNX Runtime ran: {kernels}")
+    return columns
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -96,7 +96,7 @@ def show(inspection: Inspection, tensors: bool = False) -> None:
     _print_header(inspection)
     _print_kinds(inspection)
     say()
-    _print_operators(inspection)
+    print_table(operator_columns(), inspection.operators)
     say()
     for name, total in inspection.totals().items():
         say(f"{_TOTALS[name]:15} {number(total):>12}")
@@ -187,8 +187,9 @@ def _print_kinds(inspection: Inspection) -> None:
     print_table(columns, inspection.kinds())
 
 
-def _print_operators(inspection: Inspection) -> None:
-    columns: list[Column[Operator]] = [
+def operator_columns() -> list[Column[Operator]]:
+    """Returns the columns of a table of operators."""
+    return [
         Column("#", lambda operator: str(operator.index)),
         Column("operator", lambda operator: operator.kind),
         Column("output", lambda operator: shape(operator.shape)),
@@ -197,7 +198,6 @@ def _print_operators(inspection: Inspection) -> None:
         Column("weights", lambda operator: operator.weight_dtype or NONE),
         Column.number("partition", lambda operator: operator.partition),
     ]
-    print_table(columns, inspection.operators)
 
 
 def _macs(macs: int | None) -> str:
@@ -242,19 +242,7 @@ def show_model(model: Architecture) -> None:
     say(f"{model.name}: {images} to {model.classes:,} logits{labels}")
     say()
     total = Layer("total", "", (), model.trainable, model.fixed, model.macs)
-    columns: list[Column[Layer]] = [
-        Column("layer", lambda layer: layer.name),
-        Column("kind", lambda layer: layer.kind),
-        Column("output", lambda layer: "" if layer is total else shape(layer.shape)),
-        Column.number("trainable", lambda layer: layer.trainable or None),
-        Column.number("fixed", lambda layer: layer.fixed or None),
-        Column(
-            "MACs",
-            lambda layer: NONE if layer.macs == 0 else _macs(layer.macs),
-            lambda layer: layer.macs,
-        ),
-    ]
-    print_table(columns, [*model.layers, total])
+    print_table(layer_columns(), [*model.layers, total])
     if model.folded is None:
         log.warning("%s is not a CCT: inspect the exported file for its cost", model.name)
         return
@@ -263,3 +251,19 @@ def show_model(model: Architecture) -> None:
         f"as exported, folded: {model.folded.steps:,} steps, "
         f"{model.folded.parameters:,} parameters, {model.folded.macs:,} MACs"
     )
+
+
+def layer_columns() -> list[Column[Layer]]:
+    """Returns the columns of a table of layers; a total is a layer without a kind."""
+    return [
+        Column("layer", lambda layer: layer.name),
+        Column("kind", lambda layer: layer.kind),
+        Column("output", lambda layer: shape(layer.shape) if layer.kind else ""),
+        Column.number("trainable", lambda layer: layer.trainable or None),
+        Column.number("fixed", lambda layer: layer.fixed or None),
+        Column(
+            "MACs",
+            lambda layer: NONE if layer.macs == 0 else _macs(layer.macs),
+            lambda layer: layer.macs,
+        ),
+    ]
