@@ -6,15 +6,16 @@ import click
 
 from cct_export.commands import options
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
+from cct_export.commands.types import Model, OneOf
 from cct_export.specs import PARITY_SAMPLES
 
 
 @click.command()
-@click.argument("artifact")
+@click.argument("artifact", type=options.ARTIFACT)
 @click.option(
-    "--against", metavar="MODEL", help="Compare with this model, not the one recorded in the file."
+    "--against", type=Model(), help="Compare with this model, not the one recorded in the file."
 )
-@click.option("--data", help=f"Images to compare on: {DATASETS}.")
+@click.option("--data", type=options.DATA, help=f"Images to compare on: {DATASETS}.")
 @click.option(
     "--samples",
     type=click.IntRange(1),
@@ -49,8 +50,8 @@ def verify(artifact: str, against: str | None, data: str | None, samples: int) -
 
 
 @click.command()
-@click.argument("source", metavar="ARTIFACT|MODEL")
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.argument("source", type=Model("ARTIFACT|MODEL"))
+@click.argument("images", type=options.FILE, metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(1), default=5, help="Classes per image.")
 @options.common
 def predict(source: str, images: tuple[str, ...], top: int) -> Outcome:
@@ -66,11 +67,11 @@ def predict(source: str, images: tuple[str, ...], top: int) -> Outcome:
 
 
 @click.command()
-@click.argument("artifact")
+@click.argument("artifact", type=options.ARTIFACT)
 @click.option(
     "--target",
     required=True,
-    metavar="NAME",
+    type=OneOf(("raspberry-pi", "android", "linux-cpp"), "NAME"),
     help="Device to make it for: raspberry-pi, android or linux-cpp.",
 )
 @click.option(

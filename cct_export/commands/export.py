@@ -7,10 +7,14 @@ import click
 
 from cct_export.commands import options
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
+from cct_export.commands.types import Model, OneOf
+from cct_export.quantize.schemes import SCHEMES
 from cct_export.specs import (
     BEST,
     CALIBRATION_SAMPLES,
     DEFAULT_MODEL,
+    FOLDS,
+    INPUT_TYPES,
     METHODS,
     PARITY_SAMPLES,
     ROUNDINGS,
@@ -22,10 +26,10 @@ from cct_export.specs import (
 if TYPE_CHECKING:
     from cct_export.records import Exported
 
-model = click.argument("model", default=DEFAULT_MODEL)
+model = click.argument("model", type=Model(), default=DEFAULT_MODEL)
 rounding = click.option(
     "--rounding",
-    type=click.Choice(ROUNDINGS),
+    type=OneOf(ROUNDINGS),
     default=CalibrationSpec.rounding,
     help="Rounding of weights: gptq, which compensates the error of each weight in those that "
     "follow, on the calibration images (arXiv:2210.17323), or to the nearest integer.",
@@ -33,7 +37,7 @@ rounding = click.option(
 quantization = options.combined(
     click.option(
         "--calibrate",
-        type=click.Choice([*METHODS, BEST]),
+        type=OneOf([*METHODS, BEST]),
         default=CalibrationSpec.default_method,
         help="Calibration method, which chooses the range of a tensor; best tries all for each "
         "tensor and takes the one with the smallest error of the logits.",
@@ -56,6 +60,7 @@ quantization = options.combined(
 images = options.combined(
     click.option(
         "--data",
+        type=options.DATA,
         help="Images for calibration (training split) and parity (test split): "
         f"{DATASETS}. Without it those of the run directory, else the model's calibration record "
         "and photo crops.",
@@ -78,11 +83,10 @@ images = options.combined(
 output = options.combined(
     click.option(
         "--no-fold",
-        metavar="NAME",
+        type=OneOf(FOLDS, "NAME"),
         multiple=True,
-        help="Skip a fold of the graph, for debugging; may be repeated. The folds: rescaling, "
-        "pool-padding, norm-affine, query-scale, key-bias, value-bias, query-key, value-output, "
-        "fuse-qkv, pooling-bias, centred-residual.",
+        help="Skip a fold of the graph, for debugging; may be repeated. The folds: "
+        f"{', '.join(FOLDS)}.",
     ),
     click.option(
         "-o",
@@ -98,7 +102,7 @@ output = options.combined(
 @options.scheme
 @click.option(
     "--io",
-    type=click.Choice(["float32", "uint8", "int8"]),
+    type=OneOf(INPUT_TYPES["tflite"]),
     help="Type of the image input, by default float32, int8 for int8-full. Logits are float32; of "
     "int8-full they have the type of the image.",
 )
@@ -123,7 +127,7 @@ def tflite(model: str, **arguments: Any) -> Outcome:
 @options.scheme
 @click.option(
     "--io",
-    type=click.Choice(["float32", "uint8"]),
+    type=OneOf(INPUT_TYPES["onnx"]),
     default="float32",
     help="Type of the image input; logits are float32.",
 )
@@ -142,7 +146,7 @@ def tflite(model: str, **arguments: Any) -> Outcome:
 @quantization
 @click.option(
     "--target",
-    type=click.Choice(TARGETS),
+    type=OneOf(TARGETS),
     default=ExportSpec.target,
     help="Processor to quantize for: activations are unsigned for x86, signed for arm64.",
 )
@@ -171,13 +175,11 @@ def _exported(exported: "Exported") -> Outcome:
 
 @click.command("quantize-report")
 @model
-@click.option(
-    "--format", type=click.Choice(["tflite", "onnx"]), default="tflite", help="Format of the file."
-)
+@click.option("--format", type=OneOf(INPUT_TYPES), default="tflite", help="Format of the file.")
 @click.option(
     "--quantize",
     "scheme",
-    metavar="SCHEME",
+    type=OneOf(SCHEMES, "SCHEME"),
     default="int8",
     help="Quantization scheme, see cct-export tflite.",
 )
@@ -191,13 +193,13 @@ def _exported(exported: "Exported") -> Outcome:
 )
 @click.option(
     "--calibrate",
-    type=click.Choice(METHODS),
+    type=OneOf(METHODS),
     default=CalibrationSpec.default_method,
     help="Calibration method, which chooses the range of a tensor.",
 )
 @rounding
 @click.option("--samples", type=click.IntRange(1), default=100, help="Test images to compare on.")
-@click.option("--data", help=f"Images: {DATASETS}.")
+@click.option("--data", type=options.DATA, help=f"Images: {DATASETS}.")
 @options.common
 def quantize_report(model: str, plot: Path | None, **arguments: Any) -> Outcome:
     """Report where quantizing MODEL loses accuracy, step by step, the largest error first.

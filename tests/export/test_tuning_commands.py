@@ -71,7 +71,7 @@ def test_the_report_of_onnx_counts_the_kernels_that_ran(in_process, digits_run):
     ("options", "code", "says"),
     [
         (("--quantize", "fp16"), 2, "no integers"),
-        (("--quantize", "int3"), 2, "no quantization scheme 'int3'"),
+        (("--quantize", "int3"), 2, "no quantization scheme is called 'int3'"),
         (("--format", "onnx", "--quantize", "int8-full"), 2, "tflite has it"),
         (("--plot", "bars.svg"), 2, ".png"),
         (("--calibrate", "best"), 2, "best"),
@@ -188,7 +188,7 @@ def test_auto_with_bounds_that_nothing_keeps_says_why_and_writes_nothing(
     [
         (("--quantize", "auto", "--max-drop", "1"), "give labelled images with --data"),
         (("--quantize", "int8", "--max-drop", "1"), "--quantize auto"),
-        (("--quantize", "int8-full", "--io", "float32"), "uint8, int8"),
+        (("--quantize", "int8-full", "--io", "float32"), "choose --io int8 or uint8"),
         (("--quantize", "int8", "--min-sqnr", "nan"), "nan dB is no bound"),
         (("--quantize", "int8", "--min-sqnr", "inf"), "inf dB is no bound"),
         (("--quantize", "int8", "--min-sqnr", "-5"), "-5.0 dB is no bound"),
