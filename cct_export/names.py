@@ -36,11 +36,17 @@ def find(word: str, words: Iterable[str]) -> str | None:
     return next((name for name in words if _plain(name) == _plain(word)), None)
 
 
-def suggestion(word: str, words: Iterable[str]) -> str:
-    """Returns the end of a message on a name that does not exist: the closest name, and all."""
+def suggestion(word: str, words: Iterable[str], listed: Iterable[str] | None = None) -> str:
+    """Returns the end of a message on a name that does not exist.
+
+    Args:
+        word: what the user wrote.
+        words: the names that exist; the closest is suggested.
+        listed: those that the message lists; by default all.
+    """
     names = list(words)
-    close, listed = closest(word, names), ", ".join(names)
-    return f"did you mean {close}? ({listed})" if close else f"choose from {listed}"
+    close, all = closest(word, names), ", ".join(names if listed is None else listed)
+    return f"did you mean {close}? ({all})" if close else f"choose from {all}"
 
 
 def closest(word: str, words: Iterable[str]) -> str | None:

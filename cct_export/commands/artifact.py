@@ -9,17 +9,18 @@ import click
 from cct_export.commands import options
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
 from cct_export.commands.outputs import TableFiles, table_files
+from cct_export.commands.types import Model, OneOf
 from cct_export.errors import InvalidData
 from cct_export.specs import DEFAULT_MODEL
 from cct_export.text import one_line, plural
 
 
 @click.command()
-@click.argument("artifact")
+@click.argument("artifact", type=options.ARTIFACT)
 @click.option(
-    "--against", metavar="MODEL", help="Compare with this model, not the one recorded in the file."
+    "--against", type=Model(), help="Compare with this model, not the one recorded in the file."
 )
-@click.option("--data", help=f"Images to compare on: {DATASETS}.")
+@click.option("--data", type=options.DATA, help=f"Images to compare on: {DATASETS}.")
 @options.parity_samples
 @options.common
 def verify(artifact: str, against: str | None, data: str | None, parity_samples: int) -> Outcome:
@@ -53,7 +54,7 @@ def verify(artifact: str, against: str | None, data: str | None, parity_samples:
 
 
 @click.command()
-@click.argument("names", metavar="[ARTIFACT|MODEL] IMAGE...", nargs=-1, required=True)
+@click.argument("names", type=Model(), metavar="[ARTIFACT|MODEL] IMAGE...", nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(1), default=5, help="Classes per image.")
 @options.common
 def predict(names: tuple[str, ...], top: int) -> Outcome:
@@ -110,11 +111,11 @@ def _source_and_images(names: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 
 @click.command()
-@click.argument("artifact")
+@click.argument("artifact", type=options.ARTIFACT)
 @click.option(
     "--target",
     required=True,
-    metavar="NAME",
+    type=OneOf(("raspberry-pi", "android", "linux-cpp"), "NAME"),
     help="Device to make it for: raspberry-pi, android or linux-cpp.",
 )
 @click.option(

@@ -11,8 +11,18 @@ from cct_export.commands import options
 from cct_export.commands.group import Group
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
 from cct_export.commands.outputs import TableFiles, result_files
-from cct_export.commands.types import CountList, Duration, Percentage, Setting
+from cct_export.commands.types import (
+    CountList,
+    Delegate,
+    Duration,
+    Model,
+    OneOf,
+    PathOr,
+    Percentage,
+    Setting,
+)
 from cct_export.errors import InvalidRequest
+from cct_export.names import choose
 from cct_export.specs import PROFILES
 
 if TYPE_CHECKING:
@@ -20,6 +30,7 @@ if TYPE_CHECKING:
 
 # What a device gets by "cct-bench device".
 ENGINES = ("litert", "onnxruntime")
+DEVICE = OneOf(("local", "ssh:", "adb"), "NAME")
 # By status of a verdict; the first that occurs is the exit code.
 EXIT_CODES = {
     "parity": ExitCode.PARITY_FAILED,
@@ -45,16 +56,16 @@ timing = options.combined(
 )
 profile = click.option(
     "--profile",
-    type=click.Choice(list(PROFILES)),
+    type=OneOf(PROFILES),
     default="quick",
     help="quick: p50 of at least 50 runs and 1 s; strict: p90 of at least 1,024 runs and 60 s, in "
     "five repeats that must agree within 5 %.",
 )
 accuracy = click.option("--accuracy", is_flag=True, help="Measure accuracy too, on --data.")
-labelled_data = click.option("--data", help=f"Labelled images: {DATASETS}.")
+labelled_data = click.option("--data", type=options.DATA, help=f"Labelled images: {DATASETS}.")
 benchmark_binary = click.option(
     "--benchmark-binary",
-    metavar="PATH",
+    type=PathOr((), "PATH"),
     help="Program that measures on adb: LiteRT's benchmark_model, or onnxruntime_perf_test.",
 )
 operators = click.option("--profile-ops", "operators", is_flag=True, help="Time each operator too.")
@@ -62,7 +73,7 @@ operators = click.option("--profile-ops", "operators", is_flag=True, help="Time 
 delegation = options.combined(
     click.option(
         "--delegate",
-        metavar="NAME",
+        type=Delegate(),
         default="default",
         help="Delegate or execution provider; `cct-export doctor` lists those that work here.",
     ),
@@ -81,7 +92,7 @@ delegation = options.combined(
 )
 
 _measured = options.combined(
-    click.argument("sources", metavar="[ARTIFACT|MODEL]...", nargs=-1),
+    click.argument("sources", type=Model(), metavar="[ARTIFACT|MODEL]...", nargs=-1),
     click.option(
         "--threads", "--num-threads", type=CountList(), default="1", help="Threads of the engine."
     ),
@@ -91,7 +102,7 @@ _measured = options.combined(
     click.option(
         "--device",
         "devices",
-        metavar="NAME",
+        type=DEVICE,
         multiple=True,
         default=("local",),
         help="Where to measure: local, ssh:USER@HOST[:PORT] or adb[:SERIAL]; several measure at "
@@ -207,6 +218,7 @@ def exit_code(results: "Sequence[BenchResult]", profile: str) -> int:
             return int(getattr(errors, result.failure_kind).exit_code)
         if result.parity is not None and not result.parity.passed:
             return ExitCode.PARITY_FAILED
+    profile = choose(profile, PROFILES, what="profile")
     limit = PROFILES[profile].agreement
     if profile == "strict" and any(row.times_ns and spread(row) > limit for row in results):
         return ExitCode.INCONCLUSIVE
@@ -214,7 +226,9 @@ def exit_code(results: "Sequence[BenchResult]", profile: str) -> int:
 
 
 @click.command()
-@click.argument("sources", metavar="ARTIFACT|MODEL|RESULT...", nargs=-1, required=True)
+@click.argument(
+    "sources", type=Model(), metavar="ARTIFACT|MODEL|RESULT...", nargs=-1, required=True
+)
 @click.option(
     "--threads", "--num-threads", type=click.IntRange(1), default=1, help="Threads of each engine."
 )
@@ -222,7 +236,7 @@ def exit_code(results: "Sequence[BenchResult]", profile: str) -> int:
 @delegation
 @click.option(
     "--device",
-    metavar="NAME",
+    type=DEVICE,
     default="local",
     help="Where to measure: local, ssh:USER@HOST[:PORT] or adb[:SERIAL].",
 )
@@ -259,7 +273,7 @@ def compare(
 
 
 @click.command()
-@click.argument("sources", metavar="[ARTIFACT]...|[RESULT]", nargs=-1)
+@click.argument("sources", type=options.FILE, metavar="[ARTIFACT]...|[RESULT]", nargs=-1)
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path),
@@ -317,7 +331,7 @@ def device() -> None:
 @click.option(
     "--engine",
     "engines",
-    type=click.Choice(ENGINES),
+    type=OneOf(ENGINES),
     multiple=True,
     default=ENGINES,
     help="Engine to install; may be repeated.",

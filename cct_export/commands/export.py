@@ -8,11 +8,14 @@ import click
 from cct_export.commands import options
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
 from cct_export.commands.outputs import TableFiles, table_files
-from cct_export.commands.types import NameList
+from cct_export.commands.types import Model, NameList, OneOf
+from cct_export.quantize.schemes import SCHEMES
 from cct_export.specs import (
     BEST,
     CALIBRATION_SAMPLES,
     DEFAULT_MODEL,
+    FOLDS,
+    INPUT_TYPES,
     METHODS,
     ROUNDINGS,
     TARGETS,
@@ -23,10 +26,10 @@ from cct_export.specs import (
 if TYPE_CHECKING:
     from cct_export.records import Exported
 
-model = click.argument("model", default=DEFAULT_MODEL)
+model = click.argument("model", type=Model(), default=DEFAULT_MODEL)
 rounding = click.option(
     "--rounding",
-    type=click.Choice(ROUNDINGS),
+    type=OneOf(ROUNDINGS),
     default=CalibrationSpec.rounding,
     help="Rounding of weights: gptq, which compensates the error of each weight in those that "
     "follow, on the calibration images (arXiv:2210.17323), or to the nearest integer.",
@@ -34,7 +37,7 @@ rounding = click.option(
 quantization = options.combined(
     click.option(
         "--calibrate",
-        type=click.Choice([*METHODS, BEST]),
+        type=OneOf([*METHODS, BEST]),
         default=CalibrationSpec.default_method,
         help="Calibration method, which chooses the range of a tensor; best tries all for each "
         "tensor and takes the one with the smallest error of the logits.",
@@ -57,6 +60,7 @@ quantization = options.combined(
 images = options.combined(
     click.option(
         "--data",
+        type=options.DATA,
         help="Images for calibration (training split) and parity (test split): "
         f"{DATASETS}. Without it those of the run directory, else the model's calibration record "
         "and photo crops.",
@@ -74,11 +78,10 @@ images = options.combined(
 output = options.combined(
     click.option(
         "--no-fold",
-        metavar="NAME",
+        type=OneOf(FOLDS, "NAME"),
         multiple=True,
-        help="Skip a fold of the graph, for debugging; may be repeated. The folds: rescaling, "
-        "pool-padding, norm-affine, query-scale, key-bias, value-bias, query-key, value-output, "
-        "fuse-qkv, pooling-bias, centred-residual.",
+        help="Skip a fold of the graph, for debugging; may be repeated. The folds: "
+        f"{', '.join(FOLDS)}.",
     ),
     click.option(
         "-o",
@@ -94,7 +97,7 @@ output = options.combined(
 @options.scheme
 @click.option(
     "--io",
-    type=click.Choice(["float32", "uint8", "int8"]),
+    type=OneOf(INPUT_TYPES["tflite"]),
     help="Type of the image input, by default float32, int8 for int8-full. Logits are float32; of "
     "int8-full they have the type of the image.",
 )
@@ -122,7 +125,7 @@ def tflite(model: str, **arguments: Any) -> Outcome:
 @options.scheme
 @click.option(
     "--io",
-    type=click.Choice(["float32", "uint8"]),
+    type=OneOf(INPUT_TYPES["onnx"]),
     default="float32",
     help="Type of the image input; logits are float32.",
 )
@@ -141,7 +144,7 @@ def tflite(model: str, **arguments: Any) -> Outcome:
 @quantization
 @click.option(
     "--target",
-    type=click.Choice(TARGETS),
+    type=OneOf(TARGETS),
     default=ExportSpec.target,
     help="Processor to quantize for: activations are unsigned for x86, signed for arm64.",
 )
@@ -224,13 +227,11 @@ def export_files(model: str, **arguments: Any) -> Outcome:
 
 @click.command("quantize-report")
 @model
-@click.option(
-    "--format", type=click.Choice(["tflite", "onnx"]), default="tflite", help="Format of the file."
-)
+@click.option("--format", type=OneOf(INPUT_TYPES), default="tflite", help="Format of the file.")
 @click.option(
     "--quantize",
     "scheme",
-    metavar="SCHEME",
+    type=OneOf(SCHEMES, "SCHEME"),
     default="int8",
     help="Quantization scheme, see cct-export tflite.",
 )
@@ -244,13 +245,13 @@ def export_files(model: str, **arguments: Any) -> Outcome:
 )
 @click.option(
     "--calibrate",
-    type=click.Choice(METHODS),
+    type=OneOf(METHODS),
     default=CalibrationSpec.default_method,
     help="Calibration method, which chooses the range of a tensor.",
 )
 @rounding
 @click.option("--samples", type=click.IntRange(1), default=100, help="Test images to compare on.")
-@click.option("--data", help=f"Images: {DATASETS}.")
+@click.option("--data", type=options.DATA, help=f"Images: {DATASETS}.")
 @table_files
 @options.common
 def quantize_report(model: str, plot: Path | None, files: TableFiles, **arguments: Any) -> Outcome:

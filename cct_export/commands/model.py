@@ -8,13 +8,15 @@ import click
 from cct_export.commands import options
 from cct_export.commands.options import Outcome
 from cct_export.commands.outputs import TableFiles, table_files
+from cct_export.commands.types import Model, OneOf, PathOr
 from cct_export.errors import InvalidData, InvalidRequest
 from cct_export.files import reason
+from cct_export.model import presets
 from cct_export.specs import GELUS, NORMALIZATIONS
 
 
 @click.command("import")
-@click.argument("foreign")
+@click.argument("foreign", type=Model("FOREIGN"))
 @click.option(
     "--image-size",
     type=click.IntRange(8, 4096),
@@ -33,14 +35,14 @@ from cct_export.specs import GELUS, NORMALIZATIONS
 )
 @click.option(
     "--normalize",
-    type=click.Choice(NORMALIZATIONS),
+    type=OneOf(NORMALIZATIONS),
     help="Mean and standard deviation that the model normalizes images with; by default the "
     "paper's for such a tokenizer: with kernels below 7 cifar10 (cifar100 with 100 classes), else "
     "imagenet.",
 )
 @click.option(
     "--gelu",
-    type=click.Choice(GELUS),
+    type=OneOf(GELUS),
     help="GELU of a Keras model whose file does not tell; by default the example's, tanh.",
 )
 @click.option(
@@ -88,8 +90,8 @@ def _lines(path: Path) -> tuple[str, ...]:
 
 
 @click.command()
-@click.argument("artifact", metavar="ARTIFACT|MODEL")
-@click.option("--against", metavar="OTHER", help="Compare ARTIFACT with this file.")
+@click.argument("artifact", type=PathOr(presets.PRESETS, "ARTIFACT|MODEL"))
+@click.option("--against", type=PathOr((), "OTHER"), help="Compare ARTIFACT with this file.")
 @click.option("--tensors", is_flag=True, help="List every quantized tensor; JSON always does.")
 @table_files
 @options.common

@@ -14,12 +14,17 @@ from typing import Any
 
 import click
 
+from cct_export.commands.types import OneOf, PathOr
 from cct_export.errors import InvalidRequest
 from cct_export.files import check_writable, write_text
-from cct_export.specs import PARITY_SAMPLES
+from cct_export.quantize.schemes import SCHEMES
+from cct_export.specs import AUTO, DATA_SETS, PARITY_SAMPLES
 from cct_export.streams import native_stderr_hidden, redirected
 
-DATASETS = "cifar10, cifar100, digits, a folder, TFRecord shards or an .npz file"
+DATASETS = f"{', '.join(DATA_SETS)}, a folder, TFRecord shards or an .npz file"
+DATA = PathOr(DATA_SETS, "DATA")
+FILE = PathOr((), "FILE")
+ARTIFACT = PathOr((), "ARTIFACT")
 _ARTIFACT_FILES = (".keras", ".tflite", ".onnx", ".tflite.json", ".onnx.json")
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -65,7 +70,7 @@ def combined(*decorators: Decorator) -> Decorator:
 scheme = click.option(
     "--quantize",
     "scheme",
-    metavar="SCHEME",
+    type=OneOf((*SCHEMES, AUTO), "SCHEME"),
     default="none",
     help="Quantization scheme: none, fp16, int8-dynamic, int8, int8-full, int16x8, int4-weight, or "
     "auto for the fastest on this machine that meets the constraints.",
@@ -88,7 +93,7 @@ def common(function: Callable[..., Outcome]) -> Callable[..., None]:
     @click.option(
         "--json",
         "json_path",
-        metavar="FILE|-",
+        type=PathOr((), "FILE|-"),
         help="Write the results as JSON; - is standard output.",
     )
     @click.option(

@@ -5,10 +5,12 @@ from typing import Any
 
 import click
 
-from cct_export.commands.options import DATASETS, Decorator, Outcome, combined, common
+from cct_export.commands.options import DATA, DATASETS, Decorator, Outcome, combined, common
+from cct_export.commands.types import Model, OneOf, PathOr
 from cct_export.errors import InvalidModel, InvalidRequest
+from cct_export.model import presets
 from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES
-from cct_export.specs.train import LOGGERS, Hyperparameter, hyperparameters
+from cct_export.specs.train import DISTRIBUTIONS, LOGGERS, Hyperparameter, hyperparameters
 from cct_export.training import recipes
 from cct_export.training.recipes import TrainOptions
 
@@ -21,30 +23,34 @@ def _option(hyperparameter: Hyperparameter) -> Decorator:
         f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         hyperparameter.name,
         default=None,
-        type=click.Choice(choices) if choices else kind,
+        type=OneOf(choices) if choices else kind,
         help=hyperparameter.help,
     )
 
 
 @click.command()
-@click.option("--model", help=f"Preset to train.  [default: {DEFAULT_MODEL}]")
-@click.option("--data", help=f"Dataset: {DATASETS}.  [default: cifar10]")
+@click.option(
+    "--model",
+    type=OneOf(presets.PRESETS, "PRESET"),
+    help=f"Preset to train.  [default: {DEFAULT_MODEL}]",
+)
+@click.option("--data", type=DATA, help=f"Dataset: {DATASETS}.  [default: cifar10]")
 @click.option(
     "--recipe",
-    metavar="NAME|FILE.toml",
+    type=PathOr(recipes.RECIPES, "NAME|FILE.toml"),
     help=f"Hyperparameters: {', '.join(recipes.RECIPES)}, or a TOML file with the names of the "
     f"options below as keys.  [default: {recipes.DEFAULT}; with --from {recipes.FINE_TUNING}]",
 )
 @click.option(
     "--from",
     "pretrained",
-    metavar="MODEL",
+    type=Model(),
     help="Fine-tune this CCT. For other classes it gets a new head, for another image size its "
     "learned positions are interpolated.",
 )
 @click.option(
     "--freeze",
-    metavar="PARTS",
+    type=OneOf(recipes.PARTS, "PARTS"),
     help="With --from, parts that are not trained, separated by commas: tokenizer, positions, "
     "blocks (blocks:N for the first N), norm, pooling, head.",
 )
@@ -56,7 +62,7 @@ def _option(hyperparameter: Hyperparameter) -> Decorator:
 )
 @click.option(
     "--stochastic-depth-mode",
-    type=click.Choice(STOCHASTIC_DEPTH_MODES),
+    type=OneOf(STOCHASTIC_DEPTH_MODES),
     help="Drop residual branches per sample, per sample without rescaling, or for the whole batch "
     "without computing them; by default as the model does.",
 )
@@ -67,13 +73,13 @@ def _option(hyperparameter: Hyperparameter) -> Decorator:
     "--log",
     "loggers",
     multiple=True,
-    type=click.Choice(LOGGERS),
+    type=OneOf(LOGGERS),
     help="Experiment tracker to log to as well; may be repeated.",
 )
 @click.option("--resume", is_flag=True, help="Resume the run in the directory, with its options.")
 @click.option(
     "--distribute",
-    metavar="local|workers",
+    type=OneOf(DISTRIBUTIONS, "local|workers"),
     help="Distribute each batch over all devices of this machine, or over all machines that the "
     "environment names: TF_CONFIG, or on JAX KERAS_DISTRIBUTION_JOB_ADDRESSES, _NUM_PROCESSES and "
     "_PROCESS_ID. Only worker 0 writes.",

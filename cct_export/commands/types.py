@@ -1,11 +1,87 @@
 """Types of options that click does not have."""
 
 import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
+
+from cct_export.model import presets
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+class OneOf(click.ParamType[Any]):
+    """One of several words; the API refuses others, with a suggestion.
+
+    Args:
+        words: the words, which a shell completes.
+        name: the metavar; by default the words.
+    """
+
+    def __init__(self, words: Iterable[str], name: str = "") -> None:
+        self.words = tuple(words)
+        self.name = name or f"[{'|'.join(self.words)}]"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Returns what stands for the value in the help."""
+        return self.name
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Returns the words that begin like ``incomplete``."""
+        beginning = incomplete.casefold()
+        return [CompletionItem(word) for word in self.words if word.startswith(beginning)]
+
+
+class PathOr(OneOf):
+    """A path, or one of several words."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Returns the words that begin like ``incomplete``, and files; files alone without words.
+
+        A shell completes paths itself, but only where it gets no words.
+        """
+        words = super().shell_complete(ctx, param, incomplete)
+        if not words:
+            return [CompletionItem(incomplete, type="file")]
+        names = sorted(path.name for path in Path().iterdir())
+        files = [name for name in names if name.startswith(incomplete) and name[0] != "."]
+        return words + [CompletionItem(name) for name in files]
+
+
+class Model(PathOr):
+    """A model, an exported file, or the name of a model that ships.
+
+    Args:
+        name: the metavar.
+    """
+
+    def __init__(self, name: str = "MODEL") -> None:
+        super().__init__(filter(presets.ships, presets.PRESETS), name)
+
+
+class Delegate(OneOf):
+    """A delegate of the engine that a command measures."""
+
+    def __init__(self) -> None:
+        super().__init__((), "NAME")
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Returns the delegates that begin like ``incomplete``."""
+        from cct_export.runtimes import ENGINE_NAMES, ENGINES
+
+        formats = [format for format in ENGINE_NAMES if format == ctx.info_name] or ENGINE_NAMES
+        engines = [ENGINES[ENGINE_NAMES[format]] for format in formats]
+        delegates = dict.fromkeys(name for engine in engines for name in engine.DELEGATES)
+        return OneOf(delegates).shell_complete(ctx, param, incomplete)
 
 
 class CountList(click.ParamType[Any]):

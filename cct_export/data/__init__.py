@@ -38,7 +38,7 @@ def find_data(name: str) -> str:
         return name
     if known is not None:
         return known
-    kinds = "cifar10, cifar100, digits, a folder, TFRecord shards or an .npz file"
+    kinds = f"{', '.join(NAMED)}, a folder, TFRecord shards or an .npz file"
     if name and path.exists():
         raise InvalidRequest(f"{name} is neither a file nor a folder: give {kinds}")
     close = closest(name, NAMED) or similar(path)

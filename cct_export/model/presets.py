@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 from cct_export.errors import InvalidRequest
-from cct_export.names import choose
+from cct_export.names import find, suggestion
 from cct_export.specs import ModelSpec
 
 # Means and standard deviations of the training images, with which the paper's code normalizes.
@@ -77,7 +77,14 @@ def preset(name: str) -> ModelSpec:
     Raises:
         InvalidRequest: no preset has that name; the message suggests one and lists them.
     """
-    return PRESETS[choose(name, PRESETS, what="preset")]
+    found = find(name, PRESETS)
+    if found is None:
+        listed = [known for known in PRESETS if not known.endswith(("_sine", "_c100"))]
+        raise InvalidRequest(
+            f"no preset is called {name!r}: {suggestion(name, PRESETS, listed)}; those of the "
+            "paper also with the suffix _sine, _c100 (for 32 pixels) or both"
+        )
+    return PRESETS[found]
 
 
 def shipped_checkpoint(name: str) -> Path:

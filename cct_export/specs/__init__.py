@@ -31,6 +31,7 @@ from cct_export.specs.export import (
 )
 from cct_export.specs.model import (
     BLOCKS,
+    DATA_SETS,
     DEFAULT_MODEL,
     GELUS,
     NORMALIZATIONS,

@@ -6,6 +6,8 @@ from typing import Any
 
 # The preset that commands use where no MODEL is given.
 DEFAULT_MODEL = "cct_2_3x2_32"
+# Data sets that are known by name, see ``data.named``.
+DATA_SETS = ("cifar10", "cifar100", "digits")
 # The file that makes a folder a SavedModel.
 SAVED_MODEL_FILE = "saved_model.pb"
 BLOCKS = ("keras", "paper")

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
+from cct_export.names import find, suggestion
+
 OPTIMIZERS = ("adamw", "muon", "sgd")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -48,7 +50,9 @@ class Domain:
     def check(self, name: str, value: Value) -> None:
         """Raises ``ValueError`` with name and value if ``value`` is not in the domain."""
         if self.choices and value not in self.choices:
-            raise ValueError(f"{name} is {' or '.join(self.choices)}, not {value!r}")
+            raise ValueError(
+                f"no {name} is called {value!r}: {suggestion(str(value), self.choices)}"
+            )
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{name} must be a number, not {value}")
         for attribute, holds, words in _BOUNDS:
@@ -84,6 +88,8 @@ class Hyperparameter:
             value = float(value)
         if type(value) is not kind:
             raise ValueError(f"{self.name} is of type {kind.__name__}, not {value!r}")
+        if self.domain.choices:
+            value = find(str(value), self.domain.choices) or value
         self.domain.check(self.name, value)
         return value
 

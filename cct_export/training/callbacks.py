@@ -13,7 +13,9 @@ import numpy as np
 from cct_export.errors import CCTExportError, MissingDependency
 from cct_export.model import checkpoint
 from cct_export.model.cct import CCT
+from cct_export.names import choose
 from cct_export.specs.progress import StepProgress
+from cct_export.specs.train import LOGGERS
 from cct_export.training import plots
 from cct_export.training.distribution_base import Distribution
 from cct_export.training.run import EpochMetrics, RunDirectory
@@ -221,9 +223,11 @@ def check_loggers(names: Sequence[str]) -> None:
     """Checks, before any work, that every experiment tracker is available.
 
     Raises:
+        InvalidRequest: unknown tracker.
         MissingDependency: its library is not installed.
     """
     for name in names:
+        choose(name, LOGGERS, what="log")
         try:
             __import__(name)
         except ImportError as error:

@@ -99,12 +99,16 @@ def test_a_broken_file_is_reported_and_the_others_are_measured(tmp_path, exports
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ((), 2, "Missing argument"),
+        ((), 2, "missing argument"),
         (("none.json",), 2, "no such file"),
         (("none.tflite",), 2, "no such file"),
         (("a.tflite", "--html", "."), 1, "is a folder"),
         (("a.tflite", "--accuracy"), 2, "--accuracy needs --data"),
-        (("a.tflite", "--profile", "slow"), 2, "'slow' is not one of"),
+        (
+            ("a.tflite", "--profile", "slow"),
+            2,
+            "no profile is called 'slow': choose from quick, strict",
+        ),
     ],
 )
 def test_an_impossible_comparison_is_one_line(

@@ -98,4 +98,4 @@ def test_both_programs_print_their_version(name, in_process):
 def test_an_unknown_command_is_a_usage_error(name, in_process):
     ended = in_process(name, "coreml")
     assert ended.code == 2
-    assert "No such command 'coreml'" in ended.err
+    assert "no command is called 'coreml': choose from" in ended.err

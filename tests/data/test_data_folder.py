@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cct_export import data
-from cct_export.errors import InvalidData
+from cct_export.errors import InvalidData, InvalidRequest
 
 RGB = (4, 4, 3)
 
@@ -197,7 +197,7 @@ def test_a_train_folder_alone_is_refused(tmp_path):
 
 
 def test_a_missing_path_is_refused_with_what_data_takes(tmp_path):
-    with pytest.raises(InvalidData, match=r"no such data: .*nothing.*cifar10, cifar100, digits"):
+    with pytest.raises(InvalidRequest, match=r"no such data: .*nothing.*cifar10, cifar100, digits"):
         data.read(str(tmp_path / "nothing"), RGB)
     assert not data.is_available(str(tmp_path / "nothing"))
     assert data.is_available(str(tmp_path))
@@ -206,7 +206,7 @@ def test_a_missing_path_is_refused_with_what_data_takes(tmp_path):
 @pytest.mark.parametrize("name", ["folder", "npz"])
 def test_the_name_of_a_reader_is_not_a_data_set(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InvalidData, match="no such data"):
+    with pytest.raises(InvalidRequest, match="no such data"):
         data.read(name, RGB)
     assert not data.is_available(name)
 

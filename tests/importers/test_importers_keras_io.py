@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 from published import published_example, randomised
 
-from cct_export.errors import InvalidModel
+from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.importers import keras_io
 from cct_export.importers.source import load_model
 from cct_export.model.cct import CCT
@@ -123,5 +123,5 @@ def test_a_text_file_and_a_missing_file_are_refused(tmp_path):
     (tmp_path / "x.weights.h5").write_text("not HDF5")
     with pytest.raises(InvalidModel, match="is not a readable HDF5 file"):
         load_model(str(tmp_path / "x.weights.h5"))
-    with pytest.raises(InvalidModel, match="no such model file"):
+    with pytest.raises(InvalidRequest, match="no such model file"):
         load_model(str(tmp_path / "none.weights.h5"))

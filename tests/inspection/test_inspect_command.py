@@ -143,16 +143,16 @@ def test_a_missing_library_is_named_with_its_extra(exports, tmp_path, library, f
 def test_a_file_that_is_neither_an_artifact_nor_a_model_is_refused(refused, tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     reason = "is not a .keras file" if name == "m.keras" else "is not a model that can be read"
-    assert reason in refused(1, tmp_path / name)
+    assert reason in refused(1 if name == "m.keras" else 2, tmp_path / name)
     with pytest.raises(InvalidRequest, match=r"neither a \.tflite nor an \.onnx file"):
         cct_export.inspect(tmp_path / name)
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
 def test_a_missing_file_is_refused_and_so_is_a_folder(refused, tmp_path, format):
-    assert "no such file" in refused(1, tmp_path / f"absent.{format}")
+    assert "no such file" in refused(2, tmp_path / f"absent.{format}")
     (tmp_path / f"folder.{format}").mkdir()
-    assert "is not a file" in refused(1, tmp_path / f"folder.{format}")
+    assert "is a folder: name a file" in refused(2, tmp_path / f"folder.{format}")
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
@@ -178,7 +178,7 @@ def test_names_that_are_not_utf_8_are_refused(refused, tmp_path, exports):
 
 
 def test_the_other_file_is_checked_too(refused, tmp_path, artifact):
-    assert "no such file" in refused(1, artifact, "--against", tmp_path / "absent.onnx")
+    assert "no such file" in refused(2, artifact, "--against", tmp_path / "absent.onnx")
     assert "neither" in refused(2, artifact, "--against", tmp_path / "model.keras")
 
 

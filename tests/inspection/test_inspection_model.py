@@ -111,7 +111,7 @@ def test_options_for_files_are_refused_for_models(in_process, more):
 
 def test_an_unknown_preset_is_refused_and_the_presets_are_listed(in_process):
     ended = in_process("export", "inspect", "vit_huge")
-    assert ended.code == 1
+    assert ended.code == 2
     assert "no preset is called 'vit_huge': choose from cct_keras_io, cct_2_3x2_32, " in ended.err
     assert "-v shows" not in ended.err
     assert "..." not in ended.err

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from cct_export.errors import InvalidModel, OutputError
+from cct_export.errors import InvalidModel, InvalidRequest, OutputError
 from cct_export.model import checkpoint
 from cct_export.model.cct import CCT
 from cct_export.specs import ModelSpec
@@ -57,13 +57,13 @@ def test_a_path_that_cannot_be_written_is_an_output_error(tiny, tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InvalidModel, match=r"no such model file: .*none\.keras"):
+    with pytest.raises(InvalidRequest, match=r"no such model file: .*none\.keras"):
         checkpoint.load(tmp_path / "none.keras")
 
 
 def test_a_folder_is_refused(tmp_path):
     (tmp_path / "m.keras").mkdir()
-    with pytest.raises(InvalidModel, match=r"m\.keras"):
+    with pytest.raises(InvalidRequest, match=r"m\.keras is a folder"):
         checkpoint.load(tmp_path / "m.keras")
 
 

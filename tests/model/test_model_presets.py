@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cct_export.errors import InvalidModel
+from cct_export.errors import InvalidRequest
 from cct_export.model import checkpoint
 from cct_export.model.cct import CCT
 from cct_export.model.presets import (
@@ -104,7 +104,7 @@ def test_a_normalized_model_takes_raw_pixels():
 
 
 def test_a_preset_without_weights_is_refused_with_what_to_do():
-    with pytest.raises(InvalidModel, match="preset cct_7_3x1_32 ships no weights: train it"):
+    with pytest.raises(InvalidRequest, match="preset cct_7_3x1_32 ships no weights: train it"):
         shipped_checkpoint("cct_7_3x1_32")
     for name in ("cct_keras_io", "cct_2_3x2_32"):
         model = checkpoint.load(shipped_checkpoint(name))

@@ -19,7 +19,7 @@ def test_tflite_has_every_scheme_and_onnx_all_but_the_integer_only_ones():
     assert [name for name in BY_FORMAT["tflite"] if name not in BY_FORMAT["onnx"]] == only_tflite
     assert set(BY_FORMAT["onnx"]) < set(BY_FORMAT["tflite"])
     for name in only_tflite:
-        with pytest.raises(UnsupportedScheme, match=f"{name}'; tflite has it"):
+        with pytest.raises(UnsupportedScheme, match=f"{name}; tflite has it"):
             scheme_of(name, "onnx")
 
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from cct_export.errors import InvalidArtifact
+from cct_export.errors import InvalidArtifact, InvalidRequest
 from cct_export.runtimes import engine_of, litert, litert_file, onnxruntime, session
 from cct_export.runtimes.keras import KerasSession
 
@@ -201,8 +201,8 @@ def test_a_broken_file_is_an_invalid_artifact(tmp_path, exports, format, damage)
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_missing_file_is_an_invalid_artifact(tmp_path, format):
-    with pytest.raises(InvalidArtifact, match="no such file"):
+def test_a_missing_file_is_an_invalid_request(tmp_path, format):
+    with pytest.raises(InvalidRequest, match="no such file"):
         engine_of(format).open_session(tmp_path / f"m.{format}")
 
 

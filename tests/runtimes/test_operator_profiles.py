@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cct_export.api import inspect
-from cct_export.errors import EngineFailed, InvalidArtifact
+from cct_export.errors import EngineFailed, InvalidArtifact, InvalidRequest
 from cct_export.runtimes import litert, litert_profile, onnxruntime, onnxruntime_profile, session
 from cct_export.runtimes.litert_file import nodes_of
 from cct_export.runtimes.litert_profile import BURST, affordable_rounds, operator_ms, prefixes
@@ -307,7 +307,7 @@ def test_a_broken_file_is_refused_in_one_line(exports, tmp_path, format):
         PROFILERS[format].profile(path, threads=1, runs=1)
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
-    with pytest.raises(InvalidArtifact, match="no such file"):
+    with pytest.raises(InvalidRequest, match="no such file"):
         PROFILERS[format].profile(tmp_path / f"missing.{format}", threads=1, runs=1)
 
 

@@ -29,7 +29,10 @@ def test_compiled_steps_on_replicas_of_tensorflow_are_refused():
 
 
 def test_an_unknown_mode_and_a_single_device_are_refused(in_process, tmp_path):
-    for mode, reason in (("all", "local or workers, not 'all'"), ("local", "one device only")):
+    for mode, reason in (
+        ("all", "is called 'all': choose from local, workers"),
+        ("local", "one device only"),
+    ):
         folder = tmp_path / "run"
         ended = in_process("export", "train", "--distribute", mode, "-o", folder)
         assert ended.code == 2

@@ -162,7 +162,7 @@ def test_freezing_random_weights_is_refused(refused):
 
 
 def test_a_preset_without_weights_cannot_be_fine_tuned(refused):
-    line = refused("--from", "cct_4_3x2_32", "--data", "digits")
+    line = refused("--from", "cct_4_3x2_32", "--data", "digits", code=2)
     assert line.startswith("error: preset cct_4_3x2_32 ships no weights")
 
 
