@@ -164,7 +164,7 @@ class RunDirectory:
         Raises:
             CCTExportError: there is a run and ``resume`` is false; there is none and ``resume`` is
                 true; or the two records differ (more epochs are allowed with a constant learning
-                rate).
+                rate, after the same warm-up).
             OutputError: the directory cannot be written.
         """
         self.check(resume)
@@ -210,6 +210,7 @@ class RunDirectory:
                     name == "epochs"
                     and value >= before[name]
                     and record.train.schedule == "constant"
+                    and record.train.warmup_epochs == earlier.train.warmup_epochs
                 )
                 if value != before[name] and not extended:
                     raise CCTExportError(

@@ -10,7 +10,6 @@ from tiny_run import gray_images, train_tiny
 from cct_export.errors import InvalidData, InvalidRequest
 from cct_export.model import checkpoint
 from cct_export.specs import TrainSpec
-from cct_export.training.learner import check
 from cct_export.training.loop import holdout
 
 
@@ -142,9 +141,3 @@ def test_steps_that_cannot_be_compiled_are_refused_before_data_is_read(tmp_path,
     with pytest.raises(InvalidRequest, match=message):
         train_tiny(tmp_path / "run", "nowhere", jit="on", **augmentation)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_warm_up_longer_than_the_run_is_a_warning(caplog):
-    check(TrainSpec("x", epochs=1, warmup=2.0, learning_rate=0.003))
-    assert "warm-up takes 2 epochs and the run has 1" in caplog.text
-    assert "never reaches 0.003" in caplog.text
