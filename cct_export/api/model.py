@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import keras
 
+    from cct_export.data.dataset import Dataset
     from cct_export.importers.source import LoadedModel
     from cct_export.records import Architecture, Imported, Pushed
     from cct_export.specs.train import Value
@@ -306,18 +307,16 @@ def train(
         job = loop.TrainingJob(spec, recipe, Path(folder), resume, base, tuple(loggers))
         trained = loop.train(job, progress, distribution)
     if not trained.worker:
-        _write_calibration_record(str(folder), recipe)
+        _write_calibration_record(str(folder), job.dataset)
     return trained
 
 
-def _write_calibration_record(folder: str, recipe: TrainSpec) -> None:
+def _write_calibration_record(folder: str, dataset: "Dataset") -> None:
     """Writes the calibration record of a run, so that an export needs no images."""
-    from cct_export import data
     from cct_export.export.workspace import write_calibration_record
 
     loaded = load(folder)
     if loaded.calibration_file is not None:
-        dataset = data.read(recipe.data, loaded.image_shape, recipe.on_corrupt)
         write_calibration_record(
             loaded, dataset, samples=CALIBRATION_SAMPLES, path=loaded.calibration_file
         )

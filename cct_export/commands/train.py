@@ -1,5 +1,6 @@
 """``cct-export train``."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES
 from cct_export.specs.train import DISTRIBUTIONS, LOGGERS, Hyperparameter, hyperparameters
 from cct_export.training import recipes
 from cct_export.training.recipes import TrainOptions
+
+log = logging.getLogger(__name__)
 
 
 def _option(hyperparameter: Hyperparameter) -> Decorator:
@@ -104,6 +107,7 @@ def train(
     recipe = options.train_spec()
     from cct_export import api
     from cct_export.report.terminal import TrainingProgress
+    from cct_export.training.run import RunDirectory
 
     with TrainingProgress(recipe.epochs) as progress:
         trained = api.train(
@@ -123,9 +127,12 @@ def train(
         return Outcome(trained.to_dict())
     click.echo(
         f"{trained.best}: top-1 {trained.top1:.2%}, top-5 {trained.top5:.2%} "
-        f"on {trained.samples:,} test images, best of {trained.epochs} epochs",
+        f"on {trained.samples:,} test images, best of {trained.epochs} "
+        f"epoch{'s' * (trained.epochs > 1)}",
         err=True,
     )
+    written = [file.name for file in RunDirectory(output).files()] + list(loggers)
+    log.info("wrote %s: %s", output, ", ".join(written))
     return Outcome(trained.to_dict())
 
 

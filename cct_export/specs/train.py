@@ -129,7 +129,9 @@ class TrainSpec:
     schedule: str = _hyperparameter(
         "constant", "Learning rate schedule after warm-up.", choices=SCHEDULES
     )
-    warmup: float = _hyperparameter(0.0, "Epochs of linear warm-up from 0.", minimum=0)
+    warmup: float = _hyperparameter(
+        0.0, "Epochs of linear warm-up from 0, at most a tenth of the run.", minimum=0
+    )
     final_rate: float = _hyperparameter(
         0.01,
         "Final learning rate of the cosine schedule, as a fraction of the peak.",
@@ -236,6 +238,11 @@ class TrainSpec:
                 raise ValueError(
                     f"{name} must be 0 or more, or -1 for that of the model, not {rate}"
                 )
+
+    @property
+    def warmup_epochs(self) -> float:
+        """Epochs of warm-up in this run: a longer one would take up most of a short run."""
+        return min(self.warmup, self.epochs / 10)
 
     @property
     def on_corrupt(self) -> Literal["refuse", "skip"]:

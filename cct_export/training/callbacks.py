@@ -18,7 +18,7 @@ from cct_export.specs.progress import StepProgress
 from cct_export.specs.train import LOGGERS
 from cct_export.training import plots
 from cct_export.training.distribution_base import Distribution
-from cct_export.training.run import EpochMetrics, RunDirectory
+from cct_export.training.run import METRICS, EpochMetrics, RunDirectory, shortest
 
 # What Keras passes to the hooks of callbacks.
 Logs = dict[str, Any] | None
@@ -63,9 +63,9 @@ class RunCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Saves the epoch."""
-        learning_rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        entry = {"epoch": epoch + 1} | {key: float(value) for key, value in (logs or {}).items()}
-        entry["learning_rate"] = learning_rate
+        learning_rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        values = {**(logs or {}), "learning_rate": learning_rate}
+        entry = {"epoch": epoch + 1} | {name: shortest(values[name]) for name in METRICS}
         entry = json.loads(self.distribution.on_chief(lambda: self._save(entry)))
         self.metrics.append(entry)
         if should_stop(self.metrics, self.patience):

@@ -38,6 +38,13 @@ _METRICS = {
     "learning_rate": "learning rate",
 }  # fmt: skip
 
+# Hyperparameters that do nothing at 0.
+_OFF_AT_0 = (
+    "warmup", "clip_norm", "ema", "crop", "rand_augment", "mixup", "cutmix", "erasing", "patience",
+)  # fmt: skip
+# The name of a card in its front matter, without characters that YAML escapes.
+_NAME = re.compile(r'(?<=\nmodel-index:\n- name: )"([^"\\\n]+)"')
+
 # What a field of a spec may be as plain JSON types.
 _Field = Value | Sequence[Value] | None
 
@@ -58,9 +65,9 @@ def write(run: RunDirectory, metrics: list[EpochMetrics]) -> None:
         raise InvalidModel(f"the run in {run.path} is not finished")
     plots.draw_architecture(record.model, run.diagram_file)
     sections = (
-        _front_matter(record, record.test),
-        _about(record.model),
-        _use(record.model),
+        _front_matter(run.name, record, record.test),
+        _about(run.name, record.model),
+        _use(),
         _limits(record.model),
         _result(record, record.test, metrics),
         _hyperparameters(record),
@@ -69,6 +76,22 @@ def write(run: RunDirectory, metrics: list[EpochMetrics]) -> None:
         _reproduction(record),
     )
     write_text(run.card_file, "\n\n".join(sections) + "\n")
+
+
+def for_repository(card: str, hub_id: str) -> str:
+    """Returns a card with the name of its repository on the Hub, for its title too.
+
+    Args:
+        card: content of ``README.md``; a title that was changed by hand stays.
+        hub_id: ``OWNER/NAME``.
+    """
+    card = card.replace(REPOSITORY, f"hf:{hub_id}")
+    name = _NAME.search(card)
+    title = f"\n# {_escaped(name[1])}\n" if name else ""
+    if name is None or title not in card:
+        return card
+    card = f'{card[: name.start()]}"{hub_id}"{card[name.end() :]}'
+    return card.replace(title, f"\n# {hub_id}\n", 1)
 
 
 @dataclass(frozen=True)
@@ -96,7 +119,7 @@ def training_data(data: str, classes: int) -> TrainingData:
     return TrainingData(stem, slug, public=False)
 
 
-def _front_matter(record: RunRecord, test: Accuracy) -> str:
+def _front_matter(name: str, record: RunRecord, test: Accuracy) -> str:
     """Returns the YAML header of the card between its lines of dashes."""
     data = training_data(record.train.data, record.model.classes)
     lines = [
@@ -112,7 +135,7 @@ def _front_matter(record: RunRecord, test: Accuracy) -> str:
         "metrics:",
         "- accuracy",
         "model-index:",
-        f"- name: {_quoted(record.model.name)}",
+        f"- name: {_quoted(name)}",
         "  results:",
         "  - task:",
         "      type: image-classification",
@@ -123,12 +146,12 @@ def _front_matter(record: RunRecord, test: Accuracy) -> str:
         "      split: test",
         "    metrics:",
     ]
-    for kind, name, value in (
+    for kind, metric, value in (
         ("accuracy", "Top-1", test.top1), ("top_5_accuracy", "Top-5", test.top5)
     ):  # fmt: skip
         lines += [
             f"    - type: {kind}",
-            f"      name: {name} accuracy on {test.samples:,} images",
+            f"      name: {metric} accuracy on {test.samples:,} images",
             f"      value: {value:.6f}",
         ]
     return "\n".join(["---", *lines, "---"])
@@ -139,20 +162,21 @@ def _quoted(text: str) -> str:
     return json.dumps(printable(text), ensure_ascii=False)
 
 
-def _about(model: ModelSpec) -> str:
+def _about(name: str, model: ModelSpec) -> str:
     labels = ", ".join(map(_escaped, model.labels))
     colors, size = "RGB" if model.channels == 3 else "grayscale", model.image_size
     return (
-        f"# {_escaped(model.name)}\n\n"
-        "An image classifier: a Compact Convolutional Transformer ([arXiv:2104.05704]"
-        f"(https://arxiv.org/abs/2104.05704)) with {parameter_count(model):,} parameters. The "
-        f"input is raw {colors} pixels (0-255, {size}×{size}), the output {model.classes} "
-        "logits. It was trained with cct-export, which also exports it to TFLite and ONNX.\n\n"
+        f"# {_escaped(name)}\n\n"
+        f"An image classifier: {_escaped(model.name)}, a Compact Convolutional Transformer "
+        f"([arXiv:2104.05704](https://arxiv.org/abs/2104.05704)) with {parameter_count(model):,} "
+        f"parameters. The input is raw {colors} pixels (0-255, {size}×{size}), the output "
+        f"{model.classes} logits. It was trained with cct-export, which also exports it to TFLite "
+        "and ONNX.\n\n"
         f"Classes: {labels}."
     )
 
 
-def _use(model: ModelSpec) -> str:
+def _use() -> str:
     return (
         "## Intended use\n\n"
         "Classification of images like those of the training data into the classes above, on a "
@@ -162,7 +186,7 @@ def _use(model: ModelSpec) -> str:
         "In the run directory:\n\n"
         "```bash\n"
         "cct-export predict . photo.jpg\n"
-        f"cct-export tflite . --quantize int8 -o {shlex.quote(model.name)}.tflite\n"
+        "cct-export tflite . --quantize int8\n"
         "```\n\n"
         f"From the Hugging Face Hub, write `{REPOSITORY}` in place of the dot."
     )
@@ -206,10 +230,32 @@ def _result(record: RunRecord, test: Accuracy, metrics: list[EpochMetrics]) -> s
 
 
 def _hyperparameters(record: RunRecord) -> str:
-    fields: dict[str, _Field] = {**record.train.to_dict()}
+    fields = _resolved(record)
     if record.start is not None:
         fields["fine-tuned from"] = f"{record.start.source} (sha256 {record.start.sha256[:12]})"
     return "## Hyperparameters\n\n" + _properties(fields)
+
+
+def _resolved(record: RunRecord) -> dict[str, _Field]:
+    """Returns the hyperparameters as the run used them; None for those without effect."""
+    train, model = record.train, record.model
+    fields: dict[str, _Field] = {
+        **train.to_dict(),
+        "warmup": train.warmup_epochs,
+        "dropout": model.dropout,
+        "stochastic_depth": model.stochastic_depth,
+    }
+    unused = [name for name in _OFF_AT_0 if fields[name] == 0]
+    if train.schedule == "constant":
+        unused.append("final_rate")
+    if not train.rand_augment:
+        unused.append("magnitude")
+    if not (train.mixup or train.cutmix):
+        unused.append("mix_probability")
+    fields |= dict.fromkeys(unused)
+    if train.jit == "auto":
+        fields["jit"] = "left to Keras"
+    return fields
 
 
 def _training_metrics(metrics: list[EpochMetrics]) -> str:
@@ -245,7 +291,7 @@ def _formatted(name: str, value: float | None) -> str:
 
 
 def _architecture(model: ModelSpec, diagram: str) -> str:
-    fields = model.to_dict()
+    fields = model.to_dict() | ({"gelu": "exact"} if model.block == "paper" else {})
     rows = _properties({name: fields[name] for name in _ARCHITECTURE})
     return (
         "## Model\n\n"

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from cct_export.errors import InvalidArtifact, InvalidModel, MissingDependency, OutputError
 from cct_export.machine import versions
 from cct_export.records import Pushed, SentFile, sidecar
-from cct_export.training.card import REPOSITORY
+from cct_export.training.card import for_repository
 from cct_export.training.run import RunDirectory, RunRecord
 
 # Time-outs of the library's HTTP client, which has none by default.
@@ -162,7 +162,7 @@ def _card(content: bytes, hub_id: str, license: str | None) -> bytes:
     Raises:
         OutputError: the license is not an identifier.
     """
-    text = content.decode(errors="replace").replace(REPOSITORY, f"hf:{hub_id}")
+    text = for_repository(content.decode(errors="replace"), hub_id)
     if license is None:
         return text.encode()
     if not _LICENSE.fullmatch(license):

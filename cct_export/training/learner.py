@@ -123,10 +123,10 @@ def check(recipe: TrainSpec) -> None:
     Raises:
         InvalidRequest: ``jit`` is on and the step cannot be compiled.
     """
-    if recipe.warmup >= recipe.epochs:
-        log.warning(
-            "warm-up takes %g epochs and the run has %d: the learning rate never reaches %g",
-            recipe.warmup, recipe.epochs, recipe.learning_rate,
+    if recipe.warmup_epochs < recipe.warmup:
+        log.info(
+            "warm-up of %g epoch%s shortened to %g: a tenth of the run",
+            recipe.warmup, "" if recipe.warmup == 1 else "s", recipe.warmup_epochs,
         )  # fmt: skip
     used = [name for name in ("crop", "rand_augment", "mixup", "cutmix") if getattr(recipe, name)]
     if recipe.jit == "on" and keras.backend.backend() == "tensorflow" and used:
@@ -181,7 +181,7 @@ def _optimizer(recipe: TrainSpec, steps: int) -> keras.optimizers.Optimizer:
 
 def _learning_rate(recipe: TrainSpec, steps: int) -> Any:
     """Returns the learning rate, or its schedule: linear warm-up, then constant or cosine."""
-    peak, warmup_steps = recipe.learning_rate, round(recipe.warmup * steps)
+    peak, warmup_steps = recipe.learning_rate, int(recipe.warmup_epochs * steps)
     if recipe.schedule == "constant" and not warmup_steps:
         return peak
     # A cosine from 1 to 1 is constant.

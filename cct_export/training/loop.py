@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import keras
@@ -25,7 +26,7 @@ from cct_export.specs.progress import StepProgress, no_progress
 from cct_export.training import callbacks, card, learner, transfer
 from cct_export.training.batches import Batches, Subset, in_memory
 from cct_export.training.distribution_base import Distribution
-from cct_export.training.run import Accuracy, EpochMetrics, RunDirectory, RunRecord
+from cct_export.training.run import Accuracy, EpochMetrics, RunDirectory, RunRecord, shortest
 from cct_export.training.transfer import Pretrained
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,22 @@ class TrainingJob:
     resume: bool = False
     pretrained: Pretrained | None = None
     loggers: tuple[str, ...] = ()
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The images, read once: reading logs what is left out of them.
+
+        Raises:
+            InvalidData: they cannot be used.
+        """
+        recipe = self.recipe
+        shape = (self.model.image_size, self.model.image_size, self.model.channels)
+        dataset = data.read(recipe.data, shape, recipe.on_corrupt)
+        if recipe.on_corrupt == "refuse":
+            check_readable(dataset.test)  # Now and not after the last epoch.
+        if len(dataset.classes) < 2:
+            raise InvalidData(f"{recipe.data} has one class only: a classifier needs two or more")
+        return dataset
 
 
 @dataclass(frozen=True)
@@ -140,34 +157,17 @@ def _prepare(job: TrainingJob, run: RunDirectory, distribution: Distribution) ->
         InvalidData: the data cannot be used.
         InvalidRequest: parts cannot be frozen, or the workers have different options.
     """
-    dataset = _read(job)
-    record = _record(job, dataset)
+    record = _record(job)
     pretrained = job.pretrained.model if job.pretrained else None
     transfer.check_frozen(job.recipe.freeze, record.model, pretrained.spec if pretrained else None)
     if distribution.workers > 1:
         distribution.check_same(_comparable(record))
-    return _Loop(run, record, _split(dataset, record), pretrained, distribution)
+    return _Loop(run, record, _split(job.dataset, record), pretrained, distribution)
 
 
-def _read(job: TrainingJob) -> Dataset:
-    """Returns the data.
-
-    Raises:
-        InvalidData: it cannot be used.
-    """
-    recipe = job.recipe
-    shape = (job.model.image_size, job.model.image_size, job.model.channels)
-    dataset = data.read(recipe.data, shape, recipe.on_corrupt)
-    if recipe.on_corrupt == "refuse":
-        check_readable(dataset.test)  # Now and not after the last epoch.
-    if len(dataset.classes) < 2:
-        raise InvalidData(f"{recipe.data} has one class only: a classifier needs two or more")
-    return dataset
-
-
-def _record(job: TrainingJob, dataset: Dataset) -> RunRecord:
+def _record(job: TrainingJob) -> RunRecord:
     """Returns the record of a run, with the architecture as it is trained on the data."""
-    spec, recipe = job.model, job.recipe
+    spec, recipe, dataset = job.model, job.recipe, job.dataset
     spec = replace(spec, classes=len(dataset.classes), labels=dataset.classes)
     if recipe.dropout >= 0:
         spec = replace(spec, dropout=recipe.dropout)
@@ -306,7 +306,7 @@ class _Loop:
         with _raising_read_errors(batches):
             evaluated = best.evaluate(batches, verbose=0, return_dict=True)
         accuracy = Accuracy(
-            float(evaluated["accuracy"]), float(evaluated["top5"]), samples=len(test.rows)
+            shortest(evaluated["accuracy"]), shortest(evaluated["top5"]), samples=len(test.rows)
         )
         environment = {"backend": keras.backend.backend(), "python": sys.version.split()[0]}
         environment |= versions("keras", "tensorflow", "jax", "numpy")

@@ -12,6 +12,7 @@ from cct_export.training.run import EpochMetrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Layout of the diagram in inches: height of a row and the gap below it, edges of the boxes, columns
 # of text beside them.
@@ -24,28 +25,37 @@ _INK, _FAINT = "#222222", "#777777"
 
 
 def plot_curves(metrics: list[EpochMetrics], path: Path) -> None:
-    """Writes the learning curves, loss and top-1 accuracy by epoch, to ``path`` (PNG).
+    """Writes the learning curves to ``path`` (PNG).
 
     Raises:
         OutputError: the file cannot be written.
     """
+    with replacing(path) as temporary:
+        curves(metrics).savefig(temporary, dpi=120, format="png")
+
+
+def curves(metrics: list[EpochMetrics]) -> "Figure":
+    """Returns the learning curves: loss and top-1 accuracy by epoch."""
     # Figure instead of pyplot: no global state, no display.
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     epochs = [epoch["epoch"] for epoch in metrics]
+    # A line through the only epoch would not be seen.
+    style = "-" if len(epochs) > 1 else "o"
     for axes, key, title in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), ("Loss", "Top-1 accuracy"), strict=True
     ):
         for name, label, color in (
             (key, "training", "#4477aa"), (f"val_{key}", "validation", "#cc6677"),
         ):  # fmt: skip
-            axes.plot(epochs, [epoch[name] for epoch in metrics], label=label, color=color)
+            axes.plot(epochs, [epoch[name] for epoch in metrics], style, label=label, color=color)
         axes.set(xlabel="epoch", title=title)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    return figure
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Metrics of an epoch by name: epoch, loss, accuracy, top5, their val_ twins, and learning_rate.
+# Metrics of an epoch by name: epoch, and these.
 EpochMetrics = dict[str, float]
+METRICS = (
+    "loss", "accuracy", "top5", "val_loss", "val_accuracy", "val_top5", "learning_rate",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,14 @@ class RunRecord:
         return to_text({name: value for name, value in fields.items() if value is not None})
 
 
+def shortest(value: Any) -> float:
+    """Returns a float32 as the number with the fewest digits, such as 0.002.
+
+    As a float64 the same number is 0.0020000000949949026.
+    """
+    return float(str(np.float32(value)))
+
+
 class RunDirectory:
     """The files of one training run.
 
@@ -111,6 +122,18 @@ class RunDirectory:
         self.calibration_file = path / "calibration.npz"
         self.card_file = path / "README.md"
         self.lock_file = path / ".lock"
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    def files(self) -> list[Path]:
+        """Returns those of these files that were written, the ones to look at first."""
+        files = (self.card_file, self.best_file, self.metrics_file, self.curves_file,
+                 self.diagram_file, self.calibration_file, self.record_file,
+                 self.state_file)  # fmt: skip
+        return [file for file in files if file.exists()]
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -164,7 +187,7 @@ class RunDirectory:
         Raises:
             CCTExportError: there is a run and ``resume`` is false; there is none and ``resume`` is
                 true; or the two records differ (more epochs are allowed with a constant learning
-                rate).
+                rate, after the same warm-up).
             OutputError: the directory cannot be written.
         """
         self.check(resume)
@@ -210,6 +233,7 @@ class RunDirectory:
                     name == "epochs"
                     and value >= before[name]
                     and record.train.schedule == "constant"
+                    and record.train.warmup_epochs == earlier.train.warmup_epochs
                 )
                 if value != before[name] and not extended:
                     raise CCTExportError(

@@ -61,8 +61,11 @@ def test_the_pushed_card_has_repository_and_license_and_the_local_card_is_not_ch
     assert f"From the Hugging Face Hub, write `hf:{ID}`" in text
     card, local = library.ModelCard(text), library.ModelCard(before.decode())
     assert (card.data.license, local.data.license) == ("apache-2.0", None)
-    assert card.data.to_dict() == local.data.to_dict() | {"license": "apache-2.0"}
-    assert card.text == local.text.replace("hf:OWNER/NAME", f"hf:{ID}")
+    assert (card.data.model_name, local.data.model_name) == (ID, "run")
+    local.data.license, local.data.model_name = "apache-2.0", ID
+    assert card.data.to_dict() == local.data.to_dict()
+    titled = local.text.replace("# run\n", f"# {ID}\n", 1)
+    assert card.text == titled.replace("hf:OWNER/NAME", f"hf:{ID}")
     assert pushable.card_file.read_bytes() == before
 
 

@@ -3,6 +3,7 @@
 import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -46,12 +47,13 @@ def _metrics(epochs, best):
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
-    """Writes the card of a record and metrics; returns its text."""
+    """Writes the card of a record and metrics into a folder; returns its text."""
     # The diagram has tests of its own.
     monkeypatch.setattr("cct_export.training.plots.draw_architecture", lambda *_: None)
 
-    def write(record=RECORD, metrics=None):
-        run = RunDirectory(tmp_path)
+    def write(record=RECORD, metrics=None, name="my run"):
+        run = RunDirectory(tmp_path / name)
+        run.path.mkdir()
         run.record_file.write_text(record.to_json())
         card.write(run, metrics or _metrics(3, 2))
         return run.card_file.read_text()
@@ -83,7 +85,7 @@ def test_the_hub_reads_model_and_accuracy_from_the_front_matter(written):
     assert (data.library_name, data.pipeline_tag) == ("keras", "image-classification")
     assert "compact-convolutional-transformer" in data.tags
     assert data.metrics == ["accuracy"]
-    assert data.model_name == "tiny"
+    assert data.model_name == "my run"
     assert data.license is None
     assert data.datasets is None
     top1, top5 = data.eval_results
@@ -98,7 +100,7 @@ def test_the_hub_reads_model_and_accuracy_from_the_front_matter(written):
     "name", ['say "cheese"', "a: b # c", "'", "{x}", "- ", "\x1b[31m\n", "ü 猫"]
 )
 def test_any_name_is_one_string_of_the_front_matter(written, name):
-    data = _front_matter(written(_record({"name": name}, {"data": f"somewhere/{name}x"})))
+    data = _front_matter(written(_record(train={"data": f"somewhere/{name}x"}), name=name))
     assert data.model_name == "".join(c if c.isprintable() else "\ufffd" for c in name)
     assert data.eval_results[0].dataset_name.endswith("x")
 
@@ -133,6 +135,50 @@ def test_every_field_of_the_recipe_is_a_row(written):
     assert set(rows) == {name.replace("_", " ") for name in record.train.to_dict()}
     assert (rows["mixup"], rows["flip"], rows["optimizer"]) == ("0.8", "yes", "sgd")
     assert rows["freeze"] == "head, norm"
+
+
+def test_the_card_is_titled_by_the_run_and_names_the_architecture(written, tmp_path, monkeypatch):
+    text = written(name="a|b")
+    assert "\n# a\\|b\n\nAn image classifier: tiny, a Compact" in text
+    monkeypatch.chdir(tmp_path / "a|b")
+    card.write(RunDirectory(Path()), _metrics(3, 2))
+    assert Path("README.md").read_text() == text
+
+
+def test_hyperparameters_are_shown_as_the_run_used_them(written):
+    record = _record({"dropout": 0.2, "stochastic_depth": 0.05}, {"epochs": 5, "warmup": 3.0})
+    rows = dict(_rows(_section(written(record), "Hyperparameters")))
+    assert (rows["dropout"], rows["stochastic depth"], rows["warmup"]) == ("0.2", "0.05", "0.5")
+    off = ("clip norm", "ema", "crop", "rand augment", "mixup", "cutmix", "erasing", "patience")
+    without_effect = ("magnitude", "mix probability", "final rate")
+    assert {rows[name] for name in (*off, *without_effect)} == {"none"}
+    assert (rows["jit"], rows["label smoothing"], rows["seed"]) == ("left to Keras", "0.1", "0")
+
+
+def test_hyperparameters_of_augmentation_and_schedule_in_use_are_shown(written):
+    train = {"rand_augment": 2, "cutmix": 1.0, "schedule": "cosine", "patience": 4, "jit": "off"}
+    rows = dict(_rows(_section(written(_record(train=train)), "Hyperparameters")))
+    shown = ("rand augment", "magnitude", "mix probability", "final rate", "patience", "jit")
+    assert [rows[name] for name in shown] == ["2", "9.0", "1.0", "0.01", "4", "off"]
+
+
+@pytest.mark.parametrize(("block", "gelu"), [("paper", "exact"), ("keras", "tanh")])
+def test_the_gelu_of_the_block_is_shown(written, block, gelu):
+    record = _record({"block": block, "head_dim": 64})
+    assert dict(_rows(_section(written(record), "Model")))["gelu"] == gelu
+
+
+@pytest.mark.parametrize("name", ["my run", "a|b*", 'say "cheese"'])
+def test_in_a_repository_the_card_is_titled_by_its_name(written, name):
+    text = card.for_repository(written(name=name), "me/cats")
+    assert "write `hf:me/cats` in place of the dot" in text
+    # A name that YAML escapes stays.
+    assert ("\n# me/cats\n" in text) == ('\n- name: "me/cats"\n' in text) == ('"' not in name)
+
+
+def test_a_title_that_was_changed_by_hand_stays_in_a_repository(written):
+    text = written().replace("# my run\n", "# Cats\n")
+    assert card.for_repository(text, "me/cats") == text.replace("OWNER/NAME", "me/cats")
 
 
 def test_the_command_has_every_option_that_is_not_the_default(written):

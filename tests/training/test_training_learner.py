@@ -12,7 +12,7 @@ from tiny_run import TINY
 from cct_export.model.cct import CCT
 from cct_export.specs import TrainSpec
 from cct_export.training import learner
-from cct_export.training.recipes import resolve
+from cct_export.training.recipes import RECIPES, resolve
 
 SCRIPT = """
 import sys
@@ -45,20 +45,44 @@ def test_on_jax_a_step_is_compiled_with_any_augmentation(recipe):
 
 def test_the_learning_rate_warms_up_and_decays_along_a_cosine():
     recipe = TrainSpec(
-        "x", epochs=4, schedule="cosine", warmup=1.0, final_rate=0.1, learning_rate=0.01
+        "x", epochs=11, schedule="cosine", warmup=1.0, final_rate=0.1, learning_rate=0.01
     )
     schedule = learner._learning_rate(recipe, steps=10)
-    rates = [float(schedule(step)) for step in range(41)]
+    rates = [float(schedule(step)) for step in range(111)]
     assert rates[0] == 0
     assert rates[10] == pytest.approx(0.01)
     assert np.diff(rates[:11]) == pytest.approx(0.001)
     assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[25] == pytest.approx(0.0055)
-    assert rates[40] == pytest.approx(0.001)
+    assert rates[60] == pytest.approx(0.0055)
+    assert rates[110] == pytest.approx(0.001)
     constant = learner._learning_rate(replace(recipe, schedule="constant"), steps=10)
-    assert float(constant(40)) == pytest.approx(0.01)
+    assert float(constant(110)) == pytest.approx(0.01)
     recipe = replace(recipe, schedule="constant", warmup=0.0)
     assert learner._learning_rate(recipe, steps=10) == 0.01
+
+
+@pytest.mark.parametrize(
+    ("epochs", "warmup", "peak_step"), [(1, 5.0, 10), (2, 1.0, 20), (20, 5.0, 200), (20, 2.0, 200)]
+)
+def test_the_warm_up_takes_a_tenth_of_the_steps_at_most(epochs, warmup, peak_step):
+    recipe = TrainSpec("x", epochs=epochs, schedule="cosine", warmup=warmup)
+    schedule = learner._learning_rate(recipe, steps=100)
+    rates = [float(schedule(step)) for step in range(100 * epochs)]
+    assert np.argmax(rates) == peak_step
+    assert rates[peak_step] == pytest.approx(recipe.learning_rate)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_recipe_loses_part_of_its_warm_up_at_its_own_number_of_epochs(name):
+    recipe = resolve(name, "x")
+    assert recipe.warmup_epochs == recipe.warmup
+
+
+def test_a_shortened_warm_up_is_logged(caplog):
+    with caplog.at_level("INFO", logger="cct_export"):
+        learner.check(TrainSpec("x", epochs=1, warmup=5.0))
+        learner.check(TrainSpec("x", epochs=50, warmup=5.0))
+    assert caplog.messages == ["warm-up of 5 epochs shortened to 0.1: a tenth of the run"]
 
 
 @pytest.mark.parametrize("decay_all", [True, False])

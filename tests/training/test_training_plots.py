@@ -11,7 +11,7 @@ from cct_export.model.cct import CCT
 from cct_export.model.presets import preset
 from cct_export.model.sizes import parameters_by_part
 from cct_export.specs import ModelSpec
-from cct_export.training.plots import boxes, draw_architecture
+from cct_export.training.plots import boxes, curves, draw_architecture, plot_curves
 
 SPECS = [
     preset("cct_keras_io"),
@@ -118,3 +118,25 @@ def test_the_curves_are_a_picture_of_training_and_validation(finished):
         assert picture.width > picture.height > 200
         colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
     assert colours >= {(0x44, 0x77, 0xAA), (0xCC, 0x66, 0x77)}
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 30, 200])
+def test_the_ticks_of_the_curves_are_whole_epochs(epochs):
+    metrics = [
+        {"epoch": epoch, "loss": 1, "accuracy": 0.5, "val_loss": 1 / epoch, "val_accuracy": 0.4}
+        for epoch in range(1, epochs + 1)
+    ]
+    for axes in curves(metrics).axes:
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert all(tick == round(tick) for tick in ticks)
+        assert min(2, epochs) <= len(ticks) <= 11
+
+
+def test_the_curves_of_one_epoch_have_a_visible_point(tmp_path):
+    values = {"loss": 2.0, "val_loss": 1.5, "accuracy": 0.3, "val_accuracy": 0.4}
+    plot_curves([{"epoch": 1, **values}], tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        colours = {colour: count for count, colour in picture.convert("RGB").getcolors(1 << 20)}
+    # Two points and their two entries in the legends.
+    assert min(colours[(0x44, 0x77, 0xAA)], colours[(0xCC, 0x66, 0x77)]) > 4 * 20

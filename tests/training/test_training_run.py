@@ -10,7 +10,6 @@ from tiny_run import gray_images, train_tiny
 from cct_export.errors import InvalidData, InvalidRequest
 from cct_export.model import checkpoint
 from cct_export.specs import TrainSpec
-from cct_export.training.learner import check
 from cct_export.training.loop import holdout
 
 
@@ -25,6 +24,30 @@ def test_the_metrics_have_training_and_validation_of_every_epoch(finished, rows)
     best = max(float(row["val_accuracy"]) for row in metrics)
     assert finished.trained.validation_top1 == finished.run.record().validation_top1 == best
     assert finished.trained.epochs == 2
+
+
+def test_the_metrics_are_in_a_fixed_order_and_have_no_more_digits_than_float32(finished):
+    header, *lines = finished.run.metrics_file.read_text().splitlines()
+    assert header == "epoch,loss,accuracy,top5,val_loss,val_accuracy,val_top5,learning_rate"
+    for line in lines:
+        _, *values, learning_rate = line.split(",")
+        assert learning_rate == "0.003"
+        for value in values:
+            assert value == str(float(str(np.float32(value))))
+
+
+def test_the_command_says_what_it_wrote_and_where(in_process, tmp_path, checkpoint_file):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    data = gray_images(tmp_path / "d.npz")
+    folder = tmp_path / "new" / "run"
+    options = ("--from", checkpoint_file, "--data", data, "--epochs", 1, "--log", "tensorboard")
+    ended = in_process("export", "train", *options, "-o", folder)
+    assert ended.code == 0, ended.err
+    first, *names = ended.err.splitlines()[-1].replace(": ", ", ").split(", ")
+    assert first == f"wrote {folder}"
+    assert set(names) == {path.name for path in folder.iterdir()} - {".lock"}
+    quiet = in_process("export", "train", *options, "-q", "-o", tmp_path / "quiet")
+    assert "wrote" not in quiet.err
 
 
 def test_the_test_accuracy_is_that_of_the_best_weights(finished):
@@ -119,9 +142,13 @@ def test_corrupt_images_are_skipped_on_request_in_training_and_in_an_export_of_i
     assert ended.code == 1
     assert "07.png is not a readable image" in ended.err
     assert "--skip-corrupt" in ended.err
+    (photos / "train/dark/notes.txt").touch()
     ended = in_process(*arguments, "--skip-corrupt")
     assert ended.code == 0, ended.err
-    assert "07.png" in ended.err
+    lines = ended.err.splitlines()
+    assert len(set(lines)) == len(lines), "the images are read once"
+    assert sum("left out" in line for line in lines) == 3
+    assert sum("07.png is not a readable image" in line for line in lines) == 1
     path = tmp_path / "m.tflite"
     ended = in_process("export", "tflite", tmp_path / "run", "--quantize", "int8", "-o", path)
     assert "calibrated on 47 training images" in ended.err
@@ -142,9 +169,3 @@ def test_steps_that_cannot_be_compiled_are_refused_before_data_is_read(tmp_path,
     with pytest.raises(InvalidRequest, match=message):
         train_tiny(tmp_path / "run", "nowhere", jit="on", **augmentation)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_warm_up_longer_than_the_run_is_a_warning(caplog):
-    check(TrainSpec("x", epochs=1, warmup=2.0, learning_rate=0.003))
-    assert "warm-up takes 2 epochs and the run has 1" in caplog.text
-    assert "never reaches 0.003" in caplog.text

@@ -123,6 +123,15 @@ def test_more_epochs_are_accepted_with_a_constant_learning_rate(copied):
     assert copied.record() == longer
 
 
+def test_more_epochs_are_refused_where_they_would_have_made_the_warm_up_longer(copied):
+    record = copied.record()
+    shortened = replace(record, train=replace(record.train, warmup=0.5))
+    copied.record_file.write_text(shortened.to_json())
+    longer = replace(shortened, train=replace(shortened.train, epochs=9))
+    with pytest.raises(CCTExportError, match="was started with train epochs 2, not 9"):
+        copied.begin(longer, resume=True)
+
+
 def test_another_model_or_dataset_is_refused_on_resume(copied, finished, tmp_path):
     with pytest.raises(CCTExportError, match="was started with model layers 1, not 2"):
         train_tiny(copied.path, finished.data, resume=True, model=replace(TINY, layers=2), **RECIPE)
