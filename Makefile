@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow test-all test-arm64 lint clean
+.PHONY: demo test test-slow test-all test-arm64 lint docs clean
 
 # The main job: the shipped model as a quantized TFLite file, verified and measured.
 demo: .venv/demo
@@ -28,6 +28,13 @@ lint: .venv/test
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+# What the pages copy from the program: help, the table of models, what commands print. Takes minutes
+# and downloads CIFAR-10.
+docs: .venv/test
+	.venv/bin/python docs/write_commands.py
+	.venv/bin/python docs/write_models.py
+	.venv/bin/python docs/write_transcripts.py
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
