@@ -56,37 +56,41 @@ def verify(artifact: str, against: str | None, data: str | None, parity_samples:
 @click.command()
 @click.argument("names", type=Model(), metavar="[ARTIFACT|MODEL] IMAGE...", nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(1), default=5, help="Classes per image.")
+@table_files
 @options.common
-def predict(names: tuple[str, ...], top: int) -> Outcome:
+def predict(names: tuple[str, ...], top: int, files: TableFiles) -> Outcome:
     """Classify images: the best classes with their probabilities.
 
     IMAGE is a PNG or JPEG file, a folder with such files at any depth, or a quoted pattern such as
     "photos/*.jpg" or "photos/**/*.png". Without ARTIFACT or MODEL the shipped CIFAR-10 model
     classifies. Images that cannot be read are reported, and the command ends with 1.
     """
+    files.check(names)
     from cct_export import api
     from cct_export.evaluation.images import find_images
-    from cct_export.report.export import prediction_printer
+    from cct_export.report import predictions as report
     from cct_export.report.terminal import status
 
     source, images = _source_and_images(names)
-    files = find_images(images)
+    paths = find_images(images)
     unreadable: list[InvalidData] = []
 
     def report_unreadable(error: InvalidData) -> None:
         unreadable.append(error)
         print(f"error: {one_line(error)}", file=sys.stderr)
 
-    show = prediction_printer(len(files))
+    show = report.prediction_printer(len(paths))
     with status() as progress:
         predictions = api.predict(
             source,
-            images=files,
+            images=paths,
             top=top,
             on_prediction=show,
             on_unreadable=report_unreadable,
             progress=progress,
         )
+    rows = report.prediction_rows(predictions)
+    files.write_table(report.prediction_columns(), rows, report.PredictionRow)
     return Outcome(
         {"source": source, "predictions": [prediction.to_dict() for prediction in predictions]},
         InvalidData.exit_code if unreadable else ExitCode.PASSED,

@@ -202,25 +202,27 @@ def _exported(exported: "Exported") -> Outcome:
 @click.option(
     "-o", "--output", metavar="FOLDER", default=".", help="Folder for the files, made if missing."
 )
+@table_files
 @options.common
-def export_files(model: str, **arguments: Any) -> Outcome:
+def export_files(model: str, files: TableFiles, **arguments: Any) -> Outcome:
     """Export MODEL to several formats and schemes, and verify numerical parity of each file.
 
     Writes a file for every format and scheme, named after both. MODEL is loaded, and its logits
     are computed, once. Ends with 3 if parity of any file fails.
     """
+    files.check([model])
     options.use_tensorflow()
     from cct_export import api
-    from cct_export.report.export import show_export
+    from cct_export.report.export import ExportRow, export_columns, export_rows, show_exports
     from cct_export.report.terminal import status
 
     with status() as progress:
-        files = api.export_files(model, progress=progress, **arguments)
-    for exported in files:
-        show_export(exported)
-    passed = all(exported.parity.passed for exported in files)
+        exports = api.export_files(model, progress=progress, **arguments)
+    show_exports(exports)
+    files.write_table(export_columns(), export_rows(exports), ExportRow)
+    passed = all(exported.parity.passed for exported in exports)
     return Outcome(
-        {"files": [exported.to_dict() for exported in files]},
+        {"files": [exported.to_dict() for exported in exports]},
         ExitCode.PASSED if passed else ExitCode.PARITY_FAILED,
     )
 

@@ -1,8 +1,8 @@
 """The results of ``cct-export`` on a terminal; ``inspect`` is in ``inspection``."""
 
 import logging
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from cct_export.records import (
     Imported,
     MachineInfo,
     ParityReport,
-    Prediction,
     Pushed,
     QuantizationReport,
     QuantizationSummary,
@@ -28,7 +27,7 @@ from cct_export.report.columns import NONE, Column
 from cct_export.report.rows import scaled
 from cct_export.report.tables import print_table
 from cct_export.report.terminal import say
-from cct_export.text import plural, printable
+from cct_export.text import plural
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +54,68 @@ def show_export(exported: Exported) -> None:
         _log_quantization(artifact.scheme, artifact.contract.quantization)
     _show_constraints(exported)
     show_parity(exported.parity)
+
+
+@dataclass(frozen=True)
+class ExportRow:
+    """A file among several that one command wrote; the fields are the header of the CSV.
+
+    Attributes:
+        path: of the file.
+        format: ``tflite`` or ``onnx``.
+        scheme: quantization scheme.
+        size_bytes: size of the file.
+        sqnr_db: SQNR of the logits in dB.
+        top1_agreement: share of the decided images with the same best class, 0 to 1.
+        passed: whether the file passed parity.
+    """
+
+    path: str
+    format: str
+    scheme: str
+    size_bytes: int
+    sqnr_db: float
+    top1_agreement: float
+    passed: bool
+
+
+def export_rows(files: Sequence[Exported]) -> list[ExportRow]:
+    """Returns a row per file."""
+    return [
+        ExportRow(
+            str(exported.artifact.path),
+            exported.artifact.format,
+            exported.artifact.scheme,
+            exported.artifact.size_bytes,
+            exported.parity.sqnr_db,
+            exported.parity.top1_agreement,
+            exported.parity.passed,
+        )
+        for exported in files
+    ]
+
+
+def export_columns() -> list[Column[ExportRow]]:
+    """Returns the columns of a table of files."""
+    return [
+        Column("file", lambda row: row.path),
+        Column("scheme", lambda row: row.scheme),
+        Column.number("kB", lambda row: row.size_bytes / 1e3, ",.0f"),
+        Column.number("SQNR dB", lambda row: row.sqnr_db, ".1f"),
+        Column.number("agreement", lambda row: row.top1_agreement, ".4f"),
+        Column("parity", lambda row: "passed" if row.passed else "FAILED"),
+    ]
+
+
+def show_exports(files: Sequence[Exported]) -> None:
+    """Prints a row per file; logs why one failed parity."""
+    for exported in files:
+        _show_constraints(exported)
+        if not exported.parity.passed:
+            show_parity(exported.parity)
+    print_table(export_columns(), export_rows(files), f"parity on {files[0].parity.images}")
+    written = sum(exported.parity.passed for exported in files)
+    log.info("wrote %s, each with its sidecar", plural(written, "file"))
 
 
 def _log_quantization(scheme: str, summary: QuantizationSummary) -> None:
@@ -140,30 +201,6 @@ def show_push(pushed: Pushed) -> None:
     click.echo(f"{total} would be sent to {kind}{pushed.repository}, {pushed.revision}")
 
 
-def prediction_printer(images: int) -> Callable[[Prediction], None]:
-    """Returns a function that prints a prediction on standard output.
-
-    Make it before ``terminal.status`` begins, which takes over standard output, to print above its
-    line: what goes into a file or a pipe must not pass through it.
-
-    Args:
-        images: how many there are. A single one gets a line per class, several a line per image.
-    """
-    stdout = None if sys.stdout.isatty() else sys.stdout
-
-    def show(prediction: Prediction) -> None:
-        name = printable(str(prediction.image))
-        top = [(printable(label), probability) for label, probability in prediction.top]
-        if images == 1:
-            lines = [name, *(f"  {probability:6.1%}  {label}" for label, probability in top)]
-        else:
-            classes = ", ".join(f"{label} {probability:.1%}" for label, probability in top)
-            lines = [f"{name}: {classes}"]
-        print("\n".join(lines), file=stdout, flush=True)
-
-    return show
-
-
 def show_diagnosis(machine: MachineInfo, delegates: Sequence[Diagnosis]) -> None:
     """Prints the machine, and a line per engine and delegate; with ``-v`` every fact of both."""
     if log.isEnabledFor(logging.DEBUG):
@@ -180,6 +217,7 @@ def show_diagnosis(machine: MachineInfo, delegates: Sequence[Diagnosis]) -> None
         Column("", lambda row: row.why or row.about, elided=True),
     ]
     print_table(columns, delegates)
+    log.info("-v shows every reason, and all facts about the machine")
 
 
 def _show_facts(machine: MachineInfo, delegates: Sequence[Diagnosis]) -> None:
