@@ -1,4 +1,4 @@
-"""Text that files and devices supply, made safe to show."""
+"""Words on a page or a terminal: text of files and devices made safe to show, and counts."""
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -25,3 +25,18 @@ def printable(text: str, *, keep: str = "") -> str:
 def one_line(text: object) -> str:
     """Returns ``str(text)`` on one line: runs of white space become a space, the rest printable."""
     return printable(" ".join(str(text).split()))
+
+
+def counted(count: int, singular: str, plural: str = "") -> str:
+    """Returns a number of things: ``1 core``, ``2,000 cores``.
+
+    Args:
+        count: how many there are.
+        singular: the word for one of them.
+        plural: the word for more; by default the other one with an ``s``.
+
+    Example:
+        >>> counted(1, "core"), counted(3, "class", "classes")
+        ('1 core', '3 classes')
+    """
+    return f"{count:,} {singular if count == 1 else plural or f'{singular}s'}"

@@ -1,4 +1,4 @@
-"""Text of files and devices does not control the terminal that shows it."""
+"""Text of files and devices does not control the terminal that shows it; counts are English."""
 
 import logging
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cct_export.commands.options import _configure_logging
-from cct_export.text import one_line, printable
+from cct_export.text import counted, one_line, printable
 
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\u202ered"
 
@@ -57,3 +57,15 @@ def test_a_log_message_has_none_but_the_ends_of_its_lines(capsys):
     first, second = capsys.readouterr().err.rstrip("\n").split("\n")
     assert first == "a"
     assert second.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, "0 cores"), (1, "1 core"), (2, "2 cores"), (2000, "2,000 cores")]
+)
+def test_one_thing_is_not_counted_in_the_plural(count, shown):
+    assert counted(count, "core") == shown
+
+
+def test_a_word_may_have_a_plural_of_its_own():
+    assert counted(1, "class", "classes") == "1 class"
+    assert counted(3, "class", "classes") == "3 classes"

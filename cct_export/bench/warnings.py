@@ -7,6 +7,7 @@ import numpy as np
 from cct_export.bench.statistics import repeat_headlines_ms, spread
 from cct_export.records import BenchResult
 from cct_export.specs import Timing
+from cct_export.text import counted
 
 FEW_RUNS = 50
 NOISY = 0.1  # interquartile range over median
@@ -36,7 +37,7 @@ def of(result: BenchResult, timing: Timing) -> list[str]:
 def _few_runs(result: BenchResult, timing: Timing) -> Iterator[str]:
     count = len(result.times_ns) or (result.reported_ms.count if result.reported_ms else 0)
     if count < FEW_RUNS:
-        yield f"only {count:.0f} runs: --min-runs {FEW_RUNS} or more tells what is usual"
+        yield f"only {counted(count, 'run')}: --min-runs {FEW_RUNS} or more tells what is usual"
 
 
 def _noisy(result: BenchResult, timing: Timing) -> Iterator[str]:
@@ -60,7 +61,7 @@ def _disagreement(result: BenchResult, timing: Timing) -> Iterator[str]:
 def _threads(result: BenchResult, timing: Timing) -> Iterator[str]:
     threads, cores = result.runtime.threads, result.machine.cores
     if cores is not None and threads > cores:
-        yield f"{threads} threads on {cores} cores: they wait for each other"
+        yield f"{threads} threads on {counted(cores, 'core')}: they wait for each other"
 
 
 def _governor(result: BenchResult, timing: Timing) -> Iterator[str]:

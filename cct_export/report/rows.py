@@ -11,7 +11,7 @@ from cct_export.bench import statistics
 from cct_export.bench.statistics import Interval
 from cct_export.records import BenchResult
 from cct_export.report.columns import NONE, Column, milliseconds, percentage
-from cct_export.text import one_line
+from cct_export.text import counted, one_line
 
 REFUSED = "refused: parity failed"
 
@@ -160,7 +160,7 @@ def scaled(number: float | None, unit: float) -> float | None:
 _DISTINCTIONS: tuple[Callable[[Row], str], ...] = (
     lambda row: row.engine,
     lambda row: row.delegate,
-    lambda row: f"{row.threads} thread{'' if row.threads == 1 else 's'}",
+    lambda row: counted(row.threads, "thread"),
     lambda row: f"batch {row.batch}",
     lambda row: row.device,
 )
