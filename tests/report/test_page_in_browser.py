@@ -1,6 +1,7 @@
 """The page of results in a real browser: it sorts, fits a phone, follows the colour scheme."""
 
 import base64
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from bench_results import MACHINE, accuracy, result, several, with_file
+from PIL import Image
 
 from cct_export.records import MachineInfo
 from cct_export.report.page import page
@@ -244,14 +246,55 @@ def test_nothing_is_wider_than_the_window(opened, size):
     )
 
 
-def test_the_table_scrolls_in_its_box_on_a_phone(opened):
-    driver = opened(PHONE)
-    inner, outer = driver.execute_script(
-        "const box = document.querySelector('.sortable').parentElement;"
-        "return [box.scrollWidth, box.clientWidth]"
+BOX = "const box = document.querySelector('.sortable').parentElement; "
+
+
+@pytest.mark.parametrize("size", [PHONE, (800, 900)])
+def test_a_table_that_is_wider_than_the_page_scrolls_under_its_first_column(opened, size):
+    driver = opened(size)
+    inner, outer = driver.execute_script(f"{BOX} return [box.scrollWidth, box.clientWidth]")
+    assert inner > outer <= size[0]
+    driver.execute_script(f"{BOX} box.scrollLeft = 9999")
+    assert driver.execute_script(
+        f"{BOX} const header = box.querySelector('th'), at = header.getBoundingClientRect();"
+        "return [5, at.width / 2, at.width - 5].every((x) =>"
+        "header.contains(document.elementFromPoint(at.left + x, at.top + at.height / 2)))"
     )
-    assert inner > outer
-    assert outer <= PHONE[0]
+    first, last, edge = driver.execute_script(
+        f"{BOX} const cells = box.querySelector('tbody tr').cells;"
+        "const at = (cell) => cell.getBoundingClientRect();"
+        "const last = cells[cells.length - 1];"
+        "return [at(cells[0]).left - at(box).left, at(last).right, at(box).right]"
+    )
+    assert first == pytest.approx(0, abs=1)
+    assert last == pytest.approx(edge, abs=1)
+
+
+def test_a_shadow_shows_that_a_table_goes_on(opened):
+    driver = opened(PHONE)
+    before = _edge_of_the_table(driver)
+    driver.execute_script(f"{BOX} box.scrollLeft = 9999")
+    after = _edge_of_the_table(driver)
+    # Above the header, where there is no text: from 20 pixels before the edge to the edge.
+    assert before[0] - before[-1] > 30
+    assert after[0] == after[-1]
+
+
+def _edge_of_the_table(driver):
+    """The brightness of a row of pixels at the right end of the box of the table."""
+    right, top = driver.execute_script(
+        f"{BOX} const edge = box.getBoundingClientRect();"
+        "return [edge.right + scrollX, edge.top + scrollY]"
+    )
+    picture = Image.open(io.BytesIO(_picture(driver))).convert("L")
+    return [picture.getpixel((int(right) - offset, int(top) + 2)) for offset in range(20, 1, -1)]
+
+
+def test_every_column_of_a_usual_table_fits_a_desk(opened, tmp_path):
+    usual = [result(f"cct-int8.{ending}", accuracy=accuracy()) for ending in ("tflite", "onnx")]
+    driver = opened(DESKTOP, where=_written(tmp_path, usual))
+    inner, outer = driver.execute_script(f"{BOX} return [box.scrollWidth, box.clientWidth]")
+    assert inner == outer
 
 
 NAMES = """

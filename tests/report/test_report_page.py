@@ -237,3 +237,8 @@ def test_two_of_a_thing_are_said_in_the_plural():
     assert "2 cores, Linux" in text
     assert "cct-bench: 2 results" in text
     assert "Histogram of 2,000 runs of" in text
+
+
+def test_the_bounds_of_an_interval_stay_together():
+    text = page(MACHINE, [result("a-int8.onnx", accuracy=accuracy(0.841))])
+    assert '84.1% <span class="bounds">(83.4–84.8)</span></td>' in text
