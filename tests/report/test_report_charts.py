@@ -7,7 +7,7 @@ from xml.etree.ElementTree import fromstring
 import numpy as np
 import pytest
 from bench_results import accuracy, operators, parity, result, sustained
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cct_export.report.charts import charts
@@ -260,6 +260,8 @@ def test_text_in_a_chart_is_one_line_that_fits(text):
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.booleans())
+@example(1e6, 1e-3, False)
+@example(0.0, 1e-6, False)
 def test_ticks_are_few_round_and_on_the_axis(low, span, whole):
     scale = Scale(low, low + span, whole=whole)
     ticks = scale.ticks()

@@ -80,8 +80,6 @@ class Scale:
 
 
 def _tick_text(value: float, decimals: int) -> str:
-    if abs(value) >= 1e6 or decimals > 5:
-        return f"{value:.3g}"
     # Rounding leaves no negative zero.
     return f"{round(value, decimals) + 0.0:,.{decimals}f}"
 
