@@ -1,4 +1,4 @@
-"""Text that files and devices supply, made safe to show."""
+"""Words on a page or a terminal: text of files and devices made safe to show, and counts."""
 
 
 def printable(text: str, *, keep: str = "") -> str:
@@ -27,6 +27,16 @@ def one_line(text: object) -> str:
     return printable(" ".join(str(text).split()))
 
 
-def plural(count: int, noun: str) -> str:
-    """Returns a count and its noun: ``1 core``, ``2 cores``, ``1,200 runs``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def plural(count: int, singular: str, plural: str = "") -> str:
+    """Returns a number of things: ``1 core``, ``2,000 cores``.
+
+    Args:
+        count: how many there are.
+        singular: the word for one of them.
+        plural: the word for more; by default the other one with an ``s``.
+
+    Example:
+        >>> plural(1, "core"), plural(3, "class", "classes")
+        ('1 core', '3 classes')
+    """
+    return f"{count:,} {singular if count == 1 else plural or f'{singular}s'}"

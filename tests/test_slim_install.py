@@ -66,6 +66,8 @@ def test_the_wheel_measures_and_bundles_a_tflite_file_without_any_converter(slim
     (result,) = json.loads(done.stdout)["results"]
     assert result["parity"]["passed"]
     assert result["latency_ms"]["count"] >= 50
+    _run(program, "compare", artifact, "--html", "page.html", cwd=tmp_path, env=environment)
+    assert "<svg" in (tmp_path / "page.html").read_text("utf-8")
     bundle = ("bundle", artifact, "--target", "raspberry-pi", "-o", "bundle")
     _run(slim.with_name("cct-export"), *bundle, cwd=tmp_path, env=environment)
     said = _run(slim, tmp_path / "bundle" / "selftest.py", cwd=tmp_path, env=environment)

@@ -1,4 +1,4 @@
-"""Text of files and devices does not control the terminal that shows it."""
+"""Text of files and devices does not control the terminal that shows it; counts are English."""
 
 import logging
 
@@ -62,3 +62,7 @@ def test_a_log_message_has_none_but_the_ends_of_its_lines(capsys):
 @pytest.mark.parametrize(("count", "text"), [(0, "0 runs"), (1, "1 run"), (1200, "1,200 runs")])
 def test_a_noun_agrees_with_its_count(count, text):
     assert plural(count, "run") == text
+
+
+def test_a_noun_may_have_another_plural():
+    assert [plural(count, "class", "classes") for count in (1, 3)] == ["1 class", "3 classes"]

@@ -2,22 +2,18 @@
 
 import base64
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from itertools import count
-from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cct_export.errors import MissingDependency
 from cct_export.records import Accuracy, BenchResult, MachineInfo
 from cct_export.records.encoding import to_builtins
 from cct_export.report.charts import charts
 from cct_export.report.columns import milliseconds, percentage
 from cct_export.report.rows import Row, columns, labels, rows
 from cct_export.specs import JSONObject
-from cct_export.text import one_line
+from cct_export.text import one_line, plural
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -33,45 +29,29 @@ Facts = list[tuple[str, str]]
 def page(machine: MachineInfo, results: Sequence[BenchResult]) -> str:
     """Returns a page that compares ``results``; the same page for the same input.
 
-    plotly.js, style and data are in it, and a content security policy forbids it to load or run
+    Charts, style and script are in it, and a content security policy forbids it to load or run
     anything else. Strings of the results are escaped: they may come from anyone.
 
     Args:
         machine: where it was measured.
         results: ratios are to the first.
-
-    Raises:
-        MissingDependency: Plotly is not installed.
     """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError:
-        raise MissingDependency.of("plotly", "report") from None
-
     table = rows(results)
     names = labels(table)
-    indices = count()
-    sections = {
-        title: [(next(indices), chart) for chart in group]
-        for title, group in charts(table, names, results).items()
-        if group
-    }
-    library, script = get_plotlyjs(), _resource("page.js")
+    style, script = _resource("page.css"), _resource("page.js")
     return _template().render(
-        title=f"cct-bench: {len(table)} result{'' if len(table) == 1 else 's'}",
-        policy=_policy(library, script),
-        style=_resource("page.css"),
+        title=f"cct-bench: {plural(len(table), 'result')}",
+        policy=_policy(style, script),
+        style=style,
         lead=_lead(machine, results),
         tiles=_tiles(table, names),
         columns=columns(table),
         rows=table,
         notes=_notes(results, table),
-        sections=sections,
+        sections=charts(table, names, results),
         wide_sections=WIDE_SECTIONS,
         details=[_details(*item) for item in zip(table, names, results, strict=True)],
         machine=_facts(to_builtins(machine)),
-        data=_embedded([chart.figure for group in sections.values() for _, chart in group]),
-        library=library,
         script=script,
     )
 
@@ -95,36 +75,22 @@ def _template() -> "Template":
     return environment.get_template("page.html")
 
 
-def _policy(*scripts: str) -> str:
-    """Returns a content security policy: only ``scripts`` run, and nothing is loaded."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-        for script in scripts
-    )
+def _policy(style: str, script: str) -> str:
+    """Returns a content security policy: only ``style`` and ``script`` apply, nothing is loaded."""
     return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        f"default-src 'none'; script-src {_source(script)}; style-src {_source(style)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 
-def _embedded(figures: Sequence[JSONObject]) -> str:
-    """Returns ``figures`` as JSON for a script element, which a ``<`` could end."""
-    text = json.dumps(_finite(figures), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c")
-
-
-def _finite(value: Any) -> Any:
-    """Returns ``value`` with None for NaN and infinity, which JSON does not have."""
-    if isinstance(value, float):
-        return value if isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+def _source(text: str) -> str:
+    """Returns what stands in a policy for an element with this ``text``."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _lead(machine: MachineInfo, results: Sequence[BenchResult]) -> str:
     """Returns where it was measured."""
-    cores = f"{machine.cores} cores" if machine.cores else ""
+    cores = plural(machine.cores, "core") if machine.cores else ""
     devices = sorted({result.device for result in results} - {"local"})
     return ", ".join(filter(None, (machine.cpu, cores, machine.os, *devices)))
 
@@ -141,7 +107,10 @@ def _notes(results: Sequence[BenchResult], table: Sequence[Row]) -> list[str]:
         notes.append("There are no ratios: the first result has no latency.")
     warned = sum(bool(result.warnings) for result in results)
     if warned:
-        notes.append(f"{warned} of {len(table)} results have warnings: see each result.")
+        notes.append(
+            f"{warned} of {plural(len(table), 'result')} {'has' if warned == 1 else 'have'} "
+            "warnings: see each result."
+        )
     if any(row.refused for row in table):
         notes.append("A latency is refused where the file failed parity with its model.")
     return notes

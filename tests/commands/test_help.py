@@ -10,7 +10,7 @@ import pytest
 from cct_export.commands import program
 
 HEAVY = {
-    "numpy", "PIL", "plotly", "psutil", "tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx",
+    "numpy", "PIL", "psutil", "tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx",
     "ai_edge_litert", "ai_edge_quantizer", "sklearn", "h5py", "matplotlib", "jax", "torch",
     "safetensors", "huggingface_hub", "jinja2", "rich", "msgspec",
 }  # fmt: skip

@@ -1,15 +1,18 @@
 """The page of results in a real browser: it sorts, fits a phone, follows the colour scheme."""
 
 import base64
+import io
 import json
 import os
 import shutil
 import subprocess
 from dataclasses import replace
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
 from bench_results import MACHINE, accuracy, result, several, with_file
+from PIL import Image
 
 from cct_export.records import MachineInfo
 from cct_export.report.page import page
@@ -97,9 +100,6 @@ def opened(driver, address, request, tmp_path):
         for log in ("browser", "performance"):
             driver.get_log(log)
         driver.get(where)
-        driver.execute_script("dispatchEvent(new Event('beforeprint'))")
-        charts = "return [...document.querySelectorAll('.chart')]"
-        _until(driver, f"{charts}.every(chart => chart.querySelector('svg.main-svg'))")
         return driver
 
     failed = request.session.testsfailed
@@ -172,12 +172,12 @@ def test_every_artifact_and_every_chart_is_shown(opened):
     names = _column(driver, "artifact")
     expected = [Path(result.artifact.path).name for result in several()]
     assert [name.split()[-1] for name in names] == expected
-    traces = driver.execute_script(
-        "return [...document.querySelectorAll('.chart')].map(chart =>"
-        "chart.querySelectorAll('svg .trace, svg .hm, svg .points path').length)"
+    areas = driver.execute_script(
+        "return [...document.querySelectorAll('.chart > svg')]"
+        ".map(svg => svg.getBoundingClientRect()).map(box => box.width * box.height)"
     )
-    assert len(traces) == 14
-    assert min(traces) >= 1
+    assert len(areas) == 14
+    assert min(areas) > 10_000
 
 
 def test_clicks_sort_by_number_ascending_then_descending(opened):
@@ -240,32 +240,110 @@ def test_nothing_is_wider_than_the_window(opened, size):
     wide = driver.execute_script("return document.documentElement.scrollWidth")
     assert wide <= size[0]
     assert driver.execute_script(
-        "return [...document.querySelectorAll('.chart svg.main-svg')]"
-        f".every(svg => svg.getBoundingClientRect().right <= {size[0]})"
+        # Bars cut off what is too long for a phone: it is in their tooltips.
+        "return [...document.querySelectorAll('.chart > svg:not(.bars) text')]"
+        f".every(text => text.getBoundingClientRect().right <= {size[0]})"
     )
 
 
-def test_the_table_scrolls_in_its_box_on_a_phone(opened):
+BOX = "const box = document.querySelector('.sortable').parentElement; "
+
+
+@pytest.mark.parametrize("size", [PHONE, (800, 900)])
+def test_a_table_that_is_wider_than_the_page_scrolls_under_its_first_column(opened, size):
+    driver = opened(size)
+    inner, outer = driver.execute_script(f"{BOX} return [box.scrollWidth, box.clientWidth]")
+    assert inner > outer <= size[0]
+    driver.execute_script(f"{BOX} box.scrollLeft = 9999")
+    assert driver.execute_script(
+        f"{BOX} const header = box.querySelector('th'), at = header.getBoundingClientRect();"
+        "return [5, at.width / 2, at.width - 5].every((x) =>"
+        "header.contains(document.elementFromPoint(at.left + x, at.top + at.height / 2)))"
+    )
+    first, last, edge = driver.execute_script(
+        f"{BOX} const cells = box.querySelector('tbody tr').cells;"
+        "const at = (cell) => cell.getBoundingClientRect();"
+        "const last = cells[cells.length - 1];"
+        "return [at(cells[0]).left - at(box).left, at(last).right, at(box).right]"
+    )
+    assert first == pytest.approx(0, abs=1)
+    assert last == pytest.approx(edge, abs=1)
+
+
+def test_a_shadow_shows_that_a_table_goes_on(opened):
     driver = opened(PHONE)
-    inner, outer = driver.execute_script(
-        "const box = document.querySelector('.sortable').parentElement;"
-        "return [box.scrollWidth, box.clientWidth]"
+    before = _edge_of_the_table(driver)
+    driver.execute_script(f"{BOX} box.scrollLeft = 9999")
+    after = _edge_of_the_table(driver)
+    # Above the header, where there is no text: from 20 pixels before the edge to the edge.
+    assert before[0] - before[-1] > 30
+    assert after[0] == after[-1]
+
+
+def _edge_of_the_table(driver):
+    """The brightness of a row of pixels at the right end of the box of the table."""
+    right, top = driver.execute_script(
+        f"{BOX} const edge = box.getBoundingClientRect();"
+        "return [edge.right + scrollX, edge.top + scrollY]"
     )
-    assert inner > outer
-    assert outer <= PHONE[0]
+    picture = Image.open(io.BytesIO(_picture(driver))).convert("L")
+    return [picture.getpixel((int(right) - offset, int(top) + 2)) for offset in range(20, 1, -1)]
 
 
-def test_charts_follow_the_width_of_the_window(opened):
+def test_every_column_of_a_usual_table_fits_a_desk(opened, tmp_path):
+    usual = [result(f"cct-int8.{ending}", accuracy=accuracy()) for ending in ("tflite", "onnx")]
+    driver = opened(DESKTOP, where=_written(tmp_path, usual))
+    inner, outer = driver.execute_script(f"{BOX} return [box.scrollWidth, box.clientWidth]")
+    assert inner == outer
+
+
+NAMES = """
+    const shown = [...document.querySelectorAll('.names')]
+        .filter(group => getComputedStyle(group).display !== 'none');
+    const edges = (one) => { const box = one.getBoundingClientRect();
+        return [box.left, box.right, box.top, box.bottom]; };
+    const plot = document.querySelector('.chart > svg');
+    return [shown.length, edges(plot),
+        [...shown[0].querySelectorAll('text')].map((text) => [text.textContent, edges(text)])];
+"""
+
+
+@pytest.mark.parametrize("width", [320, 359, 360, 390, 703, 704, 800, 1280, 1920])
+def test_names_at_points_are_in_the_plot_and_cover_each_other_at_no_width(opened, tmp_path, width):
+    files = product(("float32", "float16", "int8", "int8-dynamic"), ("tflite", "onnx"))
+    results = [
+        result(f"cct_7x3_run{n}-{scheme}.{ending}", 2 + 0.04 * n, seed=n, accuracy=accuracy(0.84))
+        for n, (scheme, ending) in enumerate(files)
+    ]
+    driver = opened((width, 900), where=_written(tmp_path, results))
+    groups, plot, names = driver.execute_script(NAMES)
+    assert groups == 1
+    # So many names of that length have no room on a phone: the number of a result replaces one.
+    assert len(names) == len(results)
+    assert len([name for name, _ in names if not name.isdigit()]) >= (7 if width < 704 else 8)
+    for _, (left, right, _, _) in names:
+        assert plot[0] - 1 <= left
+        assert right <= plot[1] + 1
+    for (_, a), (_, b) in combinations(names, 2):
+        # The box of a line of text is a little higher than its letters.
+        assert a[1] <= b[0] + 1 or b[1] <= a[0] + 1 or a[3] <= b[2] + 2 or b[3] <= a[2] + 2
+
+
+def test_charts_follow_the_width_of_the_window_and_their_text_keeps_its_size(opened):
     driver = opened(DESKTOP)
+    measures = (
+        "const svg = document.querySelector('.chart > svg');"
+        "const tick = svg.querySelector('text.middle');"
+        "return [svg.getBoundingClientRect().width, tick.getBoundingClientRect().height]"
+    )
+    wide, letters = driver.execute_script(measures)
     driver.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": 375, "height": 812, "deviceScaleFactor": 1, "mobile": False},
     )
-    _until(
-        driver,
-        "return [...document.querySelectorAll('.chart svg.main-svg')]"
-        ".every(svg => svg.getBoundingClientRect().width <= 375)",
-    )
+    narrow, letters_there = driver.execute_script(measures)
+    assert narrow < 375 < wide
+    assert letters_there == letters
 
 
 def _brightness(driver, script):
@@ -275,7 +353,7 @@ def _brightness(driver, script):
 
 
 BACKGROUND = "return getComputedStyle(document.body).backgroundColor"
-LETTERS = "return getComputedStyle(document.querySelector('.chart .xtick text')).fill"
+LETTERS = "return getComputedStyle(document.querySelector('.chart text.middle')).fill"
 
 
 def test_page_and_charts_follow_the_colour_scheme_while_it_changes(opened):
@@ -306,7 +384,7 @@ def test_a_hostile_name_is_shown_and_does_nothing(opened, tmp_path):
     assert "window.pwned=1" in driver.execute_script("return document.body.innerText")
     assert driver.execute_script("return document.querySelectorAll('img, .chart a').length") == 0
     ticks = driver.execute_script(
-        "return [...document.querySelectorAll('.chart .ytick text')].map(t => t.textContent)"
+        "return [...document.querySelectorAll('.matrix text')].map(t => t.textContent)"
     )
     assert "<b>bold</b>" in ticks
     assert driver.get_log("browser") == []

@@ -1,12 +1,9 @@
 """The page of results as text: what is on it, and what never is."""
 
-import json
 import re
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 from bench_results import (
     MACHINE,
@@ -19,17 +16,10 @@ from bench_results import (
     with_file,
     with_runtime,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from cct_export.errors import MissingDependency
 from cct_export.records import Conditions, MachineInfo, OperatorProfile, RunConditions
-from cct_export.report.charts.chart import literal
-from cct_export.report.charts.confusion import confusion
-from cct_export.report.charts.latency import bins, histogram
-from cct_export.report.charts.pareto import front, scatters
 from cct_export.report.page import page
-from cct_export.report.rows import labels, rows
+from cct_export.report.rows import rows
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=alert(1)>\"'&\x00\u202e"
 
@@ -48,10 +38,6 @@ class Tags(HTMLParser):
 
     def handle_data(self, data):
         self.texts.append(data)
-
-
-def _data(text):
-    return json.loads(re.search(r'id="charts">(.*?)</script>', text, re.S)[1])
 
 
 def _without_scripts(text):
@@ -79,12 +65,10 @@ def test_the_page_has_every_result_and_every_section(html):
 
 
 def test_every_chart_has_words_and_a_table_beside_it(html):
-    tags = Tags(html)
-    charts = [value for _, name, value in tags.attributes if name == "data-chart"]
-    assert charts == [str(index) for index in range(len(_data(html)))]
-    assert len(charts) == 1 + 4 + 1 + 3 + 1 + 4
-    for figure in re.findall("<figure>.*?</figure>", html, re.S):
-        assert re.search(r'role="img" aria-label="[^"]{20,}"', figure)
+    figures = re.findall("<figure>.*?</figure>", html, re.S)
+    assert len(figures) == 1 + 4 + 1 + 3 + 1 + 4
+    for figure in figures:
+        assert re.search(r'role="img" aria-label="[^"]{20,}"><svg ', figure)
         assert "<caption>" in figure
 
 
@@ -104,13 +88,9 @@ def test_nothing_on_the_page_points_to_another_place(html):
     assert pointing == ["data:,"]
     (policy,) = (v for t, n, v in Tags(html).attributes if t == "meta" and "default-src" in str(v))
     assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
     assert "connect-src" not in policy
     assert "url(" not in re.search("<style>.*?</style>", html, re.S)[0]
-
-
-def test_plotly_is_loaded_once_and_later_than_the_data(html):
-    assert html.count("plotly.js v") == 1
-    assert html.index('id="charts"') < html.index("plotly.js v")
 
 
 @pytest.fixture(scope="module")
@@ -153,30 +133,16 @@ def test_hostile_strings_add_no_tag_and_no_attribute(attacked):
     assert "window.pwned=1" in "".join(hostile.texts)
 
 
-def test_hostile_strings_leave_no_markup_for_plotly_to_read(attacked):
-    figures = json.dumps(_data(attacked[HOSTILE]))
-    assert "pwned" in figures
-    assert "<script" not in figures
-    assert "<img" not in figures
-
-
-def test_data_cannot_end_the_element_that_it_stands_in(html):
-    data = re.search(r'id="charts">(.*?)</script>', html, re.S)[1]
-    assert "<" not in data
-    assert "<b>" in json.dumps(json.loads(data))
+def test_hostile_names_are_text_in_the_charts(attacked):
+    charts = "".join(re.findall(r'<div class="chart".*?</div>', attacked[HOSTILE], re.S))
+    assert "pwned" in charts
+    assert not {"script", "img", "a"} & set(Tags(charts).tags)
 
 
 def test_control_characters_and_turned_text_are_not_on_the_page(attacked):
     text = attacked[HOSTILE]
     assert "\x00" not in text
     assert "\u202e" not in text
-
-
-@given(st.text())
-def test_text_in_a_chart_has_no_tag(text):
-    shown = literal(text, 20)
-    assert "<" not in shown
-    assert len(shown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")) <= 20
 
 
 def test_half_a_surrogate_pair_can_still_be_written():
@@ -190,7 +156,7 @@ def test_a_file_that_failed_parity_shows_no_latency():
     text = page(MACHINE, [result("right-int8.onnx"), wrong])
     assert "refused: parity failed" in text
     assert "SQNR 11.2 dB is below 30 dB" in text
-    assert "7.7" not in _without_scripts(text).replace("7.7 ms first", "")
+    assert "7.7" not in "".join(Tags(_without_scripts(text)).texts)
     titles = re.findall("<h2>(.*?)</h2>", text)
     assert "Operators" not in titles
     assert "Sustained load" not in titles
@@ -220,112 +186,59 @@ def test_unknown_facts_and_empty_sections_are_left_out():
 
 def test_many_runs_make_no_larger_page():
     few, many = (page(MACHINE, [result("a-int8.onnx", runs=n)]) for n in (400, 600_000))
-    assert abs(len(many) - len(few)) < 5_000
+    assert abs(len(many) - len(few)) < 15_000
 
 
-def test_a_nan_does_not_break_the_data():
+def _many(classes):
+    """Twenty results with all that a page shows, on test images of so many classes."""
+    names = [f"name of class {index}" for index in range(classes)]
+    return [
+        result(
+            f"runs/cct_number_{index}-int8.{('tflite', 'onnx')[index % 2]}", 1 + 0.3 * index,
+            seed=index, runs=2000, operators=operators(), sustained=sustained(),
+            accuracy=accuracy(0.7 + 0.01 * index, names, index),
+        )
+        for index in range(20)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_a_page_of_twenty_results_is_no_larger_than_a_photo(classes):
+    assert len(page(MACHINE, _many(classes)).encode()) <= 1_500_000
+
+
+def test_a_page_of_one_result_is_small():
+    assert len(page(MACHINE, several()[1:2]).encode()) <= 100_000
+
+
+def test_a_nan_does_not_break_the_page():
     profile = operators()
     broken = tuple(replace(operator, ms=float("nan")) for operator in profile.operators)
     measured = result("a-int8.onnx", operators=replace(profile, operators=broken))
-    assert len(_data(page(MACHINE, [measured]))) == 4
+    drawings = re.findall(r"<svg .*?</svg>", page(MACHINE, [measured]), re.S)
+    assert not [drawing for drawing in drawings if re.search(r'="[^"]*(nan|inf)', drawing)]
 
 
-def test_without_plotly_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "plotly.offline", None)
-    with pytest.raises(MissingDependency, match=r"cct-export\[report\]"):
-        page(MACHINE, several())
-
-
-@given(st.lists(st.integers(1, 10**10), min_size=1, max_size=300))
-def test_a_histogram_counts_every_run_once(times):
-    histogram = bins(times)
-    assert sum(histogram.counts) + histogram.beyond == len(times)
-    assert histogram.beyond <= 0.02 * len(times)
-    assert len(histogram.edges) == len(histogram.counts) + 1 <= 81
-    assert np.all(np.diff(histogram.edges) > 0)
-    assert histogram.beyond == sum(time / 1e6 > histogram.edges[-1] for time in times)
-
-
-def test_a_histogram_notes_the_runs_it_leaves_out():
-    times = (1_000_000, 1_010_000, 1_020_000, 1_030_000) * 100 + (90_000_000,)
-    chart = histogram("a", result("a-int8.onnx", times_ns=times, bursts=()), 0)
-    assert "401 runs, of which 1 slower than" in chart.note
-    assert (
-        "not drawn"
-        not in histogram("a", result("a-int8.onnx", times_ns=times[:-1], bursts=()), 0).note
+def test_one_of_a_thing_is_not_said_in_the_plural():
+    machine = replace(MACHINE, cores=1)
+    lonely = result("a-int8.onnx", runs=1, bursts=((1,),), warnings=("loud",))
+    text = page(machine, [lonely])
+    assert "1 core, Linux" in text
+    assert "1 of 1 result has warnings" in text
+    assert "Histogram of 1 run of" in text
+    assert "Peak memory of 1 result;" in text
+    assert not re.findall(
+        r"\b1 (?:cores|results|runs|images|classes|operators|others|threads)", text
     )
 
 
-POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=12)
+def test_two_of_a_thing_are_said_in_the_plural():
+    text = page(MACHINE, [result(f"{name}-int8.onnx", runs=2000) for name in "ab"])
+    assert "2 cores, Linux" in text
+    assert "cct-bench: 2 results" in text
+    assert "Histogram of 2,000 runs of" in text
 
 
-def _beats(point, other):
-    return point != other and point[0] <= other[0] and point[1] >= other[1]
-
-
-@given(POINTS)
-def test_the_front_has_the_points_that_no_other_beats(points):
-    on_it = set(front(points))
-    for index, point in enumerate(points):
-        assert (index in on_it) == (not any(_beats(other, point) for other in points))
-
-
-def test_points_without_accuracy_have_a_chart_of_their_own():
-    table = rows([
-        result("a-int8.onnx", accuracy=accuracy()),
-        result("b-int8.onnx", 3.0, seed=1),
-        result("c-int8.onnx", 4.0, seed=2, parity=None),
-        result("d-float32.onnx", parity=parity(sqnr_db=float("inf"))),
-        result("e-int8.onnx", parity=parity(False), accuracy=accuracy()),
-    ])  # fmt: skip
-    charts = {chart.title: chart for chart in scatters(table, labels(table))}
-    assert {title: [line[1] for line in chart.body] for title, chart in charts.items()} == {
-        "Latency and accuracy": ["a-int8.onnx"],
-        "Latency and SQNR": ["b-int8.onnx"],
-        "Latency and size": ["c-int8.onnx", "d-float32.onnx"],
-    }
-
-
-def test_an_engine_has_the_same_colour_in_all_charts():
-    text = page(MACHINE, [
-        result("a-int8.tflite"), result("b-int8.onnx"),
-        result("c-int8.tflite", accuracy=accuracy()), result("d-int8.onnx", accuracy=accuracy()),
-    ])  # fmt: skip
-    scatter, noise, *latency = _data(text)[:-3]
-    colours = [
-        {trace["name"]: trace["marker"]["color"] for trace in chart["data"][1:]}
-        for chart in (scatter, noise)
-    ]
-    assert colours[0] == colours[1]
-    bars = [chart["data"][0]["marker"]["color"] for chart in latency]
-    assert bars == 2 * list(colours[0].values())
-    assert len(set(bars)) == 2
-
-
-def test_the_area_of_a_marker_is_the_size_of_the_file():
-    table = rows([
-        result("a-int8.onnx", size=4_000_000, accuracy=accuracy()),
-        result("b-int8.onnx", size=1_000_000, accuracy=accuracy()),
-    ])  # fmt: skip
-    (chart,) = scatters(table, labels(table))
-    big, small = chart.figure["data"][1]["marker"]["size"]
-    assert (big / small) ** 2 == pytest.approx(4)
-
-
-def test_a_matrix_that_is_not_square_is_not_drawn():
-    assert confusion("a", replace(accuracy(), confusion=((1, 2), (3,)))) is None
-    assert confusion("a", replace(accuracy(), confusion=())) is None
-
-
-def test_two_classes_of_the_same_name_stay_two():
-    chart = confusion("a", accuracy(0.8, ("same", "same", "other")))
-    assert chart.figure["layout"]["xaxis"]["tickvals"] == [0, 1, 2]
-    assert [line[0] for line in chart.body] == ["same", "same", "other"]
-
-
-@given(st.integers(2, 120))
-@settings(max_examples=10, deadline=None)
-def test_many_classes_do_not_write_over_each_other(classes):
-    chart = confusion("a", accuracy(0.8, [f"class {index}" for index in range(classes)]))
-    assert len(chart.figure["layout"]["xaxis"]["ticktext"]) <= 16
-    assert len(chart.body) == classes
+def test_the_bounds_of_an_interval_stay_together():
+    text = page(MACHINE, [result("a-int8.onnx", accuracy=accuracy(0.841))])
+    assert '84.1% <span class="bounds">(83.4–84.8)</span></td>' in text

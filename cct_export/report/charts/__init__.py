@@ -1,4 +1,4 @@
-"""Charts of results: Plotly figures as JSON types, each with a text and a table of its figures."""
+"""Charts of results: SVG drawings, each with a text and a table of its figures."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,15 +6,16 @@ from cct_export.records import BenchResult
 from cct_export.report.charts.bars import memory, operators
 from cct_export.report.charts.chart import Chart
 from cct_export.report.charts.confusion import confusion
-from cct_export.report.charts.latency import histogram, sustained
+from cct_export.report.charts.latency import histogram
 from cct_export.report.charts.pareto import scatters
+from cct_export.report.charts.sustained import sustained
 from cct_export.report.rows import Row
 
 
 def charts(
     rows: Sequence[Row], names: Sequence[str], results: Sequence[BenchResult]
 ) -> dict[str, list[Chart]]:
-    """Returns the charts by section, in the order of the page.
+    """Returns the charts by section, in the order of the page; no section without a chart.
 
     A result whose latency was refused has no chart of times, neither by operator nor over time.
 
@@ -26,7 +27,7 @@ def charts(
     engines = list(dict.fromkeys(row.engine for row in rows))
     every = list(zip(rows, names, results, strict=True))
     timed = [(row, name, result) for row, name, result in every if not row.refused]
-    return {
+    sections = {
         "Trade-offs": scatters(rows, names),
         "Latency": [
             histogram(name, result, engines.index(row.engine))
@@ -48,6 +49,7 @@ def charts(
             confusion(name, result.accuracy) for _, name, result in every if result.accuracy
         ),
     }
+    return {title: group for title, group in sections.items() if group}
 
 
 def _present(charts: Iterable[Chart | None]) -> list[Chart]:

@@ -1,17 +1,13 @@
-"""What all charts have in common: a title and a text, a look, and the escaping of names."""
+"""What all charts have in common: a title and a text, colours, and how long names are shown."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cct_export.report.columns import NONE
-from cct_export.specs import JSONObject
 from cct_export.text import one_line
 
-# Custom properties of page.css: page.js replaces them by the colours of the colour scheme.
+# Custom properties of page.css, which follow the colour scheme.
 SERIES = tuple(f"var(--series-{index})" for index in range(1, 7))
-INK, MUTED, GRID, PAPER = "var(--ink)", "var(--muted)", "var(--grid)", "var(--paper)"
-_FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+MUTED = "var(--muted)"
 _MAX_LENGTH = 60
 
 
@@ -22,8 +18,8 @@ class Chart:
     Attributes:
         title: of the chart.
         text: what it shows, for readers who cannot see it.
-        figure: ``data`` and ``layout`` for plotly.js, with custom properties for colours.
-        height: pixels.
+        drawing: the chart as an SVG element.
+        legend: names of series with their colours; empty where there is one series.
         header: of the table of figures; empty for no table.
         body: rows of that table.
         note: how to read the chart; may be empty.
@@ -31,8 +27,8 @@ class Chart:
 
     title: str
     text: str
-    figure: JSONObject
-    height: int
+    drawing: str
+    legend: tuple[tuple[str, str], ...] = ()
     header: tuple[str, ...] = ()
     body: tuple[tuple[str, ...], ...] = ()
     note: str = ""
@@ -51,73 +47,15 @@ def series_colour(index: int) -> str:
     return SERIES[index % len(SERIES)]
 
 
-def figure(traces: Sequence[JSONObject], layout: JSONObject, height: int) -> JSONObject:
-    """Returns a figure for plotly.js, validated by its schema.
-
-    Args:
-        traces: with ``type``; arrays as lists, since others become base64.
-        layout: what differs from the layout of all charts.
-        height: pixels.
-
-    Raises:
-        ValueError: an attribute that plotly.js does not have.
-    """
-    from plotly import graph_objects
-
-    validated = graph_objects.Figure(list(traces), _layout(height))
-    validated.update_layout(layout)
-    fields: JSONObject = validated.to_plotly_json()
-    # The layout is complete; the default template would repeat itself in every chart.
-    fields["layout"].pop("template", None)
-    return fields
-
-
-def axis(title: str = "", **attributes: Any) -> JSONObject:
-    """Returns an axis in the look of all charts.
-
-    Args:
-        title: of the axis; empty for none.
-        **attributes: others of plotly.js.
-    """
-    return {
-        "title": {"text": title, "standoff": 8},
-        "gridcolor": GRID,
-        "linecolor": GRID,
-        "zeroline": False,
-        "automargin": True,
-        "fixedrange": True,
-        **attributes,
-    }
-
-
-def _layout(height: int) -> JSONObject:
-    return {
-        "template": "none",
-        "autosize": True,
-        "height": height,
-        "margin": {"l": 8, "r": 12, "t": 12, "b": 8, "pad": 4},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": _FONT, "size": 12, "color": MUTED},
-        "hoverlabel": {"bgcolor": PAPER, "bordercolor": GRID, "font": {"color": INK}},
-        # A finger that scrolls the page must not zoom a chart.
-        "dragmode": False,
-        "showlegend": False,
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": axis(),
-        "yaxis": axis(),
-    }
-
-
-def literal(text: str, max_length: int = _MAX_LENGTH) -> str:
-    """Returns ``text`` escaped for Plotly, which reads tags and entities.
+def shortened(text: str, max_length: int = _MAX_LENGTH) -> str:
+    """Returns ``text`` on one line, without its middle where it is too long.
 
     Args:
         text: from anywhere.
         max_length: characters above which the middle is left out.
     """
     line = one_line(text)
-    if len(line) > max_length:
-        head = (max_length - 1) // 2
-        line = f"{line[:head]}…{line[head + 1 - max_length :]}"
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    if len(line) <= max_length:
+        return line
+    head = (max_length - 1) // 2
+    return f"{line[:head]}…{line[head + 1 - max_length :]}"

@@ -1,18 +1,25 @@
-"""Latency: the histogram of its runs, and how it changes under sustained load."""
+"""The histogram of the runs of a result."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
+from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from cct_export.bench import statistics
-from cct_export.records import BenchResult, Sustained
-from cct_export.report.charts.chart import INK, MUTED, Chart, axis, figure, series_colour
+from cct_export.records import BenchResult
+from cct_export.report.charts.axes import Scale, height_of, horizontal, vertical
+from cct_export.report.charts.chart import Chart, series_colour
+from cct_export.report.charts.svg import drawing, element, percent, tooltip
 from cct_export.report.columns import milliseconds, number
-from cct_export.specs import JSONObject
+from cct_export.text import plural
 
 _MIN_BINS, _MAX_BINS = 8, 80
-_HEIGHT = 220
+# Pixels from the top: the plot, and what is below it. Names of percentiles are above the plot.
+_TOP, _BOTTOM, _HEIGHT = 38, 178, 218
+# Of a percentile, as a share of the narrowest plot.
+_NAME_WIDTH = 0.15
 # A long tail would squeeze all other runs into one bin: up to 2 % of the runs are not drawn.
 _DRAWN_PERCENTILE = 98
 _REACH = 4.0
@@ -67,132 +74,71 @@ def histogram(name: str, result: BenchResult, series: int) -> Chart:
         result: with at least one run.
         series: index of its colour.
     """
-    runs = len(result.times_ns)
+    runs = plural(len(result.times_ns), "run")
     histogram = bins(result.times_ns)
     summary = statistics.summary(result.times_ns)
-    edges = np.array(histogram.edges)
-    trace = {
-        "type": "bar",
-        "x": ((edges[1:] + edges[:-1]) / 2).tolist(),
-        "y": histogram.counts,
-        "width": np.diff(edges).tolist(),
-        "marker": {"color": series_colour(series), "line": {"width": 0}},
-        "hovertemplate": "%{x:.3f} ms: %{y} runs<extra></extra>",
-    }
     known = {"p50": summary.p50, "p90": summary.p90, "p99": summary.p99}
     percentiles = {name: ms for name, ms in known.items() if ms is not None}
-    last = histogram.edges[-1]
-    layout = {
-        "bargap": 0,
-        "xaxis": axis("ms", showgrid=False, range=[histogram.edges[0], last]),
-        "yaxis": axis("runs", rangemode="tozero"),
-        "margin": {"t": 22, "r": 28},
-        **_marks({name: ms for name, ms in percentiles.items() if ms <= last}),
-    }
-    text = ", ".join(f"{name} {milliseconds(ms)} ms" for name, ms in percentiles.items())
     omitted = ""
     if histogram.beyond:
+        verb = "is" if histogram.beyond == 1 else "are"
         omitted = (
-            f", of which {histogram.beyond:,} slower than {milliseconds(last)} ms are not drawn"
+            f", of which {histogram.beyond:,} slower than "
+            f"{milliseconds(histogram.edges[-1])} ms {verb} not drawn"
         )
+    text = ", ".join(f"{name} {milliseconds(ms)} ms" for name, ms in percentiles.items())
     return Chart(
         title=name,
-        text=f"Histogram of {runs:,} runs of {name}: {text}.",
-        figure=figure([trace], layout, _HEIGHT),
-        height=_HEIGHT,
+        text=f"Histogram of {runs} of {name}: {text}.",
+        drawing=_histogram(histogram, percentiles, series_colour(series)),
         header=tuple(_STATISTICS),
         body=(
             tuple(number(getattr(summary, name), pattern) for name, pattern in _STATISTICS.items()),
         ),
-        note=f"{runs:,} runs{omitted}.",
+        note=f"{runs}{omitted}.",
     )
 
 
-def _marks(positions: dict[str, float]) -> JSONObject:
+def _histogram(histogram: Bins, percentiles: dict[str, float], colour: str) -> str:
+    across = Scale(histogram.edges[0], histogram.edges[-1])
+    up = Scale(0.0, max(histogram.counts), whole=True)
+    bars = []
+    for (low, high), count in zip(pairwise(histogram.edges), histogram.counts, strict=True):
+        if count:
+            y = height_of(up, count, top=_TOP, bottom=_BOTTOM)
+            bars.append(
+                element(
+                    "rect",
+                    tooltip(f"{(low + high) / 2:,.3f} ms: {plural(count, 'run')}"),
+                    x=percent(across.share(low)),
+                    y=y,
+                    width=percent(across.share(high) - across.share(low)),
+                    height=_BOTTOM - y,
+                )
+            )
+    return drawing(
+        *vertical(up, "runs", top=_TOP, bottom=_BOTTOM, gap=24),
+        element("g", *bars, fill=colour),
+        *horizontal(across, "ms", top=_TOP, bottom=_BOTTOM, grid=False),
+        *_marks({name: across.share(ms) for name, ms in percentiles.items() if ms <= across.high}),
+        height=_HEIGHT,
+        layout="axes",
+    )
+
+
+def _marks(shares: dict[str, float]) -> list[Element]:
     """Returns a line at each percentile, with names at p50 and p99 that do not overlap."""
-    lines = [
-        {
-            "type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper",
-            "line": {"color": MUTED, "width": 1, "dash": "dot"},
-        }
-        for x in positions.values()
-    ]  # fmt: skip
-    labels = [
-        {
-            "x": positions[name], "y": 1, "yref": "paper", "yanchor": "bottom", "xanchor": side,
-            "text": name, "showarrow": False, "font": {"size": 11, "color": INK},
-        }
-        for name, side in (("p50", "right"), ("p99", "left"))
-        if name in positions
-    ]  # fmt: skip
-    return {"shapes": lines, "annotations": labels}
-
-
-class _Line(NamedTuple):
-    """A quantity over time; None where it is not known."""
-
-    panel: str
-    name: str
-    values: Sequence[float | None]
-
-
-def sustained(name: str, measured: Sustained) -> Chart:
-    """Returns latency over time, and below it temperature and frequency where they are known."""
-    minutes = [measured.interval_s * (index + 1) / 60 for index in range(len(measured.p50_ms))]
-    lines = [
-        _Line("ms", "p50", measured.p50_ms),
-        _Line("ms", "p90", measured.p90_ms),
-        _Line("°C", "temperature", measured.temperature_c),
-        _Line("MHz", "frequency", measured.frequency_mhz),
+    drawn = [
+        element("line", class_="mark", x1=percent(x), x2=percent(x), y1=_TOP, y2=_BOTTOM)
+        for x in shares.values()
     ]
-    lines = [line for line in lines if any(value is not None for value in line.values)]
-    panels = list(dict.fromkeys(line.panel for line in lines))
-    height = 120 + 110 * len(panels)
-    traces = [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": line.name,
-            "x": minutes,
-            "y": list(line.values),
-            "yaxis": _axis_name("y", panels.index(line.panel)),
-            "line": {"width": 2, "color": series_colour(index)},
-        }
-        for index, line in enumerate(lines)
+    # Left of p50 is no room at the edge of the plot, and right of it is the name of p99.
+    sides = {"p50": "end" if shares.get("p50", 1.0) > _NAME_WIDTH else "start", "p99": "start"}
+    if sides["p50"] == "start" and shares.get("p99", 1.0) < 2 * _NAME_WIDTH:
+        del sides["p99"]
+    drawn += [
+        element("text", x=percent(shares[name]), y=_TOP - 4, class_=f"{side} label", text=name)
+        for name, side in sides.items()
+        if name in shares
     ]
-    first, last = measured.p50_ms[0], measured.p50_ms[-1]
-    values = [line.values for line in lines]
-    return Chart(
-        title=name,
-        text=f"Latency of {name} over {minutes[-1]:.1f} minutes of sustained load: p50 from "
-        f"{milliseconds(first)} ms in the first interval to {milliseconds(last)} ms in the last.",
-        figure=figure(traces, _stacked(panels), height),
-        height=height,
-        header=("minute", *(line.name for line in lines)),
-        body=tuple(
-            (f"{minute:.1f}", *(number(value, ",.3f") for value in row))
-            for minute, *row in zip(minutes, *values, strict=False)
-        ),
-        note=f"p50 changed by {last / first - 1:+.1%} from the first interval to the last."
-        if first
-        else "",
-    )
-
-
-def _axis_name(axis: str, index: int) -> str:
-    """Returns what plotly.js calls the axis of a panel: ``y``, ``y2``, ``y3``."""
-    return axis if index == 0 else f"{axis}{index + 1}"
-
-
-def _stacked(units: Sequence[str]) -> JSONObject:
-    """Returns the layout of panels one above the other that share their x axis."""
-    gap, count = 0.08, len(units)
-    height = (1 - gap * (count - 1)) / count
-    layout: JSONObject = {
-        "showlegend": True,
-        "xaxis": axis("minutes", anchor=_axis_name("y", count - 1)),
-    }
-    for index, unit in enumerate(units):
-        top = 1 - index * (height + gap)
-        layout[_axis_name("yaxis", index)] = axis(unit, domain=[max(0.0, top - height), top])
-    return layout
+    return drawn

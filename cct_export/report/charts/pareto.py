@@ -2,26 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import isfinite
 from typing import NamedTuple
 
-from cct_export.report.charts.chart import (
-    INK,
-    MUTED,
-    PAPER,
-    Chart,
-    axis,
-    figure,
-    literal,
-    series_colour,
-)
+from cct_export.report.charts.chart import Chart, series_colour, shortened
+from cct_export.report.charts.names import short_names
+from cct_export.report.charts.scatter import Dot, scatter
 from cct_export.report.columns import milliseconds, number, percentage
 from cct_export.report.rows import Row
-from cct_export.specs import JSONObject
+from cct_export.text import plural
 
-_HEIGHT = 420
-_MAX_DIAMETER, _MIN_DIAMETER = 44.0, 14.0
-_SIDES = ("middle left", "middle right", "top right", "bottom left")
+_NOTE = (
+    "Names leave out what all of them share; a number alone is that of the table. The area of a "
+    "marker is the size of the file; the dotted line joins the Pareto front: the results that no "
+    "other beats in both."
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +29,7 @@ class _Objective:
         value: of a row.
         text: the value in words.
         maximized: whether more of it is better.
+        interval: bounds of the value, None if not known.
     """
 
     title: str
@@ -41,6 +37,7 @@ class _Objective:
     value: Callable[[Row], float]
     text: Callable[[Row], str]
     maximized: bool = True
+    interval: Callable[[Row], tuple[float, float] | None] = lambda row: None
 
 
 _ACCURACY = _Objective(
@@ -48,6 +45,7 @@ _ACCURACY = _Objective(
     "top-1, %",
     lambda row: 100 * row.top1.value if row.top1 else 0.0,
     lambda row: percentage(row.top1),
+    interval=lambda row: (100 * row.top1.low, 100 * row.top1.high) if row.top1 else None,
 )
 _SQNR = _Objective(
     "Latency and SQNR",
@@ -124,27 +122,31 @@ def _scatter(objective: _Objective, points: Sequence[Point], engines: Sequence[s
     values = [objective.value(row) for row, _ in points]
     gains = values if objective.maximized else [-value for value in values]
     best = front(list(zip(latencies, gains, strict=True)))
-    present = {row.engine for row, _ in points}
-    traces = [
-        _line([latencies[i] for i in best], [values[i] for i in best]),
-        *(
-            _markers(engine, series_colour(index), objective, points)
-            for index, engine in enumerate(engines)
-            if engine in present
-        ),
-    ]
-    wide = max(latencies) > 8 * max(min(latencies), 1e-9)
-    layout = {
-        "xaxis": axis("latency, ms", type="log" if wide else "linear"),
-        "yaxis": axis(objective.axis, tickformat=",~f"),
-        "showlegend": True,
+    drawn = {row.engine for row, _ in points}
+    colours = {
+        engine: series_colour(index) for index, engine in enumerate(engines) if engine in drawn
     }
+    largest = max(row.kilobytes or 0.0 for row, _ in points)
+    dots = [
+        Dot(
+            x=latency,
+            y=value,
+            interval=objective.interval(row),
+            area=(row.kilobytes or 0.0) / largest if largest else 0.0,
+            colour=colours[row.engine],
+            names=(short, str(row.number)),
+            text=f"{shortened(name)}: {milliseconds(latency)} ms, {objective.text(row)}",
+        )
+        for (row, name), short, latency, value in zip(
+            points, short_names([name for _, name in points]), latencies, values, strict=True
+        )
+    ]
     return Chart(
         title=objective.title,
-        text=f"{objective.title} of {len(points)} results. Pareto front: "
+        text=f"{objective.title} of {plural(len(points), 'result')}. Pareto front: "
         f"{'; '.join(points[i].name for i in best)}.",
-        figure=figure(traces, layout, _HEIGHT),
-        height=_HEIGHT,
+        drawing=scatter(dots, best, x_title="latency, ms", y_title=objective.axis),
+        legend=tuple(colours.items()),
         header=("no.", "result", "latency ms", objective.axis, "kB", "Pareto front"),
         body=tuple(
             (
@@ -157,68 +159,5 @@ def _scatter(objective: _Objective, points: Sequence[Point], engines: Sequence[s
             )
             for index, (row, name) in enumerate(points)
         ),
-        note="Numbers are those of the table. The area of a marker is the size of the file; the "
-        "line joins the Pareto front: the results that no other beats in both.",
+        note=_NOTE if len(points) > 1 else "",
     )
-
-
-def _line(x: list[float], y: list[float]) -> JSONObject:
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "Pareto front",
-        "x": x,
-        "y": y,
-        "line": {"color": MUTED, "width": 1.5, "dash": "dot"},
-        "hoverinfo": "skip",
-    }
-
-
-def _markers(
-    engine: str, colour: str, objective: _Objective, points: Sequence[Point]
-) -> JSONObject:
-    """Returns the trace of one engine."""
-    largest = max(row.kilobytes or 0.0 for row, _ in points)
-    # Neighbours have their numbers on different sides, and small markers lie on top.
-    by_latency = sorted(points, key=lambda point: point.row.latency_ms or 0.0)
-    sides = {row.number: _SIDES[i % len(_SIDES)] for i, (row, _) in enumerate(by_latency)}
-    drawn = [point for point in points if point.row.engine == engine]
-    drawn.sort(key=lambda point: -(point.row.kilobytes or 0.0))
-    trace: JSONObject = {
-        "type": "scatter",
-        "mode": "markers+text",
-        "name": literal(engine),
-        "x": [row.latency_ms for row, _ in drawn],
-        "y": [objective.value(row) for row, _ in drawn],
-        "text": [str(row.number) for row, _ in drawn],
-        "textposition": [sides[row.number] for row, _ in drawn],
-        "textfont": {"color": INK},
-        "hovertext": [
-            f"{literal(name)}<br>{milliseconds(row.latency_ms)} ms, {objective.text(row)}"
-            for row, name in drawn
-        ],
-        "hoverinfo": "text",
-        "marker": {
-            "color": colour,
-            "opacity": 0.85,
-            "line": {"color": PAPER, "width": 1},
-            "size": [_diameter(row.kilobytes or 0.0, largest) for row, _ in drawn],
-        },
-    }
-    if objective is _ACCURACY:
-        intervals = [row.top1 for row, _ in drawn if row.top1 is not None]
-        trace["error_y"] = {
-            "type": "data",
-            "symmetric": False,
-            "array": [100 * (interval.high - interval.value) for interval in intervals],
-            "arrayminus": [100 * (interval.value - interval.low) for interval in intervals],
-            "color": colour,
-            "thickness": 1,
-            "width": 3,
-        }
-    return trace
-
-
-def _diameter(kilobytes: float, largest: float) -> float:
-    """Returns the pixels of a marker whose area is the size of the file, but always visible."""
-    return max(_MIN_DIAMETER, _MAX_DIAMETER * sqrt(kilobytes / largest) if largest else 0.0)
