@@ -176,7 +176,6 @@ def export_files(
     formats: str | Sequence[str] = ("tflite", "onnx"),
     schemes: str | Sequence[str] = ("none", "int8"),
     output: str | Path = ".",
-    opset: int | None = None,
     data: str | None = None,
     calibration_samples: int = CALIBRATION_SAMPLES,
     parity_samples: int = PARITY_SAMPLES,
@@ -193,7 +192,6 @@ def export_files(
         formats: of ``tflite`` and ``onnx``.
         schemes: quantization schemes that every one of the formats has, see ``export_tflite``.
         output: folder for the files, which are named after model and scheme; made if missing.
-        opset: ONNX operator set, see ``export_onnx``; needed for ``int4-weight``.
         data: see ``export_tflite``, and so the arguments that follow.
         calibration_samples: see there.
         parity_samples: see there.
@@ -220,10 +218,7 @@ def export_files(
     for name in _listed(formats):
         format = choose(name, INPUT_TYPES, what="format")
         for scheme in _listed(schemes):
-            is_onnx = format == "onnx"
-            spec = export_spec(
-                format, scheme, dynamic_batch=is_onnx, opset=opset if is_onnx else None
-            )
+            spec = export_spec(format, scheme, dynamic_batch=format == "onnx")
             bounds = Constraints(min_sqnr, max_drop if spec.scheme == AUTO else None)
             path = Path(output) / default_output(_name_of(model), spec)
             requests[path] = ExportRequest(spec, path, data, calibration, bounds, parity_samples)

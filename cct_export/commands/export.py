@@ -192,11 +192,6 @@ def _exported(exported: "Exported") -> Outcome:
     default="none,int8",
     help="Quantization schemes, separated by commas; see cct-export tflite.",
 )
-@click.option(
-    "--opset",
-    type=int,
-    help="ONNX operator set; int4-weight needs 21 or later. See cct-export onnx.",
-)
 @quantization
 @images
 @click.option(
