@@ -55,6 +55,18 @@ def test_a_broken_image_is_reported_and_the_others_are_classified(
     assert [Path(line.partition(": ")[0]).name for line in errors] == ["half.jpg", "none.png"]
 
 
+def test_the_reason_why_an_image_cannot_be_read_is_plain(bundle_of, call, pictures, tmp_path):
+    (tmp_path / "empty").mkdir()
+    names = [pictures / "notes.txt", tmp_path / "none.png", tmp_path / "empty"]
+    process = call(bundle_of() / "classify.py", *names)
+    assert process.returncode == 1
+    assert process.stderr.splitlines() == [
+        f"{names[0]}: not a readable image: neither PNG nor JPEG",
+        f"{names[1]}: not a readable image: No such file or directory",
+        f"{names[2]}: no PNG or JPEG in this folder",
+    ]
+
+
 @pytest.mark.parametrize("arguments", [[], ["--top", "0", "a.png"]])
 def test_invalid_arguments_are_refused(bundle_of, call, arguments):
     process = call(bundle_of() / "classify.py", *arguments)
@@ -159,6 +171,7 @@ def test_a_watched_folder_gives_a_line_per_image_and_broken_ones_do_no_harm(watc
 
 def test_a_watch_ends_without_a_traceback_on_ctrl_c(watching, pictures):
     folder, read_lines, process = watching
+    assert _wait_for_lines(read_lines, "watching", 1) == [f"watching {folder}; Ctrl-C stops"]
     shutil.copy(pictures / "a.png", folder / "a.png")
     _wait_for_lines(read_lines, "a.png", 1)
     process.send_signal(signal.SIGINT)

@@ -73,6 +73,24 @@ def test_the_text_has_a_line_per_check(bundle_of, call):
     assert "50 runs" in process.stdout
 
 
+@pytest.mark.parametrize("script", ["selftest.py", "classify.py"])
+def test_the_engines_messages_are_shown_on_request_only(bundle_of, run, pictures, script):
+    arguments = [pictures / "a.png"] if script == "classify.py" else []
+    quiet = run(bundle_of() / script, *arguments)
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    verbose = run(bundle_of() / script, "-v", *arguments)
+    assert verbose.returncode == 0
+    assert "XNNPACK" in verbose.stderr
+
+
+def test_the_reason_why_the_engine_cannot_open_the_model_is_shown(bundle, run, update_checksums):
+    (bundle / "model.tflite").write_bytes(b"no model")
+    update_checksums()
+    process = run(bundle / "selftest.py")
+    assert process.returncode == 1
+    assert "FAILED: ValueError: " in process.stdout
+
+
 def test_the_scripts_leave_no_files_that_the_self_test_reports(bundle, run):
     (bundle / ".venv").mkdir()
     (bundle / ".venv" / "pyvenv.cfg").touch()
@@ -98,25 +116,80 @@ def test_a_changed_byte_in_the_model_is_reported_before_it_runs(bundle, call, as
     assert "model.tflite has another SHA-256" in message
 
 
-def test_a_missing_and_an_unknown_file_are_reported(bundle, call):
+def test_a_missing_file_is_a_failure_and_a_picture_is_a_note(bundle, call):
     (bundle / "labels.txt").unlink()
     (bundle / "holiday.jpg").touch()
     process = call(bundle / "selftest.py")
     assert process.returncode == 1
     assert process.stdout == (
-        "FAILED: labels.txt is missing; holiday.jpg does not belong to this folder: move it away\n"
+        "note     holiday.jpg does not belong to this folder and was not checked\n"
+        "FAILED: labels.txt is missing\n"
     )
 
 
-def test_an_unknown_file_with_any_name_is_reported_in_one_line(bundle, call):
+def test_files_that_python_does_not_run_are_notes(bundle, call, tmp_path):
+    (bundle / "cat.jpg").touch()
+    (bundle / "photos").mkdir()
+    (bundle / "photos" / "rename.py").touch()
+    (bundle / "root").symlink_to("/")
+    (bundle / "gone.png").symlink_to("nowhere")
+    process = call(bundle / "selftest.py", "--json")
+    assert process.returncode == 0, process.stdout
+    result = json.loads(process.stdout)
+    assert result["passed"]
+    assert [note.partition(" ")[0] for note in result["notes"]] == [
+        "cat.jpg", "gone.png", "photos", "root",
+    ]  # fmt: skip
+    for number in range(4):
+        (bundle / f"dog {number}.jpg").touch()
+    lines = call(bundle / "selftest.py").stdout.splitlines()
+    assert len([line for line in lines if line.startswith("note ")]) == 6
+    assert lines[-2:] == ["note     nor do 3 others; --json names all", "PASSED"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["numpy.py", "numpy/__init__.py", "numpy.cpython-311-aarch64-linux-gnu.so", "numpy.pyc",
+     "mine.pth", "__pycache__/model.cpython-311.pyc"],
+)  # fmt: skip
+def test_code_that_python_could_run_is_a_failure_and_is_not_run(bundle, run, name):
+    (bundle / name).parent.mkdir(exist_ok=True)
+    (bundle / name).write_text("print('run')")
+    process = run(bundle / "selftest.py")
+    assert process.returncode == 1
+    entry = name.partition("/")[0]
+    assert process.stdout == (
+        f"FAILED: {entry} does not belong to this folder, and Python may run it in place of what "
+        "these scripts import: move it away\n"
+    )
+
+
+def test_a_link_to_a_package_is_a_failure(bundle, call, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "__init__.py").touch()
+    (bundle / "json").symlink_to(tmp_path / "elsewhere")
+    process = call(bundle / "selftest.py")
+    assert process.returncode == 1
+    assert "json does not belong to this folder, and Python may run it" in process.stdout
+
+
+def test_a_folder_in_place_of_a_file_is_a_missing_file(bundle, call):
+    (bundle / "labels.txt").unlink()
+    (bundle / "labels.txt").mkdir()
+    process = call(bundle / "selftest.py")
+    assert (process.returncode, process.stdout) == (1, "FAILED: labels.txt is missing\n")
+
+
+def test_an_unknown_file_with_any_name_is_noted_in_one_line(bundle, call):
     (bundle / "a\nb\x1b[31m").touch()
     Path(os.fsdecode(os.fsencode(bundle) + b"/\xff")).touch()
     process = call(bundle / "selftest.py")
-    assert process.returncode == 1
-    (line,) = process.stdout.splitlines()
-    assert line.startswith("FAILED: ")
-    assert line.isprintable()
-    assert "a?b?[31m does not belong to this folder" in line
+    assert process.returncode == 0
+    lines = process.stdout.splitlines()
+    assert all(line.isprintable() for line in lines)
+    notes = [line for line in lines if line.startswith("note ")]
+    assert len(notes) == 2
+    assert "a?b?[31m does not belong to this folder" in notes[0]
 
 
 def test_without_checksums_the_self_test_fails(bundle, call):

@@ -14,12 +14,12 @@ import sys
 import time
 from pathlib import Path
 
-sys.dont_write_bytecode = True  # the self-test reports files that are not in SHA256SUMS
+sys.dont_write_bytecode = True  # the self-test refuses bytecode, which it cannot check
 
 try:
     import numpy as np
     from model import Model
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed: .venv/bin/pip install -r requirements.txt")
 
@@ -59,7 +59,10 @@ def report(model: Model, name: str, file: Path | io.BytesIO, options) -> bool:
     try:
         pixels = read_pixels(file, model.shape)
     except Exception as error:  # Pillow raises all kinds of exceptions for broken files
-        print(f"{printable}: not a readable image: {error}", file=sys.stderr, flush=True)
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, UnidentifiedImageError):
+            reason = "neither PNG nor JPEG"
+        print(f"{printable}: not a readable image: {reason}", file=sys.stderr, flush=True)
         return False
     top = classify(model, pixels, options.top)
     text = ", ".join(f"{score['label']} {score['probability']:.1%}" for score in top)
@@ -100,6 +103,9 @@ def images_in(folder: Path) -> dict[Path, tuple[int, int]]:
 
 def watch(model: Model, folder: Path, options) -> None:
     """Reports every image in ``folder`` once, and again whenever it changes."""
+    if not folder.is_dir():
+        sys.exit(f"error: there is no folder {folder}")
+    print(f"watching {folder}; Ctrl-C stops", file=sys.stderr, flush=True)
     previous, reported = {}, {}
     while True:
         current = images_in(folder)
@@ -121,18 +127,27 @@ def main() -> int:
     parser.add_argument(
         "--watch", type=Path, metavar="FOLDER", help="classify every image that is added to it"
     )
-    parser.add_argument("--top", type=int, default=5, help="classes per image (default: 5)")
+    parser.add_argument(
+        "--top", type=int, default=5, metavar="N", help="classes per image (default: 5)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show what the engine says when it starts"
+    )
     options = parser.parse_args()
     if not (options.images or options.camera or options.watch):
         parser.error("name an image or a folder, or use --camera or --watch")
     if options.top < 1:
         parser.error(f"--top is {options.top}: it has to be 1 or more")
-    model, all_readable = Model(), True
+    model, all_readable = Model(verbose=options.verbose), True
     if options.camera:
         all_readable &= report(model, "camera", take_photo(), options)
     for path in options.images:
-        for file in images_in(path) if path.is_dir() else [path]:
+        files = list(images_in(path)) if path.is_dir() else [path]
+        if not files:
+            print(f"{path}: no PNG or JPEG in this folder", file=sys.stderr)
+            all_readable = False
+        for file in files:
             all_readable &= report(model, str(file), file, options)
     if options.watch:
         watch(model, options.watch, options)

@@ -1,6 +1,8 @@
 """The model in this folder on its engine: LiteRT for model.tflite, ONNX Runtime for model.onnx."""
 
+import contextlib
 import json
+import os
 from importlib import metadata
 from pathlib import Path
 
@@ -14,6 +16,7 @@ class Model:
 
     Args:
         threads: threads that the engine may use.
+        verbose: let the engine print what it says when it opens a model.
 
     Attributes:
         description: content of model.json.
@@ -21,13 +24,15 @@ class Model:
         engine: name and version of the engine.
     """
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int = 1, verbose: bool = False) -> None:
         self.description = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
         self.shape = tuple(self.description["input"]["shape"][1:])
         engines = {"tflite": _open_litert, "onnx": _open_onnxruntime}
-        self.engine, self._dtype, self._quantization, self._invoke = engines[
-            self.description["format"]
-        ](str(FOLDER / self.description["model"]), threads)
+        open_model = engines[self.description["format"]]
+        with contextlib.nullcontext() if verbose else _native_stderr_hidden():
+            self.engine, self._dtype, self._quantization, self._invoke = open_model(
+                str(FOLDER / self.description["model"]), threads
+            )
 
     def prepare(self, pixels: np.ndarray) -> np.ndarray:
         """Returns uint8 pixels ``(H, W, C)`` in the model's input type, ``(1, H, W, C)``."""
@@ -49,6 +54,19 @@ class Model:
             return outputs.astype(np.float32)
         centred = outputs.astype(np.float64) - output["zero_point"]
         return (centred * output["scale"]).astype(np.float32)
+
+
+@contextlib.contextmanager
+def _native_stderr_hidden():
+    """Drops what native code writes to standard error: LiteRT has no level of logging to set."""
+    with Path(os.devnull).open("wb") as null:
+        stderr = os.dup(2)
+        os.dup2(null.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _open_litert(path, threads):

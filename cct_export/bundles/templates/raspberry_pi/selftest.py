@@ -5,7 +5,8 @@
 
 It compares every file with SHA256SUMS, runs the golden inputs in golden.npz, compares their logits
 with those of Keras by the bounds in model.json, and measures latency. It exits with 0 if all checks
-pass, else with 1.
+pass, else with 1. Files that do not belong to the folder are noted; where Python could run one in
+place of what the scripts import, that is a failure.
 """
 
 import argparse
@@ -17,30 +18,51 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-sys.dont_write_bytecode = True  # bytecode would be a file that is not in SHA256SUMS
+sys.dont_write_bytecode = True  # Python runs the bytecode in __pycache__, which is not checked
 
 FOLDER = Path(__file__).resolve().parent
 CHECKSUMS = "SHA256SUMS"
 UNCHECKED = (CHECKSUMS, ".venv")
+CODE = (".py", ".pyc", ".so", ".pth")
+NOTES_SHOWN = 5
 WARMUP, RUNS = 5, 50
 
 
-def check_files() -> tuple[int, list[str]]:
-    """Returns the number of files in SHA256SUMS, and how the folder differs from it."""
+def check_files() -> tuple[int, list[str], list[str]]:
+    """Compares this folder with SHA256SUMS.
+
+    Returns:
+        The number of files in SHA256SUMS, what is wrong, and what else is in the folder.
+    """
     lines = (FOLDER / CHECKSUMS).read_text(encoding="utf-8").splitlines()
     digests = {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
-    roots = [entry for entry in FOLDER.iterdir() if entry.name not in UNCHECKED]
-    paths = [path for root in roots for path in (root, *root.rglob("*")) if not path.is_dir()]
-    present = {path.relative_to(FOLDER).as_posix() for path in paths}
-    failures = [f"{path} is missing" for path in sorted(digests.keys() - present)]
-    failures += [
-        f"{path} does not belong to this folder: move it away"
-        for path in sorted(present - digests.keys())
-    ]
-    for path in sorted(digests.keys() & present):
-        if hashlib.sha256((FOLDER / path).read_bytes()).hexdigest() != digests[path]:
+    failures, notes = [], []
+    for path in sorted(digests):
+        if not (FOLDER / path).is_file():
+            failures.append(f"{path} is missing")
+        elif hashlib.sha256((FOLDER / path).read_bytes()).hexdigest() != digests[path]:
             failures.append(f"{path} has another SHA-256 than in {CHECKSUMS}: copy it again")
-    return len(digests), failures
+    for entry in sorted(FOLDER.iterdir()):
+        if entry.name in digests or entry.name in UNCHECKED:
+            continue
+        if can_be_imported(entry):
+            failures.append(
+                f"{entry.name} does not belong to this folder, and Python may run it in place of "
+                "what these scripts import: move it away"
+            )
+        else:
+            notes.append(f"{entry.name} does not belong to this folder and was not checked")
+    return len(digests), failures, notes
+
+
+def can_be_imported(entry: Path) -> bool:
+    """Returns whether an import could run ``entry``, which is in the folder of the scripts.
+
+    Python looks there first. A folder without ``__init__`` is the last that it takes.
+    """
+    if entry.is_dir():
+        return entry.name == "__pycache__" or any(entry.glob("__init__.*"))
+    return entry.suffix in CODE
 
 
 def check_labels(description: dict, classes: int) -> list[str]:
@@ -161,17 +183,17 @@ def is_emulated() -> bool:
     return arm and "model name" in fields and fields.get("BogoMIPS") == "100.00"
 
 
-def run_checks() -> dict:
+def run_checks(verbose: bool) -> dict:
     """Returns the result of every check; ``failures`` is empty if all pass."""
     result: dict = {"passed": False, "machine": platform.machine()}
     result["python"] = platform.python_version()
-    result["files"], result["failures"] = check_files()
+    result["files"], result["failures"], result["notes"] = check_files()
     if result["failures"]:
         return result  # a corrupt model may crash the engine
     import numpy as np
     from model import Model
 
-    model = Model(threads=1)
+    model = Model(threads=1, verbose=verbose)
     result["engine"] = " ".join(model.engine)
     result["numpy"] = metadata.version("numpy")
     with np.load(FOLDER / "golden.npz") as golden:
@@ -208,17 +230,25 @@ def print_result(result: dict) -> None:
                 f"latency  median {latency['p50']:.2f} ms, p90 {latency['p90']:.2f} ms: "
                 f"{latency['count']} runs of one image, 1 thread"
             )
+    notes = result.get("notes", [])
+    for note in notes[:NOTES_SHOWN]:
+        print(f"note     {_printable(note)}")
+    if len(notes) > NOTES_SHOWN:
+        print(f"note     nor do {len(notes) - NOTES_SHOWN} others; --json names all")
     verdict = "PASSED" if result["passed"] else f"FAILED: {'; '.join(result['failures'])}"
-    print("".join(letter if letter.isprintable() else "?" for letter in verdict))
+    print(_printable(verdict))
 
 
 def main() -> int:
     """Runs the program; returns its exit code."""
     parser = argparse.ArgumentParser(description="Verify the model in this folder on this device.")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show what the engine says when it starts"
+    )
     options = parser.parse_args()
     try:
-        result = run_checks()
+        result = run_checks(options.verbose)
     except ModuleNotFoundError as error:
         failure = f"{error.name} is not installed: .venv/bin/pip install -r requirements.txt"
         result = {"passed": False, "failures": [failure]}
@@ -238,6 +268,11 @@ def _finite(value: float) -> float | None:
 
 def _text(value: float | None, form: str = ".1e") -> str:
     return "NaN or infinite" if value is None else format(value, form)
+
+
+def _printable(text: str) -> str:
+    """Returns names of files without characters that control a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 if __name__ == "__main__":
