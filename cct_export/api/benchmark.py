@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cct_export.api.export import default_output, export
-from cct_export.api.request import check_data, check_export, check_source, export_spec
+from cct_export.api.request import (
+    check_data,
+    check_export,
+    check_job,
+    check_source,
+    engine_for,
+    export_spec,
+)
 from cct_export.errors import InvalidRequest, ParityFailed
 from cct_export.files import check_file
 from cct_export.names import choose
@@ -180,7 +187,7 @@ def compare(
     rows = [
         record.read_for_comparison(Path(source))
         if _is_record(source)
-        else _job(source, threads, batch)
+        else BenchJob(Path(source), BenchSpec(engine_for(Path(source)), threads, batch))
         for source in sources
     ]
     jobs = [row for row in rows if isinstance(row, BenchJob)]
@@ -244,6 +251,8 @@ def check(
     else:
         regression.check_this_machine(before, any_machine)
         device, jobs = regression.jobs_again(before, [Path(source) for source in sources])
+        for job in jobs:
+            check_job(job)
         accuracies = [row.accuracy.data for row in before if row.accuracy]
         passes = BenchPasses(
             (data or accuracies[0]) if accuracies else None,
@@ -310,14 +319,6 @@ def time_together(
 
 def _is_record(source: str | Path) -> bool:
     return str(source).endswith(".json")
-
-
-def _job(source: str | Path, threads: int, batch: int) -> BenchJob:
-    from cct_export.runtimes import ENGINE_NAMES, format_of, is_artifact
-
-    path = Path(source)
-    format = format_of(path) if is_artifact(path) else "keras"
-    return BenchJob(path, BenchSpec(ENGINE_NAMES[format], threads, batch))
 
 
 def _labelled(accuracy: bool, data: str | None) -> str | None:

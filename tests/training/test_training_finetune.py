@@ -116,7 +116,7 @@ def test_another_resolution_is_fine_tuned_and_resumed_with_the_options_of_the_ru
 
 def test_resume_without_a_run_is_refused(tune):
     ended, run = tune("--resume")
-    assert ended.code == 1
+    assert ended.code == 2
     assert "is not a run directory: no run.json in it" in ended.err
     assert not run.path.exists()
 
