@@ -2,7 +2,7 @@
 
 CCTExportError
 ├── MissingDependency     a library of an optional extra is not installed
-├── InvalidRequest        options are invalid or contradict each other
+├── InvalidRequest        a name or file does not exist, or options contradict each other
 ├── UnsupportedScheme     the format has no such quantization scheme
 ├── InvalidModel          the file is not a usable model
 ├── InvalidArtifact       the .tflite or .onnx file is not usable
@@ -36,7 +36,7 @@ class MissingDependency(CCTExportError):
 
 
 class InvalidRequest(CCTExportError):
-    """Options are invalid or contradict each other."""
+    """A name or file does not exist, is of another kind, or options contradict each other."""
 
     exit_code = 2
 
@@ -66,7 +66,7 @@ class InvalidArtifact(CCTExportError):
 
 
 class InvalidData(CCTExportError):
-    """Images or labels are missing, unreadable or of the wrong kind."""
+    """Images or labels are unreadable or of the wrong kind."""
 
 
 class OutputError(CCTExportError):

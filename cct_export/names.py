@@ -5,6 +5,9 @@ from collections.abc import Iterable
 
 from cct_export.errors import CCTExportError, InvalidRequest
 
+# Of a name to the word that it is suggested for, 0 to 1: cpu is nothing that one mistypes as npu.
+_SIMILARITY = 0.7
+
 
 def choose(
     word: str, words: Iterable[str], *, what: str, error: type[CCTExportError] = InvalidRequest
@@ -54,7 +57,7 @@ def closest(word: str, words: Iterable[str]) -> str | None:
     by_plain = {_plain(name): name for name in words}
     plain = _plain(word)
     beginning = [other for other in by_plain if plain and other.startswith(plain)]
-    close = beginning or difflib.get_close_matches(plain, by_plain, 1)
+    close = beginning or difflib.get_close_matches(plain, by_plain, 1, _SIMILARITY)
     return by_plain[close[0]] if close else None
 
 

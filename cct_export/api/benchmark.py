@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cct_export.api.export import default_output, export_requests
-from cct_export.api.request import check_data, check_export, check_source, export_spec
+from cct_export.api.request import (
+    check_data,
+    check_export,
+    check_job,
+    check_source,
+    engine_for,
+    export_spec,
+)
 from cct_export.errors import InvalidRequest, ParityFailed
 from cct_export.files import check_file
 from cct_export.names import choose
@@ -187,7 +194,7 @@ def compare(
     settings = tuple((delegate_options or {}).items())
 
     def job(source: Path) -> BenchJob:
-        engine = _engine(source)
+        engine = engine_for(source)
         name = opened.choose_delegate(engine, delegate)
         delegation = Delegation(name, settings, allow_fallback)
         return BenchJob(source, BenchSpec(engine, threads, batch, delegation))
@@ -256,6 +263,8 @@ def check(
     else:
         regression.check_this_machine(before, any_machine)
         device, jobs = regression.jobs_again(before, [Path(source) for source in sources])
+        for job in jobs:
+            check_job(job)
         accuracies = [row.accuracy.data for row in before if row.accuracy]
         passes = BenchPasses(
             (data or accuracies[0]) if accuracies else None,
@@ -322,13 +331,6 @@ def time_together(
 
 def _is_record(source: str | Path) -> bool:
     return str(source).endswith(".json")
-
-
-def _engine(source: Path) -> str:
-    """Returns the engine that runs a file or model."""
-    from cct_export.runtimes import ENGINE_NAMES, format_of, is_artifact
-
-    return ENGINE_NAMES[format_of(source) if is_artifact(source) else "keras"]
 
 
 def _labelled(accuracy: bool, data: str | None) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cct_export.api.request import check_model, check_recipe, check_run_folder
+from cct_export.api.request import check_artifact, check_model, check_recipe, check_run_folder
 from cct_export.errors import InvalidRequest
 from cct_export.model import start
 from cct_export.names import choose
@@ -367,7 +367,8 @@ def push(
         The files and, if they were pushed, the address of the commit.
 
     Raises:
-        InvalidModel: there is no finished run.
+        InvalidRequest: there is no such run directory or artifact.
+        InvalidModel: the run is not finished.
         InvalidArtifact: an artifact was exported from another model, or has no sidecar.
         MissingDependency: huggingface_hub is not installed.
         OutputError: no token, no connection, or the Hub refused; nothing was committed.
@@ -380,4 +381,6 @@ def push(
     if isinstance(artifacts, str | Path):
         artifacts = [artifacts]
     paths = [Path(artifact) for artifact in artifacts]
+    for path in paths:
+        check_artifact(path)
     return hub.push(hub_id, Path(run), paths, license, revision, private, dry_run)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cct_export.errors import InvalidRequest, OutputError
+from cct_export.errors import InvalidRequest
 from cct_export.files import check_file, check_writable
 from cct_export.names import choose
 from cct_export.specs import (
@@ -15,6 +15,7 @@ from cct_export.specs import (
     METHODS,
     ROUNDINGS,
     TARGETS,
+    BenchJob,
     CalibrationSpec,
     ExportRequest,
     ExportSpec,
@@ -113,7 +114,7 @@ def check_export(model: "Source", request: ExportRequest) -> None:
     _check_constraints(request)
     check_samples(request.parity_samples)
     if output.suffix != f".{spec.format}":
-        raise OutputError(f"cannot write {output}: choose a name that ends in .{spec.format}")
+        raise InvalidRequest(f"cannot write {output}: choose a name that ends in .{spec.format}")
     check_writable(output)
     data = check_model(model)
     if request.data is not None:
@@ -218,6 +219,27 @@ def check_source(path: Path) -> None:
         check_file(path)
     else:
         check_model(path)
+
+
+def engine_for(path: Path) -> str:
+    """Returns the name of the engine that runs an exported file or a MODEL."""
+    from cct_export.runtimes import ENGINE_NAMES, format_of, is_artifact
+
+    return ENGINE_NAMES[format_of(path) if is_artifact(path) else "keras"]
+
+
+def check_job(job: BenchJob) -> None:
+    """Refuses what is not there, or is of another format than the engine of a job runs.
+
+    Raises:
+        InvalidRequest: there is no such file or model, or it is of another format.
+    """
+    check_source(job.path)
+    if engine_for(job.path) != job.spec.runtime:
+        raise InvalidRequest(
+            f"{job.path} is not for {job.spec.runtime}, which the baseline was measured with: "
+            "name a file of the same format"
+        )
 
 
 def check_artifact(path: Path) -> str:

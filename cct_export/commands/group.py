@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,19 +45,20 @@ class Group(click.Group):
         """Runs a command line, and ends the process with its exit code."""
         try:
             exit_code = super().main(*arguments, **{**options, "standalone_mode": False})
-            sys.stdout.flush()
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             exit_code = error.exit_code
         except click.ClickException as error:
             click.echo(f"error: {_usage_message(error)}", err=True)
             exit_code = error.exit_code
-        except BrokenPipeError:  # whoever read the output, such as head, has what it wanted
-            _discard_output()
-            exit_code = ExitCode.OUTPUT_CLOSED
         except click.Abort:
             exit_code = ExitCode.INTERRUPTED
         sys.exit(exit_code)
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """Parses a command line; prints help and version."""
+        with _output_may_close():
+            return super().make_context(*arguments, **options)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -79,6 +80,12 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; an error becomes one line and an exit code."""
+        with _output_may_close():
+            result = self._invoke(ctx)
+            sys.stdout.flush()
+            return result
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -108,11 +115,25 @@ def _usage_message(error: click.ClickException) -> str:
     return f"{message[0].lower()}{message[1:]}; {help}arguments and options"
 
 
+@contextlib.contextmanager
+def _output_may_close() -> Iterator[None]:
+    """Ends a command quietly whose reader, such as head, has read enough."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as error:
+        # rich ends the program where it cannot write.
+        if BrokenPipeError not in (type(error), type(error.__context__)):
+            raise
+        _discard_output()
+        raise click.exceptions.Exit(ExitCode.OUTPUT_CLOSED) from None
+
+
 def _discard_output() -> None:
-    """Lets nothing be written any more: Python would complain at its end."""
+    """Lets nothing be written any more: at its end Python writes what it has kept."""
+    null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            os.dup2(null, stream.fileno())
 
 
 def _report(error: Exception) -> int:

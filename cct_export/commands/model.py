@@ -10,7 +10,7 @@ from cct_export.commands.options import Outcome
 from cct_export.commands.outputs import TableFiles, table_files
 from cct_export.commands.types import Model, OneOf, PathOr
 from cct_export.errors import InvalidData, InvalidRequest
-from cct_export.files import reason
+from cct_export.files import check_file, reason
 from cct_export.model import presets
 from cct_export.specs import GELUS, NORMALIZATIONS
 
@@ -79,6 +79,7 @@ def import_(foreign: str, labels: Path | None, **arguments: Any) -> Outcome:
 
 def _lines(path: Path) -> tuple[str, ...]:
     """Returns the lines of a text file that are not empty; raises ``InvalidData`` if all are."""
+    check_file(path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
@@ -107,6 +108,7 @@ def inspect(artifact: str, against: str | None, tensors: bool, files: TableFiles
     """
     files.check([artifact])
     from cct_export import api
+    from cct_export.api.request import check_artifact
     from cct_export.records import Layer, Operator
     from cct_export.report import inspection
     from cct_export.report.terminal import status
@@ -119,6 +121,8 @@ def inspect(artifact: str, against: str | None, tensors: bool, files: TableFiles
         inspection.show_model(model)
         files.write_table(inspection.layer_columns(), model.layers, Layer)
         return Outcome({"model": model.to_dict()})
+    if against is not None:
+        check_artifact(Path(against))
     file = api.inspect(artifact)
     other = None if against is None else api.inspect(against)
     if other is None:

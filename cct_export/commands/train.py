@@ -150,5 +150,5 @@ def _resumed(options: TrainOptions, output: Path) -> TrainOptions:
 
     try:
         return options.resume(RunDirectory(output).record())
-    except InvalidModel:
+    except (InvalidModel, InvalidRequest):
         return options  # Training reports what is wrong with the record.

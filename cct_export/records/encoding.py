@@ -79,5 +79,5 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it has text that cannot be encoded") from None
     except msgspec.DecodeError as error:
         position = re.search(r"\(byte (\d+)\)", str(error))
-        where = f"from byte {position[1]} on" if position else "to its end"
-        raise ValueError(f"it is not JSON {where}") from None
+        where = f"is wrong at byte {position[1]}" if position else "ends too early"
+        raise ValueError(f"its JSON {where}") from None

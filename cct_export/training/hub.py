@@ -140,8 +140,6 @@ def _check_artifact(path: Path, weights: Path) -> str:
     Raises:
         InvalidArtifact: it was not, or has no sidecar.
     """
-    if path.suffix not in (".tflite", ".onnx") or not path.is_file():
-        raise InvalidArtifact(f"there is no .tflite or .onnx file {path}")
     exported = sidecar.read(path)
     if exported is None:
         raise InvalidArtifact(f"{path} has no {path.name}.json beside it that belongs to it")

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from cct_export.errors import CCTExportError, InvalidModel, OutputError
+from cct_export.errors import CCTExportError, InvalidModel, InvalidRequest, OutputError
 from cct_export.files import TEMPORARY, check_writable, reason, replacing, write_text
 from cct_export.records.encoding import from_json, parse_json, to_builtins, to_text
 from cct_export.specs import ModelSpec, TrainSpec
@@ -262,12 +262,13 @@ class RunDirectory:
         """Returns the content of ``run.json``.
 
         Raises:
-            InvalidModel: there is none, or it cannot be read or is another program's.
+            InvalidRequest: there is none.
+            InvalidModel: it cannot be read, or is another program's.
         """
         try:
             return from_json(parse_json(self.record_file.read_bytes()), RunRecord)
         except FileNotFoundError:
-            raise InvalidModel(f"{self.path} is not a run directory: no run.json in it") from None
+            raise InvalidRequest(f"{self.path} is not a run directory: no run.json in it") from None
         except OSError as error:
             raise InvalidModel(f"{self.record_file} cannot be read: {error.strerror}") from error
         except ValueError as error:

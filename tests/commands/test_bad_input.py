@@ -157,8 +157,6 @@ def test_data_of_other_classes_than_the_model_is_refused(
         ("file/m.tflite", "file is not a folder"),
         ("file/deeper/m.tflite", "file is not a folder"),
         ("folder.tflite", "it is a folder"),
-        ("m.onnx", "ends in .tflite"),
-        ("m", "ends in .tflite"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_refused(
@@ -167,6 +165,11 @@ def test_an_output_that_cannot_be_written_is_refused(
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "folder.tflite").mkdir()
     assert reason in refused(1, "export", "tflite", digits_model, "-o", output)
+
+
+@pytest.mark.parametrize("output", ["m.onnx", "m", "m.TFLITE.bak"])
+def test_an_output_of_another_format_is_refused_as_wrong_use(refused, digits_model, output):
+    assert "ends in .tflite" in refused(2, "export", "tflite", digits_model, "-o", output)
 
 
 def test_a_run_directory_that_cannot_be_made_is_refused(refused, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cct_export import api
-from cct_export.errors import CCTExportError, OutputError
+from cct_export.errors import CCTExportError, InvalidRequest, OutputError
 from cct_export.files import sha256
 from cct_export.importers.source import load_model
 from cct_export.records import Artifact, Contract, sidecar
@@ -157,7 +157,6 @@ def _change(record, **entries):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda run: run.record_file.unlink(), r"is not a run directory: no run\.json in it"),
         (lambda run: run.record_file.write_text("{"), "is not the record of a training run"),
         (lambda run: run.record_file.write_text("[1]"), "is not the record of a training run"),
         (lambda run: run.record_file.write_text('{"model": 1}'), "is not the record of"),
@@ -172,6 +171,12 @@ def test_a_folder_that_is_no_run_is_refused(copied, damage, reason):
         api.push(ID, run=copied.path, dry_run=True)
     assert error.value.exit_code == 1
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_a_record_is_refused_as_wrong_use(copied):
+    copied.record_file.unlink()
+    with pytest.raises(InvalidRequest, match=r"is not a run directory: no run\.json in it"):
+        api.push(ID, run=copied.path, dry_run=True)
 
 
 def test_an_unfinished_run_is_refused(copied):

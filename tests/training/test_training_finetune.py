@@ -134,7 +134,7 @@ def test_fine_tuning_learns_in_its_only_epoch(tune, tmp_path):
 
 def test_resume_without_a_run_is_refused(tune):
     ended, run = tune("--resume")
-    assert ended.code == 1
+    assert ended.code == 2
     assert "is not a run directory: no run.json in it" in ended.err
     assert not run.path.exists()
 

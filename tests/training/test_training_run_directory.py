@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_run import TINY, gray_images, train_tiny
 
-from cct_export.errors import CCTExportError, InvalidModel, OutputError
+from cct_export.errors import CCTExportError, InvalidModel, InvalidRequest, OutputError
 from cct_export.model.cct import CCT
 from cct_export.specs import ModelSpec, TrainSpec
 from cct_export.training.learner import compiled
@@ -166,7 +166,7 @@ def test_a_folder_with_a_file_that_is_not_of_a_run_is_refused(tmp_path, name):
 
 
 def test_resume_without_a_run_is_refused_and_makes_no_directory(tmp_path):
-    with pytest.raises(InvalidModel, match=r"none is not a run directory: no run\.json"):
+    with pytest.raises(InvalidRequest, match=r"none is not a run directory: no run\.json"):
         train_tiny(tmp_path / "none", "nowhere", resume=True)
     assert not (tmp_path / "none").exists()
 

@@ -12,6 +12,7 @@ from cct_export import machine
 from cct_export.bench.hosts.ssh import SSHHost
 from cct_export.errors import InvalidRequest, NotAvailable, OutputError
 from cct_export.files import sha256
+from cct_export.names import choose
 from cct_export.records.encoding import from_json, parse_json
 from cct_export.specs.progress import StatusProgress
 
@@ -124,9 +125,9 @@ def set_up(
         NotAvailable: the machine cannot be reached, or has no Python that is new enough.
         OutputError: the environment cannot be made; the earlier one stays.
     """
-    unknown = [name for name in engines if name not in ENGINES]
-    if unknown or not engines:
-        raise InvalidRequest(f"no engine {unknown}: choose from {', '.join(ENGINES)}")
+    engines = [choose(name, ENGINES, what="engine") for name in engines]
+    if not engines:
+        raise InvalidRequest(f"no engine to install: choose from {', '.join(ENGINES)}")
     progress(f"connecting to {host.name}")
     remote = _find_python(host, python)
     requirements, folder = _requirements(engines), f"venv.{secrets.token_hex(6)}"
