@@ -15,6 +15,7 @@ prints. The comment above it says how it is made, and which commands have to run
 
 - `fast` takes seconds: tests/test_transcripts.py compares it with what the program prints.
 - `slow` takes longer or needs a download: only this program runs it.
+- `slow, needs torch` is run where the module torch is installed.
 - `elsewhere` needs another machine, a phone or the Hub, and is written by hand.
 
 `exit 6` is the exit code of the last command; without it every command has to end with 0. The
@@ -24,6 +25,7 @@ below it begin with a line that differs in numbers only or, if there is none, ha
 word.
 """
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -40,7 +42,8 @@ ELLIPSIS = "…"
 # A reader has none of these, and the tests set some.
 OWN_SETTINGS = ("CCT_EXPORT_", "KERAS_", "TF_")
 TRANSCRIPT = re.compile(
-    r"^<!-- transcript: (?P<made>fast|slow|elsewhere)(?:, exit (?P<exit>\d+))?\s(?P<setup>.*?)-->\n"
+    r"^<!-- transcript: (?P<made>fast|slow|elsewhere)(?:, needs (?P<needs>\w+))?"
+    r"(?:, exit (?P<exit>\d+))?\s(?P<setup>.*?)-->\n"
     r"```console\n(?P<body>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
@@ -73,7 +76,7 @@ def rewritten(text: str, made: Collection[str]) -> str:
     with tempfile.TemporaryDirectory() as folder:
 
         def run(match: re.Match[str]) -> str:
-            if match["made"] not in made:
+            if match["made"] not in made or not _is_installed(match["needs"]):
                 return match[0]
             if match["setup"].strip():
                 printed(match["setup"], Path(folder), 0)
@@ -86,6 +89,10 @@ def rewritten(text: str, made: Collection[str]) -> str:
             return match[0].replace(match["body"], body)
 
         return TRANSCRIPT.sub(run, text)
+
+
+def _is_installed(module: str | None) -> bool:
+    return module is None or importlib.util.find_spec(module) is not None
 
 
 def shown(body: str) -> Iterator[Shown]:

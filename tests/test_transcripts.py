@@ -68,6 +68,13 @@ def test_slow_transcripts_and_those_from_elsewhere_stay():
     assert transcripts.rewritten(page, {"fast"}) == page
 
 
+def test_a_transcript_is_made_where_the_module_that_it_needs_is_installed():
+    page = block("$ echo today\nformer\n", "slow, needs no_such_module")
+    assert transcripts.rewritten(page, {"slow"}) == page
+    page = page.replace("no_such_module", "json")
+    assert transcripts.rewritten(page, {"slow"}) == page.replace("former", "today")
+
+
 def test_the_last_command_has_to_end_with_the_exit_code_of_the_page():
     assert transcripts.rewritten(block("$ exit 3\n", "fast, exit 3"), {"fast"})
     with pytest.raises(ValueError, match="'exit 3' ends with 3, not 0"):
