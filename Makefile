@@ -4,10 +4,11 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet --cons
 
 .PHONY: demo test test-slow test-all test-arm64 lint docs clean
 
-# The main job: the shipped model as a quantized TFLite file, verified and measured.
+# The main job: the shipped model as a quantized TFLite file, verified, measured and run.
 demo: .venv/demo
 	.venv/bin/cct-export tflite --quantize int8 --output demo/cct_2_3x2_32-int8.tflite
 	.venv/bin/cct-bench tflite demo/cct_2_3x2_32-int8.tflite
+	.venv/bin/cct-export predict demo/cct_2_3x2_32-int8.tflite docs/cat.jpg --top 2
 
 # What a change can break, in minutes; the rest is in test-slow.
 test: .venv/test
