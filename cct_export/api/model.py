@@ -88,20 +88,14 @@ def inspect_model(model: "Source") -> "Architecture":
 
     Example:
         >>> cct_export.inspect_model("cct_7_3x1_32").trainable
-        3760970
+        3760139
     """
+    from cct_export.inspection import model as inspection
     from cct_export.model.presets import PRESETS, preset
 
     if isinstance(model, str) and (model in PRESETS or _is_name(model)):
-        spec = preset(model)
-        start()
-        from cct_export.inspection import model as inspection
-        from cct_export.model.cct import CCT
-
-        return inspection.inspect(CCT(spec), name=spec.name)
+        return inspection.inspect_architecture(preset(model))
     loaded = load(model)
-    from cct_export.inspection import model as inspection
-
     return inspection.inspect(loaded.model, name=loaded.source)
 
 

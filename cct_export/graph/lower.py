@@ -1,29 +1,45 @@
-"""Lowers a Keras CCT to an inference plan, without the layers that only training needs."""
+"""Lowers a CCT to an inference plan, without the layers that only training needs.
+
+A plan follows from the architecture and the weights; Keras is needed where a model holds them.
+"""
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
-from cct_export.data.dataset import ImageShape
-from cct_export.errors import ConversionError
 from cct_export.graph import steps
 from cct_export.graph.plan import Plan
 from cct_export.graph.steps import Array, Projection, Shape, Step
-from cct_export.model.blocks import PaperBlock, TransformerBlock, gelu_exact, gelu_tanh
-from cct_export.model.cct import CCT
-from cct_export.model.layers import ConvTokenizer, PositionEmbedding, SequencePooling
+from cct_export.specs import NORM_EPSILON, ModelSpec
+
+if TYPE_CHECKING:
+    import keras
+
+    from cct_export.model.cct import CCT
+
+# Returns the weight with a name in Keras, such as ``logits/kernel``, and a shape.
+Weights = Callable[[str, Shape], Array]
+
+_POOL, _POOL_STRIDES = (3, 3), (2, 2)
+_FRAME = ((1, 1), (1, 1))
 
 
-def can_lower(model: keras.Model) -> bool:
+def can_lower(model: "keras.Model") -> bool:
     """Returns whether ``lower`` takes the model: a CCT of this package with unmodified layers."""
+    from cct_export.model.cct import CCT
+
     return type(model) is CCT and all(map(_is_unmodified, model.layers))
 
 
 def _is_unmodified(layer: Any) -> bool:
     """Returns whether a layer still has the activation functions that it was built with."""
+    import keras
+
+    from cct_export.model.blocks import PaperBlock, TransformerBlock, gelu_exact, gelu_tanh
+    from cct_export.model.layers import ConvTokenizer
+
     if isinstance(layer, ConvTokenizer):
         relu = keras.activations.relu
         return all(c.activation is relu and not c.use_bias for c in layer.convolutions)
@@ -37,32 +53,65 @@ def _is_unmodified(layer: Any) -> bool:
     return True
 
 
-def lower(model: CCT) -> Plan:
+def lower(model: "CCT") -> Plan:
     """Returns the unfolded inference plan of a model.
 
     Augmentation, dropout and stochastic depth do nothing at inference and are not in the plan.
 
     Args:
         model: built, on any Keras backend.
+    """
+    from keras import ops
+
+    # Keras puts the names of what a model is part of before the name of its layer.
+    weights = {
+        f"{layer.name}/{weight.path.rpartition(f'{layer.name}/')[2]}": weight
+        for layer in model.layers
+        for weight in layer.weights
+    }
+
+    def read(name: str, shape: Shape) -> Array:
+        array = np.asarray(ops.convert_to_numpy(weights[name]), np.float64)
+        assert array.shape == shape, name
+        return array
+
+    return plan_from(model.spec, read)
+
+
+def plan_from(spec: ModelSpec, weights: Weights) -> Plan:
+    """Returns the unfolded inference plan of an architecture; see ``lower``.
+
+    Args:
+        spec: the architecture.
+        weights: called once for every weight.
 
     Raises:
-        ConversionError: the model has a layer that no CCT has.
+        InvalidModel: the image is too small for the tokenizer.
     """
-    _, height, width, channels = model.inputs[0].shape
-    builder = _PlanBuilder((height, width, channels))
-    for layer in model.layers:
-        if type(layer) not in _LAYERS:
-            kind = type(layer).__name__
-            raise ConversionError(f"layer {layer.name} is a {kind}: a CCT has no such layer")
-        _LAYERS[type(layer)](builder, layer)
+    builder = _PlanBuilder(spec, weights)
+    scale, shift = (np.atleast_1d(np.asarray(each, np.float64)) for each in spec.rescaling)
+    builder.add(steps.Scale, "rescaling", scale, shift)
+    _tokenizer(builder)
+    if spec.positional != "none":
+        table = weights("position_embedding/embeddings", builder.shape)
+        builder.add(steps.AddConstant, "position_embedding", table)
+    for index in range(spec.layers):
+        (_block if spec.block == "keras" else _paper_block)(builder, f"block_{index}")
+    _normalization(builder, "norm")
+    kernel = weights("pooling/attention/kernel", (spec.width, 1)).reshape(-1)
+    bias = weights("pooling/attention/bias", (1,))
+    builder.add(steps.SequencePool, "pooling", kernel, bias)
+    _dense(builder, "logits", spec.classes)
     return Plan(builder.image_shape, tuple(builder.steps))
 
 
 class _PlanBuilder:
     """The steps so far, and the tensor that the next one consumes by default."""
 
-    def __init__(self, image_shape: ImageShape) -> None:
-        self.image_shape = image_shape
+    def __init__(self, spec: ModelSpec, weights: Weights) -> None:
+        self.spec = spec
+        self.weights = weights
+        self.image_shape = (spec.image_size, spec.image_size, spec.channels)
         self.steps: list[Step] = []
         self.last = Plan.INPUT
 
@@ -83,118 +132,88 @@ class _PlanBuilder:
         self.steps.append(steps.Add(name, (residual, self.last)))
         self.last = name
 
-
-def _array(weight: Any) -> Array:
-    return np.asarray(keras.ops.convert_to_numpy(weight), np.float64)
-
-
-def _skip(builder: _PlanBuilder, layer: Any) -> None:
-    """Adds nothing: the input layer, and layers without effect at inference."""
-
-
-def _rescaling(builder: _PlanBuilder, layer: Any) -> None:
-    scale, shift = (np.atleast_1d(np.float64(x)) for x in (layer.scale, layer.offset))
-    builder.add(steps.Scale, layer.name, scale, shift)
-
-
-def _tokenizer(builder: _PlanBuilder, layer: ConvTokenizer) -> None:
-    pool, margin = layer.pooling, layer.margin
-    for index, convolution in enumerate(layer.convolutions):
-        name = f"{layer.name}/{index}"
-        builder.add(
-            steps.Conv,
-            f"{name}/conv",
-            _array(convolution.kernel),
-            strides=convolution.strides,
-            pads=((margin, margin), (margin, margin)),
+    def projection(self, name: str, kernel: Shape, bias: Shape, matrix: Shape) -> Projection:
+        """Returns a linear map whose weights Keras keeps in other shapes than a matrix."""
+        return Projection(
+            self.weights(f"{name}/kernel", kernel).reshape(matrix),
+            self.weights(f"{name}/bias", bias).reshape(-1),
         )
-        builder.add(steps.ZeroPad, f"{name}/padding", layer.padding.padding)
-        same = tuple(map(steps.same_pads, builder.shape, pool.pool_size, pool.strides))
-        pads = same if pool.padding == "same" else steps.NO_PADS
-        builder.add(steps.MaxPool, f"{name}/pool", pool.pool_size, pool.strides, pads)
+
+
+def _tokenizer(builder: _PlanBuilder) -> None:
+    spec = builder.spec
+    margin = (spec.padding, spec.padding)
+    for index, filters in enumerate(spec.filters):
+        name = f"tokenizer/{index}"
+        shape = (spec.kernel, spec.kernel, builder.shape[2], filters)
+        kernel = builder.weights(f"tokenizer/conv_{index}/kernel", shape)
+        strides = (spec.stride, spec.stride)
+        builder.add(steps.Conv, f"{name}/conv", kernel, strides=strides, pads=(margin, margin))
+        builder.add(steps.ZeroPad, f"{name}/padding", _FRAME)
+        same = tuple(map(steps.same_pads, builder.shape, _POOL, _POOL_STRIDES))
+        pads = same if spec.block == "keras" else steps.NO_PADS
+        builder.add(steps.MaxPool, f"{name}/pool", _POOL, _POOL_STRIDES, pads)
     rows, columns, width = builder.shape
-    builder.add(steps.Reshape, f"{layer.name}/tokens", (rows * columns, width))
+    builder.add(steps.Reshape, "tokenizer/tokens", (rows * columns, width))
 
 
-def _position(builder: _PlanBuilder, layer: PositionEmbedding) -> None:
-    builder.add(steps.AddConstant, layer.name, _array(layer.embeddings))
+def _normalization(builder: _PlanBuilder, name: str) -> None:
+    gamma, beta = (
+        builder.weights(f"{name}/{part}", (builder.spec.width,)) for part in ("gamma", "beta")
+    )
+    builder.add(steps.LayerNorm, name, NORM_EPSILON, gamma, beta)
 
 
-def _normalization(builder: _PlanBuilder, layer: Any, name: str = "") -> None:
-    gamma, beta = _array(layer.gamma), _array(layer.beta)
-    builder.add(steps.LayerNorm, name or layer.name, layer.epsilon, gamma, beta)
-
-
-def _block(builder: _PlanBuilder, layer: TransformerBlock) -> None:
-    name, tokens = layer.name, builder.last
-    _normalization(builder, layer.attention_norm, f"{name}/attention_norm")
-    _attention(builder, layer, f"{name}/attention")
+def _block(builder: _PlanBuilder, name: str) -> None:
+    tokens = builder.last
+    _normalization(builder, f"{name}/attention_norm")
+    _attention(builder, f"{name}/attention")
     builder.add_residual(f"{name}/attention_sum", tokens)
     tokens = builder.last
-    _normalization(builder, layer.mlp_norm, f"{name}/mlp_norm")
-    for index, dense in enumerate(layer.mlp):
-        _dense(builder, dense, f"{name}/mlp_{index}")
-        builder.add(steps.Gelu, f"{name}/gelu_{index}", tanh=layer.gelu == "tanh")
+    _normalization(builder, f"{name}/mlp_norm")
+    for index, units in enumerate(builder.spec.mlp_units):
+        _dense(builder, f"{name}/mlp_{index}", units)
+        builder.add(steps.Gelu, f"{name}/gelu_{index}", tanh=builder.spec.gelu == "tanh")
     builder.add_residual(f"{name}/mlp_sum", tokens)
 
 
-def _paper_block(builder: _PlanBuilder, layer: PaperBlock) -> None:
-    name, tokens = layer.name, builder.last
-    _normalization(builder, layer.attention_norm, f"{name}/attention_norm")
-    _paper_attention(builder, layer, f"{name}/attention")
-    builder.add_residual(f"{name}/attention_sum", tokens)
-    _normalization(builder, layer.mlp_norm, f"{name}/mlp_norm")
+def _paper_block(builder: _PlanBuilder, name: str) -> None:
     tokens = builder.last
-    *wide, narrow = layer.mlp
-    for index, dense in enumerate(wide):
-        _dense(builder, dense, f"{name}/mlp_{index}")
-        builder.add(steps.Gelu, f"{name}/gelu_{index}", tanh=False)
-    _dense(builder, narrow, f"{name}/mlp_{len(wide)}")
+    _normalization(builder, f"{name}/attention_norm")
+    _paper_attention(builder, name)
+    builder.add_residual(f"{name}/attention_sum", tokens)
+    _normalization(builder, f"{name}/mlp_norm")
+    tokens, last = builder.last, len(builder.spec.mlp_units) - 1
+    for index, units in enumerate(builder.spec.mlp_units):
+        _dense(builder, f"{name}/mlp_{index}", units)
+        if index < last:
+            builder.add(steps.Gelu, f"{name}/gelu_{index}", tanh=False)
     builder.add_residual(f"{name}/mlp_sum", tokens)
 
 
-def _paper_attention(builder: _PlanBuilder, layer: PaperBlock, name: str) -> None:
-    width = builder.shape[1]
+def _paper_attention(builder: _PlanBuilder, block: str) -> None:
+    spec, width = builder.spec, builder.spec.width
+    kernels = np.split(builder.weights(f"{block}/qkv/kernel", (width, 3 * width)), 3, 1)
+    query, key, value = (Projection(kernel, np.zeros(width)) for kernel in kernels)
+    square = (width, width)
+    out = builder.projection(f"{block}/projection", square, (width,), square)
+    scale = 1 / math.sqrt(spec.head_dim)
+    name = f"{block}/attention"
+    builder.add(steps.Attention, name, spec.heads, scale, query, key, value, out)
+
+
+def _attention(builder: _PlanBuilder, name: str) -> None:
+    spec = builder.spec
+    width, heads = spec.width, (spec.heads, spec.head_dim)
     query, key, value = (
-        Projection(kernel, np.zeros(width)) for kernel in np.split(_array(layer.qkv.kernel), 3, 1)
+        builder.projection(f"{name}/{part}", (width, *heads), heads, (width, -1))
+        for part in ("query", "key", "value")
     )
-    out = Projection(_array(layer.projection.kernel), _array(layer.projection.bias))
-    scale = 1 / math.sqrt(layer.head_dim)
-    builder.add(steps.Attention, name, layer.heads, scale, query, key, value, out)
+    out = builder.projection(f"{name}/attention_output", (*heads, width), (width,), (-1, width))
+    scale = 1 / math.sqrt(spec.head_dim)
+    builder.add(steps.Attention, name, spec.heads, scale, query, key, value, out)
 
 
-def _attention(builder: _PlanBuilder, layer: TransformerBlock, name: str) -> None:
-    attention, width = layer.attention, builder.shape[1]
-    query, key, value = (
-        Projection(_array(dense.kernel).reshape(width, -1), _array(dense.bias).reshape(-1))
-        for dense in (attention.query_dense, attention.key_dense, attention.value_dense)
-    )
-    dense = attention.output_dense
-    out = Projection(_array(dense.kernel).reshape(-1, width), _array(dense.bias))
-    scale = 1 / math.sqrt(layer.head_dim)
-    builder.add(steps.Attention, name, layer.heads, scale, query, key, value, out)
-
-
-def _pooling(builder: _PlanBuilder, layer: SequencePooling) -> None:
-    score = layer.attention
-    kernel, bias = _array(score.kernel).reshape(-1), _array(score.bias)
-    builder.add(steps.SequencePool, layer.name, kernel, bias)
-
-
-def _dense(builder: _PlanBuilder, layer: Any, name: str = "") -> None:
-    builder.add(steps.Dense, name or layer.name, _array(layer.kernel), _array(layer.bias))
-
-
-_LAYERS: dict[type, Callable[[_PlanBuilder, Any], None]] = {
-    keras.layers.InputLayer: _skip,
-    keras.layers.RandomCrop: _skip,
-    keras.layers.RandomFlip: _skip,
-    keras.layers.Rescaling: _rescaling,
-    ConvTokenizer: _tokenizer,
-    PositionEmbedding: _position,
-    TransformerBlock: _block,
-    PaperBlock: _paper_block,
-    keras.layers.LayerNormalization: _normalization,
-    SequencePooling: _pooling,
-    keras.layers.Dense: _dense,
-}
+def _dense(builder: _PlanBuilder, name: str, units: int) -> None:
+    kernel = builder.weights(f"{name}/kernel", (builder.shape[-1], units))
+    builder.add(steps.Dense, name, kernel, builder.weights(f"{name}/bias", (units,)))

@@ -25,10 +25,9 @@ from cct_export.importers.equivalence import spec_from_shapes
 from cct_export.importers.imported_model import ImportedModel, check_finite, check_options
 from cct_export.model.cct import CCT
 from cct_export.model.checkpoint import check_archive_size, check_declared_size
-from cct_export.model.layers import NORM_EPSILON
 from cct_export.model.presets import preset
 from cct_export.model.sizes import parameter_count
-from cct_export.specs import ImportSpec, JSONObject
+from cct_export.specs import NORM_EPSILON, ImportSpec, JSONObject
 
 Arrays = dict[str, np.ndarray]
 

@@ -1,17 +1,22 @@
-"""Inspection of a Keras model: layers, parameters, and multiply-accumulates of its plan."""
+"""Inspection of a model: layers, parameters, and multiply-accumulates of its plan."""
 
 import math
 import re
 from collections import Counter
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-import keras
+import numpy as np
 
 from cct_export.graph.fold import fold
-from cct_export.graph.lower import can_lower, lower
+from cct_export.graph.lower import can_lower, lower, plan_from
 from cct_export.graph.plan import Plan
-from cct_export.model.checkpoint import image_shape, labels
+from cct_export.graph.steps import Array, Shape
 from cct_export.records import Architecture, Cost, Layer
+from cct_export.specs import ModelSpec
+
+if TYPE_CHECKING:
+    import keras
 
 # Path of a weight in Keras, and the step of the plan that contains it.
 _STEPS = (
@@ -19,33 +24,66 @@ _STEPS = (
     (r"(block_\d+)/(attention/\w+|qkv|projection)", r"\1/attention"),
     (r"pooling/attention", r"pooling"),
 )
+# Path of a weight, its number of parameters, and whether it is trained.
+_Weight = tuple[str, int, bool]
 
 
-def inspect(model: keras.Model, *, name: str) -> Architecture:
+def inspect_architecture(spec: ModelSpec) -> Architecture:
+    """Lists the layers of a CCT with their parameters and cost; needs no Keras.
+
+    Args:
+        spec: the architecture; its weights are random, as where training starts.
+
+    Raises:
+        InvalidModel: the image is too small for the tokenizer.
+    """
+    random = np.random.default_rng(0)
+    weights: list[_Weight] = []
+
+    def initial(path: str, shape: Shape) -> Array:
+        fixed = path.startswith("position_embedding/") and spec.positional == "sine"
+        weights.append((path, math.prod(shape), not fixed))
+        if path.endswith("gamma"):
+            return np.ones(shape)
+        return np.zeros(shape) if path.endswith(("beta", "bias")) else random.random(shape)
+
+    return _architecture(spec.name, spec, plan_from(spec, initial), weights)
+
+
+def inspect(model: "keras.Model", *, name: str) -> Architecture:
     """Lists the layers of a model with their parameters and cost.
 
     Args:
         model: an image classifier.
         name: the source that the user named.
     """
-    shape = image_shape(model)
+    from cct_export.model.checkpoint import image_shape, labels
+
+    if can_lower(model):
+        weights = [(each.path, math.prod(each.shape), each.trainable) for each in model.weights]
+        return _architecture(name, model.spec, lower(model), weights)
     classes = int(model.outputs[0].shape[1])
-    if not can_lower(model):
-        return Architecture(name, shape, classes, labels(model), _layers(model))
-    plan = lower(model)
+    return Architecture(name, image_shape(model), classes, labels(model), _layers(model))
+
+
+def _architecture(
+    name: str, spec: ModelSpec, plan: Plan, weights: Iterable[_Weight]
+) -> Architecture:
     folded = fold(plan)
     cost = Cost(len(folded.steps), folded.parameters, folded.total_macs)
-    layers = _plan_layers(model, plan)
-    return Architecture(name, shape, classes, labels(model), layers, spec=model.spec, folded=cost)
+    layers = _plan_layers(plan, weights)
+    return Architecture(
+        name, plan.image_shape, spec.classes, spec.labels, layers, spec=spec, folded=cost
+    )
 
 
-def _plan_layers(model: keras.Model, plan: Plan) -> tuple[Layer, ...]:
+def _plan_layers(plan: Plan, weights: Iterable[_Weight]) -> tuple[Layer, ...]:
     """Returns the steps of the unfolded plan, each with the number of its Keras weights."""
     trainable: Counter[str] = Counter()
     fixed: Counter[str] = Counter()
-    for weight in model.weights:
-        parameters = trainable if weight.trainable else fixed
-        parameters[_step_of(weight.path)] += math.prod(weight.shape)
+    for path, size, is_trained in weights:
+        parameters = trainable if is_trained else fixed
+        parameters[_step_of(path)] += size
     return tuple(
         Layer(
             step.output,
@@ -66,7 +104,7 @@ def _step_of(path: str) -> str:
     return layer
 
 
-def _layers(model: keras.Model) -> tuple[Layer, ...]:
+def _layers(model: "keras.Model") -> tuple[Layer, ...]:
     """Returns the layers of a model that is no CCT; their cost is not known."""
     return tuple(
         Layer(

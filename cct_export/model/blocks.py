@@ -13,8 +13,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from cct_export.model.layers import NORM_EPSILON, PACKAGE, Shape
-from cct_export.specs import STOCHASTIC_DEPTH_MODES, JSONObject
+from cct_export.model.layers import PACKAGE, Shape
+from cct_export.specs import NORM_EPSILON, STOCHASTIC_DEPTH_MODES, JSONObject
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -7,24 +7,8 @@ import keras
 from keras import layers
 
 from cct_export.model.blocks import PaperBlock, TransformerBlock
-from cct_export.model.layers import (
-    NORM_EPSILON,
-    PACKAGE,
-    ConvTokenizer,
-    PositionEmbedding,
-    SequencePooling,
-)
-from cct_export.specs import JSONObject, ModelSpec
-
-
-def _rescaling(spec: ModelSpec) -> tuple[Any, Any]:
-    """Returns scale and offset of pixels 0–255, for all channels or each."""
-    if not (spec.mean or spec.std):
-        return 1 / 255, 0.0
-    mean = spec.mean or (0.0,) * spec.channels
-    std = spec.std or (1.0,) * spec.channels
-    scales = [1 / (255 * deviation) for deviation in std]
-    return scales, [-m / deviation for m, deviation in zip(mean, std, strict=True)]
+from cct_export.model.layers import PACKAGE, ConvTokenizer, PositionEmbedding, SequencePooling
+from cct_export.specs import NORM_EPSILON, JSONObject, ModelSpec
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -43,7 +27,7 @@ class CCT(keras.Model):
             spec = ModelSpec(**spec)
         size = spec.image_size
         image = layers.Input((size, size, spec.channels), name="image")
-        x = layers.Rescaling(*_rescaling(spec), name="rescaling")(image)
+        x = layers.Rescaling(*spec.rescaling, name="rescaling")(image)
         x = ConvTokenizer(
             spec.filters, spec.kernel, spec.stride, spec.padding, spec.block, name="tokenizer"
         )(x)

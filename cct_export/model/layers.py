@@ -21,7 +21,6 @@ from cct_export.specs import JSONObject
 Shape = tuple[Any, ...]
 
 PACKAGE = "cct_export"
-NORM_EPSILON = 1e-5
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

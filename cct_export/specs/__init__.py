@@ -34,6 +34,7 @@ from cct_export.specs.model import (
     DATA_SETS,
     DEFAULT_MODEL,
     GELUS,
+    NORM_EPSILON,
     NORMALIZATIONS,
     POSITIONALS,
     SAVED_MODEL_FILE,

@@ -15,6 +15,7 @@ GELUS = ("tanh", "exact")
 # Normalizations of the paper's code, named after the training images.
 NORMALIZATIONS = ("cifar10", "cifar100", "imagenet", "none")
 POSITIONALS = ("learnable", "sine", "none")
+NORM_EPSILON = 1e-5
 # JSON of any shape, such as the configuration of a Keras layer.
 JSONObject = dict[str, Any]
 _SIZES = ("image_size", "channels", "classes", "kernel", "stride", "heads", "head_dim")
@@ -133,6 +134,16 @@ class ModelSpec:
     def width(self) -> int:
         """Channels of every token."""
         return self.filters[-1]
+
+    @property
+    def rescaling(self) -> tuple[float | list[float], float | list[float]]:
+        """Scale and offset of pixels 0–255, for all channels or for each."""
+        if not (self.mean or self.std):
+            return 1 / 255, 0.0
+        mean = self.mean or (0.0,) * self.channels
+        std = self.std or (1.0,) * self.channels
+        scales = [1 / (255 * deviation) for deviation in std]
+        return scales, [-m / deviation for m, deviation in zip(mean, std, strict=True)]
 
     def to_dict(self) -> JSONObject:
         """Returns the fields as plain JSON types."""

@@ -6,12 +6,11 @@ import pytest
 from plans import random_model, random_plan
 
 import cct_export
-from cct_export.errors import ConversionError
-from cct_export.graph import lower as lowering
 from cct_export.graph import steps
 from cct_export.graph.expand import expand
 from cct_export.graph.interpret import compute
 from cct_export.graph.lower import can_lower, lower
+from cct_export.model.cct import CCT
 from cct_export.specs import ModelSpec
 
 
@@ -45,12 +44,12 @@ def test_other_models_are_not_lowered():
     assert can_lower(random_model(ModelSpec(filters=(4,), mlp_units=(4,), layers=0), 0))
 
 
-def test_a_layer_that_no_cct_has_is_refused_by_name(monkeypatch):
-    known = {k: v for k, v in lowering._LAYERS.items() if k is not keras.layers.Dense}
-    monkeypatch.setattr(lowering, "_LAYERS", known)
-    model = random_model(ModelSpec(filters=(4,), mlp_units=(4,), layers=0), 0)
-    with pytest.raises(ConversionError, match="layer logits is a Dense"):
-        lower(model)
+def test_a_cct_that_was_built_inside_another_layer_is_lowered():
+    spec = ModelSpec(filters=(4,), mlp_units=(4,), layers=1, heads=1, head_dim=4)
+    with keras.name_scope("ensemble"):
+        model = CCT(spec)
+    assert model.get_layer("logits").kernel.path.startswith("ensemble/")
+    assert lower(model).parameters == model.count_params() + 2
 
 
 @pytest.mark.parametrize("size", range(1, 20))

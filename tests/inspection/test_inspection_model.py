@@ -1,5 +1,8 @@
 """``cct-export inspect`` of presets and models: layers, parameters, multiply-accumulates."""
 
+import subprocess
+import sys
+
 import keras
 import pytest
 
@@ -26,6 +29,21 @@ def test_the_layers_of_a_preset_add_up_to_the_keras_model_and_its_plan(name):
     assert report.image_shape == model.input_shape[1:]
     assert report.classes == preset(name).classes
     assert report.folded.macs <= report.macs
+
+
+def test_the_layers_of_a_preset_are_known_without_keras():
+    code = (
+        "import sys, cct_export; print(cct_export.inspect_model('cct_7_3x1_32').trainable, "
+        "any(name in sys.modules for name in ('keras', 'tensorflow', 'jax')))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "3760139 False\n"
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_preset_has_the_layers_and_cost_of_a_model_in_keras(name):
+    model = CCT(preset(name))
+    assert cct_export.inspect_model(name) == cct_export.inspect_model(model)
 
 
 def test_every_layer_has_as_many_weights_as_in_keras():
