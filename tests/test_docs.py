@@ -2,14 +2,17 @@
 
 import importlib.util
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 import cct_export
 from cct_export import api
+from cct_export.commands import program
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -105,6 +108,36 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     names = {}
     _run(_python("README.md"), names)
     assert names["exported"].parity.passed
+
+
+def _examples(text):
+    """Yields the words of every cct-export and cct-bench command in the blocks of a page."""
+    for kind, body in re.findall(r"^```(bash|console)\n(.*?)^```$", text, re.M | re.DOTALL):
+        start = r"^\$ .*?" if kind == "console" else ""
+        for line in re.findall(
+            start + r"\b(cct-(?:export|bench) .*)", body.replace("\\\n", " "), re.M
+        ):
+            yield shlex.split(line, comments=True)
+
+
+def _command(words):
+    """Returns the click command that ``words`` begin with, and the words after it."""
+    name, *words = words
+    command = {"cct-export": program.export, "cct-bench": program.bench}[name]
+    while isinstance(command, click.Group):
+        name, *words = words
+        command = command.get_command(click.Context(command), name)
+        assert command, name
+    return command, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_and_options_in_the_examples_of_a_page_exist(page):
+    for example in _examples(page.read_text()):
+        command, words = _command(example)
+        known = {name for option in command.params for name in option.opts + option.secondary_opts}
+        used = {word.partition("=")[0] for word in words if word.startswith("-") and word != "-"}
+        assert used <= known, example
 
 
 def test_every_page_is_in_the_index():
