@@ -1,7 +1,6 @@
 """Latency, memory and accuracy of files and models, side by side and against a baseline."""
 
 import dataclasses
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,26 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 from cct_export.api.export import default_output, export_requests
 from cct_export.api.request import (
-    check_data,
+    benchmark_binary_of,
     check_export,
     check_job,
     check_source,
     engine_for,
     export_spec,
+    labelled,
+    timing_of,
 )
 from cct_export.errors import InvalidRequest, ParityFailed
 from cct_export.files import check_file
 from cct_export.names import choose
 from cct_export.specs import (
     DEFAULT_MODEL,
-    PROFILES,
     BenchJob,
     BenchPasses,
     BenchPlan,
     BenchSpec,
     Delegation,
     ExportRequest,
-    Timing,
 )
 from cct_export.specs.progress import StatusProgress, no_progress
 
@@ -103,12 +102,12 @@ def benchmark(
 
     format = choose(format, ENGINE_NAMES, what="format")
     passes = BenchPasses(
-        _labelled(accuracy, data),
+        labelled(accuracy, data),
         OPERATOR_RUNS if operators else 0,
         sustained_s,
-        _binary(devices, benchmark_binary),
+        benchmark_binary_of(devices, benchmark_binary),
     )
-    plan = BenchPlan(_timing(profile, **timing), passes)
+    plan = BenchPlan(timing_of(profile, **timing), passes)
     opened = run.open_devices(devices)
     for device in opened:
         delegate = device.choose_delegate(ENGINE_NAMES[format], delegate)
@@ -183,11 +182,11 @@ def compare(
     if not sources:
         raise InvalidRequest("nothing to compare: name artifacts, models or saved results")
     passes = BenchPasses(
-        _labelled(accuracy, data),
+        labelled(accuracy, data),
         OPERATOR_RUNS if operators else 0,
-        benchmark_binary=_binary([device], benchmark_binary),
+        benchmark_binary=benchmark_binary_of([device], benchmark_binary),
     )
-    plan = BenchPlan(_timing(profile, **timing), passes)
+    plan = BenchPlan(timing_of(profile, **timing), passes)
     for source in sources:
         check_source(Path(source))
     (opened,) = run.open_devices([device])
@@ -268,11 +267,11 @@ def check(
         accuracies = [row.accuracy.data for row in before if row.accuracy]
         passes = BenchPasses(
             (data or accuracies[0]) if accuracies else None,
-            benchmark_binary=_binary([device], benchmark_binary),
+            benchmark_binary=benchmark_binary_of([device], benchmark_binary),
         )
         defaults = {"repeats": CHECK_REPEATS, "min_s": CHECK_SECONDS}
         changes = {name: value for name, value in timing.items() if value is not None}
-        plan = BenchPlan(_timing("quick", **(defaults | changes)), passes)
+        plan = BenchPlan(timing_of("quick", **(defaults | changes)), passes)
         measured = run.measure(jobs, plan, devices=[device], progress=progress)
         now = [
             dataclasses.replace(row, headline=then.headline)
@@ -331,35 +330,6 @@ def time_together(
 
 def _is_record(source: str | Path) -> bool:
     return str(source).endswith(".json")
-
-
-def _labelled(accuracy: bool, data: str | None) -> str | None:
-    """Returns the images that accuracy is measured on, None for no accuracy."""
-    if accuracy and data is None:
-        raise InvalidRequest("--accuracy needs --data: the labelled images to measure on")
-    if data is not None:
-        data = check_data(data)
-    return data if accuracy else None
-
-
-def _binary(devices: Sequence[str], binary: str | Path | None) -> Path | None:
-    """Returns the program that measures on phones, None for none."""
-    if binary and not any(name.partition(":")[0] == "adb" for name in devices):
-        raise InvalidRequest(
-            "a benchmark binary is for the device adb: others measure with their own engines"
-        )
-    return Path(binary) if binary else None
-
-
-def _timing(profile: str, **changes: Any) -> Timing:
-    """Returns the timing of a profile with some fields changed; None is no change."""
-    profile = choose(profile, PROFILES, what="profile")
-    for name, value in changes.items():
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise InvalidRequest(f"{name} is a number from 0 on, not {value}")
-    return dataclasses.replace(
-        PROFILES[profile], **{name: value for name, value in changes.items() if value is not None}
-    )
 
 
 def _export_request(

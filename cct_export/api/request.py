@@ -1,9 +1,10 @@
 """What a caller asks for: what is wrong with it is found out before Keras is imported."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cct_export.errors import InvalidRequest
 from cct_export.files import check_file, check_writable
@@ -13,12 +14,14 @@ from cct_export.specs import (
     BEST,
     FOLDS,
     METHODS,
+    PROFILES,
     ROUNDINGS,
     TARGETS,
     BenchJob,
     CalibrationSpec,
     ExportRequest,
     ExportSpec,
+    Timing,
     TrainSpec,
     opset_of,
 )
@@ -253,3 +256,32 @@ def check_artifact(path: Path) -> str:
     format = format_of(path)
     check_file(path)
     return format
+
+
+def labelled(accuracy: bool, data: str | None) -> str | None:
+    """Returns the images that accuracy is measured on, None for no accuracy."""
+    if accuracy and data is None:
+        raise InvalidRequest("--accuracy needs --data: the labelled images to measure on")
+    if data is not None:
+        data = check_data(data)
+    return data if accuracy else None
+
+
+def benchmark_binary_of(devices: Sequence[str], binary: str | Path | None) -> Path | None:
+    """Returns the program that measures on phones, None for none."""
+    if binary and not any(name.partition(":")[0] == "adb" for name in devices):
+        raise InvalidRequest(
+            "a benchmark binary is for the device adb: others measure with their own engines"
+        )
+    return Path(binary) if binary else None
+
+
+def timing_of(profile: str, **changes: Any) -> Timing:
+    """Returns the timing of a profile with some fields changed; None is no change."""
+    profile = choose(profile, PROFILES, what="profile")
+    for name, value in changes.items():
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise InvalidRequest(f"{name} is a number from 0 on, not {value}")
+    return dataclasses.replace(
+        PROFILES[profile], **{name: value for name, value in changes.items() if value is not None}
+    )
