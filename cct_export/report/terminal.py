@@ -87,7 +87,7 @@ class TrainingProgress:
             transient=True,
             disable=not shows_progress(),
         )
-        self.task = self.bar.add_task("training", total=None, metrics="")
+        self.task = self.bar.add_task("starting", total=None, metrics="")
 
     def __enter__(self) -> "TrainingProgress":
         self.bar.start()
