@@ -245,11 +245,14 @@ def load(path: Path) -> Statistics:
             statistics = Statistics(
                 str(about["origin"]), int(about["samples"]), histograms, moments, probe
             )
-            _check(statistics)
-            return statistics
     except Exception as error:  # a damaged archive raises anything, even zlib.error
         why = reason(error, "it is damaged or of another program")
         raise InvalidData(f"{path} is no calibration record: {why}") from error
+    try:
+        _check(statistics)
+    except ValueError as error:
+        raise InvalidData(f"{path} is no calibration record: {error}") from error
+    return statistics
 
 
 def _check(statistics: Statistics) -> None:

@@ -134,7 +134,8 @@ def _read_toml(path: Path) -> dict[str, Value]:
         ) from error
     base = values.pop("recipe", DEFAULT)
     if not isinstance(base, str) or base not in RECIPES:
-        raise InvalidRequest(f"{path}: recipe is {', '.join(RECIPES)}, not {base!r}")
+        hint = suggestion(str(base), RECIPES)
+        raise InvalidRequest(f"{path}: no recipe is called {base!r}: {hint}")
     _check_keys(values, str(path))
     return RECIPES[base] | values
 

@@ -173,7 +173,7 @@ def test_a_run_needs_images_or_a_page():
 
 def test_missing_data_is_an_error_of_one_line(tmp_path):
     done = CliRunner().invoke(run.main, ["--data", str(tmp_path / "none")])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     errors = [line for line in done.output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "Traceback" not in done.output

@@ -9,7 +9,7 @@ import pytest
 
 from cct_export import api
 from cct_export.data import read, sampling
-from cct_export.errors import CCTExportError, InvalidData, OutputError
+from cct_export.errors import CCTExportError, InvalidData, InvalidRequest
 from cct_export.evaluation import parity
 from cct_export.model.cct import CCT
 from cct_export.records import sidecar
@@ -110,7 +110,7 @@ def test_a_model_that_gives_nan_is_rejected(tmp_path, loaded):
 
 @pytest.mark.parametrize("output", ["m.onnx", "m", "m.tflite.bak"])
 def test_an_output_of_another_suffix_is_refused_before_any_work(tmp_path, loaded, output):
-    with pytest.raises(OutputError, match=r"ends in \.tflite"):
+    with pytest.raises(InvalidRequest, match=r"ends in \.tflite"):
         api.export_tflite(loaded, output=tmp_path / output)
     assert not _snapshot(tmp_path)
 

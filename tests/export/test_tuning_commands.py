@@ -171,6 +171,20 @@ def test_auto_says_what_became_of_every_scheme(automatic):
     assert names == list(BY_FORMAT["onnx"])
 
 
+def test_auto_says_in_a_few_words_what_a_scheme_needs(in_process, digits_model, tmp_path):
+    options = ("--quantize", "auto", "--samples", "16")
+    for format, scheme, needs in (
+        ("tflite", "int8-full", "needs --io int8"),
+        ("onnx", "int4-weight", "needs --opset 21"),
+    ):
+        path = tmp_path / f"m.{format}"
+        more = ("--opset", 18) if format == "onnx" else ()
+        ended = export(in_process, digits_model, path, *options, *more, format=format)
+        assert ended.code == 0, ended.err
+        candidates = {row["scheme"]: row for row in ended.record["tuning"]["candidates"]}
+        assert candidates[scheme]["why_not"] == needs
+
+
 def test_auto_with_bounds_that_nothing_keeps_says_why_and_writes_nothing(
     in_process, digits_model, tmp_path
 ):

@@ -216,8 +216,8 @@ def test_artifacts_of_another_model_or_without_sidecar_are_refused(pushable, tmp
     for artifacts, reason in (
         ([path, same_name], r"are both called tiny\.tflite: rename one"),
         ([bare], r"bare\.onnx has no bare\.onnx\.json beside it"),
-        ([tmp_path / "none.tflite"], r"there is no \.tflite or \.onnx file .*none\.tflite"),
-        ([pushable.state_file], r"there is no \.tflite or \.onnx file .*state\.npz"),
+        ([tmp_path / "none.tflite"], r"no such file: .*none\.tflite"),
+        ([pushable.state_file], r"state\.npz is neither a \.tflite nor an \.onnx file"),
     ):
         with pytest.raises(CCTExportError, match=reason):
             api.push(ID, run=pushable.path, artifacts=artifacts, dry_run=True)

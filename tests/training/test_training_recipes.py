@@ -65,8 +65,8 @@ def test_a_file_extends_a_recipe_and_overrides_take_precedence(toml):
         ("weight_decay = inf", "weight_decay must be a number, not inf"),
         ("label_smoothing = 1.0", r"label_smoothing must be below 1, not 1\.0"),
         ("erasing = 1.5", r"erasing must be at most 1, not 1\.5"),
-        ('optimizer = "adam"', "optimizer is adamw or muon or sgd, not 'adam'"),
-        ('recipe = "long"', "recipe is keras-io, paper, short, finetune, not 'long'"),
+        ('optimizer = "adam"', "no optimizer is called 'adam': did you mean adamw"),
+        ('recipe = "long"', "no recipe is called 'long': choose from keras-io, paper, "),
         ("epochs = ", "cannot be read as TOML"),
     ],
 )
@@ -79,7 +79,7 @@ def test_an_invalid_file_is_refused_in_one_line(toml, text, message):
 def test_an_unknown_recipe_and_a_missing_file_are_refused(tmp_path):
     with pytest.raises(InvalidRequest, match="no recipe is called 'long': choose from keras-io, "):
         resolve("long", "digits")
-    with pytest.raises(InvalidRequest, match=r"none\.toml cannot be read as TOML"):
+    with pytest.raises(InvalidRequest, match=r"no such recipe: .*none\.toml"):
         resolve(str(tmp_path / "none.toml"), "digits")
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidRequest, match=r"bytes\.toml cannot be read as TOML"):

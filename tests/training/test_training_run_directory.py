@@ -51,7 +51,7 @@ def test_a_record_is_the_same_after_writing_and_reading(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("{", "truncated"),
+        ("{", "its JSON ends too early"),
         ("[]", "Expected `object`, got `array`"),
         ('{"train": {"data": "x"}}', "missing required field `model`"),
         ('{"train": {}, "model": {}}', "missing required field `data`"),
@@ -175,7 +175,7 @@ def test_a_state_without_a_record_is_neither_overwritten_nor_resumed(copied, fin
     copied.record_file.unlink()
     with pytest.raises(CCTExportError, match="already holds a run"):
         train_tiny(copied.path, finished.data, seed=9)
-    with pytest.raises(InvalidModel, match=r"no run\.json in it"):
+    with pytest.raises(InvalidRequest, match=r"no run\.json in it"):
         train_tiny(copied.path, finished.data, resume=True)
 
 
