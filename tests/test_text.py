@@ -40,7 +40,7 @@ def test_one_line_has_single_spaces():
 
 def test_an_error_has_no_control_characters(in_process):
     ended = in_process("export", "inspect", f"{HOSTILE}.tflite")
-    assert ended.code == 1
+    assert ended.code == 2
     assert ended.err.rstrip("\n").isprintable()
     assert "red.tflite" in ended.err
 

@@ -320,11 +320,15 @@ def default_output(source: str, spec: ExportSpec) -> Path:
 
 
 def output_path(output: str | Path | None, default: Path) -> Path:
-    """Returns the file to write: ``output``, or ``default`` in it where that is a folder."""
+    """Returns the file to write: ``output``, or ``default`` in it where that is a folder.
+
+    A folder with the suffix of the file is not meant: writing to it is refused later.
+    """
     if output is None:
         return default
-    is_folder = str(output).endswith(os.sep) or Path(output).is_dir()
-    return Path(output) / default if is_folder else Path(output)
+    path = Path(output)
+    is_folder = path.is_dir() and path.suffix != default.suffix
+    return path / default if is_folder or str(output).endswith(os.sep) else path
 
 
 def _name_of(model: "Source") -> str:

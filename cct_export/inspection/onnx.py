@@ -88,7 +88,9 @@ def _read(path: Path) -> Any:
 
     try:
         model = onnx.load(path, format="protobuf")
-    except (DecodeError, onnx.checker.ValidationError, OSError) as error:
+    except onnx.checker.ValidationError as error:  # it names the file of weights that is missing
+        raise InvalidArtifact(f"{path}: not a readable ONNX file: {error}") from error
+    except (DecodeError, OSError) as error:
         why = reason(error, "it is damaged, or of another format")
         raise InvalidArtifact(f"{path}: not a readable ONNX file: {why}") from error
     if not model.ir_version or not model.graph.output:

@@ -208,7 +208,7 @@ def test_a_reader_that_is_gone_ends_the_command_quietly(exports, pngs):
     os.close(reader)
     done = subprocess.run([*command, *map(str, pngs)], stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, b"")
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_a_top_below_one_is_refused(pngs):

@@ -104,8 +104,8 @@ def test_without_delegate_no_operator_is_delegated_and_the_record_says_so(export
         ("tflite", "external", "InvalidRequest", "names no library"),
         ("tflite", "external:no/such.so", "InvalidRequest", "no such delegate: no/such.so"),
         ("onnx", "warp", "InvalidRequest", "is called 'warp': choose from default, cpu"),
-        ("onnx", "tensorrt", "NotAvailable", "it is in onnxruntime-gpu"),
-        ("onnx", "NnapiExecutionProvider", "NotAvailable", "it is in onnxruntime-android"),
+        ("onnx", "tensorrt", "NotAvailable", "is in onnxruntime-gpu"),
+        ("onnx", "NnapiExecutionProvider", "NotAvailable", "is in onnxruntime-android"),
         ("onnx", "plugin:", "InvalidRequest", "names no library: write plugin:/path"),
         ("onnx", "plugin:no/such.so", "InvalidRequest", "no such provider: no/such.so"),
         ("onnx", f"plugin:{OTHER_LIBRARY}", "NotAvailable", "is no provider of ONNX Runtime"),
@@ -127,7 +127,7 @@ def test_a_delegate_that_is_not_available_is_refused_in_one_line(
         ("tflite", "external:", 2, "names no library"),
         ("tflite", f"external:{OTHER_LIBRARY}", 6, "is no LiteRT delegate"),
         ("tflite", f"external:{__file__}", 6, "cannot be loaded as a delegate"),
-        ("onnx", "tensorrt", 6, "it is in onnxruntime-gpu"),
+        ("onnx", "tensorrt", 6, "is in onnxruntime-gpu"),
     ],
 )
 def test_the_refusal_of_a_delegate_is_the_error_of_the_command(
