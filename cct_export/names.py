@@ -56,7 +56,8 @@ def closest(word: str, words: Iterable[str]) -> str | None:
     """Returns the name that ``word`` is most likely a misspelling or the beginning of, or None."""
     by_plain = {_plain(name): name for name in words}
     plain = _plain(word)
-    beginning = [other for other in by_plain if plain and other.startswith(plain)]
+    # The shortest continuation: m.tflit is m.tflite, not m.tflite.json.
+    beginning = sorted((other for other in by_plain if plain and other.startswith(plain)), key=len)
     close = beginning or difflib.get_close_matches(plain, by_plain, 1, _SIMILARITY)
     return by_plain[close[0]] if close else None
 

@@ -71,3 +71,7 @@ def test_data_may_be_named_in_any_case_unless_a_file_has_that_name(tmp_path, mon
 def test_the_names_that_requests_know_are_those_of_the_tables():
     assert tuple(PASSES) == FOLDS
     assert DATA.words == tuple(NAMED)
+
+
+def test_the_shortest_continuation_is_suggested():
+    assert closest("m.tflit", ["m.tflite.json", "m.tflite"]) == "m.tflite"

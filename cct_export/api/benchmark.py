@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cct_export.api.export import default_output, export_requests
 from cct_export.api.request import (
     benchmark_binary_of,
+    check_data,
     check_export,
     check_job,
     check_source,
@@ -101,6 +102,10 @@ def benchmark(
     from cct_export.runtimes import ENGINE_NAMES
 
     format = choose(format, ENGINE_NAMES, what="format")
+    if min((*threads, *batches), default=0) < 1 or not threads or not batches:
+        raise InvalidRequest("threads and images per run are numbers from 1 on: name one at least")
+    if isinstance(devices, str):
+        devices = [devices]
     passes = BenchPasses(
         labelled(accuracy, data),
         OPERATOR_RUNS if operators else 0,
@@ -127,7 +132,7 @@ def benchmark(
             for name, request in zip(names, exports, strict=True)
         ]
         jobs = [BenchJob(path, spec) for path in paths for spec in specs]
-        return run.measure(jobs, plan, devices=devices, progress=progress)
+        return run.measure(jobs, plan, devices=opened, progress=progress)
 
 
 def compare(
@@ -179,6 +184,8 @@ def compare(
     """
     from cct_export.bench import record, run
 
+    if isinstance(sources, str | Path):
+        sources = [sources]
     if not sources:
         raise InvalidRequest("nothing to compare: name artifacts, models or saved results")
     passes = BenchPasses(
@@ -204,7 +211,7 @@ def compare(
     ]
     jobs = [row for row in rows if isinstance(row, BenchJob)]
     opened.check([job.spec for job in jobs], plan)
-    measured = iter(run.measure(jobs, plan, devices=[device], progress=progress) if jobs else ())
+    measured = iter(run.measure(jobs, plan, devices=[opened], progress=progress) if jobs else ())
     results: list[BenchResult] = []
     for row in rows:
         results += [next(measured)] if isinstance(row, BenchJob) else row
@@ -253,6 +260,10 @@ def check(
     from cct_export.bench import record, regression, run
 
     check_file(Path(baseline))
+    if not _is_record(baseline):
+        raise InvalidRequest(f"{baseline} is no record: name what `cct-bench --json` wrote")
+    if data is not None:
+        data = check_data(data)
     for source in sources:
         check_source(Path(source))
     before = record.read(Path(baseline))
@@ -272,7 +283,7 @@ def check(
         defaults = {"repeats": CHECK_REPEATS, "min_s": CHECK_SECONDS}
         changes = {name: value for name, value in timing.items() if value is not None}
         plan = BenchPlan(timing_of("quick", **(defaults | changes)), passes)
-        measured = run.measure(jobs, plan, devices=[device], progress=progress)
+        measured = run.measure(jobs, plan, devices=run.open_devices([device]), progress=progress)
         now = [
             dataclasses.replace(row, headline=then.headline)
             for row, then in zip(measured, before, strict=True)

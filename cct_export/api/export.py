@@ -11,6 +11,7 @@ from cct_export.api.request import (
     check_data,
     check_export,
     check_model,
+    check_quantizes,
     check_samples,
     export_spec,
 )
@@ -214,6 +215,8 @@ def export_files(
         ['cct-int8.tflite', 'cct-fp16.tflite', 'cct-int8.onnx', 'cct-fp16.onnx']
     """
     calibration = calibration_spec(calibration_samples, calibrate, rounding)
+    if max_drop is not None and AUTO not in map(str.casefold, _listed(schemes)):
+        raise InvalidRequest("--max-drop is for --quantize auto, which chooses by it")
     requests: dict[Path, ExportRequest] = {}
     for name in _listed(formats):
         format = choose(name, INPUT_TYPES, what="format")
@@ -248,7 +251,8 @@ def export_requests(
         if not exported:
             raise
         written = ", ".join(str(file.artifact.path) for file in exported)
-        raise type(error)(f"{error} (written before: {written})") from error
+        error.args = (f"{error} (written before: {written})",)
+        raise
     return exported
 
 
@@ -295,6 +299,7 @@ def quantize_report(
     format = choose(format, INPUT_TYPES, what="format")
     spec = export_spec(format, scheme, dynamic_batch=format == "onnx", auto=False)
     calibration = calibration_spec(CALIBRATION_SAMPLES, calibrate, rounding, best=False)
+    check_quantizes(spec)
     check_samples(samples)
     check_model(model)
     if data is not None:
@@ -326,6 +331,8 @@ def output_path(output: str | Path | None, default: Path) -> Path:
     """
     if output is None:
         return default
+    if not str(output):
+        raise InvalidRequest("the name of the output is empty: name a file or a folder")
     path = Path(output)
     is_folder = path.is_dir() and path.suffix != default.suffix
     return path / default if is_folder or str(output).endswith(os.sep) else path

@@ -134,7 +134,9 @@ def _check_constraints(request: ExportRequest) -> None:
     spec, constraints = request.spec, request.constraints
     bound, drop = constraints.min_sqnr_db, constraints.max_drop
     if bound is not None and not 0 <= bound < math.inf:
-        raise InvalidRequest(f"a SQNR of at least {bound} dB is no bound: take 30, say")
+        raise InvalidRequest(
+            f"the minimum SQNR is a number of dB from 0 on, such as 30, not {bound}"
+        )
     if drop is not None and not 0 <= drop <= 100:
         raise InvalidRequest(f"accuracy drops by 0 to 100 points, not by {drop}")
     if spec.scheme == AUTO:
@@ -150,6 +152,14 @@ def _check_constraints(request: ExportRequest) -> None:
         raise InvalidRequest(
             f"{spec.scheme} has integers only: no step can stay in float for {bound:g} dB; use int8"
         )
+
+
+def check_quantizes(spec: ExportSpec) -> None:
+    """Refuses a scheme without integers, about which there is nothing to report."""
+    from cct_export.quantize.schemes import scheme_of
+
+    if not scheme_of(spec.scheme, spec.format).quantizes_weights:
+        raise InvalidRequest(f"{spec.scheme} has no integers: there is nothing to report")
 
 
 def check_samples(count: int) -> None:
@@ -279,6 +289,8 @@ def benchmark_binary_of(devices: Sequence[str], binary: str | Path | None) -> Pa
 def timing_of(profile: str, **changes: Any) -> Timing:
     """Returns the timing of a profile with some fields changed; None is no change."""
     profile = choose(profile, PROFILES, what="profile")
+    if changes.get("repeats") == 0:
+        raise InvalidRequest("0 repeats measure nothing: take 1 or more")
     for name, value in changes.items():
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise InvalidRequest(f"{name} is a number from 0 on, not {value}")

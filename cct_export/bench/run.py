@@ -50,7 +50,7 @@ def measure(
     jobs: Sequence[BenchJob],
     plan: BenchPlan,
     *,
-    devices: Sequence[str] = ("local",),
+    devices: Sequence[Device],
     progress: StatusProgress,
 ) -> list[BenchResult]:
     """Measures the same jobs on every device, on all at the same time.
@@ -58,7 +58,7 @@ def measure(
     Args:
         jobs: what to measure.
         plan: how.
-        devices: as ``--device`` names them.
+        devices: from ``open_devices``; they are closed at the end.
         progress: called with what runs now.
 
     Returns:
@@ -66,10 +66,9 @@ def measure(
         a failure for every job, so that the results of the others are not lost.
 
     Raises:
-        InvalidRequest: a device is named twice, or there is no such device.
         CCTExportError: nothing can be measured: the reason of the first job.
     """
-    results = _in_parallel(open_devices(devices), jobs, plan, progress)
+    results = _in_parallel(devices, jobs, plan, progress)
     if all(result.failure and not result.timed for result in results):
         kind: type[CCTExportError] = getattr(errors, results[0].failure_kind)
         raise kind(results[0].failure)

@@ -65,7 +65,6 @@ def predict(names: tuple[str, ...], top: int, files: TableFiles) -> Outcome:
     "photos/*.jpg" or "photos/**/*.png". Without ARTIFACT or MODEL the shipped CIFAR-10 model
     classifies. Images that cannot be read are reported, and the command ends with 1.
     """
-    files.check(names)
     from cct_export import api
     from cct_export.evaluation.images import find_images
     from cct_export.report import predictions as report
@@ -157,7 +156,6 @@ def doctor(files: TableFiles) -> Outcome:
 
     Runs a small CCT on each, in a process of its own, and compares its logits with Keras.
     """
-    files.check([])
     from cct_export import api, machine
     from cct_export.records import Diagnosis
     from cct_export.report.export import delegate_columns, show_diagnosis

@@ -10,7 +10,7 @@ from cct_export import errors
 from cct_export.commands import options
 from cct_export.commands.group import Group
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
-from cct_export.commands.outputs import TableFiles, result_files
+from cct_export.commands.outputs import TableFiles, result_files, say_written
 from cct_export.commands.types import (
     CountList,
     Delegate,
@@ -172,7 +172,6 @@ def _measure(
     **arguments: Any,
 ) -> Outcome:
     """Measures artifacts of one format; the arguments are those of ``api.benchmark``."""
-    files.check(sources)
     if plot is not None:
         if not arguments["operators"]:
             raise InvalidRequest("--plot needs --profile-ops: it plots the operators")
@@ -193,7 +192,7 @@ def _measure(
     bench.show(results)
     if plot is not None and results[0].operators is not None:
         bench.plot_operators(results[0].operators, plot, results[0].artifact.path)
-        options.say_written(plot)
+        say_written(plot)
     files.write_results(results)
     return Outcome(record.to_dict(results), exit_code(results, arguments["profile"]))
 
@@ -258,7 +257,6 @@ def compare(
 
     Artifacts and models are measured interleaved; a RESULT is what --json wrote, here or elsewhere.
     """
-    files.check(sources)
     settings = _settings(delegate_options)
     from cct_export import api
     from cct_export.bench import record
@@ -305,7 +303,6 @@ def check(sources: tuple[str, ...], files: TableFiles, **arguments: Any) -> Outc
     five repeats; or judges a RESULT that --json wrote. Ends with 5 after a regression of latency,
     3 if parity and 4 if accuracy failed, 7 if the measurement is inconclusive.
     """
-    files.check((*sources, str(arguments["baseline"])))
     from cct_export import api
     from cct_export.bench import record
     from cct_export.report.bench import show_verdicts

@@ -1,4 +1,4 @@
-"""``cct-export tflite``, ``onnx`` and ``quantize-report``."""
+"""``cct-export tflite``, ``onnx``, ``export`` and ``quantize-report``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,8 +7,8 @@ import click
 
 from cct_export.commands import options
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
-from cct_export.commands.outputs import TableFiles, table_files
-from cct_export.commands.types import Model, NameList, OneOf
+from cct_export.commands.outputs import TableFiles, say_written, table_files
+from cct_export.commands.types import Model, NameList, OneOf, PathOr
 from cct_export.quantize.schemes import SCHEMES
 from cct_export.specs import (
     BEST,
@@ -86,7 +86,7 @@ output = options.combined(
     click.option(
         "-o",
         "--output",
-        metavar="FILE|FOLDER/",
+        type=PathOr((), "FILE|FOLDER/"),
         help="File to write, or a folder for it; by default named after model and scheme.",
     ),
 )
@@ -195,7 +195,11 @@ def _exported(exported: "Exported") -> Outcome:
 @quantization
 @images
 @click.option(
-    "-o", "--output", metavar="FOLDER", default=".", help="Folder for the files, made if missing."
+    "-o",
+    "--output",
+    type=PathOr((), "FOLDER"),
+    default=".",
+    help="Folder for the files, made if missing.",
 )
 @table_files
 @options.common
@@ -205,7 +209,6 @@ def export_files(model: str, files: TableFiles, **arguments: Any) -> Outcome:
     Writes a file for every format and scheme, named after both. MODEL is loaded, and its logits
     are computed, once. Ends with 3 if parity of any file fails.
     """
-    files.check([model])
     options.use_tensorflow()
     from cct_export import api
     from cct_export.report.export import ExportRow, export_columns, export_rows, show_exports
@@ -268,7 +271,6 @@ def quantize_report(model: str, plot: Path | None, files: TableFiles, **argument
     )
     from cct_export.report.terminal import status
 
-    files.check([model])
     if plot is not None:
         options.check_plot(plot)
     with status() as progress:
@@ -276,6 +278,6 @@ def quantize_report(model: str, plot: Path | None, files: TableFiles, **argument
     show_quantization(report)
     if plot is not None:
         plot_quantization(report, plot)
-        options.say_written(plot)
+        say_written(plot)
     files.write_table(step_columns(report), worst_first(report), StepError)
     return Outcome(report.to_dict())

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -49,7 +50,7 @@ class Group(click.Group):
             error.show()
             exit_code = error.exit_code
         except click.ClickException as error:
-            click.echo(f"error: {_usage_message(error)}", err=True)
+            _say_error(f"error: {_usage_message(error)}")
             exit_code = error.exit_code
         except click.Abort:
             exit_code = ExitCode.INTERRUPTED
@@ -71,11 +72,13 @@ class Group(click.Group):
 
     def _choose_command(self, word: str, program: str) -> str:
         path = Path(word)
-        command = self._command_for.get(path.suffix.lower())
-        if path.exists() or find(word, presets.PRESETS):
+        command = self._command_for.get(path.suffix)
+        if word and (path.exists() or find(word, presets.PRESETS)):
             command = command or self._model_command
         if command and not find(word, self.commands):
-            raise InvalidRequest(f"{word} is no command: type `{program} {command} {word}`")
+            raise InvalidRequest(
+                f"{word} is no command: type `{program} {command} {shlex.quote(word)}`"
+            )
         return choose(word, self.commands, what="command")
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -89,7 +92,7 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            click.echo("interrupted", err=True)
+            _say_error("interrupted")
             ctx.exit(ExitCode.INTERRUPTED)
         except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise
@@ -136,6 +139,16 @@ def _discard_output() -> None:
             os.dup2(null, stream.fileno())
 
 
+def _say_error(message: str) -> None:
+    """Writes a line to standard error; a terminal gets it broken between words."""
+    if sys.stderr.isatty():
+        from cct_export.report.terminal import STDERR, write
+
+        write(STDERR, message)
+    else:
+        click.echo(message, err=True)
+
+
 def _report(error: Exception) -> int:
     """Prints ``error`` as one line and returns its exit code."""
     exit_code = 1
@@ -147,7 +160,7 @@ def _report(error: Exception) -> int:
     else:
         message = f"unexpected {type(error).__name__}: {_shortened(str(error))}"
         message += " (this is a bug: -v shows the traceback)"
-    click.echo(f"error: {message}", err=True)
+    _say_error(f"error: {message}")
     return exit_code
 
 

@@ -106,7 +106,6 @@ def inspect(artifact: str, against: str | None, tensors: bool, files: TableFiles
     Of a preset or any other MODEL: every layer with its output shape, parameters and MACs.
     --markdown and --csv have the operators of ARTIFACT or the layers of MODEL.
     """
-    files.check([artifact])
     from cct_export import api
     from cct_export.api.request import check_artifact
     from cct_export.records import Layer, Operator

@@ -14,9 +14,10 @@ from typing import Any
 
 import click
 
+from cct_export.commands.outputs import check_outputs, say_written
 from cct_export.commands.types import OneOf, PathOr
 from cct_export.errors import InvalidRequest
-from cct_export.files import check_writable, write_text
+from cct_export.files import write_text
 from cct_export.quantize.schemes import SCHEMES
 from cct_export.specs import AUTO, DATA_SETS, PARITY_SAMPLES
 from cct_export.streams import native_stderr_hidden, redirected
@@ -25,7 +26,6 @@ DATASETS = f"{', '.join(DATA_SETS)}, a folder, TFRecord shards or an .npz file"
 DATA = PathOr(DATA_SETS, "DATA")
 FILE = PathOr((), "FILE")
 ARTIFACT = PathOr((), "ARTIFACT")
-_ARTIFACT_FILES = (".keras", ".tflite", ".onnx", ".tflite.json", ".onnx.json")
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -102,8 +102,7 @@ def common(function: Callable[..., Outcome]) -> Callable[..., None]:
     @click.option("-v", "--verbose", is_flag=True, help="Print more, and tracebacks.")
     @functools.wraps(function)
     def command(json_path: str | None, quiet: bool, verbose: bool, **arguments: Any) -> None:
-        if json_path not in (None, "-"):
-            check_output(Path(json_path))
+        check_outputs(click.get_current_context().params)
         with contextlib.ExitStack() as streams:
             if not verbose:
                 streams.enter_context(native_stderr_hidden())
@@ -133,23 +132,10 @@ def _write_json(record: Mapping[str, object], path: str) -> None:
         say_written(Path(path))
 
 
-def say_written(path: Path) -> None:
-    """Tells the user about a file that a command wrote beside its result."""
-    logging.getLogger(__name__).info("wrote %s", path)
-
-
-def check_output(path: Path) -> None:
-    """Refuses, before any work, a file that cannot be written or has the name of an artifact."""
-    if path.name.endswith(_ARTIFACT_FILES):
-        raise InvalidRequest(f"{path} is the name of an artifact or its sidecar: choose another")
-    check_writable(path)
-
-
 def check_plot(path: Path) -> None:
-    """Refuses, before any work, a plot that cannot be written."""
+    """Refuses a plot of another format than PNG."""
     if path.suffix != ".png":
         raise InvalidRequest(f"a plot is a .png file, not {path}: choose a name that ends in .png")
-    check_writable(path)
 
 
 def use_tensorflow() -> None:

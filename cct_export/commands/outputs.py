@@ -1,20 +1,86 @@
-"""Files that a command writes beside what it prints: HTML, Markdown, CSV, plots."""
+"""Files that a command writes beside what it prints: JSON, HTML, Markdown, CSV, plots."""
 
 import functools
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cct_export.commands.options import check_output, combined, say_written
 from cct_export.errors import InvalidRequest
-from cct_export.files import write_text
+from cct_export.files import check_writable, write_text
 
 if TYPE_CHECKING:
     from cct_export.records import BenchResult
     from cct_export.report.columns import Column, Item
+
+
+log = logging.getLogger(__name__)
+
+# Parameters of commands that name files to write.
+_OUTPUTS = ("json_path", "html", "markdown", "csv", "plot")
+# What a command would take for something else afterwards.
+_RESERVED = (".keras", ".tflite", ".onnx", ".tflite.json", ".onnx.json", "run.json")
+
+
+def check_outputs(parameters: Mapping[str, object]) -> None:
+    """Refuses, before any work, files that cannot be written or would replace what is read.
+
+    Args:
+        parameters: of a command, as click names them; what is no output may name files to read,
+            or folders of images.
+
+    Raises:
+        InvalidRequest: a file has the name of an artifact, is named twice, or is read too.
+        OutputError: a file cannot be written.
+    """
+    inputs = [
+        Path(name).resolve()
+        for parameter, value in parameters.items()
+        if parameter not in (*_OUTPUTS, "output")
+        for name in _names(value)
+        if Path(name).exists()
+    ]
+    outputs: set[Path] = set()
+    for parameter in _OUTPUTS:
+        for name in _names(parameters.get(parameter)):
+            if parameter == "json_path" and name == "-":
+                continue
+            path = Path(name)
+            _check_output(path, inputs)
+            if path.resolve() in outputs:
+                raise InvalidRequest(f"{path} is named twice: choose another file")
+            outputs.add(path.resolve())
+
+
+def _names(value: object) -> Iterator[str]:
+    """Yields every text and path in the value of a parameter."""
+    if isinstance(value, str | Path):
+        yield str(value)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _names(item)
+
+
+def _check_output(path: Path, inputs: Sequence[Path]) -> None:
+    from cct_export.data.folder import SUFFIXES
+
+    if path.name.endswith(_RESERVED):
+        raise InvalidRequest(
+            f"{path} is the name of an artifact, its sidecar or the record of a run: choose another"
+        )
+    check_writable(path)
+    place = path.resolve()
+    is_read = path.suffix.lower() in SUFFIXES and not set(place.parents).isdisjoint(inputs)
+    if place.exists() and (place in inputs or is_read):
+        raise InvalidRequest(f"{path} is named twice: the command reads it, choose another file")
+
+
+def say_written(path: Path) -> None:
+    """Tells the user about a file that a command wrote beside its result."""
+    log.info("wrote %s", path)
 
 
 @dataclass(frozen=True)
@@ -30,18 +96,6 @@ class TableFiles:
     html: Path | None = None
     markdown: Path | None = None
     csv: Path | None = None
-
-    def check(self, sources: Sequence[str]) -> None:
-        """Refuses, before any work, files that cannot be written or would replace another.
-
-        Args:
-            sources: files that the command reads.
-        """
-        paths = [path for path in (self.html, self.markdown, self.csv) if path is not None]
-        for path in paths:
-            check_output(path)
-            if str(path) in sources or paths.count(path) > 1:
-                raise InvalidRequest(f"{path} is named twice: choose another file for the table")
 
     def write_results(self, results: "Sequence[BenchResult]") -> None:
         """Writes results of a benchmark; ratios are to the first."""
@@ -69,24 +123,34 @@ def _write(path: Path | None, content: Callable[[], str]) -> None:
         say_written(path)
 
 
-def _option(name: str, what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _option(name: str, what: str) -> Decorator:
     return click.option(
         f"--{name}", type=click.Path(path_type=Path), metavar="FILE", help=f"Write {what}."
     )
 
 
-_table = combined(_option("markdown", "a Markdown table"), _option("csv", "comma-separated values"))
-_page = _option("html", "an HTML page with charts")
+_markdown = _option("markdown", "a Markdown table")
+_csv = _option("csv", "comma-separated values")
+_html = _option("html", "an HTML page with charts")
 
 
 def table_files(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds ``--markdown`` and ``--csv``; the command gets ``files``, a ``TableFiles``."""
-    return _table(_collected(function))
+    return _decorated(_collected(function), _csv, _markdown)
 
 
 def result_files(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds ``--html``, ``--markdown`` and ``--csv``; the command gets ``files``."""
-    return _page(_table(_collected(function)))
+    return _decorated(_collected(function), _csv, _markdown, _html)
+
+
+def _decorated(function: Callable[..., Any], *decorators: Decorator) -> Callable[..., Any]:
+    for decorator in decorators:
+        function = decorator(function)
+    return function
 
 
 def _collected(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -68,11 +68,22 @@ bench = _program(
 
 
 def _run(program: Group, name: str) -> None:
+    _open_missing_streams()
     # A command that is terminated cleans up as one that is interrupted.
     signal.signal(signal.SIGTERM, _exit)
     # The products of numpy here are small: threads would wait for each other on a busy machine.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     program(prog_name=name)
+
+
+def _open_missing_streams() -> None:
+    """Opens nothing in place of the standard streams that were closed (``2>&-``)."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+            setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w"))
 
 
 def _exit(number: int, frame: object) -> None:

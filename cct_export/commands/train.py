@@ -12,6 +12,7 @@ from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.model import presets
 from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES
 from cct_export.specs.train import DISTRIBUTIONS, LOGGERS, Hyperparameter, hyperparameters
+from cct_export.text import plural
 from cct_export.training import recipes
 from cct_export.training.recipes import TrainOptions
 
@@ -106,7 +107,7 @@ def train(
         options = _resumed(options, output)
     recipe = options.train_spec()
     from cct_export import api
-    from cct_export.report.terminal import TrainingProgress
+    from cct_export.report.terminal import STDERR, TrainingProgress, write
     from cct_export.training.run import RunDirectory
 
     with TrainingProgress(recipe.epochs) as progress:
@@ -123,13 +124,12 @@ def train(
             distribute=distribute,
         )
     if trained.worker:
-        click.echo(f"worker {trained.worker}: done, worker 0 has the run directory", err=True)
+        write(STDERR, f"worker {trained.worker}: done, worker 0 has the run directory")
         return Outcome(trained.to_dict())
-    click.echo(
+    write(
+        STDERR,
         f"{trained.best}: top-1 {trained.top1:.2%}, top-5 {trained.top5:.2%} "
-        f"on {trained.samples:,} test images, best of {trained.epochs} "
-        f"epoch{'s' * (trained.epochs > 1)}",
-        err=True,
+        f"on {plural(trained.samples, 'test image')}, best of {plural(trained.epochs, 'epoch')}",
     )
     written = [file.name for file in RunDirectory(output).files()] + list(loggers)
     log.info("wrote %s: %s", output, ", ".join(written))

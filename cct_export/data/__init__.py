@@ -27,12 +27,13 @@ def is_available(name: str) -> bool:
     return Path(name).expanduser().exists()
 
 
-def find_data(name: str) -> str:
+def find_data(name: str | Path) -> str:
     """Returns the name of a data set as ``NAMED`` has it, or the path of images that exist.
 
     Raises:
         InvalidRequest: there is no such data; the closest name is suggested.
     """
+    name = str(name)
     path, known = Path(name).expanduser(), find(name, NAMED)
     if name and (path.is_file() or path.is_dir()) and name not in NAMED:
         return name

@@ -65,7 +65,8 @@ def _decode(file: Path | BinaryIO, where: str, shape: ImageShape) -> tuple[Image
     except Exception as error:
         # Pillow's own message for an unknown format is the memory address of the bytes.
         unknown = isinstance(error, UnidentifiedImageError)
-        reason = "neither PNG nor JPEG" if unknown else str(error)
+        why = getattr(error, "strerror", None) or str(error)
+        reason = "neither PNG nor JPEG" if unknown else why
         raise InvalidData(
             f"{where} is not a readable image: {reason}: remove or replace it"
         ) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cct_export.data.folder import SUFFIXES, images_below
 from cct_export.errors import InvalidRequest
+from cct_export.files import check_file
 from cct_export.model.presets import PRESETS
 from cct_export.specs import SAVED_MODEL_FILE
 from cct_export.training.run import RunDirectory
@@ -58,7 +59,8 @@ def _files(path: Path) -> list[Path]:
         files = [file for file in matches if file.is_file() and _has_image_suffix(file)]
         problem = "no .png or .jpg file matches"
     else:
-        files, problem = [path] if path.exists() else [], "no such image:"
+        check_file(path, "image")
+        return [path]
     if not files:
         raise InvalidRequest(f"{problem} {path}")
     return files

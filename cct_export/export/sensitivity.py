@@ -39,13 +39,10 @@ def report(
         sensitivity: also quantize each step alone, and all but each.
 
     Raises:
-        InvalidRequest: the model is no CCT, or the scheme has no integers.
+        InvalidRequest: the model is no CCT.
         CCTExportError: any reason that an export has.
     """
-    scheme = scheme_of(spec.scheme, spec.format)
-    if not scheme.quantizes_weights:
-        raise InvalidRequest(f"{scheme.name} has no integers: there is nothing to report")
-    draft = workspace.draft(spec, scheme)
+    draft = workspace.draft(spec, scheme_of(spec.scheme, spec.format))
     if draft is None:
         raise InvalidRequest(f"{workspace.loaded.source} is no CCT: its steps are not known")
     quantized = draft.quantized(calibration, workspace.counted("quantizing step"))

@@ -72,10 +72,13 @@ def check(source: str) -> str | None:
     Raises:
         InvalidRequest: there is nothing of that name, or it is of another kind.
         InvalidModel: a run directory without a finished epoch.
-        MissingDependency: huggingface_hub is not installed.
+        MissingDependency: a library that fetches or reads it is not installed.
     """
     if not is_hub_id(source):
-        return locate(source).data
+        location = locate(source)
+        if location.path.suffix.lower() in PICKLES and find_spec("torch") is None:
+            raise MissingDependency.of("torch", "torch")
+        return location.data
     if find_spec("huggingface_hub") is None:
         raise MissingDependency.of("huggingface_hub", "hub")
     return None

@@ -8,7 +8,8 @@ from cct_export.names import choose
 from cct_export.streams import quiet_start
 
 BACKENDS = ("tensorflow", "jax", "torch", "numpy", "openvino")
-_EXTRAS = {"jax": "jax"}
+# The extra that brings a library which Keras needs.
+_EXTRAS = {"keras": "tensorflow", "tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
 def start() -> None:
@@ -36,7 +37,9 @@ def start() -> None:
                 tf.config.list_physical_devices()  # which complains where there is no GPU
     except ImportError as error:
         library = error.name or "keras"
-        raise MissingDependency.of(library, _EXTRAS.get(library, "tensorflow")) from error
+        if library not in _EXTRAS:
+            raise MissingDependency(f"{library} is not installed: Keras needs it here") from error
+        raise MissingDependency.of(library, _EXTRAS[library]) from error
     except ValueError as error:
         raise InvalidRequest(f"Keras cannot start: {error}") from error
     keras.config.set_floatx("float32")

@@ -163,7 +163,7 @@ def show_parity(report: ParityReport) -> None:
     if report.passed:
         log.info("%s", line)
     else:
-        log.error("%s\n  %s", line, "\n  ".join(report.failures))
+        log.error("%s: %s\n  %s", report.candidate, line, "\n  ".join(report.failures))
 
 
 def show_import(imported: Imported) -> None:

@@ -126,9 +126,9 @@ def refusal(result: BenchResult) -> str:
 
 
 def parity_status(result: BenchResult) -> str:
-    """Returns ``passed``, ``FAILED`` or ``unknown``."""
+    """Returns ``passed``, ``FAILED`` or ``unknown``; a dash for a Keras model, the reference."""
     if result.parity is None:
-        return "unknown"
+        return NONE if result.runtime.name.startswith("keras") else "unknown"
     return "passed" if result.parity.passed else "FAILED"
 
 

@@ -136,4 +136,10 @@ def _print_block(console: Console, columns: Sequence[_Column]) -> None:
         )
     for cells in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*cells)
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        terminal.write(console, line.rstrip())

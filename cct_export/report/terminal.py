@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from cct_export.text import printable
@@ -79,9 +79,8 @@ class TrainingProgress:
         self.epochs = epochs
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=10),  # a line of 60 cells has room for everything
             TextColumn("{task.fields[metrics]}"),
-            TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=STDERR,
             transient=True,
@@ -103,13 +102,13 @@ class TrainingProgress:
 
     def __call__(self, epoch: int, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         """Shows a step; step 0 is the end of the epoch."""
-        text = " ".join(
+        figures = [
             f"{name} {metrics[name]:.4f}"
             for name in ("loss", "accuracy", "val_accuracy")
             if name in metrics
-        )
+        ]
         if step == 0:
-            log.info("epoch %d/%d %s", epoch, self.epochs, text)
+            log.info("epoch %d/%d %s", epoch, self.epochs, " ".join(figures))
             self.bar.reset(self.task, total=steps)
             return
         self.bar.update(
@@ -117,5 +116,5 @@ class TrainingProgress:
             description=f"epoch {epoch}/{self.epochs}",
             completed=step,
             total=steps,
-            metrics=text,
+            metrics=" ".join(figures[:2]),
         )

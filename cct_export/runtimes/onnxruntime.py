@@ -1,5 +1,6 @@
 """ONNX Runtime and its execution providers."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from cct_export.runtimes.session import Logits, Session, chosen_delegate
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
 CPU = "CPUExecutionProvider"
+# What ONNX Runtime puts before its messages: its name, and number and name of the code.
+_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 
 class Provider(NamedTuple):
@@ -214,7 +217,7 @@ def _open(path: Path, options: Any, delegation: Delegation) -> tuple[Any, str]:
             enable_fallback=0,
         )
     except Exception as error:  # its exceptions have no common base class
-        reason = str(error).strip().partition("\n")[0]
+        reason = _CODE.sub("", str(error).strip().partition("\n")[0])
         if name == CPU:
             raise InvalidArtifact(f"ONNX Runtime cannot open {path}: {reason}") from error
         raise NotAvailable(f"{name} does not run {path}: {reason}") from error

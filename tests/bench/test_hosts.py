@@ -47,7 +47,7 @@ def test_any_argument_reaches_the_remote_script_unchanged(arguments):
 
 def test_a_device_that_is_named_twice_is_refused():
     with pytest.raises(InvalidRequest, match="named twice"):
-        run.measure([], BenchPlan(), devices=["local", "local"], progress=print)
+        run.open_devices(["local", "local"])
 
 
 class FakeDevice:
@@ -63,16 +63,15 @@ class FakeDevice:
         self.closed = True
 
 
-def test_a_device_that_cannot_be_used_has_a_failure_for_every_job(monkeypatch):
+def test_a_device_that_cannot_be_used_has_a_failure_for_every_job():
     devices = {"a": FakeDevice("a", NotAvailable("off")), "b": FakeDevice("b", KeyError("bug"))}
-    monkeypatch.setattr(run, "open_device", devices.get)
     jobs = [BenchJob(Path("m.tflite"), BenchSpec("litert"))] * 2
     results = run._in_parallel([devices["a"]], jobs, BenchPlan(), print)
     assert [(row.failure, row.failure_kind) for row in results] == [("off", "NotAvailable")] * 2
     with pytest.raises(NotAvailable, match="off"):
-        run.measure(jobs, BenchPlan(), devices=["a"], progress=print)
+        run.measure(jobs, BenchPlan(), devices=[devices["a"]], progress=print)
     with pytest.raises(KeyError, match="bug"):
-        run.measure(jobs, BenchPlan(), devices=["a", "b"], progress=print)
+        run.measure(jobs, BenchPlan(), devices=list(devices.values()), progress=print)
     assert devices["a"].closed
     assert devices["b"].closed
 

@@ -89,3 +89,43 @@ def test_compare_refuses_a_delegate_that_one_of_the_engines_does_not_have(in_pro
     assert ended.code == 2
     assert "reference" in ended.err
     assert ended.out == ""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("predict", "model.tflite", "red.png", "--json", "red.png"),
+        ("predict", "model.tflite", "photos", "--csv", "photos/red.png"),
+        ("predict", "model.tflite", "red.png", "--csv", "./red.png"),
+        ("import", "w.pth", "--labels", "labels.txt", "--json", "labels.txt"),
+        ("verify", "model.tflite", "--data", "data.npz", "--json", "link.npz"),
+        ("inspect", "model.tflite", "--markdown", "a.md", "--csv", "../{folder}/a.md"),
+        ("inspect", "model.tflite", "--json", "x.html", "--csv", "x.html"),
+        ("train", "-o", "run", "--json", "run/run.json"),
+    ],
+    ids=" ".join,
+)
+def test_no_command_overwrites_what_it_reads_or_another_output(
+    in_process, exports, tmp_path, monkeypatch, options
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for path in ("red.png", "photos/red.png"):
+        Image.new("RGB", (40, 40), "red").save(path)
+    for name in ("labels.txt", "data.npz", "w.pth"):
+        (tmp_path / name).write_text("content")
+    (tmp_path / "link.npz").symlink_to("data.npz")
+    (tmp_path / "model.tflite").write_bytes(exports("tflite").path.read_bytes())
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    ended = in_process("export", *(word.format(folder=tmp_path.name) for word in options))
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1
+    assert "choose another" in ended.err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_output_may_be_written_again(in_process, exports, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        ended = in_process("export", "inspect", exports("tflite").path, "--csv", "a.csv")
+        assert ended.code == 0, ended.err
