@@ -52,7 +52,7 @@ def test_a_pipe_is_refused_as_image_data_and_sidecar(tmp_path, artifact, in_proc
     (tmp_path / "m.tflite.json").unlink()
     os.mkfifo(tmp_path / "m.tflite.json")
     ended = in_process("export", "predict", artifact, tmp_path / "image.png")
-    assert (ended.code, ended.err.count("\n")) == (1, 1)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
     arguments = ("--accuracy", "--data", tmp_path / "data.npz", "--min-seconds", 0)
     ended = in_process("bench", "tflite", artifact, *arguments)
     assert ended.code == 2
