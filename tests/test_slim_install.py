@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import cct_export
+from cct_export.bench.doctor import PROBES
 
 ROOT = Path(__file__).parent.parent
 HEAVY = (
@@ -104,7 +105,7 @@ def test_a_command_that_needs_more_names_the_extra(slim, tmp_path):
     assert done.stderr.count("\n") == 1
     assert "cct-export[tensorflow]" in done.stderr
     done = subprocess.run(
-        [slim.with_name("cct-bench"), "onnx", "m.onnx"],
+        [slim.with_name("cct-bench"), "onnx", PROBES["onnxruntime"]],
         capture_output=True,
         text=True,
         cwd=tmp_path,

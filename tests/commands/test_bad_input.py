@@ -311,7 +311,7 @@ def test_messages_of_libraries_are_hidden_without_verbose(cct_export, digits_mod
     done = cct_export(*arguments, TF_CPP_MIN_LOG_LEVEL="0")
     assert (done.returncode, done.stdout) == (0, "")
     file, parity = done.stderr.splitlines()
-    assert file.startswith("m.onnx: onnx none, ")
+    assert file.startswith("wrote m.onnx: onnx none, ")
     assert parity.startswith("parity passed on 16 photo crops")
 
 
