@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 # Parameters of commands that name files to write.
 _OUTPUTS = ("json_path", "html", "markdown", "csv", "plot")
 # What a command would take for something else afterwards.
-_RESERVED = (".keras", ".tflite", ".onnx", ".tflite.json", ".onnx.json", "run.json")
+_RESERVED = (".keras", ".tflite", ".onnx", ".tflite.json", ".onnx.json")
 
 
 def check_outputs(parameters: Mapping[str, object]) -> None:
@@ -36,23 +37,29 @@ def check_outputs(parameters: Mapping[str, object]) -> None:
         InvalidRequest: a file has the name of an artifact, is named twice, or is read too.
         OutputError: a file cannot be written.
     """
+    paths = [
+        Path(name) for each in _OUTPUTS for name in _names(parameters.get(each)) if name != "-"
+    ]
+    if not paths:
+        return
     inputs = [
         Path(name).resolve()
         for parameter, value in parameters.items()
         if parameter not in (*_OUTPUTS, "output")
         for name in _names(value)
-        if Path(name).exists()
+        if os.path.exists(name)  # noqa: PTH110, which is false for what can be no path
     ]
     outputs: set[Path] = set()
-    for parameter in _OUTPUTS:
-        for name in _names(parameters.get(parameter)):
-            if parameter == "json_path" and name == "-":
-                continue
-            path = Path(name)
-            _check_output(path, inputs)
-            if path.resolve() in outputs:
-                raise InvalidRequest(f"{path} is named twice: choose another file")
-            outputs.add(path.resolve())
+    for path in paths:
+        _check_output(path, inputs)
+        if path.resolve() in outputs:
+            raise InvalidRequest(f"{path} is named twice: choose another file")
+        outputs.add(path.resolve())
+        folders = [Path(name).resolve() for name in _names(parameters.get("output"))]
+        if path.name == "run.json" and (
+            path.parent.resolve() in folders or path.with_name("best.keras").exists()
+        ):
+            raise InvalidRequest(f"{path} is the record of a run: choose another file")
 
 
 def _names(value: object) -> Iterator[str]:
@@ -68,9 +75,7 @@ def _check_output(path: Path, inputs: Sequence[Path]) -> None:
     from cct_export.data.folder import SUFFIXES
 
     if path.name.endswith(_RESERVED):
-        raise InvalidRequest(
-            f"{path} is the name of an artifact, its sidecar or the record of a run: choose another"
-        )
+        raise InvalidRequest(f"{path} is the name of an artifact or its sidecar: choose another")
     check_writable(path)
     place = path.resolve()
     is_read = path.suffix.lower() in SUFFIXES and not set(place.parents).isdisjoint(inputs)

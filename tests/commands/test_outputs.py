@@ -126,6 +126,13 @@ def test_no_command_overwrites_what_it_reads_or_another_output(
 
 def test_an_output_may_be_written_again(in_process, exports, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for _ in range(2):
-        ended = in_process("export", "inspect", exports("tflite").path, "--csv", "a.csv")
+    for name in ("a.csv", "a.csv", "run.json", "fastrun.json"):
+        ended = in_process("export", "inspect", exports("tflite").path, "--csv", name)
         assert ended.code == 0, ended.err
+
+
+def test_an_argument_that_can_be_no_path_is_refused_as_what_it_is(in_process, tmp_path):
+    scheme = "x" * 5000
+    ended = in_process("export", "tflite", "--quantize", scheme, "--json", tmp_path / "a.json")
+    assert ended.code == 2
+    assert ended.err.startswith("error: no quantization scheme is called")
