@@ -80,6 +80,7 @@ def inspect(artifact: str | Path) -> "Inspection":
     Raises:
         InvalidRequest: no such file, or neither a ``.tflite`` nor an ``.onnx`` file.
         InvalidArtifact: broken.
+        EngineFailed: it crashes the engine, or takes too much time or memory.
         MissingDependency: the engine, or for ONNX the library onnx, is not installed.
 
     Example:
@@ -87,9 +88,9 @@ def inspect(artifact: str | Path) -> "Inspection":
     """
     path = Path(artifact)
     format = check_artifact(path)
-    from cct_export.inspection import INSPECTORS
+    from cct_export.inspection import inspect_file
 
-    return INSPECTORS[format](path)
+    return inspect_file(path, format)
 
 
 def predict(
@@ -127,22 +128,23 @@ def predict(
         photos/cat.jpg ('cat', 0.93)
     """
     from cct_export.evaluation.images import find_images
-    from cct_export.evaluation.predict import classify, open_any, refuse
+    from cct_export.evaluation.predict import classify, opened, refuse
 
     if top < 1:
         raise InvalidRequest(f"top is {top}: it has to be 1 or more")
     files = find_images([images] if isinstance(images, str | Path) else images)
     progress(f"loading {source}")
     predictions = []
-    for prediction in classify(
-        open_any(Path(source)),
-        images=files,
-        top=top,
-        on_unreadable=on_unreadable or refuse,
-        progress=progress,
-    ):
-        on_prediction(prediction)
-        predictions.append(prediction)
+    with opened(Path(source)) as session:
+        for prediction in classify(
+            session,
+            images=files,
+            top=top,
+            on_unreadable=on_unreadable or refuse,
+            progress=progress,
+        ):
+            on_prediction(prediction)
+            predictions.append(prediction)
     return predictions
 
 

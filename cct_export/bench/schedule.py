@@ -15,7 +15,6 @@ from cct_export.bench.hosts import Host
 from cct_export.bench.measurement import Measurement
 from cct_export.bench.protocol import (
     Burst,
-    Channel,
     Opened,
     PeakMemory,
     Processing,
@@ -30,7 +29,10 @@ from cct_export.records import Accuracy, BenchResult, Conditions, OperatorProfil
 from cct_export.specs import BenchJob, BenchPasses, BenchPlan, BenchSpec
 from cct_export.specs.progress import StatusProgress
 from cct_export.text import plural
+from cct_export.workers import Channel
 
+# A delegate may compile the file for minutes.
+OPEN_LIMIT_S = 600.0
 # Before its turn the others have had the caches: some runs that do not count.
 TURN_WARM_UP_S = 0.002
 # A curve has at most this many points, and no point is shorter than a second.
@@ -89,7 +91,7 @@ def _worker(measurement: Measurement, host: Host) -> Iterator[tuple[Channel, Ope
 
 
 def _open(channel: Channel, path: str, spec: BenchSpec) -> Opened:
-    return channel.ask("open", Opened, path=path, spec=spec)
+    return channel.ask("open", Opened, limit_s=OPEN_LIMIT_S, path=path, spec=spec)
 
 
 def _test_images(host: Host, data: str, opened: Opened) -> str:

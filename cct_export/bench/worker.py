@@ -1,20 +1,15 @@
 """The process that runs one artifact on one engine, and answers the questions of ``protocol``.
 
-It is a process of its own so that an engine that crashes, or that keeps memory, harms nothing.
-Questions come on standard input, replies go to what was standard output: whatever an engine prints
-goes to standard error instead.
+It is a process of its own, see ``workers``, so that an engine that crashes, or that keeps memory,
+harms nothing.
 """
 
-import json
 import logging
-import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
@@ -24,14 +19,11 @@ from cct_export.bench.protocol import (
     Opened,
     PeakMemory,
     Processing,
-    Question,
-    Reply,
     Scored,
-    encode,
 )
 from cct_export.data import read
 from cct_export.data.sampling import timing_images
-from cct_export.errors import CCTExportError, InvalidRequest
+from cct_export.errors import InvalidRequest
 from cct_export.evaluation import accuracy, golden
 from cct_export.evaluation.golden import GoldenCheck
 from cct_export.graph.interpret import softmax
@@ -56,6 +48,8 @@ class Worker:
     """
 
     def __init__(self, progress: CountProgress) -> None:
+        # What an engine prints as it starts is not hidden here: its last line tells why it crashed.
+        logging.getLogger("cct_export").setLevel(logging.DEBUG)
         self._progress = progress
         self._watch = machine.CpuWatch()
         self._session: Session
@@ -227,38 +221,3 @@ def _times_ns(
         work()
         times_ns.append(clock() - before)
     return times_ns
-
-
-def serve(questions: TextIO, replies: TextIO) -> None:
-    """Answers until the questions end.
-
-    Args:
-        questions: lines of JSON, each a ``Question``.
-        replies: gets lines of JSON, each a ``Reply``.
-    """
-
-    def send(reply: Reply) -> None:
-        replies.write(encode(reply))
-        replies.flush()
-
-    worker = Worker(lambda done, total: send(Reply(progress=(done, total))))
-    for line in questions:
-        question = from_json(json.loads(line), Question)
-        try:
-            send(Reply(answer=getattr(worker, question.method)(**question.arguments)))
-        except CCTExportError as error:
-            send(Reply(error=str(error), kind=type(error).__name__))
-
-
-def main() -> None:
-    """Serves on standard input and output."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # What an engine prints as it starts is not hidden here: its last line tells why it crashed.
-    logging.getLogger("cct_export").setLevel(logging.DEBUG)
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    serve(sys.stdin, replies)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,14 +1,13 @@
 """The two programs, ``cct-export`` and ``cct-bench``."""
 
 import os
-import signal
 import sys
 from typing import Any
 
 import click
 
 from cct_export import __version__
-from cct_export.commands import artifact, model, train
+from cct_export.commands import artifact, model, signals, train
 from cct_export.commands import bench as measure
 from cct_export.commands import export as exporting
 from cct_export.commands.group import Group
@@ -69,8 +68,7 @@ bench = _program(
 
 def _run(program: Group, name: str) -> None:
     _open_missing_streams()
-    # A command that is terminated cleans up as one that is interrupted.
-    signal.signal(signal.SIGTERM, _exit)
+    signals.install()
     # The products of numpy here are small: threads would wait for each other on a busy machine.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     program(prog_name=name)
@@ -84,10 +82,6 @@ def _open_missing_streams() -> None:
             if opened != descriptor:
                 os.dup2(opened, descriptor)
             setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w"))
-
-
-def _exit(number: int, frame: object) -> None:
-    sys.exit(128 + number)
 
 
 def export_main() -> None:

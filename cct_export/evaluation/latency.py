@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cct_export.data.sampling import timing_images
-from cct_export.runtimes import engine_of, format_of
+from cct_export.runtimes import ENGINE_NAMES, engine_of, format_of
+from cct_export.runtimes.isolated import Opening, check_runs
 from cct_export.runtimes.session import prepare
 from cct_export.runtimes.timing import time_interleaved
+from cct_export.specs import DEFAULT_DELEGATION
 
 
 def time_files(
@@ -24,8 +26,10 @@ def time_files(
         InvalidRequest: a file has another suffix.
     """
     engines = [engine_of(format_of(path)) for path in paths]
+    for path in paths:
+        check_runs(Opening(ENGINE_NAMES[format_of(path)], str(path), threads, DEFAULT_DELEGATION))
     sessions = [
-        engine.open_session(path, threads=threads)
+        engine.open_session(path, threads=threads, trusted=True)
         for engine, path in zip(engines, paths, strict=True)
     ]
     try:

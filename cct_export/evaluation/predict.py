@@ -1,6 +1,7 @@
 """Classification of image files with an exported file or a Keras model."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,12 @@ from cct_export.specs.progress import StatusProgress, no_progress
 BATCH = 64
 
 
-def open_any(source: Path) -> Session:
+@contextmanager
+def opened(source: Path) -> Iterator[Session]:
     """Opens a ``.tflite`` or ``.onnx`` file with its engine, anything else as a Keras model."""
     format = format_of(source) if is_artifact(source) else "keras"
-    return engine_of(format).open_session(source)
+    with closing(engine_of(format).open_session(source)) as session:
+        yield session
 
 
 def probabilities(logits: Logits) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Numerical parity of an exported file with its Keras model."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,21 +46,21 @@ def verify(
         InvalidModel: the recorded model is missing or has changed.
         InvalidData: the data cannot be used.
     """
-    session = engine_of(format_of(artifact)).open_session(artifact)
-    contract = session.contract
-    progress("loading the model")
-    loaded = against or _source_model(artifact, contract)
-    if loaded.image_shape != session.image_shape:
-        raise InvalidRequest(
-            f"{artifact} takes images of {session.image_shape}, {loaded.source} of "
-            f"{loaded.image_shape}: they are not the same model"
-        )
-    from cct_export.importers.source import open_dataset
+    with closing(engine_of(format_of(artifact)).open_session(artifact)) as session:
+        contract = session.contract
+        progress("loading the model")
+        loaded = against or _source_model(artifact, contract)
+        if loaded.image_shape != session.image_shape:
+            raise InvalidRequest(
+                f"{artifact} takes images of {session.image_shape}, {loaded.source} of "
+                f"{loaded.image_shape}: they are not the same model"
+            )
+        from cct_export.importers.source import open_dataset
 
-    chosen = sampling.parity(open_dataset(loaded, data), session.image_shape, samples)
-    keras_progress = counted(progress, "running the Keras model")
-    reference = run(KerasSession(loaded), chosen.images, progress=keras_progress)
-    candidate = run(session, chosen.images, progress=counted(progress, "verifying"))
+        chosen = sampling.parity(open_dataset(loaded, data), session.image_shape, samples)
+        keras_progress = counted(progress, "running the Keras model")
+        reference = run(KerasSession(loaded), chosen.images, progress=keras_progress)
+        candidate = run(session, chosen.images, progress=counted(progress, "verifying"))
     if reference.shape != candidate.shape:
         raise InvalidRequest(
             f"{artifact} gives {candidate.shape[1]} logits, {loaded.source} "

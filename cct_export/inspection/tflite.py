@@ -1,6 +1,5 @@
-"""Inspection of a TFLite file: the flatbuffer is parsed here, and run by LiteRT in a subprocess."""
+"""Inspection of a TFLite file: the flatbuffer is parsed, and opened by LiteRT."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,23 +12,6 @@ from cct_export.records import Inspection, Operator, Tensor
 from cct_export.runtimes import litert, litert_file
 from cct_export.runtimes.litert_file import Node
 
-# LiteRT validates the flatbuffer when it opens it. A file that it opens and cannot run, such as one
-# with custom operators, can still be inspected.
-_LIST_NODES = """
-import json, sys
-from ai_edge_litert.interpreter import Interpreter
-nodes, error_line, opened = [], "", False
-try:
-    interpreter = Interpreter(sys.argv[1])
-    opened = True
-    interpreter.allocate_tensors()
-    for node in interpreter._get_ops_details():
-        inputs, outputs = ([int(tensor) for tensor in node[key]] for key in ("inputs", "outputs"))
-        nodes.append([int(node["index"]), node["op_name"], inputs, outputs])
-except (ValueError, RuntimeError) as error:
-    error_line = str(error).strip().partition("\\n")[0] or "LiteRT gives no reason"
-print(json.dumps([nodes, error_line, opened]))
-"""
 # Operators that only convert a stored weight to the type of the computation.
 _DECODERS = ("DEQUANTIZE", "DENSIFY")
 # Integers of other types are shapes, axes and the like, unless they have a scale.
@@ -83,13 +65,24 @@ def inspect(path: Path) -> Inspection:
 
 
 def _list_nodes(path: Path) -> tuple[list[Node], str]:
-    """Returns the nodes that LiteRT runs, or none of them and its error message."""
-    stdout = litert_file.run_in_subprocess(_LIST_NODES, path=path)
-    rows, error_line, opened = json.loads(stdout.strip().rpartition("\n")[2])
-    if not opened:
-        raise InvalidArtifact(f"LiteRT cannot open {path}: {error_line}")
-    nodes = [Node(index, kind, tuple(ins), tuple(outs)) for index, kind, ins, outs in rows]
-    return nodes, error_line
+    """Returns the nodes that LiteRT runs, or none of them and its error message.
+
+    LiteRT validates the flatbuffer when it opens it. A file that it opens and cannot run, such as
+    one with custom operators, can still be inspected.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    opened = False
+    try:
+        interpreter = Interpreter(str(path))
+        opened = True
+        interpreter.allocate_tensors()
+        return litert_file.nodes_of(interpreter), ""
+    except (ValueError, RuntimeError) as error:
+        error_line = str(error).strip().partition("\n")[0] or "LiteRT gives no reason"
+        if not opened:
+            raise InvalidArtifact(f"LiteRT cannot open {path}: {error_line}") from error
+        return [], error_line
 
 
 class _Graph:

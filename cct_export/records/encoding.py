@@ -60,7 +60,13 @@ def from_json(fields: object, kind: type[Record]) -> Record:
     Raises:
         ValueError: a field is missing, or of another type than its annotation.
     """
-    return msgspec.convert(fields, kind)
+    return msgspec.convert(fields, kind, dec_hook=_decode)
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"{value!r:.80} is no {kind.__name__}")
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -11,9 +11,9 @@ import numpy as np
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest, MissingDependency, NotAvailable
 from cct_export.files import check_file
+from cct_export.runtimes.isolated import IsolatedSession, Opening
 from cct_export.runtimes.litert_file import (
     Node,
-    check_runs,
     contract_of,
     image_and_logits,
     nodes_of,
@@ -103,11 +103,10 @@ def open_session(
 ) -> Session:
     """Opens a ``.tflite`` file; see ``Engine.open_session``."""
     check_file(path)
-    import_engine()
-    if not trusted:
-        contract_of(path)
-        check_runs(path)
     delegation = replace(delegation, name=choose_delegate(delegation.name))
+    if not trusted:
+        return IsolatedSession(Opening("litert", str(path), threads, delegation))
+    import_engine()
     if delegation.name in ("gpu", "npu"):
         from cct_export.runtimes.litert_compiled import CompiledSession
 

@@ -1,10 +1,5 @@
-"""Metadata, input and output of a ``.tflite`` file, and trial runs of it in a subprocess.
+"""Metadata, nodes, input and output of a ``.tflite`` file."""
 
-Opening a broken flatbuffer can crash the process, hence the subprocess.
-"""
-
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +12,8 @@ from cct_export.files import check_file
 from cct_export.records import CONTRACT_KEY, Contract
 from cct_export.runtimes.session import Quantization
 
-SUBPROCESS_LIMIT_S = 120
 _DELEGATE = "DELEGATE"  # the kind of a node that runs a partition
 _IMAGE_TYPES = ("float32", "uint8", "int8")
-_RUN_ONCE = """
-import sys
-from ai_edge_litert.interpreter import Interpreter
-interpreter = Interpreter(sys.argv[1])
-interpreter.allocate_tensors()
-interpreter.invoke()
-"""
 
 
 @dataclass(frozen=True)
@@ -101,42 +88,6 @@ def read_contract(content: bytes) -> Contract:
         return Contract.parse(text)
     except ValueError as error:
         raise InvalidArtifact(f"its {CONTRACT_KEY} cannot be read: {error}") from error
-
-
-def check_runs(path: Path) -> None:
-    """Runs a file once in a subprocess; raises ``InvalidArtifact`` if that fails."""
-    run_in_subprocess(_RUN_ONCE, path=path)
-
-
-def run_in_subprocess(code: str, *, path: Path) -> str:
-    """Runs Python code on a file in a subprocess, which a broken flatbuffer may crash.
-
-    Args:
-        code: the program; it reads the path from ``sys.argv[1]``.
-        path: the file.
-
-    Returns:
-        Its standard output.
-
-    Raises:
-        InvalidArtifact: the program failed, crashed, or ran longer than ``SUBPROCESS_LIMIT_S``.
-    """
-    # -P: the working directory may hold a module with the name of one of ours.
-    command = [sys.executable, "-P", "-c", code, str(path)]
-    try:
-        process = subprocess.run(
-            command, capture_output=True, text=True, timeout=SUBPROCESS_LIMIT_S
-        )
-    except subprocess.TimeoutExpired:
-        raise InvalidArtifact(f"{path}: one run takes more than {SUBPROCESS_LIMIT_S} s") from None
-    if process.returncode < 0:
-        raise InvalidArtifact(
-            f"{path} cannot be run: LiteRT crashed on it (signal {-process.returncode})"
-        )
-    if process.returncode:
-        last_line = process.stderr.strip().rpartition("\n")[2]
-        raise InvalidArtifact(f"{path} cannot be run: {last_line}")
-    return process.stdout
 
 
 def nodes_of(interpreter: Any) -> list[Node]:

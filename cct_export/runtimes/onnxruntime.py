@@ -11,6 +11,7 @@ from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest, MissingDependency, NotAvailable
 from cct_export.files import check_file
 from cct_export.records import CONTRACT_KEY, Contract
+from cct_export.runtimes.isolated import IsolatedSession, Opening
 from cct_export.runtimes.session import Logits, Session, chosen_delegate
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
@@ -61,7 +62,11 @@ class OnnxRuntimeSession(Session):
     def __init__(
         self, path: Path, *, threads: int, delegation: Delegation, profile: Path | None = None
     ) -> None:
-        """Opens ``path``; see ``open_session``."""
+        """Opens ``path``; see ``open_session``.
+
+        With ``profile``, a path without suffix, the times of the operators are recorded there; see
+        ``end_profile``.
+        """
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -137,17 +142,14 @@ def open_session(
     threads: int = 1,
     trusted: bool = False,
     delegation: Delegation = DEFAULT_DELEGATION,
-    profile: Path | None = None,
-) -> OnnxRuntimeSession:
-    """Opens an ``.onnx`` file; see ``Engine.open_session``.
-
-    ``trusted`` has no effect: no file crashes the parser. With ``profile``, a path without suffix,
-    the times of the operators are recorded there; see ``OnnxRuntimeSession.end_profile``.
-    """
+) -> Session:
+    """Opens an ``.onnx`` file; see ``Engine.open_session``."""
     check_file(path)
     delegation = replace(delegation, name=choose_delegate(delegation.name))
+    if not trusted:
+        return IsolatedSession(Opening("onnxruntime", str(path), threads, delegation))
     import_engine()
-    return OnnxRuntimeSession(path, threads=threads, delegation=delegation, profile=profile)
+    return OnnxRuntimeSession(path, threads=threads, delegation=delegation)
 
 
 def choose_delegate(name: str) -> str:

@@ -3,15 +3,16 @@
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
 from cct_export.data.sampling import timing_images
 from cct_export.errors import EngineFailed
+from cct_export.files import check_file
 from cct_export.records import OperatorProfile, OperatorTime
 from cct_export.records.encoding import from_json, parse_json
-from cct_export.runtimes.onnxruntime import open_session
+from cct_export.runtimes.onnxruntime import OnnxRuntimeSession, choose_delegate, import_engine
 from cct_export.runtimes.session import prepare
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
@@ -133,8 +134,11 @@ def operators(runs: Sequence[Sequence[Event]]) -> tuple[OperatorTime, ...]:
 
 def _events(path: Path, threads: int, runs: int, delegation: Delegation) -> list[Event]:
     """Returns the profile of a session in which one image runs ``runs`` times."""
+    check_file(path)
+    import_engine()
+    delegation = replace(delegation, name=choose_delegate(delegation.name))
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(
+        session = OnnxRuntimeSession(
             path, threads=threads, delegation=delegation, profile=Path(folder, "profile")
         )
         image = prepare(session, timing_images(session.image_shape, session.batch or 1))

@@ -61,7 +61,7 @@ class FakeWorker:
     def __exit__(self, *exception):
         self.host.closed += 1
 
-    def ask(self, method, kind, progress=None, **arguments):
+    def ask(self, method, kind, progress=None, limit_s=None, **arguments):
         self.host.log.append((self.path, method))
         answer = getattr(self, method)(**arguments)
         assert isinstance(answer, kind)

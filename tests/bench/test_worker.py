@@ -14,7 +14,6 @@ from cct_export.bench.protocol import (
     PeakMemory,
     Processing,
     Scored,
-    package_root,
     start_worker,
 )
 from cct_export.bench.worker import Worker, time_burst, warm_up, yardstick_ms
@@ -100,14 +99,14 @@ class Block:
         if top not in allowed and top not in sys.stdlib_module_names:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Block())
-from cct_export.bench import worker
-worker.main()
+from cct_export import workers
+workers.main('cct_export.bench.worker:Worker')
 """
 
 
 @pytest.mark.parametrize("engine", ["litert", "onnxruntime"])
 def test_on_a_device_the_worker_needs_its_requirements_and_an_engine_only(tmp_path, engine):
-    from cct_export.bench.protocol import Channel
+    from cct_export.workers import Channel, package_root
 
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
     labels = np.arange(20) % 2

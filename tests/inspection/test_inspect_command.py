@@ -126,13 +126,12 @@ def test_a_tflite_file_is_inspected_without_tensorflow_keras_or_onnx(exports, tm
     ],
 )
 def test_a_missing_library_is_named_with_its_extra(exports, tmp_path, library, format, extra):
-    code = (
-        f"import sys; sys.modules[{library!r}] = None\n"
-        "from cct_export.commands.program import export_main; export_main()"
-    )
+    (tmp_path / f"{library}.py").write_text("raise ImportError")
+    code = "from cct_export.commands.program import export_main; export_main()"
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     process = subprocess.run(
         [sys.executable, "-c", code, "inspect", str(exports(format).path)],
-        cwd=tmp_path, capture_output=True, text=True, env=os.environ,
+        cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path},
     )  # fmt: skip
     assert process.returncode == 6
     assert f"cct-export[{extra}]" in process.stderr

@@ -172,7 +172,10 @@ def test_openvino_gets_the_requested_number_of_threads(exports, monkeypatch):
     for options, threads in (((), "3"), ((("num_of_threads", "1"),), "1")):
         with pytest.raises(NotAvailable, match="not opened"):
             onnxruntime.open_session(
-                exports("onnx").path, threads=3, delegation=Delegation("openvino", options)
+                exports("onnx").path,
+                threads=3,
+                trusted=True,
+                delegation=Delegation("openvino", options),
             )
         assert received["provider_options"] == [{"num_of_threads": threads}]
 

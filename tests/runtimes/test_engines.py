@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cct_export.errors import InvalidArtifact, InvalidRequest
-from cct_export.runtimes import engine_of, litert, litert_file, onnxruntime, session
+from cct_export.runtimes import engine_of, litert, onnxruntime, session
 from cct_export.runtimes.keras import KerasSession
 
 FORMATS = ("tflite", "onnx")
@@ -222,53 +222,6 @@ def test_random_damage_never_crashes_this_process(tmp_path, exports, seed):
         assert "\n" not in str(error)
     else:
         assert logits.shape == (1, 10)
-
-
-@pytest.fixture(scope="module")
-def endless(tmp_path_factory):
-    """A ``.tflite`` file whose loop never ends."""
-    import tensorflow as tf
-
-    def function(image):
-        def body(step, value):
-            return step, tf.abs(value) + 1
-
-        # True for any input, including NaN: a new input buffer is not cleared.
-        start = tf.reduce_sum(tf.clip_by_value(image, 0, 1))
-        is_running = lambda step, _: tf.logical_not(step > 1e38)  # noqa: E731
-        _, value = tf.while_loop(is_running, body, [start, image])
-        return tf.reduce_mean(value, (1, 2))
-
-    path = tmp_path_factory.mktemp("endless") / "endless.tflite"
-    path.write_bytes(_convert(function, SHAPE))
-    return path
-
-
-def test_a_file_that_runs_for_ever_is_refused_after_a_time_limit(endless, monkeypatch):
-    monkeypatch.setattr(litert_file, "SUBPROCESS_LIMIT_S", 3)
-    with pytest.raises(InvalidArtifact, match="one run takes more than 3 s"):
-        litert.open_session(endless)
-
-
-def test_the_engine_crashes_in_a_subprocess(endless, tmp_path, monkeypatch):
-    # The kernel kills the subprocess after a second of processor time.
-    (tmp_path / "sitecustomize.py").write_text(
-        "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 10))"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(InvalidArtifact, match=r"LiteRT crashed on it \(signal \d+\)") as error:
-        litert.open_session(endless)
-    assert str(endless) in _error_line(error)
-
-
-def test_files_run_in_a_subprocess_first_unless_they_are_trusted(exports, monkeypatch):
-    checked = []
-    monkeypatch.setattr(litert, "check_runs", checked.append)
-    path = exports("tflite").path  # with its sidecar, which anyone could have written
-    litert.open_session(path)
-    assert checked == [path]
-    litert.open_session(path, trusted=True)
-    assert checked == [path]
 
 
 def test_an_onnx_file_whose_contract_is_damaged_is_refused(exports, tmp_path):

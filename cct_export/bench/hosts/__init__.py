@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from cct_export.bench.protocol import Channel
 from cct_export.data.dataset import ImageShape
 from cct_export.records import BenchResult, MachineInfo
 from cct_export.specs import BenchJob, BenchPlan, BenchSpec
 from cct_export.specs.progress import StatusProgress
+from cct_export.workers import Channel
 
 
 class Device(Protocol):

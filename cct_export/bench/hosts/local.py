@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cct_export import machine
 from cct_export.bench import schedule
-from cct_export.bench.protocol import Channel, start_worker
+from cct_export.bench.protocol import start_worker
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidRequest
 from cct_export.files import check_file
@@ -13,6 +13,7 @@ from cct_export.records import BenchResult, MachineInfo
 from cct_export.runtimes import ENGINES
 from cct_export.specs import BenchJob, BenchPlan, BenchSpec
 from cct_export.specs.progress import StatusProgress
+from cct_export.workers import Channel
 
 
 class Local:

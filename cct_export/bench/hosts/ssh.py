@@ -13,7 +13,7 @@ import numpy as np
 from cct_export import data as sources
 from cct_export.bench import schedule
 from cct_export.bench.hosts.ssh_connection import Connection, digest_of
-from cct_export.bench.protocol import WORKER, Channel, package_root
+from cct_export.bench.protocol import WORKER
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidRequest, NotAvailable
 from cct_export.files import check_file, sha256
@@ -21,6 +21,7 @@ from cct_export.records import BenchResult, MachineInfo, sidecar
 from cct_export.runtimes import ENGINES
 from cct_export.specs import BenchJob, BenchPlan, BenchSpec
 from cct_export.specs.progress import StatusProgress, no_progress
+from cct_export.workers import PROGRAM, Channel, package_root
 
 # Everything on the machine is below this folder; a login shell may print a greeting before it.
 _ROOT = """
@@ -42,7 +43,7 @@ mv -T "$new" "$2" 2>/dev/null || { rm -rf "$new"; [ -d "$2" ]; }
 _WORK = """
 cd "$1" || exit 1
 echo
-OPENBLAS_NUM_THREADS=1 "$1/venv/bin/python" -P -c "$2" "$3"
+OPENBLAS_NUM_THREADS=1 "$1/venv/bin/python" -P -c "$2" "$3" "$4"
 exit $?
 """
 
@@ -122,7 +123,7 @@ class SSHHost:
 
     def start(self, subject: str) -> Channel:
         """Starts a worker; see ``Host``."""
-        return self.connection.channel(subject, _WORK, self.root, WORKER, self._code)
+        return self.connection.channel(subject, _WORK, self.root, PROGRAM, self._code, WORKER)
 
     def copy_artifact(self, path: Path) -> str:
         """Sends an artifact and its sidecar; see ``Host``.

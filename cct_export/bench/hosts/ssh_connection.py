@@ -18,9 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from cct_export.bench.protocol import SSH_FAILED, Channel
 from cct_export.errors import ConnectionLost, InvalidRequest, NotAvailable, OutputError
 from cct_export.specs.progress import StatusProgress, no_progress
+from cct_export.workers import SSH_FAILED, Channel
 
 CONNECT_S = 15
 COMMAND_S = 60.0

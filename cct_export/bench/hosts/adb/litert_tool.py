@@ -26,8 +26,9 @@ from cct_export.evaluation import golden
 from cct_export.evaluation.golden import GoldenCheck
 from cct_export.records import ReportedLatency
 from cct_export.runtimes import litert, litert_file
+from cct_export.runtimes.isolated import Opening, check_runs
 from cct_export.runtimes.session import Logits, Quantization, prepare
-from cct_export.specs import BenchSpec
+from cct_export.specs import DEFAULT_DELEGATION, BenchSpec
 
 NAME = "benchmark_model"
 # The percentiles that it tells.
@@ -274,7 +275,7 @@ class LiteRTTool:
         """Reads the input and the output of the file."""
         from ai_edge_litert.interpreter import Interpreter
 
-        litert_file.check_runs(self._path)
+        check_runs(Opening("litert", str(self._path), 1, DEFAULT_DELEGATION))
         interpreter = Interpreter(str(self._path))
         image, logits = litert_file.image_and_logits(interpreter, path=self._path)
         # No tensors are allocated: no delegate has changed the graph yet.
