@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from cct_export import machine
+from cct_export.errors import InvalidArtifact
 from cct_export.records.encoding import to_json
+from cct_export.specs import Delegation
 
 HUB = "hf:nobody/cct"
 ROW = {
@@ -266,6 +268,23 @@ def listener(tmp_path, monkeypatch):
     server.shutdown(socket.SHUT_RDWR)
     server.close()
     close_session()
+
+
+@pytest.mark.parametrize("delegate", ["default", "gpu"])
+def test_a_file_does_not_name_other_files_that_an_engine_opens(exports, tmp_path, delegate):
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    from cct_export.runtimes import litert
+
+    model = flatbuffer_utils.read_model(str(exports("tflite").path))
+    group, buffer = schema.ExternalBufferGroupT(), schema.ExternalBufferT()
+    group.name, buffer.id, buffer.group = str(tmp_path / "weights"), 1, 0
+    model.externalBufferGroups, model.externalBuffers = [group], [buffer]
+    path = tmp_path / "m.tflite"
+    flatbuffer_utils.write_model(model, str(path))
+    with pytest.raises(InvalidArtifact, match="keeps weights in another file"):
+        litert.open_session(path, trusted=True, delegation=Delegation(delegate))
 
 
 def test_onnx_runtime_sends_no_telemetry(exports, tmp_path):
