@@ -9,12 +9,17 @@ The Python API is the functions of ``cct_export.api``, available here too, loade
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cct_export.api import *  # noqa: F403
 
 __version__ = "0.1.0"
+
+# ONNX Runtime keeps a device ID and sends telemetry unless this is set before it starts: nothing is
+# contacted that the user did not name. Processes that are started from here inherit it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,9 @@ CCTExportError
 A failed check (parity, accuracy) is a result, not an error: commands turn it into an exit code.
 """
 
+import shlex
+from collections.abc import Iterable
+
 
 class CCTExportError(Exception):
     """Root of the tree; ``exit_code`` is the exit code of a command that raises it."""
@@ -39,6 +42,19 @@ class InvalidRequest(CCTExportError):
     """A name or file does not exist, is of another kind, or options contradict each other."""
 
     exit_code = 2
+
+    @classmethod
+    def unless_named(cls, file: object, words: Iterable[str]) -> "InvalidRequest":
+        """Returns the error for a file that alone names what no file may decide on.
+
+        Args:
+            file: what may come from anyone.
+            words: arguments and options with which the user names the same.
+        """
+        return cls(
+            f"{file} may come from anyone, and what it names is contacted, loaded or downloaded "
+            f"only if you name it too: if that is what you want, add {shlex.join(words)}"
+        )
 
 
 class UnsupportedScheme(CCTExportError):

@@ -29,7 +29,8 @@ def verify(
 
     Args:
         artifact: a ``.tflite`` or ``.onnx`` file.
-        against: the model, see ``load``; by default the one recorded in the file.
+        against: the model, see ``load``; by default the one recorded in the file, unless it would
+            have to be downloaded.
         data: images to compare on: a name, folder or ``.npz``; without it those of the run
             directory, else photo crops.
         samples: test images to compare on.
@@ -43,7 +44,7 @@ def verify(
 
     Raises:
         InvalidRequest: no such file, model, data or scheme; the file is of another kind, or not of
-            this model.
+            this model; or it names one on the Hub, which ``against`` has to name too.
         InvalidArtifact: the file cannot be run.
         InvalidModel: the model is gone, or not the one that the file was made of.
         InvalidData: the data cannot be used.

@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 
 OPERATOR_RUNS = 50
 # A regression gate needs to know how much one process differs from the next.
-CHECK_REPEATS = 5
-CHECK_SECONDS = 5.0
+CHECK_TIMING = {"repeats": 5, "min_s": 5.0}
 
 
 def benchmark(
@@ -106,11 +105,13 @@ def benchmark(
         raise InvalidRequest("threads and images per run are numbers from 1 on: name one at least")
     if isinstance(devices, str):
         devices = [devices]
+    names = [sources] if isinstance(sources, str | Path) else sources or (DEFAULT_MODEL,)
     passes = BenchPasses(
         labelled(accuracy, data),
         OPERATOR_RUNS if operators else 0,
         sustained_s,
         benchmark_binary_of(devices, benchmark_binary),
+        tuple(map(str, names)),
     )
     plan = BenchPlan(timing_of(profile, **timing), passes)
     opened = run.open_devices(devices)
@@ -124,7 +125,6 @@ def benchmark(
     ]
     for device in opened:
         device.check(specs, plan)
-    names = [sources] if isinstance(sources, str | Path) else sources or (DEFAULT_MODEL,)
     exports = [_export_request(Path(name), format, scheme, data, max(batches)) for name in names]
     with tempfile.TemporaryDirectory() as folder:
         paths = [
@@ -192,6 +192,7 @@ def compare(
         labelled(accuracy, data),
         OPERATOR_RUNS if operators else 0,
         benchmark_binary=benchmark_binary_of([device], benchmark_binary),
+        models=tuple(map(str, sources)),
     )
     plan = BenchPlan(timing_of(profile, **timing), passes)
     for source in sources:
@@ -226,11 +227,17 @@ def check(
     max_drop: float = 0.5,
     data: str | None = None,
     any_machine: bool = False,
+    device: str | None = None,
+    delegates: Sequence[str] = (),
+    delegate_options: Sequence[tuple[str, str]] = (),
     benchmark_binary: str | Path | None = None,
     progress: StatusProgress = no_progress,
     **timing: Any,
 ) -> "tuple[list[Verdict], list[BenchResult]]":
     """Tells whether artifacts became slower or less accurate since a baseline.
+
+    A baseline may come from anyone: its device, the libraries and options of its delegates, and
+    what would be downloaded are used only where the arguments name the same.
 
     Args:
         baseline: a record that ``cct-bench --json`` wrote, best with ``--repeats 5``.
@@ -241,6 +248,9 @@ def check(
         max_drop: points of top-1 accuracy that may be lost.
         data: labelled images; by default those of the baseline, where it has an accuracy.
         any_machine: compare records of different machines.
+        device: the device of the baseline if that is not ``local``.
+        delegates: those of its delegates that are libraries, such as ``external:/lib.so``.
+        delegate_options: names and values of its delegates' options.
         benchmark_binary: the program that measures on ``adb``, for a baseline of a phone.
         progress: called with what runs now.
         **timing: fields of ``specs.Timing``; by default five repeats and five seconds in all.
@@ -249,7 +259,8 @@ def check(
         A verdict per row of the baseline, and the results that they are about.
 
     Raises:
-        InvalidRequest: another machine, or another number of rows.
+        InvalidRequest: another machine, or another number of rows; the arguments lack what they
+            have to name, or name what the baseline has not.
         InvalidData: a record cannot be read.
 
     Example:
@@ -258,6 +269,7 @@ def check(
         ['pass']
     """
     from cct_export.bench import record, regression, run
+    from cct_export.bench.baseline import Named, measured_again
 
     check_file(Path(baseline))
     if not _is_record(baseline):
@@ -271,19 +283,21 @@ def check(
         now = record.read(Path(sources[0]))
         regression.check_rows(before, now, names=(str(baseline), str(sources[0])))
     else:
+        paths = tuple(map(Path, sources))
+        named = Named(paths, device, tuple(delegates), tuple(delegate_options), data)
+        again = measured_again(before, named, name=str(baseline))
         regression.check_this_machine(before, any_machine)
-        device, jobs = regression.jobs_again(before, [Path(source) for source in sources])
-        for job in jobs:
+        for job in again.jobs:
             check_job(job)
-        accuracies = [row.accuracy.data for row in before if row.accuracy]
         passes = BenchPasses(
-            (data or accuracies[0]) if accuracies else None,
-            benchmark_binary=benchmark_binary_of([device], benchmark_binary),
+            again.data,
+            benchmark_binary=benchmark_binary_of([again.device], benchmark_binary),
+            models=tuple(map(str, sources)),
         )
-        defaults = {"repeats": CHECK_REPEATS, "min_s": CHECK_SECONDS}
         changes = {name: value for name, value in timing.items() if value is not None}
-        plan = BenchPlan(timing_of("quick", **(defaults | changes)), passes)
-        measured = run.measure(jobs, plan, devices=run.open_devices([device]), progress=progress)
+        plan = BenchPlan(timing_of("quick", **(CHECK_TIMING | changes)), passes)
+        devices = run.open_devices([again.device])
+        measured = run.measure(again.jobs, plan, devices=devices, progress=progress)
         now = [
             dataclasses.replace(row, headline=then.headline)
             for row, then in zip(measured, before, strict=True)

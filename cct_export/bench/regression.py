@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from cct_export import machine
 from cct_export.bench.statistics import Interval, ratio
 from cct_export.bench.warnings import BUSY_CORES
 from cct_export.errors import InvalidRequest
 from cct_export.records import BenchResult, MachineInfo
-from cct_export.specs import BenchJob, BenchSpec, Delegation, JSONObject
+from cct_export.specs import JSONObject
 from cct_export.text import plural
 
 # Fields of ``MachineInfo`` that must be equal for latencies to be comparable.
@@ -98,40 +97,6 @@ def check_rows(
                 f"rows do not belong together: {_subject(old)} (p{old.headline}), "
                 f"{_subject(new)} (p{new.headline})"
             )
-
-
-def jobs_again(before: Sequence[BenchResult], paths: Sequence[Path]) -> tuple[str, list[BenchJob]]:
-    """Returns the device of a baseline, and the jobs that measure its rows again.
-
-    Args:
-        before: the baseline.
-        paths: what to measure, row by row; the paths of the baseline if empty.
-
-    Raises:
-        InvalidRequest: another number of paths, or rows of several devices.
-    """
-    paths = paths or [Path(row.artifact.path) for row in before]
-    if len(paths) != len(before):
-        raise InvalidRequest(
-            f"the baseline has {plural(len(before), 'row')}: "
-            f"name as many artifacts, not {len(paths)}"
-        )
-    devices = sorted({row.device for row in before})
-    if len(devices) > 1:
-        raise InvalidRequest(
-            f"the baseline is of {len(devices)} devices ({', '.join(devices)}): a record "
-            "of each can be checked by itself"
-        )
-    return devices[0], [BenchJob(path, _spec(row)) for path, row in zip(paths, before, strict=True)]
-
-
-def _spec(row: BenchResult) -> BenchSpec:
-    runtime = row.runtime
-    engine = "keras" if runtime.name.startswith("keras") else runtime.name
-    delegation = Delegation(
-        runtime.requested, tuple(runtime.options.items()), runtime.allow_fallback
-    )
-    return BenchSpec(engine, runtime.threads, row.batch, delegation)
 
 
 def _subject(result: BenchResult) -> str:

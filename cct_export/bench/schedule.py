@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cct_export.bench import warnings
 from cct_export.bench.hosts import Host
 from cct_export.bench.measurement import Measurement
 from cct_export.bench.protocol import (
@@ -25,6 +26,7 @@ from cct_export.bench.protocol import (
 from cct_export.errors import CCTExportError, ConnectionLost
 from cct_export.evaluation.accuracy import mcnemar
 from cct_export.evaluation.golden import GoldenCheck
+from cct_export.importers.location import is_hub_id
 from cct_export.records import Accuracy, BenchResult, Conditions, OperatorProfile, Sustained
 from cct_export.specs import BenchJob, BenchPasses, BenchPlan, BenchSpec
 from cct_export.specs.progress import StatusProgress
@@ -66,7 +68,7 @@ def measure(
         _time_interleaved(
             measurements, host, plan.passes.accuracy_data, _percentage(progress, what)
         )
-    references = KerasReferences(progress)
+    references = KerasReferences(progress, plan.passes.models)
     for measurement in measurements:
         measurement.attempt(_Passes(measurement, host, references, progress).run, plan.passes)
     return [measurement.result(machine) for measurement in measurements]
@@ -219,17 +221,23 @@ class KerasReferences:
 
     Args:
         progress: called with what runs now.
+        models: of the models on the Hub, those that may be downloaded; files name any others.
         start: starts a worker.
     """
 
-    def __init__(self, progress: StatusProgress, start: StartWorker = start_worker) -> None:
-        self._progress, self._start = progress, start
+    def __init__(
+        self, progress: StatusProgress, models: Sequence[str], start: StartWorker = start_worker
+    ) -> None:
+        self._progress, self._models, self._start = progress, models, start
         self._right: dict[tuple[str, str], np.ndarray | None] = {}
 
     def right(self, measurement: Measurement, data: str) -> np.ndarray | None:
         """Returns for each image whether the model is right, None without the model."""
         source, sha256 = measurement.contract.source, measurement.contract.source_sha256
         if not source or not sha256:
+            return None
+        if is_hub_id(source) and source not in self._models:
+            measurement.notes.append(warnings.model_not_downloaded(measurement.path, source))
             return None
         if (sha256, data) not in self._right:
             self._right[sha256, data] = self._run(source, sha256, data)

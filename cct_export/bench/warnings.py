@@ -1,6 +1,8 @@
 """What to know before relying on a measurement, and what to do about it."""
 
+import shlex
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -39,6 +41,12 @@ def parity_unknown(result: BenchResult, why: str) -> str:
     path = result.artifact.path
     against = "" if result.artifact.described else " --against MODEL"
     return f"parity unknown: {why}; `cct-export verify {path}{against}` compares it with its model"
+
+
+def model_not_downloaded(path: Path, source: str) -> str:
+    """Returns why an accuracy is not compared with that of a model, and how to compare them."""
+    command = shlex.join(["cct-bench", "compare", str(path), source])
+    return f"accuracy not compared with Keras: only the file names its model; `{command}` names it"
 
 
 def _few_runs(result: BenchResult, timing: Timing) -> Iterator[str]:

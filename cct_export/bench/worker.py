@@ -5,6 +5,7 @@ harms nothing.
 """
 
 import logging
+import shlex
 import statistics
 import time
 from collections.abc import Callable
@@ -80,7 +81,7 @@ class Worker:
             source = session.contract.source or "MODEL"
             raise InvalidRequest(
                 f"{path} takes {session.batch} image at a time, not {batch}: "
-                f"`cct-export onnx {source}` makes a file for any number"
+                f"`cct-export onnx {shlex.quote(source)}` makes a file for any number"
             )
         self._prepared = prepare(session, timing_images(session.image_shape, batch))
         start = time.perf_counter_ns()

@@ -291,6 +291,21 @@ def compare(
     help="Maximum loss of top-1 accuracy in points, where the baseline has an accuracy.",
 )
 @click.option("--any-machine", is_flag=True, help="Accept a baseline of another machine.")
+@click.option("--device", type=DEVICE, help="Device of the baseline, where it is another machine.")
+@click.option(
+    "--delegate",
+    "delegates",
+    type=Delegate(),
+    multiple=True,
+    help="Delegate of the baseline that is a library; may be repeated.",
+)
+@click.option(
+    "--delegate-option",
+    "delegate_options",
+    type=Setting(),
+    multiple=True,
+    help="Option of the baseline's delegates; may be repeated.",
+)
 @benchmark_binary
 @timing
 @labelled_data
@@ -300,8 +315,10 @@ def check(sources: tuple[str, ...], files: TableFiles, **arguments: Any) -> Outc
     """Check whether artifacts became slower or less accurate than a baseline.
 
     Measures the artifacts of the baseline again, or the ARTIFACTs that replace them, row by row, in
-    five repeats; or judges a RESULT that --json wrote. Ends with 5 after a regression of latency,
-    3 if parity and 4 if accuracy failed, 7 if the measurement is inconclusive.
+    five repeats; or judges a RESULT that --json wrote. What the baseline names beyond this machine
+    and its files has to be named here too; otherwise the command says how, and ends. Ends with 5
+    after a regression of latency, 3 if parity and 4 if accuracy failed, 7 if the measurement is
+    inconclusive.
     """
     from cct_export import api
     from cct_export.bench import record

@@ -145,10 +145,26 @@ def _options(parameters: dict[str, Any]) -> TrainOptions:
 
 
 def _resumed(options: TrainOptions, output: Path) -> TrainOptions:
-    """Returns the options completed from a run's record, which workers other than 0 may lack."""
+    """Returns the options completed from a run's record, which workers other than 0 may lack.
+
+    Raises:
+        InvalidRequest: the record alone names what would be downloaded.
+    """
+    from cct_export.data import find_data, is_downloaded
+    from cct_export.importers.location import is_hub_id
     from cct_export.training.run import RunDirectory
 
+    run = RunDirectory(output)
     try:
-        return options.resume(RunDirectory(output).record())
+        resumed = options.resume(run.record())
     except (InvalidModel, InvalidRequest):
         return options  # Training reports what is wrong with the record.
+    model, images = resumed.pretrained, resumed.data
+    missing: list[str] = []
+    if model is not None and options.pretrained is None and is_hub_id(model):
+        missing += ["--from", model]
+    if images is not None and options.data is None and is_downloaded(images):
+        missing += ["--data", find_data(images)]
+    if missing:
+        raise InvalidRequest.unless_named(run.record_file, missing)
+    return resumed

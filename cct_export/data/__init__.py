@@ -22,9 +22,21 @@ OnCorrupt = Literal["refuse", "skip"]
 
 def is_available(name: str) -> bool:
     """Tells whether ``read(name)`` finds its images on this machine."""
-    if name in NAMED:
-        return NAMED[name].is_available()
-    return Path(name).expanduser().exists()
+    try:
+        name = find_data(name)
+    except InvalidRequest:
+        return False
+    return name not in NAMED or NAMED[name].is_available()
+
+
+def is_downloaded(name: str) -> bool:
+    """Tells whether ``read(name)`` would download its images, which are not on this machine.
+
+    Raises:
+        InvalidRequest: there is no such data.
+    """
+    name = find_data(name)
+    return name in NAMED and NAMED[name].downloaded and not NAMED[name].is_available()
 
 
 def find_data(name: str | Path) -> str:

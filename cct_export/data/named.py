@@ -56,10 +56,12 @@ class NamedDataset:
     Attributes:
         is_available: tells whether its images are on this machine.
         read: returns it with images of a shape.
+        downloaded: whether that downloads images that are not on this machine.
     """
 
     is_available: Callable[[], bool]
     read: Callable[[ImageShape], Dataset]
+    downloaded: bool
 
 
 def cache_file(name: str) -> Path:
@@ -134,10 +136,10 @@ def _has_scikit_learn() -> bool:
 
 NAMED = {
     "cifar10": NamedDataset(
-        partial(_is_cached, "cifar10"), partial(_read_cifar, "cifar10", CIFAR10_CLASSES)
+        partial(_is_cached, "cifar10"), partial(_read_cifar, "cifar10", CIFAR10_CLASSES), True
     ),
     "cifar100": NamedDataset(
-        partial(_is_cached, "cifar100"), partial(_read_cifar, "cifar100", CIFAR100_CLASSES)
+        partial(_is_cached, "cifar100"), partial(_read_cifar, "cifar100", CIFAR100_CLASSES), True
     ),
-    "digits": NamedDataset(_has_scikit_learn, _read_digits),
+    "digits": NamedDataset(_has_scikit_learn, _read_digits, False),
 }

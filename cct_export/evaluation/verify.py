@@ -41,7 +41,8 @@ def verify(
         The parity report.
 
     Raises:
-        InvalidRequest: the file is of another kind or of another model.
+        InvalidRequest: the file is of another kind or of another model, or names a model that
+            would have to be downloaded.
         InvalidArtifact: the file cannot be run.
         InvalidModel: the recorded model is missing or has changed.
         InvalidData: the data cannot be used.
@@ -82,6 +83,8 @@ def _source_model(artifact: Path, contract: Contract) -> "LoadedModel":
     from cct_export.importers import location
     from cct_export.model import start
 
+    if location.is_hub_id(contract.source):
+        raise InvalidRequest.unless_named(artifact, ["--against", contract.source])
     try:
         location.check(contract.source)
         start()

@@ -163,8 +163,17 @@ def _model_kinds() -> str:
 
 
 def is_hub_id(source: str) -> bool:
-    """Tells whether ``source`` names a repository of the Hub and not an existing path."""
-    return bool(_HUB_ID.fullmatch(source)) and not Path(source).exists()
+    """Tells whether ``source`` names a repository of the Hub and not an existing path.
+
+    Whatever takes a MODEL fetches such a repository and nothing else. One that a file names, not
+    the user, is refused by this function before it comes so far.
+    """
+    return bool(_hub_id(source)) and not Path(source).exists()
+
+
+def _hub_id(source: str) -> re.Match[str] | None:
+    # As a path, which it may be meanwhile: keras-io//cct becomes keras-io/cct.
+    return _HUB_ID.fullmatch(str(Path(source)))
 
 
 def fetch_from_hub(source: str) -> Path:
@@ -179,7 +188,7 @@ def fetch_from_hub(source: str) -> Path:
         InvalidModel: no such repository, no network, or it holds no or several models.
         MissingDependency: huggingface_hub is not installed.
     """
-    match = _HUB_ID.fullmatch(source)
+    match = _hub_id(source)
     assert match is not None
     name = match[1] or match[2]
     try:

@@ -78,12 +78,17 @@ def read_contract(content: bytes) -> Contract:
     text = "{}"
     try:
         model = schema.Model.GetRootAs(content, 0)
+        elsewhere = model.ExternalBufferGroupsLength()
         for index in range(model.MetadataLength()):
             entry = model.Metadata(index)
             if entry.Name() == CONTRACT_KEY.encode():
                 text = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
     except Exception as error:  # a broken flatbuffer raises anything, above all struct.error
         raise InvalidArtifact("not a readable TFLite file: it is damaged") from error
+    if elsewhere:  # CompiledModel would open any path
+        raise InvalidArtifact(
+            "it keeps weights in another file: convert it with its weights inside"
+        )
     try:
         return Contract.parse(text)
     except ValueError as error:

@@ -90,12 +90,15 @@ class BenchPasses:
         operators: runs that the time of each operator is the median of, 0 for none.
         sustained_s: seconds of uninterrupted runs, 0 for none.
         benchmark_binary: program that measures on a phone, None for none.
+        models: MODELs that the user names. An accuracy is compared with that of the model that a
+            file was made of; only if it is one of these, it is downloaded for that.
     """
 
     accuracy_data: str | None = None
     operators: int = 0
     sustained_s: float = 0.0
     benchmark_binary: Path | None = None
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import logging
+import shlex
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -244,10 +245,10 @@ class RunDirectory:
 
     def _check_environment(self, earlier: RunRecord, record: RunRecord) -> None:
         """Raises ``CCTExportError`` if backend or data differ; older records have neither."""
-        if earlier.backend not in (None, record.backend):
+        if earlier.backend is not None and earlier.backend != record.backend:
             raise CCTExportError(
                 f"{self.path} was started on {earlier.backend}, results on {record.backend} would "
-                f"differ: resume with KERAS_BACKEND={earlier.backend}"
+                f"differ: resume with KERAS_BACKEND={shlex.quote(earlier.backend)}"
             )
         if earlier.data is None or record.data is None:
             return

@@ -1,7 +1,6 @@
 """Verdicts on recorded times: slow-downs, noise, other machines, wrong files."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,15 +203,3 @@ def test_rows_of_two_records_are_compared_only_if_their_settings_are_equal():
     ):
         with pytest.raises(InvalidRequest, match="rows do not belong together"):
             regression.check_rows([row], [other], ("a", "b"))
-
-
-def test_a_baseline_names_the_jobs_that_measure_it_again():
-    row = recorded()
-    device, (job,) = regression.jobs_again([row], [])
-    assert (device, job.path, job.spec.runtime) == ("local", Path("some/m.tflite"), "litert")
-    _, (job,) = regression.jobs_again([row], [Path("n.tflite")])
-    assert job.path == Path("n.tflite")
-    with pytest.raises(InvalidRequest, match="name as many artifacts, not 2"):
-        regression.jobs_again([row], [Path("a"), Path("b")])
-    with pytest.raises(InvalidRequest, match="is of 2 devices"):
-        regression.jobs_again([row, replace(row, device="adb")], [])

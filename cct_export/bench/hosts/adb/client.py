@@ -23,6 +23,8 @@ CALL_LIMIT_S = 30.0
 SLOWEST_BYTES_PER_S = 1e6
 # Where adb's user may write, and run what it wrote.
 TEMPORARY = "/data/local/tmp"
+# ONNX Runtime's tool sends no telemetry.
+_QUIET = "ORT_DISABLE_TELEMETRY=1"
 # Precedes the exit code of a command: without it the command did not come to an end.
 _END = "cct-export ended with "
 _FIRST_SIGNAL_CODE = 128
@@ -320,7 +322,7 @@ class RemoteFolder:
             ConnectionLost: the device is not there any more.
             EngineFailed: it took longer than ``limit_s``.
         """
-        script = f"echo $$ >pid; export LD_LIBRARY_PATH=.; exec {shlex.join(command)}"
+        script = f"echo $$ >pid; export LD_LIBRARY_PATH=. {_QUIET}; exec {shlex.join(command)}"
         self._program_runs = True
         ended = self.client.shell(f"cd {self.path} && sh -c {shlex.quote(script)}", limit_s)
         self._program_runs = False

@@ -1,5 +1,6 @@
 #include "classifier.hpp"
 
+#include <cstdlib>
 #include <stdexcept>
 
 namespace {
@@ -50,6 +51,7 @@ Classifier::Classifier(const std::filesystem::path& model, int threads) {
 Classifier::~Classifier() { close(); }
 
 void Classifier::open(const std::filesystem::path& model, int threads) {
+  setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // ONNX Runtime reads it as it starts
   check(api().CreateEnv(ORT_LOGGING_LEVEL_WARNING, "classify", &env_));
   check(api().CreateSessionOptions(&options_));
   check(api().SetIntraOpNumThreads(options_, threads));

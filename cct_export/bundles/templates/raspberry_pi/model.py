@@ -86,6 +86,7 @@ def _open_litert(path, threads):
 
 
 def _open_onnxruntime(path, threads):
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it is read when the library starts
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
