@@ -180,7 +180,7 @@ def find_datasets(content: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
     content.visititems(collect)
     for name, dataset in datasets.items():
         if dataset.external or dataset.is_virtual:
-            raise InvalidModel(f"{path} is refused: its {name} is in another file")
+            raise InvalidModel(f"{path} is refused: its weights are in other files ({name})")
         # V: a type that numpy lacks, such as bfloat16.
         if dataset.shape is None or dataset.dtype.kind not in "biufV":
             raise InvalidModel(f"{path} is refused: its {name} holds no numbers")

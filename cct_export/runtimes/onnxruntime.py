@@ -77,11 +77,11 @@ class OnnxRuntimeSession(Session):
         self.engine = ("onnxruntime", onnxruntime.__version__)
         self.delegate = "cpu" if delegation.name == "default" else delegation.name
         self.accelerator = _accelerator(delegation)
-        with refusing(InvalidArtifact, f"{path}: its metadata cannot be read"):
+        with refusing(InvalidArtifact, f"{path}: its names or metadata cannot be read"):
             image = _image_input(self._session, path)
+            self._input = image.name
             self.contract = _contract(self._session, path)
         batch, height, width, channels = image.shape
-        self._input = image.name
         self.image_shape: ImageShape = (height, width, channels)
         self.io = _IMAGE_TYPES[image.type]
         self.batch = batch if isinstance(batch, int) else None
