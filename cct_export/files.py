@@ -59,6 +59,11 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def expand_user(path: str | Path) -> Path:
+    """Returns a path with the user's folder for a leading ``~``; with ``~`` if there is none."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111, which raises for an unknown user
+
+
 def reason(error: Exception, otherwise: str) -> str:
     """Returns why a file cannot be read, in words that say nothing of the library that read it.
 

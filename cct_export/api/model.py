@@ -145,14 +145,14 @@ def import_model(
         >>> imported = cct_export.import_model("cct_7_3x1_32.safetensors", output="cct.keras")
         >>> imported.notes
     """
-    from cct_export.files import check_writable, sha256
+    from cct_export.files import check_writable, expand_user, sha256
     from cct_export.records import Imported
 
     check_model(source)
     path = Path(output or f"{stem_of(str(source))}.keras")
     if path.suffix != ".keras":
         raise InvalidRequest(f"{path} does not end in .keras: that is what is written")
-    if _is_source(path, Path(source).expanduser()):
+    if _is_source(path, expand_user(source)):
         raise InvalidRequest(f"{path} is what is imported: name another file with output")
     check_writable(path)
     if normalize is not None:

@@ -157,6 +157,8 @@ def _report(error: Exception) -> int:
     elif isinstance(error, OSError):
         file = f" {error.filename}" if error.filename else ""
         message = _shortened(f"cannot read or write{file}: {error.strerror or error}")
+    elif isinstance(error, MemoryError):
+        message = "there is not enough memory: close other programs, or take smaller files"
     else:
         message = f"unexpected {type(error).__name__}: {_shortened(str(error))}"
         message += " (this is a bug: -v shows the traceback)"

@@ -13,7 +13,7 @@ from cct_export.data.dataset import Dataset, ImageShape
 from cct_export.data.encoded import without_corrupt
 from cct_export.data.named import NAMED
 from cct_export.errors import InvalidRequest
-from cct_export.files import similar
+from cct_export.files import expand_user, similar
 from cct_export.names import closest, find
 
 # What to do with an image that cannot be decoded.
@@ -46,7 +46,7 @@ def find_data(name: str | Path) -> str:
         InvalidRequest: there is no such data; the closest name is suggested.
     """
     name = str(name)
-    path, known = Path(name).expanduser(), find(name, NAMED)
+    path, known = expand_user(name), find(name, NAMED)
     if name and (path.is_file() or path.is_dir()) and name not in NAMED:
         return name
     if known is not None:
@@ -83,7 +83,7 @@ def read(name: str, shape: ImageShape, on_corrupt: OnCorrupt = "refuse") -> Data
 
 
 def _read_path(name: str, shape: ImageShape) -> Dataset:
-    path = Path(name).expanduser()
+    path = expand_user(name)
     if tfrecord.shards_by_split(path):
         dataset = tfrecord.read(path, shape)
     else:

@@ -66,12 +66,25 @@ class Dataset:
         classes: class names; a label is an index into them.
         train: for training and calibration.
         test: for parity and accuracy.
+
+    Raises:
+        InvalidData: a class name cannot be written to a file, such as that of a folder whose name
+            is not UTF-8.
     """
 
     name: str
     classes: tuple[str, ...]
     train: Split
     test: Split
+
+    def __post_init__(self) -> None:
+        for name in self.classes:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise InvalidData(
+                    f"{self.name}: the class {name!a} is no text in UTF-8: rename it"
+                ) from None
 
 
 def fingerprint(dataset: Dataset) -> dict[str, int]:

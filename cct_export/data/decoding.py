@@ -2,12 +2,19 @@
 
 import io
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from cct_export.data.dataset import Images, ImageShape
 from cct_export.errors import InvalidData
+from cct_export.untrusted import check_size
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Photographs of 89 megapixels; files of a single colour are small whatever they declare.
+_ALWAYS_ALLOWED_BYTES = 256 << 20
 
 
 def decode(path: Path, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
@@ -22,11 +29,12 @@ def decode(path: Path, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
         The pixels as uint8 ``shape``, and the file's own (height, width).
 
     Raises:
-        InvalidData: the file is missing, not a readable image, or has 16 bits per channel.
+        InvalidData: the file is missing, not a readable image, has more than 8 bits per channel,
+            or declares far more pixels than it holds.
     """
     if not path.is_file():
         raise InvalidData(f"no such image: {path}")
-    return _decode(path, str(path), shape)
+    return _decode(path, path.stat().st_size, str(path), shape)
 
 
 def decode_bytes(content: bytes, where: str, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
@@ -40,10 +48,12 @@ def decode_bytes(content: bytes, where: str, shape: ImageShape) -> tuple[Images,
     Raises:
         InvalidData: as ``decode``.
     """
-    return _decode(io.BytesIO(content), where, shape)
+    return _decode(io.BytesIO(content), len(content), where, shape)
 
 
-def _decode(file: Path | BinaryIO, where: str, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
+def _decode(
+    file: Path | BinaryIO, size_bytes: int, where: str, shape: ImageShape
+) -> tuple[Images, tuple[int, int]]:
     # Imported here, since a device that receives arrays has no Pillow.
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -51,8 +61,14 @@ def _decode(file: Path | BinaryIO, where: str, shape: ImageShape) -> tuple[Image
     try:
         # No other formats: Pillow hands some to a program, as EPS to Ghostscript.
         with Image.open(file, formats=("PNG", "JPEG")) as image:
-            if image.mode.startswith(("I", "F")):
+            if _is_deep(image):
                 raise InvalidData(f"{where} has more than 8 bits per channel: save it with 8 bits")
+            pixels = image.width * image.height
+            check_size(
+                pixels * len(image.getbands()),
+                size_bytes,
+                always_allowed_bytes=_ALWAYS_ALLOWED_BYTES,
+            )
             ImageOps.exif_transpose(image, in_place=True)
             size = (image.height, image.width)
             mode = "L" if channels == 1 else "RGB"
@@ -66,10 +82,20 @@ def _decode(file: Path | BinaryIO, where: str, shape: ImageShape) -> tuple[Image
         # Pillow's own message for an unknown format is the memory address of the bytes.
         unknown = isinstance(error, UnidentifiedImageError)
         why = getattr(error, "strerror", None) or str(error)
-        reason = "neither PNG nor JPEG" if unknown else why
+        reason = "neither PNG nor JPEG with 8 bits per channel" if unknown else why
         raise InvalidData(
             f"{where} is not a readable image: {reason}: remove or replace it"
         ) from error
     if size != (height, width):
         converted = converted.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(converted, np.uint8).reshape(shape), size
+
+
+def _is_deep(image: "Image.Image") -> bool:
+    """Returns whether an image that is not decoded yet has more than 8 bits per channel.
+
+    Pillow has a mode of its own for such grey images only, and drops half of the others' bits.
+    """
+    return image.mode.startswith(("I", "F")) or any(
+        str(tile[3]).endswith(";16B") for tile in getattr(image, "tile", ())
+    )

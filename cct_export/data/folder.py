@@ -112,10 +112,18 @@ def _split_of(root: Path, names: list[str], labels: Labels, shape: ImageShape) -
 
 
 def _visible_entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Returns the entries of ``folder`` by name, without hidden ones and those macOS adds."""
+    """Returns the entries of ``folder`` by name.
+
+    Without hidden ones, those macOS adds, and links that lead nowhere or in a circle.
+    """
     try:
         with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+            visible = [
+                entry
+                for entry in entries
+                if not entry.name.startswith((".", "__MACOSX"))
+                and not (entry.is_symlink() and not Path(entry).exists())
+            ]
     except OSError as error:
         raise InvalidData(f"{folder} cannot be read: {error.strerror}") from error
     return sorted(visible, key=lambda entry: entry.name)

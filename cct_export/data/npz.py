@@ -1,7 +1,5 @@
 """An ``.npz`` with ``x_train``, ``y_train``, ``x_test``, ``y_test``, and optionally ``classes``."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +12,10 @@ from cct_export.data.dataset import (
     checked_pixels,
 )
 from cct_export.errors import InvalidData
-from cct_export.files import reason
+from cct_export.untrusted import read_npz, refusing
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+_NO_NPZ = "it is no .npz file (an .npy is a single array), damaged, or holds Python objects"
 
 
 def read(path: Path, shape: ImageShape) -> Dataset:
@@ -30,16 +29,12 @@ def read(path: Path, shape: ImageShape) -> Dataset:
     Raises:
         InvalidData: not such an .npz; the message names file and key.
     """
-    arrays = _arrays(path)
+    with refusing(InvalidData, f"{path} cannot be read as .npz", otherwise=_NO_NPZ):
+        arrays = read_npz(path, (*KEYS, "classes"))
     missing = [key for key in KEYS if key not in arrays]
     if missing:
         raise InvalidData(f"{path}: no {missing[0]} in it: it needs {', '.join(KEYS)}")
-    names = arrays.get("classes", np.empty(0))
-    if names.ndim != 1:
-        raise InvalidData(
-            f"{path} classes: names of shape (classes,) are needed, not {names.shape}"
-        )
-    classes = tuple(str(name) for name in names)
+    classes = _class_names(arrays.get("classes", np.empty(0, np.str_)), f"{path} classes")
     splits = []
     for part in ("train", "test"):
         pixels = checked_pixels(arrays[f"x_{part}"], shape, f"{path} x_{part}")
@@ -53,22 +48,13 @@ def read(path: Path, shape: ImageShape) -> Dataset:
     return Dataset(str(path), classes, *splits)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of the file that this module uses."""
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise InvalidData(f"{path} cannot be read as .npz: it is an .npy, a single array")
-        with archive:
-            arrays = {key: archive[key] for key in (*KEYS, "classes") if key in archive}
-    # zipfile raises all of these, for damaged, encrypted and unusual members.
-    except (
-        ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError
-    ) as error:  # fmt: skip
-        why = reason(error, "it is no .npz file, damaged, or holds Python objects")
-        raise InvalidData(f"{path} cannot be read as .npz: {why}") from error
-    for key, array in arrays.items():
-        # numpy returns the bytes of a member that is not an array.
-        if not isinstance(array, np.ndarray):
-            raise InvalidData(f"{path} cannot be read as .npz: {key} is not an array")
-    return arrays
+def _class_names(names: np.ndarray, where: str) -> tuple[str, ...]:
+    """Returns the names in an array of text or of whole numbers; raises ``InvalidData``."""
+    if names.ndim != 1 or names.dtype.kind not in "Uiu":
+        raise InvalidData(
+            f"{where}: names as text of shape (classes,) are needed, not {names.dtype} "
+            f"{names.shape}"
+        )
+    # An element may be no character at all.
+    with refusing(InvalidData, f"{where} cannot be read", otherwise="it is no text"):
+        return tuple(str(name) for name in names)

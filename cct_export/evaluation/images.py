@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cct_export.data.folder import SUFFIXES, images_below
 from cct_export.errors import InvalidRequest
-from cct_export.files import check_file
+from cct_export.files import check_file, expand_user
 from cct_export.model.presets import PRESETS
 from cct_export.specs import SAVED_MODEL_FILE
 from cct_export.training.run import RunDirectory
@@ -24,7 +24,7 @@ def names_images(argument: str) -> bool:
     """
     if argument in PRESETS:
         return False
-    path = Path(argument).expanduser()
+    path = expand_user(argument)
     if path.is_dir():
         files = path / SAVED_MODEL_FILE, RunDirectory(path).record_file
         return not any(file.is_file() for file in files)
@@ -48,7 +48,7 @@ def find_images(names: Sequence[str | Path]) -> list[Path]:
     """
     if not names:
         raise InvalidRequest("no image to predict: name one or more files")
-    return [file for name in names for file in _files(Path(name).expanduser())]
+    return [file for name in names for file in _files(expand_user(name))]
 
 
 def _files(path: Path) -> list[Path]:

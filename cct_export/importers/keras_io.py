@@ -8,10 +8,10 @@ A ``.keras`` file refers to the example's classes, without which Keras cannot lo
 run: the configuration lists the layers and their connections, the weights give the sizes.
 """
 
-import io
 import json
 import re
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -20,14 +20,21 @@ import h5py
 import numpy as np
 
 from cct_export.errors import InvalidModel
-from cct_export.files import check_file, reason
+from cct_export.files import check_file
 from cct_export.importers.equivalence import spec_from_shapes
 from cct_export.importers.imported_model import ImportedModel, check_finite, check_options
 from cct_export.model.cct import CCT
-from cct_export.model.checkpoint import check_archive_size, check_declared_size
+from cct_export.model.checkpoint import (
+    check_archive_size,
+    check_declared_size,
+    find_datasets,
+    read_config,
+    read_weights,
+)
 from cct_export.model.presets import preset
 from cct_export.model.sizes import parameter_count
 from cct_export.specs import NORM_EPSILON, ImportSpec, JSONObject
+from cct_export.untrusted import refusing
 
 Arrays = dict[str, np.ndarray]
 
@@ -49,7 +56,6 @@ _LETTERS = {
     "SequencePooling": "Q",
 }
 _EXAMPLE = re.compile(r"IRT(PA)?(NMANFFA)*NQF")
-_UNREADABLE = (zipfile.BadZipFile, OSError, KeyError, ValueError, NotImplementedError, EOFError)
 _HEADS_REASON = "the heads follow from the shapes of its weights"
 
 
@@ -120,24 +126,13 @@ def read_arrays(file: Path | IO[bytes], path: Path) -> Arrays:
     Raises:
         InvalidModel: not HDF5, truncated, far larger than the file, or it refers to other files.
     """
-    datasets: dict[str, h5py.Dataset] = {}
-
-    def collect(name: str, entry: object) -> None:
-        is_weight = name.startswith("layers/") and "seed_generator" not in name
-        if isinstance(entry, h5py.Dataset) and is_weight:
-            datasets[name.removeprefix("layers/")] = entry
-
-    try:
-        with h5py.File(file, "r") as content:
-            content.visititems(collect)
-            if any(dataset.external or dataset.is_virtual for dataset in datasets.values()):
-                raise InvalidModel(f"{path} is refused: its weights are in other files")
-            check_declared_size(sum(dataset.size * 4 for dataset in datasets.values()), path)
-            return {name: np.asarray(dataset, np.float32) for name, dataset in datasets.items()}
-    except (OSError, RuntimeError, KeyError, MemoryError, TypeError, ValueError) as error:
-        raise InvalidModel(
-            f"{path} is not a readable HDF5 file: {reason(error, 'it is damaged')}"
-        ) from error
+    what = f"{path} is not a readable HDF5 file"
+    with refusing(InvalidModel, what, otherwise="it is damaged"), h5py.File(file, "r") as content:
+        return {
+            name.removeprefix("layers/"): np.asarray(dataset, np.float32)
+            for name, dataset in find_datasets(content, path).items()
+            if name.startswith("layers/") and "seed_generator" not in name
+        }
 
 
 def _in_model_order(arrays: Arrays) -> list[np.ndarray]:
@@ -189,11 +184,19 @@ def is_example(path: Path) -> bool:
     """Tells whether ``path`` is a ``.keras`` file with the example's own classes."""
     try:
         check_archive_size(path)
-        with zipfile.ZipFile(path) as archive:
-            layers = json.loads(archive.read("config.json"))["config"]["layers"]
-        return "CCTTokenizer" in [layer["class_name"] for layer in layers if _is_own_class(layer)]
-    except (*_UNREADABLE, TypeError, InvalidModel):
-        return False
+        with _configuration(path) as config:
+            own = [layer["class_name"] for layer in config["layers"] if _is_own_class(layer)]
+            return "CCTTokenizer" in own
+    except InvalidModel:
+        return False  # whoever loads it says why
+
+
+@contextmanager
+def _configuration(path: Path) -> Iterator[JSONObject]:
+    """Yields the model's configuration; what it lacks is an ``InvalidModel``."""
+    why = "its configuration is not what Keras writes"
+    with refusing(InvalidModel, f"{path} is damaged", otherwise=why):
+        yield read_config(path)["config"]
 
 
 def _is_own_class(layer: JSONObject) -> bool:
@@ -210,21 +213,17 @@ def load_archive(path: Path, options: ImportSpec) -> ImportedModel:
     """
     check_options(path, options, heads=_HEADS_REASON)
     check_archive_size(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))["config"]
-            hdf5 = io.BytesIO(archive.read("model.weights.h5"))
+    with _configuration(path) as config:
         layers = _flatten(config["layers"])
         _check_layers(layers, path)
-        image = tuple(layers[0]["config"]["batch_shape"][1:])
-    except (*_UNREADABLE, TypeError, IndexError, AttributeError) as error:
-        why = reason(error, "its configuration is not what Keras writes")
-        raise InvalidModel(f"{path} is damaged: {why}") from error
-    arrays = read_arrays(hdf5, path)
+        height, width, channels = layers[0]["config"]["batch_shape"][1:]
+        name = str(config["name"])
+    arrays = read_arrays(read_weights(path), path)
     weights = _in_model_order(arrays)
     gelu = options.gelu or "tanh"
     try:
-        spec = spec_from_shapes([array.shape for array in weights], image, config["name"])
+        shapes = [array.shape for array in weights]
+        spec = spec_from_shapes(shapes, (height, width, channels), name)
         check_declared_size(4 * parameter_count(spec), path)
         model = CCT(replace(spec, name="cct_keras_io_import", gelu=gelu))
         _check_all_used(arrays, weights, path)

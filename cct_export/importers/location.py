@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cct_export.data import OnCorrupt
 from cct_export.errors import InvalidModel, InvalidRequest, MissingDependency
-from cct_export.files import check_file, similar
+from cct_export.files import check_file, expand_user, similar
 from cct_export.model import presets
 from cct_export.names import closest, find
 from cct_export.specs import SAVED_MODEL_FILE
@@ -96,7 +96,7 @@ def locate(source: str) -> Location:
         InvalidModel: a run directory without a finished epoch, or a repository that cannot be used.
         MissingDependency: huggingface_hub is not installed.
     """
-    path = Path(source).expanduser()
+    path = expand_user(source)
     preset = source if source in presets.PRESETS else None  # a folder of that name is ./NAME
     if preset is None and not path.exists():
         preset = find(source, presets.PRESETS)

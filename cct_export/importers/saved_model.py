@@ -4,6 +4,7 @@ A SavedModel is a program. Its weights are read from the checkpoint in it, witho
 anything; only if the program consists of arithmetic alone is it run, to compare logits.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from cct_export.errors import InvalidModel, MissingDependency
-from cct_export.files import reason
 from cct_export.importers.equivalence import (
     logits,
     logits_agree,
@@ -29,6 +29,7 @@ from cct_export.importers.imported_model import (
 from cct_export.model.cct import CCT
 from cct_export.model.checkpoint import check_declared_size
 from cct_export.specs import GELUS, SAVED_MODEL_FILE, ImportSpec
+from cct_export.untrusted import refusing
 
 _SIGNATURE = "serving_default"
 _VALUE = "VARIABLE_VALUE"
@@ -70,15 +71,17 @@ def load(folder: Path, options: ImportSpec) -> ImportedModel:
     )
     if find_spec("tensorflow") is None:
         raise MissingDependency.of("tensorflow", "tensorflow")
-    graph = _graph(folder)
-    _check_operators(graph, folder)
-    image = _image_shape(graph, folder)
-    arrays = _variables(folder)
+    with refusing(InvalidModel, f"{folder} is not a SavedModel that can be read"):
+        graph = _graph(folder)
+        _check_operators(graph, folder)
+        image = _image_shape(graph, folder)
+        tables = _tables(graph, folder)
+        arrays = _variables(folder)
     check_finite(arrays, folder)
     images = probe_images(image)
     expected = _run(folder, images)
     difference = np.inf
-    for candidate in _candidates(arrays, _tables(graph), image, folder):
+    for candidate in _candidates(arrays, tables, image, folder):
         outputs = logits(candidate.model, images)
         if outputs.shape == expected.shape:
             difference = min(difference, float(np.abs(outputs - expected).max()))
@@ -119,14 +122,10 @@ def _candidates(
 
 def _graph(folder: Path) -> Any:
     """Returns the description of the graph, parsed but not loaded."""
-    from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-    try:
+    with refusing(InvalidModel, f"{folder / SAVED_MODEL_FILE} cannot be read"):
         saved = SavedModel.FromString((folder / SAVED_MODEL_FILE).read_bytes())
-    except (OSError, DecodeError) as error:
-        why = reason(error, "it is damaged")
-        raise InvalidModel(f"{folder / SAVED_MODEL_FILE} cannot be read: {why}") from error
     if len(saved.meta_graphs) != 1 or not saved.meta_graphs[0].HasField("object_graph_def"):
         raise InvalidModel(f"{folder} is not a SavedModel that Keras 2 wrote")
     return saved.meta_graphs[0]
@@ -174,11 +173,11 @@ def _image_shape(graph: Any, folder: Path) -> tuple[int, int, int]:
 
 def _variables(folder: Path) -> dict[str, np.ndarray]:
     """Returns the trainable weights in Keras' order, by their full names."""
-    import tensorflow as tf
+    from tensorflow import train
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
-    try:
-        reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+    with refusing(InvalidModel, f"{folder} has no readable weights of Keras 2"):
+        reader = train.load_checkpoint(str(folder / "variables" / "variables"))
         shapes = reader.get_variable_to_shape_map()
         objects = TrackableObjectGraph.FromString(
             reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
@@ -192,17 +191,18 @@ def _variables(folder: Path) -> dict[str, np.ndarray]:
         sizes = (int(np.prod(shapes[key], dtype=np.int64)) for key in keys.values())
         check_declared_size(4 * sum(sizes), folder)
         return {name: np.asarray(reader.get_tensor(key), np.float32) for name, key in keys.items()}
-    except (KeyError, ValueError, IndexError, RuntimeError, tf.errors.OpError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InvalidModel(f"{folder} has no readable weights of Keras 2: {reason}") from error
 
 
-def _tables(graph: Any) -> list[np.ndarray]:
+def _tables(graph: Any, folder: Path) -> list[np.ndarray]:
     """Returns the float matrices among the graph's constants: one may be the table of positions."""
     from tensorflow import make_ndarray
 
-    tensors = [node.attr["value"].tensor for node in graph.graph_def.node if node.op == "Const"]
-    arrays = [make_ndarray(tensor) for tensor in tensors if 2 <= len(tensor.tensor_shape.dim) <= 3]
+    constants = [node.attr["value"].tensor for node in graph.graph_def.node if node.op == "Const"]
+    tensors = [tensor for tensor in constants if 2 <= len(tensor.tensor_shape.dim) <= 3]
+    # A single number in the file may stand for a tensor of any size.
+    sizes = (math.prod(dim.size for dim in tensor.tensor_shape.dim) for tensor in tensors)
+    check_declared_size(4 * sum(sizes), folder)
+    arrays = list(map(make_ndarray, tensors))
     return [
         np.reshape(array, array.shape[-2:])
         for array in arrays

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from cct_export.errors import InvalidModel, MissingDependency
-from cct_export.files import check_file, reason
+from cct_export.files import check_file
 from cct_export.importers.location import SAFETENSORS
 from cct_export.model.checkpoint import check_archive_size, check_declared_size
+from cct_export.untrusted import refusing
 
 # Keys under which training scripts save the weights, the first found is used; and prefixes that
 # they put before every name.
@@ -44,8 +45,9 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     if path.suffix.lower() in SAFETENSORS:
         typed = _safetensors(path)
     else:
-        tensors, notes = _tensors(path)
-        typed = {name: _array(tensor, name, path) for name, tensor in tensors.items()}
+        with refusing(InvalidModel, f"{path} cannot be used", otherwise="it is no state dict"):
+            tensors, notes = _tensors(path)
+            typed = {name: _array(tensor, name, path) for name, tensor in tensors.items()}
     kinds = Counter(kind for kind, _ in typed.values() if _is_float(kind) and kind != "float32")
     notes += tuple(
         f"{count} of {len(typed)} tensors converted from {kind} to float32"
@@ -76,16 +78,13 @@ def _without_prefixes(names: list[str]) -> list[str]:
 def _safetensors(path: Path) -> dict[str, tuple[str, np.ndarray]]:
     """Returns dtype and values of every tensor."""
     try:
-        from safetensors import SafetensorError
         from safetensors.numpy import load_file
     except ImportError as error:
         raise MissingDependency.of("safetensors", "safetensors") from error
-    try:
+    why = "it is damaged, or has a type that numpy lacks"
+    with refusing(InvalidModel, f"{path} is not a readable .safetensors file", otherwise=why):
         arrays: dict[str, np.ndarray] = load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        why = reason(error, "it is damaged, or has a type that numpy lacks")
-        raise InvalidModel(f"{path} is not a readable .safetensors file: {why}") from error
-    return {name: (array.dtype.name, array) for name, array in arrays.items()}
+        return {name: (array.dtype.name, array) for name, array in arrays.items()}
 
 
 def _tensors(path: Path) -> tuple[Mapping[str, Any], tuple[str, ...]]:

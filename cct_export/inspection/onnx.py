@@ -8,6 +8,7 @@ from cct_export.files import reason
 from cct_export.inspection.onnx_graph import Graph, Value, annotations, constants_of, nodes_of
 from cct_export.records import CONTRACT_KEY, Contract, Inspection, Tensor
 from cct_export.runtimes import onnxruntime as engine
+from cct_export.untrusted import Malformed, refusing
 
 # ONNX Runtime's names of types that numpy names differently.
 _ENGINE_TYPES = {"float": "float32", "double": "float64"}
@@ -21,6 +22,11 @@ def inspect(path: Path) -> Inspection:
         MissingDependency: onnx or onnxruntime is not installed.
     """
     engine.import_engine()
+    with refusing(InvalidArtifact, f"{path}: not a readable ONNX file"):
+        return _inspect(path)
+
+
+def _inspect(path: Path) -> Inspection:
     import onnxruntime
 
     model = _read(path)
@@ -70,11 +76,12 @@ def _warnings(error_line: str, unknown: int) -> tuple[str, ...]:
 
 
 def _contract(model: Any, path: Path) -> Contract:
-    properties = {entry.key: entry.value for entry in model.metadata_props}
     try:
+        properties = {entry.key: entry.value for entry in model.metadata_props}
         return Contract.parse(properties.get(CONTRACT_KEY, "{}"))
     except ValueError as error:
-        raise InvalidArtifact(f"{path}: its {CONTRACT_KEY} cannot be read: {error}") from error
+        why = reason(error, str(error))
+        raise InvalidArtifact(f"{path}: its {CONTRACT_KEY} cannot be read: {why}") from error
 
 
 def _read(path: Path) -> Any:
@@ -82,19 +89,16 @@ def _read(path: Path) -> Any:
     try:
         import onnx
         import onnx.inliner
-        from google.protobuf.message import DecodeError
     except ImportError:
         raise MissingDependency.of("onnx", "onnx") from None
 
     try:
         model = onnx.load(path, format="protobuf")
-    except onnx.checker.ValidationError as error:  # it names the file of weights that is missing
-        raise InvalidArtifact(f"{path}: not a readable ONNX file: {error}") from error
-    except (DecodeError, OSError) as error:
-        why = reason(error, "it is damaged, or of another format")
-        raise InvalidArtifact(f"{path}: not a readable ONNX file: {why}") from error
+    # It names the file of weights that is missing, or what is wrong with a place in it.
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise Malformed(error) from error
     if not model.ir_version or not model.graph.output:
-        raise InvalidArtifact(f"{path}: not a readable ONNX file: no graph with an output")
+        raise Malformed("no graph with an output")
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     # Nodes without a name, or with the same one, could not be identified in ONNX Runtime's graph.

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cct_export.records import Operator, Tensor
+from cct_export.untrusted import Malformed
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -104,6 +105,8 @@ def _dtype(number: int) -> str:
         return "string"
     if not number:
         return "unknown"
+    if number not in onnx.TensorProto.DataType.values():
+        raise Malformed(f"it has a tensor of type {number}, which onnx {onnx.__version__} lacks")
     return str(onnx.helper.tensor_dtype_to_np_dtype(number).name)
 
 

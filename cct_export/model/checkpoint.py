@@ -1,9 +1,6 @@
-"""Reading and writing ``.keras`` files, which may come from anyone.
+"""Reading and writing ``.keras`` files, which may come from anyone: nothing in them is executed."""
 
-Nothing in a file is executed. Sizes that a file declares are compared with its own size before
-memory is allocated for them.
-"""
-
+import io
 import json
 import math
 import shutil
@@ -13,20 +10,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import h5py
 import keras
 
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidModel
-from cct_export.files import check_file, reason, replacing
+from cct_export.files import check_file, replacing
 from cct_export.model.cct import CCT
 from cct_export.model.sizes import parameter_count
 from cct_export.specs import JSONObject, ModelSpec
+from cct_export.untrusted import Malformed, check_size, refusing, size_on_disk
 
-# Weights hardly compress and are stored uncompressed: no honest file expands sixteenfold.
-_MAX_EXPANSION = 16
-_ALWAYS_ALLOWED_BYTES = 64 << 20
+_WEIGHTS = "model.weights.h5"
 
 
 def save(model: keras.Model, path: Path) -> None:
@@ -55,6 +52,7 @@ def load(path: Path) -> keras.Model:
     check_archive_size(path)
     try:
         _check_architecture_size(path)
+        _check_weights_size(path)
         with _lowercase_suffix(path) as file:
             model = keras.saving.load_model(file, compile=False, safe_mode=True)
     except InvalidModel:
@@ -132,12 +130,8 @@ def check_declared_size(declared_bytes: int, path: Path) -> None:
     Raises:
         InvalidModel: it declares more than sixteen times its size plus 64 MiB.
     """
-    files = path.rglob("*") if path.is_dir() else [path]
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    if declared_bytes > _ALWAYS_ALLOWED_BYTES + _MAX_EXPANSION * size:
-        raise InvalidModel(
-            f"{path} is refused: it is {size:,} bytes and claims to hold {declared_bytes:,}"
-        )
+    with refusing(InvalidModel, f"{path} is refused"):
+        check_size(declared_bytes, size_on_disk(path))
 
 
 def check_archive_size(path: Path) -> None:
@@ -146,14 +140,58 @@ def check_archive_size(path: Path) -> None:
     Raises:
         InvalidModel: it would, or its directory cannot be read.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            declared_bytes = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise InvalidModel(
-            f"{path} is not a readable archive: {reason(error, 'it is damaged')}"
-        ) from error
+    with _archive(path) as archive:
+        declared_bytes = sum(entry.file_size for entry in archive.infolist())
     check_declared_size(declared_bytes, path)
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    what = f"{path} is not a readable archive"
+    with refusing(InvalidModel, what, otherwise="it is damaged"), zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def read_weights(path: Path) -> IO[bytes]:
+    """Returns the HDF5 file in a ``.keras`` file; raises ``InvalidModel``."""
+    with _archive(path) as archive:
+        if _WEIGHTS not in archive.namelist():
+            raise InvalidModel(f"{path} cannot be loaded: it has no {_WEIGHTS}")
+        return io.BytesIO(archive.read(_WEIGHTS))
+
+
+def find_datasets(content: h5py.File, path: Path) -> dict[str, h5py.Dataset]:
+    """Returns the arrays in an HDF5 file by their paths in it, without reading them.
+
+    Args:
+        content: the open file.
+        path: of the file that contains it, for messages and for its size.
+
+    Raises:
+        InvalidModel: an array is in another file, is not of numbers, or all of them would be far
+            larger than the file.
+    """
+    datasets: dict[str, h5py.Dataset] = {}
+
+    def collect(name: str, entry: object) -> None:
+        if isinstance(entry, h5py.Dataset):
+            datasets[name] = entry
+
+    content.visititems(collect)
+    for name, dataset in datasets.items():
+        if dataset.external or dataset.is_virtual:
+            raise InvalidModel(f"{path} is refused: its weights are in other files ({name})")
+        # V: a type that numpy lacks, such as bfloat16.
+        if dataset.shape is None or dataset.dtype.kind not in "biufV":
+            raise InvalidModel(f"{path} is refused: its {name} holds no numbers")
+    check_declared_size(sum(dataset.nbytes for dataset in datasets.values()), path)
+    return datasets
+
+
+def _check_weights_size(path: Path) -> None:
+    """Refuses weights that would be far larger in memory than the archive that holds them."""
+    with h5py.File(read_weights(path), "r") as weights:
+        find_datasets(weights, path)
 
 
 def _check_architecture_size(path: Path) -> None:
@@ -165,11 +203,7 @@ def _check_architecture_size(path: Path) -> None:
         InvalidModel: the message has both sizes; or there is no configuration.
         Exception: whatever Keras and its layers raise for a broken or unsafe file.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-    except (KeyError, ValueError) as error:
-        raise InvalidModel(f"{path} cannot be loaded: it has no readable config.json") from error
+    config = read_config(path)
     # The key that Keras goes by. A million layers of a CCT are counted faster than built.
     if config.get("registered_name") == keras.saving.get_registered_name(CCT):
         check_declared_size(4 * parameter_count(ModelSpec(**config["config"]["spec"])), path)
@@ -180,6 +214,17 @@ def _check_architecture_size(path: Path) -> None:
     with ThreadPoolExecutor(1) as thread:
         declared_bytes = thread.submit(_weight_bytes, config).result()
     check_declared_size(declared_bytes, path)
+
+
+def read_config(path: Path) -> JSONObject:
+    """Returns the configuration in a ``.keras`` file; raises ``InvalidModel``."""
+    why = "it has no readable config.json"
+    with refusing(InvalidModel, f"{path} cannot be loaded", otherwise=why):
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+        if not isinstance(config, dict):
+            raise Malformed(why)
+        return config
 
 
 def _sizes(config: Any) -> Iterator[int]:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from cct_export.data import sampling
 from cct_export.data.dataset import Images
 from cct_export.errors import InvalidData
-from cct_export.files import reason, replacing
+from cct_export.files import replacing
 from cct_export.graph.interpret import patches
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import evaluate
 from cct_export.graph.steps import Array, Conv, Dense, Step
+from cct_export.records.encoding import from_json
 from cct_export.specs.progress import CountProgress, no_progress
+from cct_export.untrusted import Malformed, read_npz, refusing
 
 BINS = 2048
 BATCH = 25
@@ -191,6 +193,18 @@ def probe(plan: Plan) -> dict[str, tuple[float, float]]:
     return moments
 
 
+@dataclass(frozen=True)
+class _About:
+    """The fields of a calibration record that are no arrays; ``steps`` have second moments."""
+
+    origin: str
+    samples: int
+    tensors: list[str]
+    ranges: list[tuple[float, float]]
+    steps: list[str]
+    probe: dict[str, tuple[float, float]]
+
+
 def save(statistics: Statistics, path: Path) -> None:
     """Writes a calibration record, suffix ``.npz``, atomically.
 
@@ -208,17 +222,17 @@ def save(statistics: Statistics, path: Path) -> None:
         triangle = correlation[np.triu_indices(len(moments), 1)]
         arrays[f"spread_{index}"] = spread.astype(np.float32)
         arrays[f"correlation_{index}"] = triangle.astype(np.float16)
-    about = {
-        "origin": statistics.origin,
-        "samples": statistics.samples,
-        "tensors": list(statistics.histograms),
-        "ranges": [[h.low, h.high] for h in statistics.histograms.values()],
-        "steps": list(statistics.second_moments),
-        "probe": statistics.probe,
-    }
+    about = _About(
+        statistics.origin,
+        statistics.samples,
+        list(statistics.histograms),
+        [(histogram.low, histogram.high) for histogram in statistics.histograms.values()],
+        list(statistics.second_moments),
+        statistics.probe,
+    )
     with replacing(path) as temporary:
         np.savez_compressed(
-            temporary, allow_pickle=False, about=np.asarray(json.dumps(about)), **arrays
+            temporary, allow_pickle=False, about=np.asarray(json.dumps(asdict(about))), **arrays
         )
 
 
@@ -228,47 +242,49 @@ def load(path: Path) -> Statistics:
     Raises:
         InvalidData: the file is no calibration record, or damaged.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            about = json.loads(str(file["about"]))
-            histograms = {
-                name: Histogram(low, high, file[f"counts_{index}"].astype(np.int64))
-                for index, (name, (low, high)) in enumerate(
-                    zip(about["tensors"], about["ranges"], strict=True)
-                )
-            }
-            moments = {
-                name: _moments(file[f"spread_{index}"], file[f"correlation_{index}"])
-                for index, name in enumerate(about["steps"])
-            }
-            probe = {name: (float(a), float(b)) for name, (a, b) in about["probe"].items()}
-            statistics = Statistics(
-                str(about["origin"]), int(about["samples"]), histograms, moments, probe
+    with refusing(InvalidData, f"{path} is no calibration record"):
+        arrays = read_npz(path)
+        about = from_json(json.loads(str(arrays["about"])), _About)
+        histograms = {
+            name: Histogram(low, high, arrays[f"counts_{index}"].astype(np.int64))
+            for index, (name, (low, high)) in enumerate(
+                zip(about.tensors, about.ranges, strict=True)
             )
-    except Exception as error:  # a damaged archive raises anything, even zlib.error
-        why = reason(error, "it is damaged or of another program")
-        raise InvalidData(f"{path} is no calibration record: {why}") from error
-    try:
+        }
+        moments = {
+            name: _moments(arrays[f"spread_{index}"], arrays[f"correlation_{index}"])
+            for index, name in enumerate(about.steps)
+        }
+        statistics = Statistics(about.origin, about.samples, histograms, moments, about.probe)
         _check(statistics)
-    except ValueError as error:
-        raise InvalidData(f"{path} is no calibration record: {error}") from error
     return statistics
 
 
 def _check(statistics: Statistics) -> None:
-    """Raises ``ValueError`` for statistics that no images can have."""
+    """Raises ``Malformed`` for statistics that no images can have."""
+    if statistics.samples < 1:
+        raise Malformed(f"it is of {statistics.samples} images")
     for name, histogram in statistics.histograms.items():
-        finite = math.isfinite(histogram.low) and math.isfinite(histogram.high)
-        if not (finite and histogram.low < histogram.high and histogram.counts.sum() > 0):
-            raise ValueError(f"the range of {name} is invalid")
+        counts, width = histogram.counts, histogram.high - histogram.low
+        counted = counts.shape == (BINS,) and counts.min() >= 0 and counts.sum() > 0
+        if not (0 < width < math.inf and counted):
+            raise Malformed(f"the range of {name} is invalid")
+    if not np.isfinite(list(statistics.probe.values())).all():
+        raise Malformed("its probe is invalid")
     for name, moments in statistics.second_moments.items():
         spread = np.diag(moments)
         if not np.isfinite(moments).all() or (moments**2 > 1.01 * np.outer(spread, spread)).any():
-            raise ValueError(f"the second moments of {name} are invalid")
+            raise Malformed(f"the second moments of {name} are invalid")
 
 
 def _moments(spread: np.ndarray, correlation: np.ndarray) -> Array:
-    """Returns the second moments of their square-rooted diagonal and upper triangle."""
+    """Returns the second moments of their square-rooted diagonal and upper triangle.
+
+    Raises:
+        Malformed: they are not the parts of one matrix.
+    """
+    if spread.ndim != 1 or correlation.shape != (len(spread) * (len(spread) - 1) // 2,):
+        raise Malformed("its second moments are no matrices")
     triangle = np.zeros((len(spread), len(spread)))
     triangle[np.triu_indices(len(spread), 1)] = correlation
     correlations: Array = triangle + triangle.T + np.eye(len(spread))

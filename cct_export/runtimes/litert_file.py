@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from cct_export.errors import InvalidArtifact
-from cct_export.files import check_file
+from cct_export.files import check_file, reason
 from cct_export.records import CONTRACT_KEY, Contract
 from cct_export.runtimes.session import Quantization
+from cct_export.untrusted import refusing
 
 _DELEGATE = "DELEGATE"  # the kind of a node that runs a partition
 _IMAGE_TYPES = ("float32", "uint8", "int8")
@@ -75,24 +76,23 @@ def read_contract(content: bytes) -> Contract:
 
     if content[4:8] != b"TFL3":
         raise InvalidArtifact("not a TFLite file: the identifier TFL3 is missing")
-    text = "{}"
-    try:
+    text = b"{}"
+    with refusing(InvalidArtifact, "not a readable TFLite file", otherwise="it is damaged"):
         model = schema.Model.GetRootAs(content, 0)
         elsewhere = model.ExternalBufferGroupsLength()
         for index in range(model.MetadataLength()):
             entry = model.Metadata(index)
             if entry.Name() == CONTRACT_KEY.encode():
-                text = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes().decode()
-    except Exception as error:  # a broken flatbuffer raises anything, above all struct.error
-        raise InvalidArtifact("not a readable TFLite file: it is damaged") from error
+                text = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
     if elsewhere:  # CompiledModel would open any path
         raise InvalidArtifact(
             "it keeps weights in another file: convert it with its weights inside"
         )
     try:
-        return Contract.parse(text)
+        return Contract.parse(text.decode())
     except ValueError as error:
-        raise InvalidArtifact(f"its {CONTRACT_KEY} cannot be read: {error}") from error
+        why = reason(error, str(error))
+        raise InvalidArtifact(f"its {CONTRACT_KEY} cannot be read: {why}") from error
 
 
 def nodes_of(interpreter: Any) -> list[Node]:

@@ -14,6 +14,7 @@ from cct_export.records import CONTRACT_KEY, Contract
 from cct_export.runtimes.isolated import IsolatedSession, Opening
 from cct_export.runtimes.session import Logits, Session, chosen_delegate
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
+from cct_export.untrusted import refusing
 
 CPU = "CPUExecutionProvider"
 # What ONNX Runtime puts before its messages: its name, and number and name of the code.
@@ -81,13 +82,14 @@ class OnnxRuntimeSession(Session):
         self.engine = ("onnxruntime", onnxruntime.__version__)
         self.delegate = "cpu" if delegation.name == "default" else delegation.name
         self.accelerator = _accelerator(delegation)
-        image = _image_input(self._session, path)
+        with refusing(InvalidArtifact, f"{path}: its names or metadata cannot be read"):
+            image = _image_input(self._session, path)
+            self._input = image.name
+            self.contract = _contract(self._session, path)
         batch, height, width, channels = image.shape
-        self._input = image.name
         self.image_shape: ImageShape = (height, width, channels)
         self.io = _IMAGE_TYPES[image.type]
         self.batch = batch if isinstance(batch, int) else None
-        self.contract = _contract(self._session, path)
         subgraphs = self._session.get_provider_graph_assignment_info()
         nodes = [(part.ep_name, len(part.get_nodes())) for part in subgraphs]
         # Builds with WebGPU report no subgraphs.

@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import shlex
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from cct_export.errors import CCTExportError, InvalidModel, InvalidRequest, OutputError
-from cct_export.files import TEMPORARY, check_writable, reason, replacing, write_text
+from cct_export.files import TEMPORARY, check_writable, replacing, write_text
 from cct_export.records.encoding import from_json, parse_json, to_builtins, to_text
 from cct_export.specs import ModelSpec, TrainSpec
+from cct_export.untrusted import read_npz, refusing
 
 if TYPE_CHECKING:
     import keras
@@ -320,24 +320,19 @@ class RunDirectory:
         model.optimizer.build(model.trainable_variables)
         if not content:
             return []
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as state:
-                for prefix, owner in (("model", model), ("optimizer", model.optimizer)):
-                    count = sum(name.startswith(prefix) for name in state)
-                    if count and count != len(owner.variables):
-                        raise InvalidModel(
-                            f"{self.state_file} is another version's ({prefix}: {count} variables, "
-                            f"not {len(owner.variables)}): train into another folder"
-                        )
-                    for index, variable in enumerate(owner.variables):
-                        variable.assign(state[f"{prefix}_{index}"])
-                metrics: list[EpochMetrics] = json.loads(str(state["history"]))
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            why = reason(error, "another program changed it")
-            raise InvalidModel(
-                f"{self.state_file} is damaged ({why}): train into another folder"
-            ) from error
-        return metrics
+        what = f"{self.state_file} is damaged, train into another folder"
+        with refusing(InvalidModel, what, otherwise="another program changed it"):
+            state = read_npz(content)
+            for prefix, owner in (("model", model), ("optimizer", model.optimizer)):
+                count = sum(name.startswith(prefix) for name in state)
+                if count and count != len(owner.variables):
+                    raise InvalidModel(
+                        f"{self.state_file} is another version's ({prefix}: {count} variables, "
+                        f"not {len(owner.variables)}): train into another folder"
+                    )
+                for index, variable in enumerate(owner.variables):
+                    variable.assign(state[f"{prefix}_{index}"])
+            return from_json(json.loads(str(state["history"])), list[EpochMetrics])
 
     def write_metrics(self, metrics: list[EpochMetrics]) -> None:
         """Writes ``metrics.csv``, a line per epoch."""

@@ -364,3 +364,21 @@ def test_json_is_written_to_a_file(in_process, tmp_path, exports):
     assert ended.code == 0
     assert ended.out == ""
     assert json.loads(out.read_text())["parity"]["samples"] == 8
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tflite {}", "onnx {}.keras", "export {}", "inspect {}", "import {}.safetensors",
+        "quantize-report {}", "predict {} x.png", "predict {}.png", "predict {}/*.png",
+        "tflite --data {}", "verify m.tflite --data {}", "train --from {}", "train --data {}.npz",
+        "train --recipe {}.toml", "train --resume -o {}", "push me/x --run {}",
+    ],
+)  # fmt: skip
+def test_the_folder_of_a_user_who_does_not_exist_is_not_there(in_process, exports, line):
+    path, name = str(exports("tflite").path), "~nosuchuser/x"
+    words = [word.format(name).replace("m.tflite", path) for word in line.split()]
+    ended = in_process("export", *words)
+    assert ended.code == 2
+    assert ended.err.startswith("error: ")
+    assert "this is a bug" not in ended.err

@@ -1,13 +1,17 @@
 """Decoding of PNG and JPEG files, damaged ones included."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
+import shards
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from cct_export import data
 from cct_export.data.decoding import decode, decode_bytes
 from cct_export.errors import InvalidData
 
@@ -150,3 +154,80 @@ def test_a_photo_with_damaged_exif_data_is_read_or_refused_by_name(damage):
         assert str(error).startswith("photo ")
     else:
         assert pixels.shape == (6, 8, 3)
+
+
+def _png(width, height, depth, kind, rows=b"", **chunks):
+    """Returns a PNG with any header: ``kind`` 0 is grey, 2 RGB, 3 palette, 4 and 6 with alpha."""
+
+    def chunk(name, content):
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    parts = {"IHDR": header, **chunks, "IDAT": zlib.compress(rows), "IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(k.encode(), v) for k, v in parts.items())
+
+
+CHANNELS = {"grey": (0, 1), "RGB": (2, 3), "grey with alpha": (4, 2), "RGB with alpha": (6, 4)}
+
+
+@pytest.mark.parametrize("shape", [RGB, GREY])
+@pytest.mark.parametrize("name", CHANNELS)
+def test_sixteen_bits_per_channel_are_refused_whatever_the_channels(name, shape):
+    kind, channels = CHANNELS[name]
+    deep = _png(4, 4, 16, kind, (b"\0" + b"\x12\x34" * 4 * channels) * 4)
+    assert Image.open(io.BytesIO(deep)).load() is not None, "Pillow reads it"
+    with pytest.raises(InvalidData, match="photo has more than 8 bits per channel"):
+        decode_bytes(deep, "photo", shape)
+    shallow = _png(4, 4, 8, kind, (b"\0" + b"\x12" * 4 * channels) * 4)
+    assert decode_bytes(shallow, "photo", shape)[0].shape == shape
+
+
+def test_a_palette_of_sixteen_bits_does_not_exist_and_is_refused():
+    deep = _png(4, 4, 16, 3, (b"\0" + b"\0\1" * 4) * 4, PLTE=bytes(range(6)))
+    with pytest.raises(InvalidData, match="not a readable image"):
+        decode_bytes(deep, "photo", RGB)
+
+
+def test_a_jpeg_of_twelve_bits_is_refused_by_its_bits():
+    deep = JPEG.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc1\x00\x11\x0c")
+    assert deep != JPEG
+    with pytest.raises(InvalidData, match="neither PNG nor JPEG with 8 bits per channel"):
+        decode_bytes(deep, "photo", RGB)
+
+
+def test_of_an_animated_png_the_first_picture_is_read(tmp_path):
+    first, second = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
+    first.save(tmp_path / "a.png", save_all=True, append_images=[second])
+    assert decode(tmp_path / "a.png", RGB)[0][0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("side", [12_000, 13_300, 40_000, 2**31 - 1])
+@pytest.mark.filterwarnings("ignore:Image size")
+def test_a_png_that_declares_far_more_pixels_than_it_holds_is_refused_undecoded(side):
+    bomb = _png(side, side, 8, 6)
+    with pytest.raises(InvalidData, match=r"photo is not a readable image: .*(claims|exceeds)"):
+        decode_bytes(bomb, "photo", RGB)
+
+
+def test_a_large_drawing_of_one_colour_is_read():
+    rows = zlib.compress((b"\0" + bytes(6000)) * 6000)
+    drawing = _png(6000, 6000, 8, 0, zlib.decompress(rows))
+    assert len(drawing) < 100_000
+    assert decode_bytes(drawing, "drawing", RGB)[1] == (6000, 6000)
+
+
+@pytest.mark.parametrize("kind", CHANNELS)
+def test_deep_images_are_refused_in_folders_and_in_shards(tmp_path, kind):
+    number, channels = CHANNELS[kind]
+    deep = _png(4, 4, 16, number, (b"\0" + b"\x12\x34" * 4 * channels) * 4)
+    for name in ("cat", "dog"):
+        (tmp_path / "folder" / name).mkdir(parents=True)
+        (tmp_path / "folder" / name / "a.png").write_bytes(deep)
+    shards.write(tmp_path / "a.tfrecord", [shards.imagenet(deep, label) for label in (0, 1)])
+    for name in ("folder", "a.tfrecord"):
+        split = data.read(str(tmp_path / name), RGB).train
+        with pytest.raises(InvalidData, match="more than 8 bits per channel"):
+            split.images([0])
+        with pytest.raises(InvalidData, match="none of the 1 can be read"):
+            data.read(str(tmp_path / name), RGB, on_corrupt="skip")

@@ -1,6 +1,7 @@
 """``--data folder``: class folders with PNG or JPEG files."""
 
 import io
+import os
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from cct_export import data
+from cct_export.data.folder import images_below
 from cct_export.errors import InvalidData, InvalidRequest
 
 RGB = (4, 4, 3)
@@ -226,4 +228,22 @@ def test_a_class_without_images_is_refused_by_name(tmp_path):
         _put(tmp_path / split / "cat" / "1.png", _one_colour(1))
         (tmp_path / split / "dog").mkdir()
     with pytest.raises(InvalidData, match=r"dog: no \.png or \.jpg"):
+        data.read(str(tmp_path), RGB)
+
+
+def test_links_that_lead_nowhere_or_in_a_circle_are_ignored(tmp_path):
+    _class_folders(tmp_path, 2, ("cat", "dog"))
+    for name in ("loop", "loop.png"):
+        (tmp_path / name).symlink_to(name)
+        (tmp_path / "cat" / name).symlink_to(name)
+    (tmp_path / "gone").symlink_to("nowhere")
+    dataset = data.read(str(tmp_path), RGB)
+    assert dataset.classes == ("cat", "dog")
+    assert len(dataset.train.labels) + len(dataset.test.labels) == 4
+    assert len(images_below(tmp_path)) == 4
+
+
+def test_a_class_folder_whose_name_is_not_utf8_is_refused_before_training(tmp_path):
+    _class_folders(tmp_path, 2, ("cat", os.fsdecode(b"dog\xff")))
+    with pytest.raises(InvalidData, match=r"the class 'dog\\udcff' is no text in UTF-8: rename it"):
         data.read(str(tmp_path), RGB)

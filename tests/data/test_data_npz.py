@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from malformed_npz import npy
 
 from cct_export import data
 from cct_export.data.dataset import checked_labels
@@ -206,3 +207,41 @@ def test_labels_pass_unchanged_exactly_if_all_are_in_range(labels, classes, shif
     else:
         with pytest.raises(InvalidData, match="out of range"):
             checked_labels(labels, len(labels), classes, "f")
+
+
+def _hostile(folder, **members):
+    """Returns a file in which some arrays are replaced by bytes of any kind."""
+    path = folder / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for key, array in _arrays(classes=np.array(["a", "b", "c"])).items():
+            file = io.BytesIO()
+            np.save(file, array)
+            archive.writestr(f"{key}.npy", members.get(key, file.getvalue()))
+    return str(path)
+
+
+@pytest.mark.parametrize("key", ["x_train", "y_test", "classes"])
+def test_an_array_that_declares_far_more_than_it_holds_is_refused(tmp_path, key):
+    with pytest.raises(InvalidData, match=r"a\.npz cannot be read as \.npz: .*claims to hold"):
+        data.read(_hostile(tmp_path, **{key: npy("<U0", (10**18,))}), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("descr", "content"),
+    [
+        ("<U1", b"\xff\xff\xff\xff" * 3),
+        ("|S1", b"abc"),
+        ("<f8", bytes(24)),
+        ([("a", "<i4")], bytes(12)),
+        ("<M8[s]", bytes(24)),
+    ],
+)
+def test_class_names_that_are_no_text_are_refused(tmp_path, descr, content):
+    with pytest.raises(InvalidData, match=r"a\.npz classes"):
+        data.read(_hostile(tmp_path, classes=npy(descr, (3,), content)), SHAPE)
+
+
+def test_arrays_in_fortran_order_are_read(tmp_path):
+    arrays = _arrays()
+    path = _saved(tmp_path, x_train=np.asfortranarray(arrays["x_train"]))
+    assert np.array_equal(data.read(path, SHAPE).train.images([5, 0]), arrays["x_train"][[5, 0]])

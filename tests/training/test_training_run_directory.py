@@ -3,10 +3,12 @@
 import errno
 import fcntl
 import json
+import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from malformed_npz import npy, with_header
 from tiny_run import TINY, gray_images, train_tiny
 
 from cct_export.errors import CCTExportError, InvalidModel, InvalidRequest, OutputError
@@ -252,3 +254,18 @@ def test_a_directory_that_cannot_be_made_is_an_output_error(tmp_path):
         with pytest.raises(OutputError, match="cannot write"):
             train_tiny(tmp_path / folder, data)
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize("key", ["history", "model_0", "optimizer_0"])
+@pytest.mark.parametrize(
+    "member", [with_header(b"("), npy("<U0", (10**18,)), npy("<U1", (), b"\xff" * 4), b""]
+)
+def test_a_state_with_an_array_that_cannot_be_is_refused(copied, finished, key, member):
+    with zipfile.ZipFile(copied.state_file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(copied.state_file, "w") as archive:
+        for name, content in (members | {f"{key}.npy": member}).items():
+            archive.writestr(name, content)
+    with pytest.raises(InvalidModel, match=r"state\.npz is damaged") as refused:
+        copied.load_state(_learner(finished), copied.read_state())
+    assert "\n" not in str(refused.value)

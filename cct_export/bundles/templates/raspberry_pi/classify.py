@@ -32,7 +32,8 @@ def read_pixels(file: Path | io.BytesIO, shape: tuple[int, int, int]) -> np.ndar
     """Returns a PNG or JPEG as uint8 ``shape``: upright, grey or RGB, resized bilinearly."""
     height, width, channels = shape
     with Image.open(file, formats=("PNG", "JPEG")) as image:
-        if image.mode.startswith(("I", "F")):
+        # Pillow has a mode of its own for 16 bits of grey only, and drops half of other bits.
+        if image.mode.startswith(("I", "F")) or str(image.tile[0][3]).endswith(";16B"):
             raise ValueError("it has more than 8 bits per channel")
         upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
     if upright.size != (width, height):
@@ -61,7 +62,7 @@ def report(model: Model, name: str, file: Path | io.BytesIO, options) -> bool:
     except Exception as error:  # Pillow raises all kinds of exceptions for broken files
         reason = getattr(error, "strerror", None) or error
         if isinstance(error, UnidentifiedImageError):
-            reason = "neither PNG nor JPEG"
+            reason = "neither PNG nor JPEG with 8 bits per channel"
         print(f"{printable}: not a readable image: {reason}", file=sys.stderr, flush=True)
         return False
     top = classify(model, pixels, options.top)
