@@ -87,9 +87,9 @@ def inspect(artifact: str | Path) -> "Inspection":
     """
     path = Path(artifact)
     format = check_artifact(path)
-    from cct_export.inspection import INSPECTORS
+    from cct_export import inspection
 
-    return INSPECTORS[format](path)
+    return inspection.inspect(path, format)
 
 
 def predict(
@@ -97,6 +97,7 @@ def predict(
     *,
     images: str | Path | Sequence[str | Path],
     top: int = 5,
+    allow_changed: bool = False,
     on_prediction: "Callable[[Prediction], None]" = no_progress,
     on_unreadable: "Callable[[InvalidData], None] | None" = None,
     progress: StatusProgress = no_progress,
@@ -108,6 +109,8 @@ def predict(
         images: PNG or JPEG files, folders with such files at any depth, or glob patterns
             (``photos/*.jpg``, ``**`` for any number of folders).
         top: classes per image, 1 or more.
+        allow_changed: classify with a warning where the file has changed since it was exported, as
+            by an optimizer that keeps its metadata.
         on_prediction: called with each prediction as soon as it is known.
         on_unreadable: called with the error of each image that cannot be read, which is left out;
             by default such an error is raised.
@@ -119,6 +122,7 @@ def predict(
     Raises:
         InvalidRequest: an image does not exist, or a folder or pattern stands for none.
         InvalidData: an image cannot be read.
+        InvalidArtifact: the file cannot be run, or has changed since it was exported.
         CCTExportError: the source cannot be used.
 
     Example:
@@ -135,7 +139,7 @@ def predict(
     progress(f"loading {source}")
     predictions = []
     for prediction in classify(
-        open_any(Path(source)),
+        open_any(Path(source), allow_changed=allow_changed),
         images=files,
         top=top,
         on_unreadable=on_unreadable or refuse,
@@ -160,7 +164,8 @@ def bundle(artifact: str | Path, *, target: str, output: str | Path | None = Non
 
     Raises:
         InvalidRequest: there is no such file or target, or it does not take the format.
-        InvalidArtifact: the file cannot be run, has no sidecar, or fails on its golden images.
+        InvalidArtifact: the file cannot be run, has changed since it was exported, has no sidecar,
+            or fails on its golden images.
         OutputError: the folder cannot be written, or is not empty.
 
     Example:

@@ -1,12 +1,13 @@
 """Numerical parity of an exported file with its Keras model."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cct_export.data import sampling
 from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.evaluation import parity
-from cct_export.records import Contract, ParityReport
+from cct_export.records import Contract, ParityReport, sidecar
 from cct_export.runtimes import engine_of, format_of
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import run
@@ -14,6 +15,8 @@ from cct_export.specs.progress import StatusProgress, counted, no_progress
 
 if TYPE_CHECKING:
     from cct_export.importers.source import LoadedModel
+
+log = logging.getLogger(__name__)
 
 
 def verify(
@@ -47,6 +50,9 @@ def verify(
     """
     session = engine_of(format_of(artifact)).open_session(artifact)
     contract = session.contract
+    found = sidecar.examine(artifact, contract)
+    if found.changed:
+        log.warning("%s: %s", artifact, found.warning)
     progress("loading the model")
     loaded = against or _source_model(artifact, contract)
     if loaded.image_shape != session.image_shape:

@@ -11,7 +11,7 @@ from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest, MissingDependency, NotAvailable
 from cct_export.files import check_file
 from cct_export.records import CONTRACT_KEY, Contract
-from cct_export.runtimes.session import Logits, Session, chosen_delegate
+from cct_export.runtimes.session import Logits, Session, check_contract, chosen_delegate
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
 CPU = "CPUExecutionProvider"
@@ -83,6 +83,10 @@ class OnnxRuntimeSession(Session):
         self.io = _IMAGE_TYPES[image.type]
         self.batch = batch if isinstance(batch, int) else None
         self.contract = _contract(self._session, path)
+        classes = self._session.get_outputs()[0].shape[1]
+        check_contract(
+            self, path=path, format="onnx", classes=classes if isinstance(classes, int) else None
+        )
         subgraphs = self._session.get_provider_graph_assignment_info()
         nodes = [(part.ep_name, len(part.get_nodes())) for part in subgraphs]
         # Builds with WebGPU report no subgraphs.
