@@ -12,35 +12,38 @@ _FIELD = b'"content_sha256": "'
 
 
 def sealed(content: bytes) -> bytes:
-    """Returns a file whose contract has ``UNSEALED`` as checksum with the checksum in its place."""
-    start, end = _digits(content)
-    if content[start:end] != UNSEALED.encode():
+    """Returns a file whose contract has ``UNSEALED`` as checksum with the checksum in its place.
+
+    Raises:
+        ValueError: there is no such contract in it.
+    """
+    if carried(content) != UNSEALED:
         raise ValueError("the file has no contract with an open checksum")
-    return content[:start] + _digest(content, start, end).encode() + content[end:]
+    start, end = _digits(content)
+    return content[:start] + _digest(content).encode() + content[end:]
 
 
 def carried(content: bytes) -> str:
-    """Returns the checksum that a file carries, as its digits are there; empty without one."""
+    """Returns the checksum that a file carries, whatever is there; empty if it carries none."""
+    if _FIELD not in content:
+        return ""
     start, end = _digits(content)
     return content[start:end].decode("ascii", "replace")
 
 
 def is_intact(content: bytes) -> bool | None:
     """Returns whether a file is what its checksum was made of; None if it carries none."""
-    start, end = _digits(content)
-    if start == end:
-        return None
-    return content[start:end] == _digest(content, start, end).encode()
+    return carried(content) == _digest(content) if _FIELD in content else None
 
 
 def _digits(content: bytes) -> tuple[int, int]:
-    """Returns where the digits begin and end; the same position twice if there are none."""
-    found = content.find(_FIELD)
-    start = found + len(_FIELD) if found >= 0 else len(content)
-    return start, min(start + len(UNSEALED), len(content))
+    """Returns where the digits of the checksum begin and end."""
+    start = content.index(_FIELD) + len(_FIELD)
+    return start, start + len(UNSEALED)
 
 
-def _digest(content: bytes, start: int, end: int) -> str:
+def _digest(content: bytes) -> str:
+    start, end = _digits(content)
     view = memoryview(content)
     digest = hashlib.sha256(view[:start])
     digest.update(UNSEALED.encode())

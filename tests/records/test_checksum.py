@@ -1,16 +1,19 @@
 """The checksum in a file: it holds for the bytes that were sealed, and for no others."""
 
+import json
+
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cct_export.records import checksum
 
 FIELD = b'{"content_sha256": "%b", "labels": []}'
+OTHERS = st.binary(max_size=200).filter(lambda content: b"content_sha256" not in content)
 OPEN = FIELD % checksum.UNSEALED.encode()
 
 
-@given(before=st.binary(), after=st.binary())
+@given(before=OTHERS, after=OTHERS)
 def test_a_sealed_file_is_intact_and_as_long_as_it_was(before, after):
     content = before + OPEN + after
     sealed = checksum.sealed(content)
@@ -32,12 +35,11 @@ def test_no_byte_of_a_sealed_file_can_be_changed():
             assert checksum.is_intact(bytes(changed)) is expected
 
 
-@given(content=st.binary(max_size=200), position=st.integers(0, 200), length=st.integers(1, 200))
-def test_a_file_that_was_cut_or_lengthened_is_not_intact(content, position, length):
+@given(content=OTHERS, length=st.integers(1, 200))
+def test_a_file_that_was_cut_or_lengthened_is_not_intact(content, length):
     sealed = checksum.sealed(content + OPEN + content)
     assert checksum.is_intact(sealed + bytes(length)) is False
     cut = sealed[: max(len(sealed) - length, len(content) + 20)]
-    assume(cut != sealed)
     assert checksum.is_intact(cut) is False
 
 
@@ -46,9 +48,8 @@ def test_an_open_or_half_checksum_is_that_of_no_file():
         assert checksum.is_intact(content) is False
 
 
-@given(content=st.binary())
+@given(content=OTHERS)
 def test_a_file_without_the_field_carries_no_checksum(content):
-    assume(b"content_sha256" not in content)
     assert checksum.carried(content) == ""
     assert checksum.is_intact(content) is None
     with pytest.raises(ValueError, match="no contract with an open checksum"):
@@ -56,7 +57,5 @@ def test_a_file_without_the_field_carries_no_checksum(content):
 
 
 def test_a_label_that_looks_like_the_field_is_no_checksum():
-    import json
-
     label = json.dumps(['"content_sha256": "' + checksum.UNSEALED + '"']).encode()
     assert checksum.carried(label) == ""
