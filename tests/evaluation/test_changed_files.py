@@ -251,3 +251,25 @@ def test_a_contract_that_contradicts_the_graph_is_refused(in_process, copied, im
         (line,) = ended.err.splitlines()
         assert "contract" in line
         assert next(iter(claim)) in line
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["with-sidecar", "alone"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_bench_measures_a_file_that_has_changed_and_says_so(in_process, copied, format, beside):
+    path = copied(format, beside=beside)
+    with_contract(path, calibration="others")
+    once = ("--min-runs", 2, "--min-time", 0, "--repeats", 1, "--warmup", 0)
+    ended = in_process("bench", format, path, *once, "--json", "-")
+    assert ended.code == 0, ended.err
+    (result,) = ended.record["results"]
+    assert result["artifact"]["changed"] is True
+    assert any("has changed since it was exported" in text for text in result["warnings"])
+    assert (result["parity"] is not None) is beside
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_same_export_has_the_same_bytes(in_process, exports, digits_run, tmp_path, format):
+    path = tmp_path / f"small-none-float32.{format}"
+    ended = in_process("export", format, digits_run, "-o", path)
+    assert ended.code == 0, ended.err
+    assert path.read_bytes() == exports(format).path.read_bytes()
