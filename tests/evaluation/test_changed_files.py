@@ -258,7 +258,7 @@ def test_a_contract_that_contradicts_the_graph_is_refused(in_process, copied, im
 def test_bench_measures_a_file_that_has_changed_and_says_so(in_process, copied, format, beside):
     path = copied(format, beside=beside)
     with_contract(path, calibration="others")
-    once = ("--min-runs", 2, "--min-time", 0, "--repeats", 1, "--warmup", 0)
+    once = ("--min-runs", 2, "--min-seconds", 0, "--repeats", 1, "--warmup-seconds", 0)
     ended = in_process("bench", format, path, *once, "--json", "-")
     assert ended.code == 0, ended.err
     (result,) = ended.record["results"]
