@@ -99,6 +99,7 @@ def predict(
     *,
     images: str | Path | Sequence[str | Path],
     top: int = 5,
+    allow_changed: bool = False,
     on_prediction: "Callable[[Prediction], None]" = no_progress,
     on_unreadable: "Callable[[InvalidData], None] | None" = None,
     progress: StatusProgress = no_progress,
@@ -110,6 +111,8 @@ def predict(
         images: PNG or JPEG files, folders with such files at any depth, or glob patterns
             (``photos/*.jpg``, ``**`` for any number of folders).
         top: classes per image, 1 or more.
+        allow_changed: classify with a warning where the file has changed since it was exported, as
+            by an optimizer that keeps its metadata.
         on_prediction: called with each prediction as soon as it is known.
         on_unreadable: called with the error of each image that cannot be read, which is left out;
             by default such an error is raised.
@@ -121,6 +124,7 @@ def predict(
     Raises:
         InvalidRequest: an image does not exist, or a folder or pattern stands for none.
         InvalidData: an image cannot be read.
+        InvalidArtifact: the file cannot be run, or has changed since it was exported.
         CCTExportError: the source cannot be used.
 
     Example:
@@ -136,7 +140,7 @@ def predict(
     files = find_images([images] if isinstance(images, str | Path) else images)
     progress(f"loading {source}")
     predictions = []
-    with opened(Path(source)) as session:
+    with opened(Path(source), allow_changed=allow_changed) as session:
         for prediction in classify(
             session,
             images=files,
@@ -163,7 +167,8 @@ def bundle(artifact: str | Path, *, target: str, output: str | Path | None = Non
 
     Raises:
         InvalidRequest: there is no such file or target, or it does not take the format.
-        InvalidArtifact: the file cannot be run, has no sidecar, or fails on its golden images.
+        InvalidArtifact: the file cannot be run, has changed since it was exported, has no sidecar,
+            or fails on its golden images.
         OutputError: the folder cannot be written, or is not empty.
 
     Example:

@@ -8,6 +8,7 @@ import numpy as np
 
 from cct_export.bench.statistics import repeat_headlines_ms, spread
 from cct_export.records import BenchResult
+from cct_export.records.sidecar import CHANGED
 from cct_export.specs import Timing
 from cct_export.text import plural
 
@@ -17,7 +18,6 @@ BUSY_CORES = 0.2
 THROTTLING = 2  # Android's thermal status from which on it slows the processor
 LOW_BATTERY = 20
 SLOWED = 0.95  # of the frequency before
-CHANGED = "the file is not the one that its sidecar was written for: export it again"
 UNKNOWN_INPUT = "the file does not say what pixels it expects: it got raw 0-255"
 
 

@@ -14,7 +14,7 @@ from cct_export.evaluation import parity
 from cct_export.evaluation.parity import Policy
 from cct_export.records import InputContract, OutputContract
 from cct_export.records.encoding import to_text
-from cct_export.records.sidecar import Golden, Sidecar
+from cct_export.records.sidecar import Golden, Sidecar, examine
 from cct_export.records.sidecar import path_of as sidecar_path
 from cct_export.records.sidecar import read as read_sidecar
 from cct_export.runtimes import engine_of, format_of
@@ -136,12 +136,14 @@ def gather(artifact: Path, name: str) -> Contents:
 
     Raises:
         InvalidRequest: the file is of another kind.
-        InvalidArtifact: it cannot be run, has no usable sidecar, or its logits miss the bounds.
+        InvalidArtifact: it cannot be run, has changed since it was exported, has no usable sidecar,
+            or its logits miss the bounds.
         MissingDependency: its engine is not installed.
     """
     format = format_of(artifact)
     with closing(engine_of(format).open_session(artifact)) as session:
-        sidecar = read_sidecar(artifact)
+        examine(artifact, session.contract).require()
+        sidecar = read_sidecar(artifact, session.contract)
         if sidecar is None:
             raise InvalidArtifact(
                 f"{artifact} has no {sidecar_path(artifact).name} that belongs to it, and so no "

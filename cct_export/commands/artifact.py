@@ -56,9 +56,14 @@ def verify(artifact: str, against: str | None, data: str | None, parity_samples:
 @click.command()
 @click.argument("names", type=Model(), metavar="[ARTIFACT|MODEL] IMAGE...", nargs=-1, required=True)
 @click.option("--top", type=click.IntRange(1), default=5, help="Classes per image.")
+@click.option(
+    "--allow-changed",
+    is_flag=True,
+    help="Classify with a file that has changed since it was exported; by default it is refused.",
+)
 @table_files
 @options.common
-def predict(names: tuple[str, ...], top: int, files: TableFiles) -> Outcome:
+def predict(names: tuple[str, ...], top: int, allow_changed: bool, files: TableFiles) -> Outcome:
     """Classify images: the best classes with their probabilities.
 
     IMAGE is a PNG or JPEG file, a folder with such files at any depth, or a quoted pattern such as
@@ -84,6 +89,7 @@ def predict(names: tuple[str, ...], top: int, files: TableFiles) -> Outcome:
             source,
             images=paths,
             top=top,
+            allow_changed=allow_changed,
             on_prediction=show,
             on_unreadable=report_unreadable,
             progress=progress,

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cct_export.evaluation import parity
-from cct_export.files import sha256
 from cct_export.records import ParityReport, sidecar
 from cct_export.runtimes import is_artifact
 from cct_export.runtimes.session import Session, run
@@ -17,7 +16,7 @@ class GoldenCheck:
 
     Attributes:
         parity: how close the logits are; None where that is unknown.
-        changed: whether the file has changed since the sidecar was written.
+        changed: whether the file has changed since it was exported.
         unknown: why the parity is unknown; empty if it is known, or if there is none to know.
     """
 
@@ -40,15 +39,16 @@ def check(session: Session, *, path: Path, delegation: Delegation) -> GoldenChec
     """
     if not is_artifact(path):
         return GoldenCheck()  # a Keras model is the reference itself
-    beside = sidecar.path_of(path)
+    beside, changed = sidecar.path_of(path), sidecar.examine(path, session.contract).changed
     if not beside.is_file():
-        return GoldenCheck(unknown=f"there is no {beside.name} beside it")
+        return GoldenCheck(changed=changed, unknown=f"there is no {beside.name} beside it")
+    of_another = GoldenCheck(changed=changed, unknown=f"{beside.name} is not of this file")
     expected = sidecar.read(path, session.contract)
     if expected is None or expected.golden.images.shape[1:] != session.image_shape:
-        return GoldenCheck(unknown=f"{beside.name} is not of this file")
+        return of_another
     logits = run(session, expected.golden.images)
     if logits.shape != expected.golden.logits.shape:
-        return GoldenCheck(unknown=f"{beside.name} is not of this file")
+        return of_another
     scheme = expected.contract.scheme
     if scheme == "none" and dict(delegation.options).get("precision") == "fp16":
         scheme = "fp16"
@@ -60,4 +60,4 @@ def check(session: Session, *, path: Path, delegation: Delegation) -> GoldenChec
         images=f"golden images in the sidecar ({expected.golden.origin})",
         policy=parity.policy_of(scheme, golden=True),
     )
-    return GoldenCheck(report, expected.artifact.sha256 != sha256(path))
+    return GoldenCheck(report, changed)

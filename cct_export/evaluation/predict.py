@@ -1,5 +1,6 @@
 """Classification of image files with an exported file or a Keras model."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -9,21 +10,45 @@ import numpy as np
 from cct_export.data.dataset import Images
 from cct_export.data.decoding import decode
 from cct_export.errors import InvalidData, InvalidModel
+from cct_export.files import check_file
 from cct_export.graph.interpret import softmax
-from cct_export.records import Prediction
+from cct_export.records import Prediction, sidecar
 from cct_export.runtimes import engine_of, format_of, is_artifact
 from cct_export.runtimes.session import Logits, Session, run
 from cct_export.specs.progress import StatusProgress, no_progress
 
+log = logging.getLogger(__name__)
+
 # Images that are decoded and run at a time.
 BATCH = 64
+_ALLOW = ", or classify all the same with --allow-changed"
 
 
 @contextmanager
-def opened(source: Path) -> Iterator[Session]:
-    """Opens a ``.tflite`` or ``.onnx`` file with its engine, anything else as a Keras model."""
-    format = format_of(source) if is_artifact(source) else "keras"
-    with closing(engine_of(format).open_session(source)) as session:
+def opened(source: Path, *, allow_changed: bool = False) -> Iterator[Session]:
+    """Opens a ``.tflite`` or ``.onnx`` file with its engine, anything else as a Keras model.
+
+    Args:
+        source: the file or model.
+        allow_changed: whether a file that has changed since it was exported is only warned of.
+
+    Raises:
+        InvalidArtifact: the file cannot be run, or has changed.
+        CCTExportError: the model cannot be loaded.
+    """
+    if not is_artifact(source):
+        with closing(engine_of("keras").open_session(source)) as session:
+            yield session
+        return
+    check_file(source)
+    if not allow_changed:
+        sidecar.examine(source).require(_ALLOW)  # before an engine reads it
+    with closing(engine_of(format_of(source)).open_session(source)) as session:
+        integrity = sidecar.examine(source, session.contract)
+        if not allow_changed:
+            integrity.require(_ALLOW)
+        if integrity.warning:
+            log.warning("%s: %s", source, integrity.warning)
         yield session
 
 

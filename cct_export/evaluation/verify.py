@@ -1,5 +1,6 @@
 """Numerical parity of an exported file with its Keras model."""
 
+import logging
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 from cct_export.data import sampling
 from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.evaluation import parity
-from cct_export.records import Contract, ParityReport
+from cct_export.records import Contract, ParityReport, sidecar
 from cct_export.runtimes import engine_of, format_of
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import run
@@ -15,6 +16,8 @@ from cct_export.specs.progress import StatusProgress, counted, no_progress
 
 if TYPE_CHECKING:
     from cct_export.importers.source import LoadedModel
+
+log = logging.getLogger(__name__)
 
 
 def verify(
@@ -49,6 +52,9 @@ def verify(
     """
     with closing(engine_of(format_of(artifact)).open_session(artifact)) as session:
         contract = session.contract
+        integrity = sidecar.examine(artifact, contract)
+        if integrity.changed:
+            log.warning("%s: %s", artifact, integrity.warning)
         progress("loading the model")
         loaded = against or _source_model(artifact, contract)
         if loaded.image_shape != session.image_shape:

@@ -30,6 +30,7 @@ from cct_export.records import (
     OutputContract,
     ParityReport,
     QuantizationSummary,
+    checksum,
     sidecar,
 )
 from cct_export.runtimes import engine_of, session
@@ -96,6 +97,8 @@ def build(
         quantized, calibration, bound = _quantized(workspace, draft, calibration, bound_db)
         contract = _contract(workspace, spec, draft.origin, _summary(draft, calibration))
         content = draft.emit(quantized, _metadata(contract))
+    content = checksum.sealed(content)
+    contract = replace(contract, content_sha256=checksum.carried(content))
     artifact = Artifact(request.output, contract, len(content), hashlib.sha256(content).hexdigest())
     report = _verify(workspace, artifact, content, request.constraints.min_sqnr_db)
     return CandidateFile(artifact, content, report, bound)
@@ -183,6 +186,7 @@ def _contract(
         io=spec.io,
         source=loaded.source,
         source_sha256=loaded.sha256,
+        content_sha256=checksum.UNSEALED,
         image_shape=loaded.image_shape,
         batch=batch,
         labels=loaded.labels,

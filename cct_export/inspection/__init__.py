@@ -1,10 +1,11 @@
 """Inspection of models and exported files: operators, multiply-accumulates, quantization."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from cct_export import workers
 from cct_export.inspection import onnx, tflite
-from cct_export.records import Inspection
+from cct_export.records import Inspection, sidecar
 from cct_export.specs.progress import CountProgress
 
 # Lists the operators and tensors of a file, by its format.
@@ -23,7 +24,13 @@ class Worker:
 
     def inspect(self, path: str, format: str) -> Inspection:
         """Inspects a file; see ``inspect_file``."""
-        return _INSPECTORS[format](Path(path))
+        inspection = _INSPECTORS[format](Path(path))
+        warnings = (
+            sidecar.examine(Path(path), inspection.contract).warning,
+            inspection.contradiction,
+            *inspection.warnings,
+        )
+        return replace(inspection, warnings=tuple(filter(None, warnings)))
 
 
 def inspect_file(path: Path, format: str) -> Inspection:

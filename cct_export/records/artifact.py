@@ -93,6 +93,7 @@ class Contract:
         io: type of the image input, ``float32``, ``uint8`` or ``int8``.
         source: what it was made of, as the user wrote it.
         source_sha256: checksum of the file with the weights that it was made of.
+        content_sha256: checksum of this file, see ``records.checksum``; empty if it carries none.
         image_shape: height, width, channels.
         batch: images per call; None for any number.
         labels: class names, in the order of the logits; empty if not known.
@@ -108,6 +109,7 @@ class Contract:
     io: str = ""
     source: str = ""
     source_sha256: str = ""
+    content_sha256: str = ""
     image_shape: tuple[int, ...] = ()
     batch: int | None = 1
     labels: tuple[str, ...] = ()
@@ -126,7 +128,41 @@ class Contract:
         if not self:
             return {}
         fields: JSONObject = to_json(self)
+        if not self.content_sha256:
+            del fields["content_sha256"]
         return fields | {"quantization": fields["quantization"] or {}}
+
+    def contradiction(
+        self, *, format: str, io: str, image_shape: tuple[int | None, ...], classes: int | None
+    ) -> str:
+        """Compares the contract with the graph of its file.
+
+        Args:
+            format: of the file.
+            io: type of its input.
+            image_shape: height, width, channels.
+            classes: number of its logits; None if the file does not tell.
+
+        Returns:
+            Where they differ, and what to do; empty if they do not.
+        """
+        image, logits = self.input, self.output
+        claims = {
+            "format": (self.format, format),
+            "io": (self.io, io),
+            "image_shape": (self.image_shape, image_shape),
+            "input.dtype": (image.dtype if image else "", io),
+            "input.shape": (image.shape[1:] if image else (), image_shape),
+            "number of labels": (len(self.labels), classes),
+            "output.classes": (logits.classes if logits else 0, classes),
+        }
+        for name, (claimed, actual) in claims.items():
+            if claimed and actual is not None and claimed != actual:
+                return (
+                    f"its contract contradicts its graph, for {name} is {claimed} in the one and "
+                    f"{actual} in the other: export it again"
+                )
+        return ""
 
     @classmethod
     def parse(cls, text: str) -> "Contract":

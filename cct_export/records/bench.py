@@ -151,7 +151,7 @@ class MeasuredFile:
         size_bytes: size of the file; None of a model that is no single file.
         sha256: checksum of the file; None as well.
         described: whether the file says what it expects as input.
-        changed: whether it is another file than its sidecar was written for.
+        changed: whether it has changed since it was exported.
     """
 
     path: str

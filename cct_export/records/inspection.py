@@ -125,6 +125,19 @@ class Inspection:
         return self.contract.scheme or None
 
     @property
+    def contradiction(self) -> str:
+        """Where the contract contradicts the graph, see ``Contract.contradiction``."""
+        if len(self.inputs) != 1 or len(self.outputs) != 1:
+            return ""
+        (image,), (logits,) = self.inputs, self.outputs
+        return self.contract.contradiction(
+            format=self.format,
+            io=image.dtype,
+            image_shape=(image.shape or ())[1:],
+            classes=(logits.shape or (None,))[-1],
+        )
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of all operators where they are known."""
         return sum(operator.macs or 0 for operator in self.operators)

@@ -4,15 +4,19 @@ With it an engine can be checked against Keras on a machine that has no Keras.
 """
 
 import base64
+import contextlib
+import hashlib
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cct_export.files import sha256, write_text
+from cct_export.errors import InvalidArtifact
+from cct_export.files import reason, write_text
+from cct_export.records import checksum
 from cct_export.records.artifact import Artifact, Contract
 from cct_export.records.encoding import from_json, parse_json, to_text
 from cct_export.specs import JSONObject
@@ -20,6 +24,9 @@ from cct_export.specs import JSONObject
 GOLDEN_IMAGES = 16
 # Sixteen images of 2,048 × 2,048; a sidecar may come from anyone.
 MAX_GOLDEN_BYTES = 2**28
+CHANGED = (
+    "the file has changed since it was exported, for its checksum is another one: export it again"
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,32 @@ class Sidecar:
 
 
 @dataclass(frozen=True)
+class Integrity:
+    """Whether a file is what was exported.
+
+    Attributes:
+        path: the file.
+        changed: whether it was changed or damaged since; False where nothing tells.
+        stray_sidecar: whether the sidecar beside it is of another file, or cannot be read.
+    """
+
+    path: Path
+    changed: bool
+    stray_sidecar: bool
+
+    @property
+    def warning(self) -> str:
+        """What is wrong, and what to do; empty if nothing is."""
+        stray = f"{path_of(self.path).name} is not of this file: export it again"
+        return CHANGED if self.changed else stray if self.stray_sidecar else ""
+
+    def require(self, otherwise: str = "") -> None:
+        """Raises ``InvalidArtifact`` if the file has changed; ``otherwise`` is what else to do."""
+        if self.changed:
+            raise InvalidArtifact(f"{self.path}: {CHANGED}{otherwise}")
+
+
+@dataclass(frozen=True)
 class _EncodedGolden:
     """``Golden`` as JSON has it."""
 
@@ -79,28 +112,56 @@ def write(artifact: Artifact, golden: Golden) -> None:
 def read(path: Path, contract: Contract | None = None) -> Sidecar | None:
     """Returns the sidecar of an artifact, None if there is none that belongs to it.
 
+    It belongs to the file that it was written for, also where that was changed since: as long as
+    the file carries the same checksum or, in one of an earlier version, the same contract.
+
     Args:
         path: the artifact.
-        contract: what the file says about itself. With it, the sidecar of a file that was changed
-            since belongs to it too, if both were made of one model: what that model answers still
-            holds.
+        contract: what the file says about itself; None if that is not known.
     """
-    beside = path_of(path)
-    if not beside.is_file():
-        return None
     try:
-        fields = parse_json(beside.read_bytes())
+        fields = parse_json(path_of(path).read_bytes())
         artifact = _artifact(fields, path)
-        same_model = (
-            contract is not None
-            and contract.source_sha256 != ""
-            and contract.source_sha256 == artifact.contract.source_sha256
-        )
-        if not same_model and artifact.sha256 != sha256(path):
+        if not _belongs(artifact, path.read_bytes(), contract):
             return None
         return Sidecar(artifact, _decode(from_json(fields["golden"], _EncodedGolden)))
     except (OSError, ValueError, KeyError, TypeError, zlib.error):
         return None
+
+
+def examine(path: Path, contract: Contract | None = None) -> Integrity:
+    """Compares a file with its own checksum; without one, with its sidecar.
+
+    Args:
+        path: the artifact.
+        contract: what the file says about itself; None if that is not known.
+
+    Raises:
+        InvalidArtifact: the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        why = reason(error, "it is no file")
+        raise InvalidArtifact(f"{path} cannot be read: {why}") from error
+    intact, belongs = checksum.is_intact(content), False
+    with contextlib.suppress(OSError, ValueError):
+        described = _artifact(parse_json(path_of(path).read_bytes()), path)
+        belongs = _belongs(described, content, contract)
+        if intact is None and belongs:
+            intact = described.sha256 == hashlib.sha256(content).hexdigest()
+    return Integrity(path, intact is False, not belongs and path_of(path).exists())
+
+
+def _belongs(described: Artifact, content: bytes, contract: Contract | None) -> bool:
+    """Returns whether a sidecar was written for a file, whatever became of the file since."""
+    own = checksum.carried(content)
+    if own and own == described.contract.content_sha256:
+        return True
+    if described.sha256 == hashlib.sha256(content).hexdigest():
+        return True
+    # A file without a checksum is of an earlier version, or lost it.
+    return not own and contract == replace(described.contract, content_sha256="")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from cct_export.runtimes.litert_file import (
     nodes_of,
     partitions,
 )
-from cct_export.runtimes.session import Logits, Session, chosen_delegate
+from cct_export.runtimes.session import Logits, Session, check_contract, chosen_delegate
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 from cct_export.streams import quiet_start
 
@@ -60,6 +60,7 @@ class LiteRTSession(Session):
         self.image_shape: ImageShape = image.shape[1:]  # type: ignore[assignment]
         self.io = image.dtype
         self.batch = image.shape[0]
+        check_contract(self, path=path, format="tflite", classes=logits.shape[1])
         delegated, total = len(partitions(nodes)), sum(not node.is_partition for node in nodes)
         self.delegated_nodes, self.total_nodes = delegated, total
         _check_delegated(path, delegation, delegated, total)

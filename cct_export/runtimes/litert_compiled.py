@@ -15,7 +15,7 @@ import numpy as np
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest, NotAvailable
 from cct_export.runtimes.litert_file import TensorDetails, contract_of, image_and_logits
-from cct_export.runtimes.session import Logits, Session
+from cct_export.runtimes.session import Logits, Session, check_contract
 from cct_export.specs import Delegation
 
 # Parts of log lines that report a failure.
@@ -47,6 +47,7 @@ class CompiledSession(Session):
         self.image_shape: ImageShape = image.shape[1:]  # type: ignore[assignment]
         self.batch = image.shape[0]
         self.io = image.dtype
+        check_contract(self, path=path, format="tflite", classes=self._logits.shape[1])
         self.input_quantization = image.quantization
         self.output_quantization = self._logits.quantization
         # LiteRT logs the number of operators only where some of them fell back to the CPU.

@@ -12,7 +12,7 @@ from cct_export.errors import InvalidArtifact, InvalidRequest, MissingDependency
 from cct_export.files import check_file
 from cct_export.records import CONTRACT_KEY, Contract
 from cct_export.runtimes.isolated import IsolatedSession, Opening
-from cct_export.runtimes.session import Logits, Session, chosen_delegate
+from cct_export.runtimes.session import Logits, Session, check_contract, chosen_delegate
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 from cct_export.untrusted import refusing
 
@@ -90,6 +90,10 @@ class OnnxRuntimeSession(Session):
         self.image_shape: ImageShape = (height, width, channels)
         self.io = _IMAGE_TYPES[image.type]
         self.batch = batch if isinstance(batch, int) else None
+        classes = self._session.get_outputs()[0].shape[1]
+        check_contract(
+            self, path=path, format="onnx", classes=classes if isinstance(classes, int) else None
+        )
         subgraphs = self._session.get_provider_graph_assignment_info()
         nodes = [(part.ep_name, len(part.get_nodes())) for part in subgraphs]
         # Builds with WebGPU report no subgraphs.

@@ -1,13 +1,14 @@
 """A session: a model file opened by an engine, which computes logits from raw pixels."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cct_export.data.dataset import Images, ImageShape
-from cct_export.errors import InvalidRequest
+from cct_export.errors import InvalidArtifact, InvalidRequest
 from cct_export.names import choose
 from cct_export.records import Contract
 from cct_export.specs.progress import CountProgress, no_progress
@@ -59,6 +60,25 @@ class Session(Protocol):
     def close(self) -> None:
         """Frees the engine."""
         ...
+
+
+def check_contract(session: Session, *, path: Path, format: str, classes: int | None) -> None:
+    """Refuses a file whose contract describes another graph than it has.
+
+    Args:
+        session: the session, with the image's size and type as the graph has them.
+        path: the file.
+        format: of the file.
+        classes: number of the graph's logits; None if the file does not tell.
+
+    Raises:
+        InvalidArtifact: the contract contradicts the graph.
+    """
+    problem = session.contract.contradiction(
+        format=format, io=session.io, image_shape=session.image_shape, classes=classes
+    )
+    if problem:
+        raise InvalidArtifact(f"{path}: {problem}")
 
 
 def chosen_delegate(name: str, delegates: Iterable[str], *, engine: str, library: str = "") -> str:

@@ -138,8 +138,9 @@ def _check_artifact(path: Path, weights: Path) -> str:
     """Checks that an artifact was exported from ``weights``; returns a note about its sidecar.
 
     Raises:
-        InvalidArtifact: it was not, or has no sidecar.
+        InvalidArtifact: it was not, has changed since, or has no sidecar.
     """
+    sidecar.examine(path).require()
     exported = sidecar.read(path)
     if exported is None:
         raise InvalidArtifact(f"{path} has no {path.name}.json beside it that belongs to it")

@@ -73,7 +73,7 @@ def test_a_quiet_machine_gets_no_warning():
         (conditions(after=replace(CALM, frequency_mhz=1500.0)), "2400 to 1500 MHz", "let it cool"),
         (conditions(reconnections=2), "broke 2 times", "count too"),
         (runtime(delegated_nodes=2), "1 of 3 operators", "own kernels"),
-        (artifact(changed=True), "sidecar", "export it again"),
+        (artifact(changed=True), "has changed since it was exported", "export it again"),
         (artifact(described=False), "raw 0-255", "pixels"),
     ],
 )

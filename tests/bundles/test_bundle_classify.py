@@ -113,6 +113,17 @@ def test_without_the_cameras_program_one_line_says_how_to_install_it(bundle_of, 
     assert "apt" in process.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("name", ["model.tflite", "model.json"])
+def test_a_changed_model_classifies_nothing(bundle, run, pictures, name):
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    process = run(bundle / "classify.py", pictures / "a.png")
+    assert (process.returncode, process.stdout) == (1, "")
+    expected = f"error: {name} has another SHA-256 than in SHA256SUMS: copy it again\n"
+    assert process.stderr == expected
+
+
 @pytest.fixture
 def watching(bundle, tmp_path):
     """A process that watches a folder: the folder, the lines it prints, and the process."""

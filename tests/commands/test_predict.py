@@ -14,7 +14,7 @@ from PIL import Image
 import cct_export
 from cct_export.errors import InvalidData, InvalidRequest
 from cct_export.evaluation import predict
-from cct_export.evaluation.predict import classify, open_any, probabilities
+from cct_export.evaluation.predict import classify, opened, probabilities
 
 CAT = Path(__file__).parents[2] / "docs/cat.jpg"
 PROGRAM = "from cct_export.commands.program import export_main; export_main()"
@@ -161,12 +161,12 @@ def test_batches_do_not_change_the_predictions(
 
 
 def test_images_are_decoded_a_batch_at_a_time(exports, pngs):
-    session = open_any(exports("tflite").path)
     images = [pngs[0]] * 64 + [Path("read only with the second batch.png")]
-    predictions = classify(session, images=images, top=1)
-    assert [next(predictions).image for _ in range(64)] == [pngs[0]] * 64
-    with pytest.raises(InvalidData, match="second batch"):
-        next(predictions)
+    with opened(exports("tflite").path) as session:
+        predictions = classify(session, images=images, top=1)
+        assert [next(predictions).image for _ in range(64)] == [pngs[0]] * 64
+        with pytest.raises(InvalidData, match="second batch"):
+            next(predictions)
 
 
 def test_a_tflite_file_is_run_without_keras(exports, pngs):

@@ -14,7 +14,7 @@ import pytest
 from linked import python_with
 
 import cct_export
-from cct_export.evaluation.predict import open_any
+from cct_export.evaluation.predict import opened
 from cct_export.model.adapting import interpolate_positions
 from cct_export.runtimes.session import run
 
@@ -82,7 +82,8 @@ def test_the_exported_file_gives_pytorchs_logits(imported, tmp_path, format):
     export = getattr(cct_export, f"export_{format}")
     exported = export(path, output=tmp_path / f"m.{format}", parity_samples=8)
     assert exported.parity.passed
-    logits = run(open_any(exported.artifact.path), theirs["images"])
+    with opened(exported.artifact.path) as session:
+        logits = run(session, theirs["images"])
     np.testing.assert_allclose(logits, theirs["logits"], rtol=0, atol=2e-4)
 
 

@@ -171,6 +171,26 @@ def test_a_broken_picture_is_an_error_of_one_line(float32, tmp_path, content, re
     assert len(process.stderr.splitlines()) == 1
 
 
+def test_a_model_that_was_changed_after_the_build_classifies_nothing(float32, tmp_path):
+    model = float32 / "build/model.onnx"
+    content = model.read_bytes()
+    changed = bytearray(content)
+    changed[len(changed) // 2] ^= 1
+    (tmp_path / "any.ppm").write_bytes(b"P6\n1 1\n255\nabc")
+    try:
+        model.write_bytes(changed)
+        ended = [
+            _run(float32 / "build/classify", argument)
+            for argument in ("--selftest", tmp_path / "any.ppm")
+        ]
+    finally:
+        model.write_bytes(content)
+    for process in ended:
+        assert (process.returncode, process.stdout) == (1, "")
+        expected = "model.onnx has changed since this program was built: build it again"
+        assert process.stderr == f"classify: {expected}\n"
+
+
 def test_cmake_refuses_a_changed_model(built, onnxruntime):
     folder = built("none")
     with (folder / "model.onnx").open("ab") as file:

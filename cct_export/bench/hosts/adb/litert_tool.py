@@ -24,10 +24,10 @@ from cct_export.data.sampling import timing_images
 from cct_export.errors import EngineFailed, InvalidRequest, NotAvailable
 from cct_export.evaluation import golden
 from cct_export.evaluation.golden import GoldenCheck
-from cct_export.records import ReportedLatency
+from cct_export.records import ReportedLatency, sidecar
 from cct_export.runtimes import litert, litert_file
 from cct_export.runtimes.isolated import Opening, check_runs
-from cct_export.runtimes.session import Logits, Quantization, prepare
+from cct_export.runtimes.session import Logits, Quantization, check_contract, prepare
 from cct_export.specs import DEFAULT_DELEGATION, BenchSpec
 
 NAME = "benchmark_model"
@@ -288,6 +288,7 @@ class LiteRTTool:
         self.output_quantization: Quantization | None = logits.quantization
         self._output_type = np.dtype(logits.dtype)
         self._classes = logits.shape[-1]
+        check_contract(self, path=self._path, format="tflite", classes=self._classes)
 
     def first(self) -> Report:
         """Runs once, and checks the delegate; see ``Tool``."""
@@ -303,7 +304,10 @@ class LiteRTTool:
     def golden(self) -> GoldenCheck:
         """Compares with the golden images; see ``Tool``."""
         if not self._shows_output:
-            return GoldenCheck(unknown=f"this {NAME} cannot write what it computes")
+            changed = sidecar.examine(self._path, self.contract).changed
+            return GoldenCheck(
+                changed=changed, unknown=f"this {NAME} cannot write what it computes"
+            )
         return golden.check(self, path=self._path, delegation=self._spec.delegation)
 
     def invoke(self, prepared: np.ndarray) -> Logits:

@@ -146,7 +146,8 @@ class OnnxRuntimeTool:
 
     def golden(self) -> GoldenCheck:
         """Returns that parity is unknown; see ``Tool``."""
-        return GoldenCheck(unknown=f"{NAME} does not show what it computes")
+        changed = sidecar.examine(self._path).changed
+        return GoldenCheck(changed=changed, unknown=f"{NAME} does not show what it computes")
 
     def timed(self, runs: int, seconds: float, warmup_s: float) -> Report:
         """Times runs; see ``Tool``. The tool warms up with one run: more are dropped here."""

@@ -10,12 +10,14 @@
 #include <fstream>
 #include <iterator>
 #include <numeric>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "classifier.hpp"
 #include "golden.hpp"
 #include "image.hpp"
+#include "sha256.hpp"
 
 namespace {
 
@@ -124,6 +126,9 @@ int main(int argc, char** argv) {
   }
   try {
     const fs::path folder = program_folder();
+    if (sha256(folder / "model.onnx") != MODEL_SHA256) {
+      throw std::runtime_error("model.onnx has changed since this program was built: build it again");
+    }
     Classifier model(folder / "model.onnx", threads);
     const std::vector<std::string> labels = read_labels(folder / "labels.txt");
     if (arguments[0] == "--selftest") {

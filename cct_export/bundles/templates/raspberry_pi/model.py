@@ -1,6 +1,7 @@
 """The model in this folder on its engine: LiteRT for model.tflite, ONNX Runtime for model.onnx."""
 
 import contextlib
+import hashlib
 import json
 import os
 from importlib import metadata
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 FOLDER = Path(__file__).resolve().parent
+CHECKSUMS = "SHA256SUMS"
 
 
 class Model:
@@ -25,7 +27,8 @@ class Model:
     """
 
     def __init__(self, threads: int = 1, verbose: bool = False) -> None:
-        self.description = json.loads((FOLDER / "model.json").read_text(encoding="utf-8"))
+        self.description = json.loads(_verified("model.json"))
+        _verified(self.description["model"])
         self.shape = tuple(self.description["input"]["shape"][1:])
         engines = {"tflite": _open_litert, "onnx": _open_onnxruntime}
         open_model = engines[self.description["format"]]
@@ -54,6 +57,15 @@ class Model:
             return outputs.astype(np.float32)
         centred = outputs.astype(np.float64) - output["zero_point"]
         return (centred * output["scale"]).astype(np.float32)
+
+
+def _verified(name: str) -> bytes:
+    """Returns the content of a file of this folder; raises ``OSError`` if it has changed."""
+    content = (FOLDER / name).read_bytes()
+    lines = (FOLDER / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    if f"{hashlib.sha256(content).hexdigest()}  {name}" not in lines:
+        raise OSError(f"{name} has another SHA-256 than in {CHECKSUMS}: copy it again")
+    return content
 
 
 @contextlib.contextmanager
