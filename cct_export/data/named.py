@@ -13,8 +13,8 @@ import numpy as np
 
 from cct_export.data import npz
 from cct_export.data.dataset import ArraySplit, Dataset, ImageShape
-from cct_export.errors import InvalidData, MissingDependency
-from cct_export.files import replacing
+from cct_export.errors import InvalidData, MissingDependency, OutputError
+from cct_export.files import check_writable, locked, make_folder, replacing
 
 SOCKET_TIMEOUT_S = 10
 DOWNLOAD_LIMIT_S = 900
@@ -64,7 +64,7 @@ class NamedDataset:
 
 def cache_file(name: str) -> Path:
     """Returns where the arrays of ``name`` are kept after their download (XDG_CACHE_HOME)."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111, which fails for a user without a home
     return Path(root) / "cct-export" / f"{name}.npz"
 
 
@@ -81,9 +81,24 @@ def _read_cifar(name: str, classes: tuple[str, ...], shape: ImageShape) -> Datas
     """
     path = cache_file(name)
     if not path.is_file():
-        _download(name, path)
+        _fill_cache(name, path)
     dataset = npz.read(path, shape)
     return Dataset(name, classes, dataset.train, dataset.test)
+
+
+def _fill_cache(name: str, path: Path) -> None:
+    """Downloads a data set; of several processes one downloads, and the others wait for it.
+
+    Keras' own cache, which the download goes through, is damaged by two at a time.
+    """
+    check_writable(path)
+    try:
+        make_folder(path.parent)
+        with locked(path.parent, wait_s=DOWNLOAD_LIMIT_S):
+            if not path.is_file():
+                _download(name, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _download(name: str, path: Path) -> None:
