@@ -249,10 +249,18 @@ def similar(path: Path) -> Path | None:
     return None
 
 
-def check_writable(path: Path) -> None:
-    """Raises ``OutputError`` if ``path`` cannot be written; creates nothing."""
+def check_writable(path: Path, *, is_folder: bool = False) -> None:
+    """Refuses, before any work, what cannot be written; creates nothing.
+
+    Args:
+        path: the file to write, or the folder that is to appear there as a whole.
+        is_folder: whether it is to be a folder.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     try:
-        obstacle = _obstacle(path)
+        obstacle = _obstacle_above(path) if is_folder else _obstacle(path)
     except OSError as error:  # links in a circle, or a folder that may not be entered
         obstacle = error.strerror or str(error)
     if obstacle:
@@ -269,6 +277,11 @@ def _obstacle(path: Path) -> str:
         if path.is_socket() or path.is_block_device():
             return f"it is a {'socket' if path.is_socket() else 'disk'}; name a file"
         return "" if os.access(path, os.W_OK) else "no permission to write to it"
+    return _obstacle_above(path)
+
+
+def _obstacle_above(path: Path) -> str:
+    """Returns why nothing can appear at a path, empty if it can; raises ``OSError``."""
     ancestor = followed(path).parent
     while not ancestor.exists():
         ancestor = ancestor.parent

@@ -13,7 +13,14 @@ import tempfile
 from pathlib import Path
 
 from cct_export.errors import OutputError
-from cct_export.files import TEMPORARY, followed, make_folder, permissions, remove_leftovers
+from cct_export.files import (
+    TEMPORARY,
+    check_writable,
+    followed,
+    make_folder,
+    permissions,
+    remove_leftovers,
+)
 
 # Contents of the files of a bundle, by path below its folder.
 Files = dict[str, bytes]
@@ -73,9 +80,10 @@ def checksums(files: Files) -> bytes:
 
 
 def check_available(folder: Path) -> None:
-    """Raises ``OutputError`` unless ``folder`` has a name and is empty or missing."""
+    """Raises ``OutputError`` unless ``folder`` has a name, is empty or missing, and can appear."""
     if not folder.name:
         raise OutputError(f"{folder} has no name for a bundle: name its folder with -o")
+    check_writable(folder, is_folder=True)
     try:
         folder = followed(folder)
         taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))

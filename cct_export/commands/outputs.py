@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cct_export.commands.types import Output
 from cct_export.errors import InvalidRequest
 from cct_export.files import check_writable, write_text
 
@@ -139,9 +140,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def _option(name: str, what: str) -> Decorator:
-    return click.option(
-        f"--{name}", type=click.Path(path_type=Path), metavar="FILE", help=f"Write {what}."
-    )
+    return click.option(f"--{name}", type=Output(), metavar="FILE", help=f"Write {what}.")
 
 
 _markdown = _option("markdown", "a Markdown table")

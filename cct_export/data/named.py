@@ -16,6 +16,8 @@ from cct_export.data.dataset import ArraySplit, Dataset, ImageShape
 from cct_export.errors import InvalidData, MissingDependency, OutputError
 from cct_export.files import check_writable, locked, make_folder, replacing
 
+# What os.path.expanduser leaves as it is for a user without a home.
+_HOME = "~"
 SOCKET_TIMEOUT_S = 10
 DOWNLOAD_LIMIT_S = 900
 DIGITS_SHAPE: ImageShape = (32, 32, 3)
@@ -64,7 +66,7 @@ class NamedDataset:
 
 def cache_file(name: str) -> Path:
     """Returns where the arrays of ``name`` are kept after their download (XDG_CACHE_HOME)."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111, which fails for a user without a home
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(f"{_HOME}/.cache")  # noqa: PTH111
     return Path(root) / "cct-export" / f"{name}.npz"
 
 
@@ -91,14 +93,17 @@ def _fill_cache(name: str, path: Path) -> None:
 
     Keras' own cache, which the download goes through, is damaged by two at a time.
     """
-    check_writable(path)
     try:
+        if path.parts[0] == _HOME:
+            raise OutputError(f"cannot write {path}: this user has no home folder")
+        check_writable(path)
         make_folder(path.parent)
         with locked(path.parent, wait_s=DOWNLOAD_LIMIT_S):
             if not path.is_file():
                 _download(name, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    except (OSError, OutputError) as error:
+        why = f"cannot write {path}: {error.strerror}" if isinstance(error, OSError) else error
+        raise OutputError(f"{why}; XDG_CACHE_HOME names another folder for caches") from error
 
 
 def _download(name: str, path: Path) -> None:

@@ -77,7 +77,7 @@ def test_an_export_through_a_link_to_what_it_reads_is_refused(
 
 
 def test_an_output_that_leads_to_an_artifact_or_a_run_is_refused(in_process, exports, tmp_path):
-    for name in ("m.tflite", "run.json", "best.keras"):
+    for name in ("m.tflite", "best.keras", "run.json"):
         (tmp_path / name).write_text("kept")
         link = tmp_path / f"to {name}.json"
         link.symlink_to(name)
