@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cct_export.api.request import check_artifact, check_model, check_recipe, check_run_folder
+from cct_export.api.request import (
+    check_artifact,
+    check_model,
+    check_not_read,
+    check_recipe,
+    check_run_folder,
+)
 from cct_export.errors import InvalidRequest
 from cct_export.model import start
 from cct_export.names import choose
@@ -145,15 +151,14 @@ def import_model(
         >>> imported = cct_export.import_model("cct_7_3x1_32.safetensors", output="cct.keras")
         >>> imported.notes
     """
-    from cct_export.files import check_writable, expand_user, sha256
+    from cct_export.files import check_writable, replacing, sha256
     from cct_export.records import Imported
 
     check_model(source)
     path = Path(output or f"{stem_of(str(source))}.keras")
     if path.suffix != ".keras":
         raise InvalidRequest(f"{path} does not end in .keras: that is what is written")
-    if _is_source(path, expand_user(source)):
-        raise InvalidRequest(f"{path} is what is imported: name another file with output")
+    check_not_read(path, source, "imported")
     check_writable(path)
     if normalize is not None:
         normalize = choose(normalize, NORMALIZATIONS, what="normalization")
@@ -169,7 +174,9 @@ def import_model(
 
     imported, checksum = import_checkpoint(str(source), options)
     checkpoint.check_classifier(imported.model, str(source))
-    checkpoint.save(imported.model, path)
+    with replacing(path) as temporary:
+        checkpoint.save(imported.model, temporary)
+        size_bytes, written = temporary.stat().st_size, sha256(temporary)
     return Imported(
         path=path,
         source=str(source),
@@ -183,17 +190,9 @@ def import_model(
         notes=imported.notes,
         difference=imported.difference,
         images=imported.images,
-        size_bytes=path.stat().st_size,
-        sha256=sha256(path),
+        size_bytes=size_bytes,
+        sha256=written,
     )
-
-
-def _is_source(path: Path, source: Path) -> bool:
-    """Whether ``path`` is the file that holds the weights of ``source``."""
-    from cct_export.training.run import RunDirectory
-
-    weights = RunDirectory(source).best_file if source.is_dir() else source
-    return path.exists() and weights.exists() and path.samefile(weights)
 
 
 def stem_of(source: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cct_export.errors import InvalidRequest
-from cct_export.files import check_file, check_writable
+from cct_export.files import check_file, check_writable, expand_user
 from cct_export.names import choose
 from cct_export.specs import (
     AUTO,
@@ -122,9 +122,32 @@ def check_export(model: "Source", request: ExportRequest) -> None:
     data = check_model(model)
     if request.data is not None:
         data = check_data(request.data)
+    check_not_read(output, model, "exported")
+    check_not_read(output, request.data, "read")
     if request.constraints.max_drop is not None and data is None:
         raise InvalidRequest("--max-drop needs an accuracy: give labelled images with --data")
     engine_of(spec.format).import_engine()
+
+
+def check_not_read(output: Path, source: "Source | None", verb: str) -> None:
+    """Refuses an output that is, or leads to, a file that is read.
+
+    Args:
+        output: the file to write.
+        source: a model or data; of a run directory its weights are read.
+        verb: what is done with the source, for the message.
+
+    Raises:
+        InvalidRequest: it is the same file.
+    """
+    from cct_export.training.run import RunDirectory
+
+    if not isinstance(source, str | Path) or not output.exists():
+        return
+    path = expand_user(source)
+    read = RunDirectory(path).best_file if path.is_dir() else path
+    if read.exists() and output.samefile(read):
+        raise InvalidRequest(f"{output} is what is {verb}: name another file with output")
 
 
 def _check_constraints(request: ExportRequest) -> None:

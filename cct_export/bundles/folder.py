@@ -6,7 +6,6 @@ hold variables too.
 """
 
 import hashlib
-import os
 import re
 import shlex
 import shutil
@@ -14,7 +13,14 @@ import tempfile
 from pathlib import Path
 
 from cct_export.errors import OutputError
-from cct_export.files import TEMPORARY
+from cct_export.files import (
+    TEMPORARY,
+    check_writable,
+    followed,
+    make_folder,
+    permissions,
+    remove_leftovers,
+)
 
 # Contents of the files of a bundle, by path below its folder.
 Files = dict[str, bytes]
@@ -74,32 +80,37 @@ def checksums(files: Files) -> bytes:
 
 
 def check_available(folder: Path) -> None:
-    """Raises ``OutputError`` unless ``folder`` has a name and is empty or missing."""
+    """Raises ``OutputError`` unless ``folder`` has a name, is empty or missing, and can appear."""
     if not folder.name:
         raise OutputError(f"{folder} has no name for a bundle: name its folder with -o")
+    check_writable(folder, is_folder=True)
     try:
+        folder = followed(folder)
         taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}") from error
-    if taken or folder.is_symlink():  # a folder cannot be renamed to a link
+    if taken:
         raise OutputError(f"{folder} exists already: name another folder with -o, or remove it")
 
 
 def write(files: Files, folder: Path) -> None:
-    """Writes files below ``folder``, which appears when it is complete; raises ``OutputError``."""
+    """Writes files below ``folder``, which appears when it is complete; raises ``OutputError``.
+
+    A link is followed: it stays, and the folder that it leads to appears.
+    """
     temporary = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
+        target = followed(folder)
+        make_folder(target.parent)
+        remove_leftovers(target.parent)
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))
         for name, content in files.items():
             path = temporary / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        # mkdtemp makes folders private; the bundle gets the permissions of any new folder.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        temporary.replace(folder)
+        # mkdtemp makes folders private.
+        temporary.chmod(permissions(target, new=0o777))
+        temporary.replace(target)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:

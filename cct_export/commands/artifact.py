@@ -9,7 +9,7 @@ import click
 from cct_export.commands import options
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
 from cct_export.commands.outputs import TableFiles, table_files
-from cct_export.commands.types import Model, OneOf
+from cct_export.commands.types import Model, OneOf, Output
 from cct_export.errors import InvalidData
 from cct_export.specs import DEFAULT_MODEL
 from cct_export.text import one_line, plural
@@ -130,7 +130,7 @@ def _source_and_images(names: Sequence[str]) -> tuple[str, Sequence[str]]:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=Output(),
     help="Folder to make; by default named after file and target.",
 )
 @options.common

@@ -8,7 +8,7 @@ import click
 from cct_export.commands import options
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
 from cct_export.commands.outputs import TableFiles, say_written, table_files
-from cct_export.commands.types import Model, NameList, OneOf, PathOr
+from cct_export.commands.types import Model, NameList, OneOf, Output, PathOr
 from cct_export.quantize.schemes import SCHEMES
 from cct_export.specs import (
     BEST,
@@ -240,9 +240,7 @@ def export_files(model: str, files: TableFiles, **arguments: Any) -> Outcome:
     is_flag=True,
     help="Also measure the logits with each step alone quantized, and with all but each.",
 )
-@click.option(
-    "--plot", metavar="FILE", type=click.Path(path_type=Path), help="Plot the steps as a .png file."
-)
+@click.option("--plot", metavar="FILE", type=Output(), help="Plot the steps as a .png file.")
 @click.option(
     "--calibrate",
     type=OneOf(METHODS),

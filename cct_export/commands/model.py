@@ -8,7 +8,7 @@ import click
 from cct_export.commands import options
 from cct_export.commands.options import Outcome
 from cct_export.commands.outputs import TableFiles, table_files
-from cct_export.commands.types import Model, OneOf, PathOr
+from cct_export.commands.types import Model, OneOf, Output, PathOr
 from cct_export.errors import InvalidData, InvalidRequest
 from cct_export.files import check_file, reason
 from cct_export.model import presets
@@ -54,7 +54,7 @@ from cct_export.specs import GELUS, NORMALIZATIONS
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=Output(),
     help="The .keras file to write; by default named after FOREIGN.",
 )
 @options.common

@@ -150,6 +150,8 @@ def _configure_logging(quiet: bool, verbose: bool) -> None:
     logger.handlers = [MessageHandler()]
     logger.propagate = False
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+    if not verbose:  # it warns, for example, of a home that it cannot write its settings to
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cct_export.commands.types import Output
 from cct_export.errors import InvalidRequest
 from cct_export.files import check_writable, write_text
 
@@ -43,7 +44,7 @@ def check_outputs(parameters: Mapping[str, object]) -> None:
     if not paths:
         return
     inputs = [
-        Path(name).resolve()
+        _place(name)
         for parameter, value in parameters.items()
         if parameter not in (*_OUTPUTS, "output")
         for name in _names(value)
@@ -52,14 +53,21 @@ def check_outputs(parameters: Mapping[str, object]) -> None:
     outputs: set[Path] = set()
     for path in paths:
         _check_output(path, inputs)
-        if path.resolve() in outputs:
+        place = _place(path)
+        if place in outputs:
             raise InvalidRequest(f"{path} is named twice: choose another file")
-        outputs.add(path.resolve())
-        folders = [Path(name).resolve() for name in _names(parameters.get("output"))]
-        if path.name == "run.json" and (
-            path.parent.resolve() in folders or path.with_name("best.keras").exists()
+        if place.is_file() or not place.exists():  # devices and pipes take any number of outputs
+            outputs.add(place)
+        folders = [_place(name) for name in _names(parameters.get("output"))]
+        if place.name == "run.json" and (
+            place.parent in folders or place.with_name("best.keras").exists()
         ):
             raise InvalidRequest(f"{path} is the record of a run: choose another file")
+
+
+def _place(name: str | Path) -> Path:
+    """Returns where a path leads to; ``Path.resolve`` fails where links lead in a circle."""
+    return Path(os.path.realpath(name))
 
 
 def _names(value: object) -> Iterator[str]:
@@ -74,10 +82,10 @@ def _names(value: object) -> Iterator[str]:
 def _check_output(path: Path, inputs: Sequence[Path]) -> None:
     from cct_export.data.folder import SUFFIXES
 
-    if path.name.endswith(_RESERVED):
+    place = _place(path)
+    if path.name.endswith(_RESERVED) or place.name.endswith(_RESERVED):
         raise InvalidRequest(f"{path} is the name of an artifact or its sidecar: choose another")
     check_writable(path)
-    place = path.resolve()
     is_read = path.suffix.lower() in SUFFIXES and not set(place.parents).isdisjoint(inputs)
     if place.exists() and (place in inputs or is_read):
         raise InvalidRequest(f"{path} is named twice: the command reads it, choose another file")
@@ -132,9 +140,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def _option(name: str, what: str) -> Decorator:
-    return click.option(
-        f"--{name}", type=click.Path(path_type=Path), metavar="FILE", help=f"Write {what}."
-    )
+    return click.option(f"--{name}", type=Output(), metavar="FILE", help=f"Write {what}.")
 
 
 _markdown = _option("markdown", "a Markdown table")

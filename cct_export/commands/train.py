@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from cct_export.commands.options import DATA, DATASETS, Decorator, Outcome, combined, common
-from cct_export.commands.types import Model, OneOf, PathOr
+from cct_export.commands.types import Model, OneOf, Output, PathOr
 from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.model import presets
 from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES
@@ -70,9 +70,7 @@ def _option(hyperparameter: Hyperparameter) -> Decorator:
     help="Drop residual branches per sample, per sample without rescaling, or for the whole batch "
     "without computing them; by default as the model does.",
 )
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default="runs/cct", help="Run directory."
-)
+@click.option("-o", "--output", type=Output(), default="runs/cct", help="Run directory.")
 @click.option(
     "--log",
     "loggers",

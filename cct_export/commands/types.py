@@ -55,6 +55,13 @@ class PathOr(OneOf):
         return words + [CompletionItem(name) for name in files]
 
 
+class Output(click.Path):
+    """A file or folder to write. It need not be readable, such as the pipe of another user."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, readable=False)
+
+
 class Model(PathOr):
     """A model, an exported file, or the name of a model that ships.
 

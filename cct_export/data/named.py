@@ -13,9 +13,11 @@ import numpy as np
 
 from cct_export.data import npz
 from cct_export.data.dataset import ArraySplit, Dataset, ImageShape
-from cct_export.errors import InvalidData, MissingDependency
-from cct_export.files import replacing
+from cct_export.errors import InvalidData, MissingDependency, OutputError
+from cct_export.files import check_writable, locked, make_folder, replacing
 
+# What os.path.expanduser leaves as it is for a user without a home.
+_HOME = "~"
 SOCKET_TIMEOUT_S = 10
 DOWNLOAD_LIMIT_S = 900
 DIGITS_SHAPE: ImageShape = (32, 32, 3)
@@ -66,7 +68,7 @@ class NamedDataset:
 
 def cache_file(name: str) -> Path:
     """Returns where the arrays of ``name`` are kept after their download (XDG_CACHE_HOME)."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(f"{_HOME}/.cache")  # noqa: PTH111
     return Path(root) / "cct-export" / f"{name}.npz"
 
 
@@ -83,9 +85,27 @@ def _read_cifar(name: str, classes: tuple[str, ...], shape: ImageShape) -> Datas
     """
     path = cache_file(name)
     if not path.is_file():
-        _download(name, path)
+        _fill_cache(name, path)
     dataset = npz.read(path, shape)
     return Dataset(name, classes, dataset.train, dataset.test)
+
+
+def _fill_cache(name: str, path: Path) -> None:
+    """Downloads a data set; of several processes one downloads, and the others wait for it.
+
+    Keras' own cache, which the download goes through, is damaged by two at a time.
+    """
+    try:
+        if path.parts[0] == _HOME:
+            raise OutputError(f"cannot write {path}: this user has no home folder")
+        check_writable(path)
+        make_folder(path.parent)
+        with locked(path.parent, wait_s=DOWNLOAD_LIMIT_S):
+            if not path.is_file():
+                _download(name, path)
+    except (OSError, OutputError) as error:
+        why = f"cannot write {path}: {error.strerror}" if isinstance(error, OSError) else error
+        raise OutputError(f"{why}; XDG_CACHE_HOME names another folder for caches") from error
 
 
 def _download(name: str, path: Path) -> None:

@@ -1,5 +1,6 @@
 """A file that is finished and verified, but not yet in its place."""
 
+import contextlib
 import hashlib
 import json
 import tempfile
@@ -15,7 +16,7 @@ from cct_export.export import tuning
 from cct_export.export.draft import Draft
 from cct_export.export.tuning import quantize_within
 from cct_export.export.workspace import Workspace
-from cct_export.files import replacing, write_bytes
+from cct_export.files import locked, replacing, write_bytes
 from cct_export.formats.traced import CONVERTERS, FINISHERS
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.quantize.schemes import choose_io, scheme_of
@@ -44,6 +45,8 @@ from cct_export.specs import (
 )
 from cct_export.specs.progress import CountProgress
 
+# Two files are written and renamed within milliseconds.
+_LOCK_WAIT_S = 10.0
 _LIBRARIES = (
     "keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "onnx", "onnxruntime", "tf2onnx",
     "numpy",
@@ -257,9 +260,11 @@ def write(workspace: Workspace, candidate: CandidateFile) -> Exported:
     count = min(sidecar.GOLDEN_IMAGES, len(reference))
     rows = np.linspace(0, len(reference) - 1, count, dtype=int)
     golden = sidecar.Golden(images.images[rows], reference[rows], images.origin)
-    # Both are on the disk before either gets its name; the sidecar gets it first.
-    with replacing(artifact.path) as temporary:
+    # Both are on the disk before either gets its name; the sidecar gets it first. Another export
+    # to the same file gives its own two names before or after that.
+    with contextlib.ExitStack() as stack, replacing(artifact.path) as temporary:
         temporary.write_bytes(candidate.content)
+        stack.enter_context(locked(artifact.path.parent, wait_s=_LOCK_WAIT_S))
         sidecar.write(artifact, golden)
     rejected.unlink(missing_ok=True)
     return Exported(artifact, candidate.parity, candidate.bound)

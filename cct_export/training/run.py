@@ -14,7 +14,13 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from cct_export.errors import CCTExportError, InvalidModel, InvalidRequest, OutputError
-from cct_export.files import TEMPORARY, check_writable, replacing, write_text
+from cct_export.files import (
+    check_writable,
+    followed,
+    remove_leftovers,
+    replacing,
+    write_text,
+)
 from cct_export.records.encoding import from_json, parse_json, to_builtins, to_text
 from cct_export.specs import ModelSpec, TrainSpec
 from cct_export.untrusted import read_npz, refusing
@@ -148,17 +154,17 @@ class RunDirectory:
         """
         check_writable(self.record_file)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            followed(self.path).mkdir(parents=True, exist_ok=True)
             file = self.lock_file.open("a")
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
         with file:
             self._lock(file)
             if self.record_file.exists():
-                for name in (self.state_file, self.best_file):
-                    for temporary in self.path.glob(f"{TEMPORARY}*{name.suffix}"):
-                        with contextlib.suppress(OSError):
-                            temporary.unlink()
+                for file_of_run in (self.state_file, self.best_file):
+                    # Nobody else writes such files here: they need not be old. Earlier versions
+                    # named them without that of the package.
+                    remove_leftovers(self.path, pattern=f".tmp-*{file_of_run.suffix}", age_s=0)
             yield
 
     def _lock(self, file: IO[str]) -> None:

@@ -164,12 +164,40 @@ def test_labels_in_any_script_are_kept(make, artifact, sidecar, tmp_path):
     assert json.loads((tmp_path / "bundle" / "model.json").read_text())["labels"] == labels
 
 
-def test_a_link_and_a_folder_without_a_name_are_refused(make, artifact, tmp_path, monkeypatch):
+def test_a_link_to_an_empty_or_missing_folder_is_followed(make, artifact, tmp_path):
+    (tmp_path / "empty").mkdir(mode=0o700)
+    for name, target in (("link", "empty"), ("dangling", "new/folder")):
+        link = tmp_path / name
+        link.symlink_to(target)
+        assert make(artifact, output=link).code == 0
+        assert link.is_symlink()
+        assert (tmp_path / target / "SHA256SUMS").is_file()
+        assert "exists already" in _error(make(artifact, output=link), 1)
+    assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o700
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_a_loop_of_links_and_what_is_no_folder_are_refused(make, artifact, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "pipe").symlink_to("fifo")
+    os.mkfifo(tmp_path / "fifo")
+    before = _names(tmp_path)
+    assert "Too many levels" in _error(make(artifact, output=tmp_path / "loop"), 1)
+    assert "exists already" in _error(make(artifact, output=tmp_path / "pipe"), 1)
+    assert _names(tmp_path) == before
+
+
+def test_a_bundle_removes_what_a_killed_bundle_left(make, artifact, tmp_path):
+    left = tmp_path / ".tmp-cct-export-x"
+    (left / "folder").mkdir(parents=True)
+    (left / "folder/file").write_text("half")
+    os.utime(left, (0, 0))
+    assert make(artifact).code == 0
+    assert not left.exists()
+
+
+def test_a_folder_without_a_name_is_refused(make, artifact, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "link").symlink_to("empty")
-    (tmp_path / "dangling").symlink_to("nowhere")
-    for name in ("link", "dangling"):
-        assert "exists already" in _error(make(artifact, output=tmp_path / name), 1)
     monkeypatch.chdir(tmp_path / "empty")
     assert "name its folder" in _error(make(artifact, output="."), 1)
     assert _names(tmp_path / "empty") == []
