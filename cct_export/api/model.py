@@ -148,13 +148,6 @@ def import_model(
     from cct_export.files import check_writable, sha256
     from cct_export.records import Imported
 
-    check_model(source)
-    path = Path(output or f"{stem_of(str(source))}.keras")
-    if path.suffix != ".keras":
-        raise InvalidRequest(f"{path} does not end in .keras: that is what is written")
-    if _is_source(path, Path(source).expanduser()):
-        raise InvalidRequest(f"{path} is what is imported: name another file with output")
-    check_writable(path)
     if normalize is not None:
         normalize = choose(normalize, NORMALIZATIONS, what="normalization")
     if gelu is not None:
@@ -163,6 +156,13 @@ def import_model(
         options = ImportSpec(image_size, classes, heads, normalize, gelu, tuple(labels))
     except ValueError as error:
         raise InvalidRequest(str(error)) from error
+    check_model(source)
+    path = Path(output or f"{stem_of(str(source))}.keras")
+    if path.suffix != ".keras":
+        raise InvalidRequest(f"{path} does not end in .keras: that is what is written")
+    if _is_source(path, Path(source).expanduser()):
+        raise InvalidRequest(f"{path} is what is imported: name another file with output")
+    check_writable(path)
     start()
     from cct_export.importers.source import import_checkpoint
     from cct_export.model import checkpoint

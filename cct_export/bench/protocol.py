@@ -12,12 +12,15 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from cct_export import errors
-from cct_export.errors import CCTExportError, EngineFailed
+from msgspec import Meta
+
+from cct_export.errors import CCTExportError, EngineFailed, kind_of
 from cct_export.records import Accuracy, Contract, Runtime
+from cct_export.records.bench import Nanoseconds
 from cct_export.records.encoding import from_json, to_builtins
+from cct_export.records.machine import Count, Figure, Milliseconds
 from cct_export.specs import JSONObject
 from cct_export.specs.progress import CountProgress, no_progress
 
@@ -49,9 +52,9 @@ class Opened:
 
     runtime: Runtime
     contract: Contract = field(default_factory=Contract)
-    load_ms: float | None = None
-    first_inference_ms: float | None = None
-    image_shape: tuple[int, ...] = ()
+    load_ms: Figure | None = None
+    first_inference_ms: Figure | None = None
+    image_shape: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,9 @@ class Burst:
         yardstick_ms: how long a fixed piece of work took; None if not measured.
     """
 
-    times_ns: tuple[int, ...]
-    other_cores: float | None = None
-    yardstick_ms: float | None = None
+    times_ns: Annotated[tuple[Nanoseconds, ...], Meta(min_length=1)]
+    other_cores: Figure | None = None
+    yardstick_ms: Milliseconds | None = None
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,15 @@ class Processing:
         postprocess_ms: from its output to five classes with probabilities.
     """
 
-    preprocess_ms: float | None = None
-    postprocess_ms: float | None = None
+    preprocess_ms: Figure | None = None
+    postprocess_ms: Figure | None = None
 
 
 @dataclass(frozen=True)
 class PeakMemory:
     """Peak memory of a process that only ran the artifact; None where the OS does not tell."""
 
-    peak_rss_bytes: int | None
+    peak_rss_bytes: Count | None
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class Reply:
     answer: Any = None
     error: str = ""
     kind: str = ""
-    progress: tuple[int, int] | None = None
+    progress: tuple[Count, Count] | None = None
 
 
 def encode(line: Question | Reply) -> str:
@@ -132,7 +135,7 @@ def _decode(line: str) -> Reply | None:
     """Returns the reply in a line, None if it holds something else."""
     try:
         return from_json(json.loads(line), Reply)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -189,7 +192,7 @@ class Channel:
 
         Raises:
             CCTExportError: what the worker raised.
-            EngineFailed: the worker crashed, or took too long.
+            EngineFailed: the worker crashed, took too long, or answered what cannot be.
         """
         timer = threading.Timer(self._limit_s, self._time_out)
         timer.start()
@@ -200,8 +203,11 @@ class Channel:
         if reply is None:
             raise self._failure(method)
         if reply.kind:
-            raise getattr(errors, reply.kind)(reply.error)
-        return from_json(reply.answer, kind)
+            raise (kind_of(reply.kind) or EngineFailed)(reply.error)
+        try:
+            return from_json(reply.answer, kind)
+        except ValueError as error:
+            raise EngineFailed(f"{self._subject}: no answer to {method!r}: {error}") from error
 
     def tell(self, method: str, **arguments: object) -> None:
         """Calls a method of the worker that has no answer; see ``ask``."""

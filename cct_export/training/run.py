@@ -16,6 +16,7 @@ import numpy as np
 from cct_export.errors import CCTExportError, InvalidModel, InvalidRequest, OutputError
 from cct_export.files import TEMPORARY, check_writable, reason, replacing, write_text
 from cct_export.records.encoding import from_json, parse_json, to_builtins, to_text
+from cct_export.records.machine import Count, Share
 from cct_export.specs import ModelSpec, TrainSpec
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ class Accuracy:
         samples: number of images.
     """
 
-    top1: float
-    top5: float
-    samples: int
+    top1: Share
+    top5: Share
+    samples: Count
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class RunRecord:
     start: WeightsSource | None = None
     backend: str | None = None
     data: dict[str, int] | None = None
-    validation_top1: float | None = None
+    validation_top1: Share | None = None
     test: Accuracy | None = None
     environment: dict[str, str] | None = None
 
