@@ -113,3 +113,24 @@ def test_output_of_an_engine_is_not_taken_for_an_answer():
     with channel(code) as noisy:
         assert noisy.ask("conditions", dict) == {"a": 1}
         assert noisy.ask("conditions", dict) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"answer": {"times_ns": [5], "yardstick_ms": math.nan}},
+        {"answer": {"times_ns": []}},
+        {"answer": {"times_ns": [0]}},
+        {"answer": {"times_ns": [5], "other_cores": math.inf}},
+        {"answer": None},
+        {"error": "what", "kind": "system"},
+    ],
+)
+def test_an_answer_that_cannot_be_is_an_error_of_the_engine(reply):
+    with channel(REPLAYING) as replaying, pytest.raises(EngineFailed) as raised:
+        replaying.ask("burst", protocol.Burst, replies=[reply])
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_reply_that_is_nested_too_deep_is_none():
+    assert protocol._decode('{"answer": ' + "[" * 100_000) is None

@@ -216,3 +216,13 @@ def test_a_baseline_names_the_jobs_that_measure_it_again():
         regression.jobs_again([row], [Path("a"), Path("b")])
     with pytest.raises(InvalidRequest, match="is of 2 devices"):
         regression.jobs_again([row, replace(row, device="adb")], [])
+
+
+def test_a_limit_or_a_loss_that_is_no_number_lets_nothing_pass():
+    accurate = Accuracy(0.9, 1.0, 1000, "digits")
+    then, now = replace(recorded(), accuracy=accurate), replace(recorded(), accuracy=accurate)
+    lost = replace(now, accuracy=replace(accurate, top1=float("nan")))
+    assert judge(then, now, Limits()).status == "pass"
+    assert judge(then, lost, Limits()).status == "accuracy"
+    busy = replace(now, conditions=RunConditions(other_cores=float("nan")))
+    assert judge(then, busy, Limits()).status == "inconclusive"
