@@ -2,7 +2,8 @@
 
 CCTExportError
 ├── MissingDependency     a library of an optional extra is not installed
-├── InvalidRequest        a name or file does not exist, or options contradict each other
+├── InvalidRequest        a name or file does not exist, a number is out of range, or options
+│                         contradict each other
 ├── UnsupportedScheme     the format has no such quantization scheme
 ├── InvalidModel          the file is not a usable model
 ├── InvalidArtifact       the .tflite or .onnx file is not usable
@@ -38,8 +39,11 @@ class MissingDependency(CCTExportError):
         return cls(f"{library} is not installed: pip install 'cct-export[{extra}]' brings it")
 
 
-class InvalidRequest(CCTExportError):
-    """A name or file does not exist, is of another kind, or options contradict each other."""
+class InvalidRequest(CCTExportError, ValueError):
+    """A name or file does not exist, a number is out of range, or options contradict each other.
+
+    It is a ``ValueError`` too, so that a record with such a number, read from a file, is refused.
+    """
 
     exit_code = 2
 
@@ -111,3 +115,9 @@ class NotAvailable(CCTExportError):
 
 class ConnectionLost(NotAvailable):
     """The connection to a device was lost; the files that were sent to it are still there."""
+
+
+def kind_of(name: str) -> type[CCTExportError] | None:
+    """Returns the error of this name in a record or a reply of anyone, None if there is none."""
+    kind = globals().get(name)
+    return kind if isinstance(kind, type) and issubclass(kind, CCTExportError) else None

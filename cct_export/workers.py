@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from cct_export import errors
-from cct_export.errors import CCTExportError, EngineFailed
+from cct_export.errors import CCTExportError, EngineFailed, kind_of
 from cct_export.records.encoding import from_json, to_builtins
+from cct_export.records.machine import Count
 from cct_export.specs import JSONObject
 from cct_export.specs.progress import CountProgress, no_progress
 
@@ -65,7 +65,7 @@ class Reply:
     answer: Any = None
     error: str = ""
     kind: str = ""
-    progress: tuple[int, int] | None = None
+    progress: tuple[Count, Count] | None = None
 
 
 def encode(line: Question | Reply) -> str:
@@ -77,7 +77,7 @@ def _decode(line: str) -> Reply | None:
     """Returns the reply in a line, None if it holds something else."""
     try:
         return from_json(json.loads(line), Reply)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
@@ -139,7 +139,7 @@ class Channel:
 
         Raises:
             CCTExportError: what the worker raised.
-            EngineFailed: the worker crashed, or took too long.
+            EngineFailed: the worker crashed, took too long, or answered what cannot be.
         """
         limit_s = self._limit_s if limit_s is None else limit_s
         timer = threading.Timer(limit_s, self._time_out)
@@ -151,8 +151,11 @@ class Channel:
         if reply is None:
             raise self._failure(method, limit_s)
         if reply.kind:
-            raise getattr(errors, reply.kind)(reply.error)
-        return from_json(reply.answer, kind)
+            raise (kind_of(reply.kind) or EngineFailed)(reply.error)
+        try:
+            return from_json(reply.answer, kind)
+        except ValueError as error:
+            raise EngineFailed(f"{self._subject}: no answer to {method!r}: {error}") from error
 
     def tell(self, method: str, **arguments: Any) -> None:
         """Calls a method of the worker that has no answer; see ``ask``."""

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from cct_export import errors, workers
-from cct_export.bench.protocol import Processing
+from cct_export.bench.protocol import Burst, Processing
 from cct_export.errors import EngineFailed
 from cct_export.workers import Channel, Question, Reply
 
@@ -204,3 +204,24 @@ def test_an_error_ends_a_worker_that_is_busy():
         raise KeyboardInterrupt
     assert not _is_alive(number)
     assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"answer": {"times_ns": [5], "yardstick_ms": math.nan}},
+        {"answer": {"times_ns": []}},
+        {"answer": {"times_ns": [0]}},
+        {"answer": {"times_ns": [5], "other_cores": math.inf}},
+        {"answer": None},
+        {"error": "what", "kind": "system"},
+    ],
+)
+def test_an_answer_that_cannot_be_is_an_error_of_the_engine(reply):
+    with channel(REPLAYING) as replaying, pytest.raises(EngineFailed) as raised:
+        replaying.ask("burst", Burst, replies=[reply])
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_reply_that_is_nested_too_deep_is_none():
+    assert workers._decode('{"answer": ' + "[" * 100_000) is None

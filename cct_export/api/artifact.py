@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cct_export.api.model import load
-from cct_export.api.request import check_artifact, check_data, check_samples
-from cct_export.errors import InvalidData, InvalidRequest
+from cct_export.api.request import check_artifact, check_data
+from cct_export.errors import InvalidData
 from cct_export.names import choose
-from cct_export.specs import DEFAULT_MODEL, PARITY_SAMPLES
+from cct_export.specs import DEFAULT_MODEL, PARITY_SAMPLES, SAMPLES, SIZE
 from cct_export.specs.progress import StatusProgress, no_progress
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def verify(
         scheme = choose(scheme, POLICIES, what="quantization scheme")
     if data is not None:
         check_data(data)
-    check_samples(samples)
+    SAMPLES.check("samples", samples)
     model = None if against is None else load(against, progress=progress)
     return compare(
         path, against=model, data=data, samples=samples, scheme=scheme, progress=progress
@@ -135,8 +135,7 @@ def predict(
     from cct_export.evaluation.images import find_images
     from cct_export.evaluation.predict import classify, opened, refuse
 
-    if top < 1:
-        raise InvalidRequest(f"top is {top}: it has to be 1 or more")
+    SIZE.check("top", top)
     files = find_images([images] if isinstance(images, str | Path) else images)
     progress(f"loading {source}")
     predictions = []

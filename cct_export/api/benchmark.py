@@ -17,12 +17,19 @@ from cct_export.api.request import (
     export_spec,
     labelled,
     timing_of,
+    timing_of_check,
 )
 from cct_export.errors import InvalidRequest, ParityFailed
 from cct_export.files import check_file
 from cct_export.names import choose
 from cct_export.specs import (
     DEFAULT_MODEL,
+    GROWTH,
+    IMAGES_PER_RUN,
+    POINTS,
+    REPEATS,
+    RUNS,
+    THREADS,
     BenchJob,
     BenchPasses,
     BenchPlan,
@@ -37,8 +44,6 @@ if TYPE_CHECKING:
     from cct_export.records import BenchResult
 
 OPERATOR_RUNS = 50
-# A regression gate needs to know how much one process differs from the next.
-CHECK_TIMING = {"repeats": 5, "min_s": 5.0}
 
 
 def benchmark(
@@ -101,8 +106,8 @@ def benchmark(
     from cct_export.runtimes import ENGINE_NAMES
 
     format = choose(format, ENGINE_NAMES, what="format")
-    if min((*threads, *batches), default=0) < 1 or not threads or not batches:
-        raise InvalidRequest("threads and images per run are numbers from 1 on: name one at least")
+    if not threads or not batches:
+        raise InvalidRequest("name one number of threads and of images per run at least")
     if isinstance(devices, str):
         devices = [devices]
     names = [sources] if isinstance(sources, str | Path) else sources or (DEFAULT_MODEL,)
@@ -186,6 +191,8 @@ def compare(
 
     if isinstance(sources, str | Path):
         sources = [sources]
+    THREADS.check("threads", threads)
+    IMAGES_PER_RUN.check("batch", batch)
     if not sources:
         raise InvalidRequest("nothing to compare: name artifacts, models or saved results")
     passes = BenchPasses(
@@ -271,6 +278,9 @@ def check(
     from cct_export.bench import record, regression, run
     from cct_export.bench.baseline import Named, measured_again
 
+    GROWTH.check("max_regression", max_regression)
+    POINTS.check("max_drop", max_drop)
+    limits = regression.Limits(max_regression, max_drop)
     check_file(Path(baseline))
     if not _is_record(baseline):
         raise InvalidRequest(f"{baseline} is no record: name what `cct-bench --json` wrote")
@@ -278,6 +288,7 @@ def check(
         data = check_data(data)
     for source in sources:
         check_source(Path(source))
+    timings = timing_of_check(**timing)
     before = record.read(Path(baseline))
     if len(sources) == 1 and _is_record(sources[0]):
         now = record.read(Path(sources[0]))
@@ -294,15 +305,13 @@ def check(
             benchmark_binary=benchmark_binary_of([again.device], benchmark_binary),
             models=tuple(map(str, sources)),
         )
-        changes = {name: value for name, value in timing.items() if value is not None}
-        plan = BenchPlan(timing_of("quick", **(CHECK_TIMING | changes)), passes)
+        plan = BenchPlan(timings, passes)
         devices = run.open_devices([again.device])
         measured = run.measure(again.jobs, plan, devices=devices, progress=progress)
         now = [
             dataclasses.replace(row, headline=then.headline)
             for row, then in zip(measured, before, strict=True)
         ]
-    limits = regression.Limits(max_regression, max_drop)
     for then, row in zip(before, now, strict=True):
         regression.check_machine(then, row.machine, any_machine)
     verdicts = [regression.judge(*pair, limits) for pair in zip(before, now, strict=True)]
@@ -346,10 +355,12 @@ def time_together(
     paths = [Path(artifact) for artifact in artifacts]
     for path in paths:
         format_of(path)
-    if not paths or min(threads, rounds, burst) < 1 or warmup < 0:
-        raise InvalidRequest(
-            "nothing to time: name artifacts, and one thread, round and run or more"
-        )
+    if not paths:
+        raise InvalidRequest("nothing to time: name artifacts")
+    THREADS.check("threads", threads)
+    REPEATS.check("rounds", rounds)
+    for name, count in (("burst", burst), ("warmup", warmup)):
+        RUNS.check(name, count)
     return time_files(paths, threads=threads, rounds=rounds, burst=burst, warmup=warmup)
 
 

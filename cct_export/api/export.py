@@ -12,7 +12,6 @@ from cct_export.api.request import (
     check_export,
     check_model,
     check_quantizes,
-    check_samples,
     export_spec,
 )
 from cct_export.errors import CCTExportError, InvalidRequest
@@ -23,6 +22,7 @@ from cct_export.specs import (
     DEFAULT_MODEL,
     INPUT_TYPES,
     PARITY_SAMPLES,
+    SAMPLES,
     CalibrationSpec,
     Constraints,
     ExportRequest,
@@ -300,7 +300,7 @@ def quantize_report(
     spec = export_spec(format, scheme, dynamic_batch=format == "onnx", auto=False)
     calibration = calibration_spec(CALIBRATION_SAMPLES, calibrate, rounding, best=False)
     check_quantizes(spec)
-    check_samples(samples)
+    SAMPLES.check("samples", samples)
     check_model(model)
     if data is not None:
         check_data(data)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from cct_export.api.request import (
     check_artifact,
     check_model,
-    check_not_read,
     check_recipe,
     check_run_folder,
 )
@@ -154,12 +153,6 @@ def import_model(
     from cct_export.files import check_writable, replacing, sha256
     from cct_export.records import Imported
 
-    check_model(source)
-    path = Path(output or f"{stem_of(str(source))}.keras")
-    if path.suffix != ".keras":
-        raise InvalidRequest(f"{path} does not end in .keras: that is what is written")
-    check_not_read(path, source, "imported")
-    check_writable(path)
     if normalize is not None:
         normalize = choose(normalize, NORMALIZATIONS, what="normalization")
     if gelu is not None:
@@ -168,6 +161,12 @@ def import_model(
         options = ImportSpec(image_size, classes, heads, normalize, gelu, tuple(labels))
     except ValueError as error:
         raise InvalidRequest(str(error)) from error
+    check_model(source)
+    path = Path(output or f"{stem_of(str(source))}.keras")
+    if path.suffix != ".keras":
+        raise InvalidRequest(f"{path} does not end in .keras: that is what is written")
+    check_not_read(path, source, "imported")
+    check_writable(path)
     start()
     from cct_export.importers.source import import_checkpoint
     from cct_export.model import checkpoint

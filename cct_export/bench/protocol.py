@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import psutil
+from msgspec import Meta
 
 from cct_export import workers
 from cct_export.records import Accuracy, Contract, Runtime
+from cct_export.records.bench import Nanoseconds
+from cct_export.records.machine import Count, Figure, Milliseconds
 from cct_export.workers import Channel
 
 WORKER = "cct_export.bench.worker:Worker"
@@ -30,9 +34,9 @@ class Opened:
 
     runtime: Runtime
     contract: Contract = field(default_factory=Contract)
-    load_ms: float | None = None
-    first_inference_ms: float | None = None
-    image_shape: tuple[int, ...] = ()
+    load_ms: Figure | None = None
+    first_inference_ms: Figure | None = None
+    image_shape: tuple[Count, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,9 @@ class Burst:
         yardstick_ms: how long a fixed piece of work took; None if not measured.
     """
 
-    times_ns: tuple[int, ...]
-    other_cores: float | None = None
-    yardstick_ms: float | None = None
+    times_ns: Annotated[tuple[Nanoseconds, ...], Meta(min_length=1)]
+    other_cores: Figure | None = None
+    yardstick_ms: Milliseconds | None = None
 
 
 @dataclass(frozen=True)
@@ -60,15 +64,15 @@ class Processing:
         postprocess_ms: from its output to five classes with probabilities.
     """
 
-    preprocess_ms: float | None = None
-    postprocess_ms: float | None = None
+    preprocess_ms: Figure | None = None
+    postprocess_ms: Figure | None = None
 
 
 @dataclass(frozen=True)
 class PeakMemory:
     """Peak memory of a process that only ran the artifact; None where the OS does not tell."""
 
-    peak_rss_bytes: int | None
+    peak_rss_bytes: Count | None
 
 
 @dataclass(frozen=True)

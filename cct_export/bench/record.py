@@ -13,6 +13,9 @@ from cct_export.records.encoding import from_json, parse_json, to_json
 from cct_export.specs import JSONObject
 
 SCHEMA = "cct-bench/1"
+# Of a file of anyone; a measurement has some hundred rows of some million runs at most.
+MAX_BYTES = 2**28
+MAX_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,17 @@ def read(path: Path) -> list[BenchResult]:
         InvalidData: no such file, or no record of measurements.
     """
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InvalidData(f"{path} has {size:,} bytes: a record has {MAX_BYTES:,} at most")
         record = from_json(parse_json(path.read_bytes()), _Record)
         if record.schema != SCHEMA:
             raise InvalidData(f"{path} is of schema {record.schema!r}, not {SCHEMA!r}")
         if not record.results:
             raise InvalidData(f"{path} has no results")
+        if len(record.results) > MAX_ROWS:
+            rows = len(record.results)
+            raise InvalidData(f"{path} has {rows:,} results: a record has {MAX_ROWS:,} at most")
         return [
             _row(index, {"machine": record.machine, **row})
             for index, row in enumerate(record.results)

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 from cct_export import machine
 from cct_export.bench.statistics import Interval, ratio
 from cct_export.bench.warnings import BUSY_CORES
+from cct_export.bounds import Checked, exceeds
 from cct_export.errors import InvalidRequest
 from cct_export.records import BenchResult, MachineInfo
-from cct_export.specs import JSONObject
+from cct_export.specs import GROWTH, POINTS, JSONObject
 from cct_export.text import plural
 
 # Fields of ``MachineInfo`` that must be equal for latencies to be comparable.
@@ -16,7 +18,7 @@ MACHINE_FIELDS = ("cpu", "isa", "architecture", "cores", "surroundings")
 
 
 @dataclass(frozen=True)
-class Limits:
+class Limits(Checked):
     """How much worse is too much.
 
     Attributes:
@@ -24,8 +26,8 @@ class Limits:
         accuracy: points of top-1, 0 to 100.
     """
 
-    latency: float = 0.05
-    accuracy: float = 0.5
+    latency: Annotated[float, GROWTH] = 0.05
+    accuracy: Annotated[float, POINTS] = 0.5
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def judge(before: BenchResult, now: BenchResult, limits: Limits) -> Verdict:
     if mismatch := _accuracy_mismatch(before, now):
         return Verdict(subject, "inconclusive", mismatch)
     lost = _points_lost(before, now)
-    if lost is not None and lost > limits.accuracy:
+    if lost is not None and exceeds(lost, limits.accuracy):
         why = f"{lost:.2f} points of top-1 lost, {limits.accuracy:g} allowed"
         return Verdict(subject, "accuracy", why)
     if not (now.times_ns and before.times_ns):
@@ -159,7 +161,7 @@ def _judge_latency(subject: str, before: BenchResult, now: BenchResult, allowed:
         status, why = "inconclusive", f"{why}, but other programs were busy {' and '.join(busy)}"
     elif bounds.low > allowed:
         status, why = "regression", f"{why}, {allowed:g} allowed"
-    elif bounds.high > allowed:
+    elif exceeds(bounds.high, allowed):
         status = "inconclusive"
         why = f"{why}: {allowed:g} lies between; measure longer, or on a quieter machine"
     else:
@@ -189,7 +191,7 @@ def _points_lost(before: BenchResult, now: BenchResult) -> float | None:
 
 def _busy(result: BenchResult) -> bool:
     others = result.conditions.other_cores
-    return others is not None and others > BUSY_CORES
+    return others is not None and exceeds(others, BUSY_CORES)
 
 
 def _slow_down(before: BenchResult, now: BenchResult) -> float:

@@ -12,6 +12,7 @@ from cct_export.records import BenchResult
 # Runs from which on a percentile is given: some of them must lie beyond it.
 _NEEDED_RUNS = {50: 1, 90: 10, 95: 20, 99: 100}
 RESAMPLES = 2000
+_NUMBERS_AT_ONCE = 2**23
 CONFIDENCE = 0.95
 # From fewer processes their variance cannot be estimated.
 ENOUGH_REPEATS = 3
@@ -191,12 +192,21 @@ def _resampled_ms(result: BenchResult, generator: np.random.Generator) -> np.nda
     for row, headlines in zip(padded, repeats, strict=True):
         row[: len(headlines)] = headlines
     chosen = generator.integers(len(repeats), size=(RESAMPLES, len(repeats)))
-    uniform = generator.random((RESAMPLES, len(repeats), sizes.max()))
+    # In parts, for their memory: the numbers are the same.
+    parts = np.array_split(chosen, -(-RESAMPLES * padded.size // _NUMBERS_AT_ONCE))
+    return np.concatenate([_medians(padded, sizes, part, generator) for part in parts])
+
+
+def _medians(
+    padded: np.ndarray, sizes: np.ndarray, chosen: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """Returns the median over resampled bursts of each row of ``chosen`` repeats."""
+    uniform = generator.random((*chosen.shape, padded.shape[1]))
     bursts = (uniform * sizes[chosen][..., None]).astype(int)
     samples = padded[chosen[..., None], bursts]
     # A shorter repeat has as many samples as bursts.
-    samples[np.arange(sizes.max()) >= sizes[chosen][..., None]] = np.nan
-    medians: np.ndarray = np.nanmedian(samples.reshape(RESAMPLES, -1), axis=1)
+    samples[np.arange(padded.shape[1]) >= sizes[chosen][..., None]] = np.nan
+    medians: np.ndarray = np.nanmedian(samples.reshape(len(chosen), -1), axis=1)
     return medians
 
 

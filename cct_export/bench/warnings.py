@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cct_export.bench.statistics import repeat_headlines_ms, spread
+from cct_export.bounds import exceeds, falls_short
 from cct_export.records import BenchResult
 from cct_export.records.sidecar import CHANGED
 from cct_export.specs import Timing
@@ -58,7 +59,7 @@ def _few_runs(result: BenchResult, timing: Timing) -> Iterator[str]:
 
 def _noisy(result: BenchResult, timing: Timing) -> Iterator[str]:
     lower, median, upper = np.percentile(result.times_ns, (25, 50, 75))
-    if upper - lower > NOISY * median:
+    if exceeds(upper - lower, NOISY * median):
         yield (
             f"noisy: the interquartile range is {(upper - lower) / median:.0%} of the median; "
             "close other programs, and measure longer with --profile strict"
@@ -66,7 +67,7 @@ def _noisy(result: BenchResult, timing: Timing) -> Iterator[str]:
 
 
 def _disagreement(result: BenchResult, timing: Timing) -> Iterator[str]:
-    if spread(result) > timing.agreement:
+    if exceeds(spread(result), timing.agreement):
         headlines = ", ".join(f"{headline:.3f}" for headline in repeat_headlines_ms(result))
         yield (
             f"the repeats do not agree within {timing.agreement:.0%}: p{result.headline} is "
@@ -91,7 +92,7 @@ def _governor(result: BenchResult, timing: Timing) -> Iterator[str]:
 
 def _other_programs(result: BenchResult, timing: Timing) -> Iterator[str]:
     others = result.conditions.other_cores
-    if others is not None and others > BUSY_CORES:
+    if others is not None and exceeds(others, BUSY_CORES):
         yield f"other programs kept {others:.1f} cores busy meanwhile: stop them, measure again"
 
 
@@ -104,7 +105,7 @@ def _throttling(result: BenchResult, timing: Timing) -> Iterator[str]:
             "cool it, give it a proper power supply"
         )
     first, last = before.frequency_mhz, after.frequency_mhz
-    if first and last and last < SLOWED * first:
+    if first and last and falls_short(last, SLOWED * first):
         yield (
             f"the processor fell from {first:.0f} to {last:.0f} MHz: "
             "let it cool, --sustained shows how far it goes"
@@ -117,7 +118,7 @@ def _phone(result: BenchResult, timing: Timing) -> Iterator[str]:
     if status >= THROTTLING:
         yield f"the phone was hot and throttled (thermal status {status} of 6): let it cool"
     level = after.battery_percent
-    if level is not None and level < LOW_BATTERY:
+    if level is not None and falls_short(level, LOW_BATTERY):
         yield f"the battery is at {level} %: many phones save power then, charge it first"
     if before.charging or after.charging:
         yield "the battery was charging, which heats the phone: `adb tcpip 5555` needs no cable"

@@ -9,9 +9,9 @@ import click
 from cct_export.commands import options
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
 from cct_export.commands.outputs import TableFiles, table_files
-from cct_export.commands.types import Model, OneOf, Output
+from cct_export.commands.types import Model, Number, OneOf, Output
 from cct_export.errors import InvalidData
-from cct_export.specs import DEFAULT_MODEL
+from cct_export.specs import DEFAULT_MODEL, SIZE
 from cct_export.text import one_line, plural
 
 
@@ -55,7 +55,7 @@ def verify(artifact: str, against: str | None, data: str | None, parity_samples:
 
 @click.command()
 @click.argument("names", type=Model(), metavar="[ARTIFACT|MODEL] IMAGE...", nargs=-1, required=True)
-@click.option("--top", type=click.IntRange(1), default=5, help="Classes per image.")
+@click.option("--top", type=Number(SIZE), default=5, help="Classes per image.")
 @click.option(
     "--allow-changed",
     is_flag=True,

@@ -1,12 +1,14 @@
 """The commands of ``cct-bench``: measuring, comparing, checking against a baseline, devices."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cct_export import errors
+from cct_export.bounds import exceeds
 from cct_export.commands import options
 from cct_export.commands.group import Group
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
@@ -16,6 +18,7 @@ from cct_export.commands.types import (
     Delegate,
     Duration,
     Model,
+    Number,
     OneOf,
     PathOr,
     Percentage,
@@ -23,7 +26,16 @@ from cct_export.commands.types import (
 )
 from cct_export.errors import InvalidRequest
 from cct_export.names import choose
-from cct_export.specs import PROFILES
+from cct_export.specs import (
+    IMAGES_PER_RUN,
+    POINTS,
+    PROFILES,
+    REPEATS,
+    RUNS,
+    THREADS,
+    TIMED_S,
+    WARMUP_S,
+)
 
 if TYPE_CHECKING:
     from cct_export.records import BenchResult
@@ -40,18 +52,20 @@ EXIT_CODES = {
 }
 
 timing = options.combined(
-    click.option("--min-runs", type=click.IntRange(1), help="Minimum number of timed runs."),
     click.option(
-        "--min-seconds", "min_s", type=click.FloatRange(0), help="Minimum seconds of timed runs."
+        "--min-runs", type=Number(replace(RUNS, minimum=1)), help="Minimum number of timed runs."
+    ),
+    click.option(
+        "--min-seconds", "min_s", type=Number(TIMED_S), help="Minimum seconds of timed runs."
     ),
     click.option(
         "--warmup-seconds",
         "warmup_s",
-        type=click.FloatRange(0),
+        type=Number(WARMUP_S),
         help="Seconds of warm-up before each repeat.",
     ),
     click.option(
-        "--repeats", type=click.IntRange(1), help="Repeats of the measurement in new processes."
+        "--repeats", type=Number(REPEATS), help="Repeats of the measurement in new processes."
     ),
 )
 profile = click.option(
@@ -94,9 +108,15 @@ delegation = options.combined(
 _measured = options.combined(
     click.argument("sources", type=Model(), metavar="[ARTIFACT|MODEL]...", nargs=-1),
     click.option(
-        "--threads", "--num-threads", type=CountList(), default="1", help="Threads of the engine."
+        "--threads",
+        "--num-threads",
+        type=CountList(THREADS),
+        default="1",
+        help="Threads of the engine.",
     ),
-    click.option("--batch", "batches", type=CountList(), default="1", help="Images per run."),
+    click.option(
+        "--batch", "batches", type=CountList(IMAGES_PER_RUN), default="1", help="Images per run."
+    ),
     options.scheme,
     delegation,
     click.option(
@@ -219,7 +239,7 @@ def exit_code(results: "Sequence[BenchResult]", profile: str) -> int:
             return ExitCode.PARITY_FAILED
     profile = choose(profile, PROFILES, what="profile")
     limit = PROFILES[profile].agreement
-    if profile == "strict" and any(row.times_ns and spread(row) > limit for row in results):
+    if profile == "strict" and any(row.times_ns and exceeds(spread(row), limit) for row in results):
         return ExitCode.INCONCLUSIVE
     return ExitCode.PASSED
 
@@ -229,9 +249,9 @@ def exit_code(results: "Sequence[BenchResult]", profile: str) -> int:
     "sources", type=Model(), metavar="ARTIFACT|MODEL|RESULT...", nargs=-1, required=True
 )
 @click.option(
-    "--threads", "--num-threads", type=click.IntRange(1), default=1, help="Threads of each engine."
+    "--threads", "--num-threads", type=Number(THREADS), default=1, help="Threads of each engine."
 )
-@click.option("--batch", type=click.IntRange(1), default=1, help="Images per run.")
+@click.option("--batch", type=Number(IMAGES_PER_RUN), default=1, help="Images per run.")
 @delegation
 @click.option(
     "--device",
@@ -286,7 +306,7 @@ def compare(
 )
 @click.option(
     "--max-drop",
-    type=click.FloatRange(0, 100),
+    type=Number(POINTS),
     default=0.5,
     help="Maximum loss of top-1 accuracy in points, where the baseline has an accuracy.",
 )

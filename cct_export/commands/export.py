@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cct_export.bounds import Range
 from cct_export.commands import options
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
 from cct_export.commands.outputs import TableFiles, say_written, table_files
-from cct_export.commands.types import Model, NameList, OneOf, Output, PathOr
+from cct_export.commands.types import Model, NameList, Number, OneOf, Output, PathOr
 from cct_export.quantize.schemes import SCHEMES
 from cct_export.specs import (
     BEST,
@@ -17,7 +18,10 @@ from cct_export.specs import (
     FOLDS,
     INPUT_TYPES,
     METHODS,
+    POINTS,
     ROUNDINGS,
+    SAMPLES,
+    SQNR_DB,
     TARGETS,
     CalibrationSpec,
     ExportSpec,
@@ -45,14 +49,14 @@ quantization = options.combined(
     rounding,
     click.option(
         "--min-sqnr",
-        type=float,
+        type=Number(SQNR_DB),
         metavar="DB",
         help="Minimum SQNR of the logits: the steps with the largest error stay in float until it "
         "holds.",
     ),
     click.option(
         "--max-drop",
-        type=click.FloatRange(0, 100),
+        type=Number(POINTS),
         metavar="POINTS",
         help="Maximum loss of top-1 accuracy that auto may accept; needs labelled --data.",
     ),
@@ -69,7 +73,7 @@ images = options.combined(
         "--calibration-samples",
         "--num-calibration-samples",
         "calibration_samples",
-        type=click.IntRange(1),
+        type=Number(SAMPLES),
         default=CALIBRATION_SAMPLES,
         help="Training images to calibrate with.",
     ),
@@ -131,7 +135,7 @@ def tflite(model: str, **arguments: Any) -> Outcome:
 )
 @click.option(
     "--opset",
-    type=int,
+    type=Number(Range(whole=True)),
     help="ONNX operator set: 13 to 23, by default 20; of models that are not a CCT 13 to 18, by "
     "default 18.",
 )
@@ -248,7 +252,7 @@ def export_files(model: str, files: TableFiles, **arguments: Any) -> Outcome:
     help="Calibration method, which chooses the range of a tensor.",
 )
 @rounding
-@click.option("--samples", type=click.IntRange(1), default=100, help="Test images to compare on.")
+@click.option("--samples", type=Number(SAMPLES), default=100, help="Test images to compare on.")
 @click.option("--data", type=options.DATA, help=f"Images: {DATASETS}.")
 @table_files
 @options.common

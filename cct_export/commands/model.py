@@ -1,36 +1,38 @@
 """``cct-export import``, ``inspect`` and ``push``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cct_export.bounds import Range
 from cct_export.commands import options
 from cct_export.commands.options import Outcome
 from cct_export.commands.outputs import TableFiles, table_files
-from cct_export.commands.types import Model, OneOf, Output, PathOr
+from cct_export.commands.types import Model, Number, OneOf, Output, PathOr
 from cct_export.errors import InvalidData, InvalidRequest
 from cct_export.files import check_file, reason
 from cct_export.model import presets
-from cct_export.specs import GELUS, NORMALIZATIONS
+from cct_export.specs import GELUS, NORMALIZATIONS, SIZE
 
 
 @click.command("import")
 @click.argument("foreign", type=Model("FOREIGN"))
 @click.option(
     "--image-size",
-    type=click.IntRange(8, 4096),
+    type=Number(Range(8, 4096, whole=True)),
     metavar="PIXELS",
     help="Height and width of the images; positions are interpolated to it.",
 )
 @click.option(
     "--classes",
-    type=click.IntRange(2),
+    type=Number(replace(SIZE, minimum=2)),
     help="Number of classes; where it differs from the file's, the head is reinitialized.",
 )
 @click.option(
     "--heads",
-    type=click.IntRange(1),
+    type=Number(SIZE),
     help="Attention heads of a PyTorch model; by default of 64 channels each, as the paper's are.",
 )
 @click.option(

@@ -15,11 +15,11 @@ from typing import Any
 import click
 
 from cct_export.commands.outputs import check_outputs, say_written
-from cct_export.commands.types import OneOf, PathOr
+from cct_export.commands.types import Number, OneOf, PathOr
 from cct_export.errors import InvalidRequest
 from cct_export.files import write_text
 from cct_export.quantize.schemes import SCHEMES
-from cct_export.specs import AUTO, DATA_SETS, PARITY_SAMPLES
+from cct_export.specs import AUTO, DATA_SETS, PARITY_SAMPLES, SAMPLES
 from cct_export.streams import native_stderr_hidden, redirected
 
 DATASETS = f"{', '.join(DATA_SETS)}, a folder, TFRecord shards or an .npz file"
@@ -81,7 +81,7 @@ parity_samples = click.option(
     "--parity-samples",
     "--samples",
     "parity_samples",
-    type=click.IntRange(1),
+    type=Number(SAMPLES),
     default=PARITY_SAMPLES,
     help="Test images to verify parity on.",
 )

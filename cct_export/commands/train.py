@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from cct_export.bounds import Range
 from cct_export.commands.options import DATA, DATASETS, Decorator, Outcome, combined, common
-from cct_export.commands.types import Model, OneOf, Output, PathOr
+from cct_export.commands.types import Model, Number, OneOf, Output, PathOr
 from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.model import presets
 from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES
@@ -22,12 +23,13 @@ log = logging.getLogger(__name__)
 def _option(hyperparameter: Hyperparameter) -> Decorator:
     """Returns the option of a hyperparameter; None where it is not given."""
     flag, kind = f"--{hyperparameter.name.replace('_', '-')}", type(hyperparameter.default)
-    choices = hyperparameter.domain.choices
+    choices = hyperparameter.choices
+    number = Number(Range(whole=kind is int))  # the recipe knows the range
     return click.option(
         f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         hyperparameter.name,
         default=None,
-        type=OneOf(choices) if choices else kind,
+        type=OneOf(choices) if choices else number if kind in (int, float) else kind,
         help=hyperparameter.help,
     )
 
@@ -60,7 +62,7 @@ def _option(hyperparameter: Hyperparameter) -> Decorator:
 )
 @click.option(
     "--image-size",
-    type=click.IntRange(1, 4096),
+    type=Number(Range(1, 4096, whole=True)),
     metavar="PIXELS",
     help="Height and width of the images, by default the model's.",
 )

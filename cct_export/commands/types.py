@@ -1,5 +1,6 @@
 """Types of options that click does not have."""
 
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,9 +9,14 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from cct_export.bounds import Range, shown
 from cct_export.model import presets
+from cct_export.specs import GROWTH, SUSTAINED_S
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+# ASCII only: Python reads the digits of every script, and words such as nan.
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 
 
 class OneOf(click.ParamType[Any]):
@@ -91,10 +97,58 @@ class Delegate(OneOf):
         return OneOf(delegates).shell_complete(ctx, param, incomplete)
 
 
+def _read(text: str, whole: bool) -> Any:
+    """Returns the number in ``text``, infinity for a larger one than a float holds; else None."""
+    pattern, kind = (_WHOLE, int) if whole else (_REAL, float)
+    try:
+        return kind(text) if pattern.fullmatch(text) else None
+    except ValueError:  # more digits than Python reads
+        return math.inf
+
+
+class Number(click.FloatRange):
+    """A finite number, or a whole number.
+
+    Args:
+        range: the numbers that are possible.
+    """
+
+    def __init__(self, range: Range) -> None:
+        super().__init__(range.minimum, range.maximum)
+        self._range = range
+        kind = "integer" if range.whole else "float"
+        self.name = f"{kind} range" if self._describe_range() else kind
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Returns the number in ``value``."""
+        number: float | None = _read(str(value), self._range.whole)
+        if number is None:
+            if self._range.whole:
+                self.fail(f"{shown(value)} is not a valid integer")
+            self.fail(f"it must be a number such as 0.5, not {str(value)[:40]}")
+        if self._range.problem(number):
+            self.fail(
+                f"{shown(number)} is not in the range {self._describe_range() or 'of floats'}"
+            )
+        return number
+
+    def _describe_range(self) -> str:
+        return "" if self.min is self.max is None else super()._describe_range()
+
+
 class CountList(click.ParamType[Any]):
-    """Positive integers, separated by commas."""
+    """Positive integers, separated by commas.
+
+    Args:
+        range: the integers that are possible.
+    """
 
     name = "N[,N...]"
+
+    def __init__(self, range: Range) -> None:
+        self._range = range
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -102,13 +156,13 @@ class CountList(click.ParamType[Any]):
         """Returns the integers in ``value``."""
         if isinstance(value, tuple):
             return value
-        try:
-            counts = tuple(int(part) for part in str(value).split(","))
-        except ValueError:
-            counts = ()
-        if not counts or min(counts) < 1:
-            self.fail(f"{value!r} is not a list of positive integers such as 1 or 1,2,4")
-        return counts
+        numbers = [_read(part.strip(), whole=True) for part in str(value).split(",")]
+        if any(number is None or number < 1 for number in numbers):
+            self.fail(f"{shown(value)} is not a list of positive integers such as 1 or 1,2,4")
+        for number in numbers:
+            if problem := self._range.problem(number):
+                self.fail(f"each of them {problem}")
+        return tuple(number for number in numbers if isinstance(number, int))
 
 
 class NameList(click.ParamType[Any]):
@@ -139,10 +193,13 @@ class Duration(click.ParamType[Any]):
         """Returns the seconds in ``value``."""
         if isinstance(value, float):
             return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value))
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh]?)", str(value))
         if not match or not float(match[1]):
-            self.fail(f"{value!r} is not a duration such as 90, 90s, 10m or 1h")
-        return float(match[1]) * _SECONDS[match[2]]
+            self.fail(f"{shown(value)} is not a duration such as 90, 90s, 10m or 1h")
+        seconds = float(match[1]) * _SECONDS[match[2]]
+        if problem := SUSTAINED_S.problem(seconds):
+            self.fail(f"the seconds {problem}")
+        return seconds
 
 
 class Percentage(click.ParamType[Any]):
@@ -156,10 +213,12 @@ class Percentage(click.ParamType[Any]):
         """Returns the proportion in ``value``, 0.05 for 5%."""
         if isinstance(value, float):
             return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", str(value))
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(%?)", str(value))
         if not match:
-            self.fail(f"{value!r} is not a percentage such as 5% or 0.05")
+            self.fail(f"{shown(value)} is not a percentage such as 5% or 0.05")
         proportion = float(match[1]) / (100 if match[2] else 1)
+        if problem := GROWTH.problem(proportion):
+            self.fail(f"the proportion {problem}")
         if not match[2] and proportion > 1:
             self.fail(f"{value!r} is above 1: write {value}% for {proportion / 100:g}")
         return proportion

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cct_export.bounds import exceeds, falls_short
 from cct_export.errors import InvalidArtifact
 from cct_export.records import ParityReport
 from cct_export.runtimes.session import Logits
@@ -162,14 +163,13 @@ def _failures(report: ParityReport, policy: Policy, limit: float | None) -> Iter
         yield "the logits hold NaN or infinity"
     if report.constant:
         yield "it predicts one class for every image"
-    # "not >=" instead of "<", so that NaN fails.
-    if not report.sqnr_db >= policy.sqnr_db:
+    if falls_short(report.sqnr_db, policy.sqnr_db):
         yield f"SQNR {report.sqnr_db:.1f} dB is below {policy.sqnr_db:.0f} dB"
     # Where every logit has a bound, as in float32, parity does not depend on the agreement.
     if not report.decided and limit is None:
         yield "no image has a clear best class: top-1 agreement is undefined"
-    flips = round((1 - report.top1_agreement) * report.decided)
-    if not report.top1_agreement >= policy.agreement and flips > policy.flips:
+    flips = (1 - report.top1_agreement) * report.decided
+    if falls_short(report.top1_agreement, policy.agreement) and exceeds(flips, policy.flips + 0.5):
         yield f"top-1 agreement {report.top1_agreement:.4f} is below {policy.agreement:.4f}"
-    if limit is not None and not report.max_abs <= limit:
+    if limit is not None and exceeds(report.max_abs, limit):
         yield f"a logit differs by {report.max_abs:.2e}, more than {limit:.2e}"

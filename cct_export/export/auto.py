@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from cct_export.bounds import exceeds
 from cct_export.errors import (
     CCTExportError,
     ConversionError,
@@ -104,8 +105,8 @@ def _fastest(
                 row = replace(row, why_not=f"slower than {chosen}")
             elif limit is not None:
                 drop = drop_of(paths[scheme])
-                exceeds = f"loses {drop:.2f} points, more than {limit:g}"
-                row = replace(row, drop=drop, why_not="" if drop <= limit else exceeds)
+                why_not = f"loses {drop:.2f} points, more than {limit:g}"
+                row = replace(row, drop=drop, why_not=why_not if exceeds(drop, limit) else "")
             rows[scheme] = row
             if chosen is None and not row.why_not:
                 chosen = scheme

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cct_export import machine
+from cct_export.bounds import falls_short
 from cct_export.errors import ConversionError, InvalidArtifact, InvalidRequest, UnsupportedScheme
 from cct_export.evaluation import parity
 from cct_export.export import tuning
@@ -217,7 +218,7 @@ def _verify(
         names=(workspace.loaded.source, str(artifact.path)),
         images=images.origin,
     )
-    if min_sqnr_db is not None and not report.sqnr_db >= min_sqnr_db:
+    if min_sqnr_db is not None and falls_short(report.sqnr_db, min_sqnr_db):
         missed = f"SQNR {report.sqnr_db:.1f} dB is below the {min_sqnr_db:g} dB of --min-sqnr"
         report = replace(report, failures=(*report.failures, missed))
     return report

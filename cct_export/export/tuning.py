@@ -8,6 +8,7 @@ from statistics import median
 
 import numpy as np
 
+from cct_export.bounds import falls_short
 from cct_export.data.dataset import Images
 from cct_export.evaluation.latency import time_files
 from cct_export.evaluation.parity import logits_sqnr_db
@@ -103,9 +104,10 @@ def quantize_within(
         first, last = (Path(folder, f"{name}.{draft.spec.format}") for name in ("first", "last"))
         before_db = after_db = _sqnr_db(workspace, draft, quantized, first)
         floats: tuple[str, ...] = ()
-        ranked = [] if before_db >= min_sqnr_db else _worst_first(workspace, draft, quantized)
+        missed = falls_short(before_db, min_sqnr_db)
+        ranked = _worst_first(workspace, draft, quantized) if missed else []
         for name in ranked:
-            if after_db >= min_sqnr_db:
+            if not falls_short(after_db, min_sqnr_db):
                 break
             if not _has_integers(draft, name, (*calibration.floats, *floats)):
                 continue  # a pool between float steps computes in float already

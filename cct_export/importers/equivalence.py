@@ -10,6 +10,7 @@ from itertools import takewhile
 import keras
 import numpy as np
 
+from cct_export.bounds import exceeds
 from cct_export.data.dataset import ImageShape
 from cct_export.model.cct import CCT
 from cct_export.model.checkpoint import image_shape
@@ -52,7 +53,7 @@ def logits_agree(logits: np.ndarray, expected: np.ndarray) -> bool:
     if logits.shape != expected.shape:
         return False
     scale = max(1.0, float(np.abs(expected).max()))
-    return bool(np.abs(expected - logits).max() <= TOLERANCE * scale)
+    return not exceeds(float(np.abs(expected - logits).max()), TOLERANCE * scale)
 
 
 def probe_images(shape: ImageShape) -> np.ndarray:

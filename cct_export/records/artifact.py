@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from cct_export.records.encoding import from_json, parse_json, to_json
+from cct_export.records.machine import Count
 from cct_export.specs import JSONObject
 
 # The metadata entry of a file that holds its contract.
 CONTRACT_KEY = "cct_export.json"
+_BOUNDS = Meta(ge=-(10**15), le=10**15)
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,9 @@ class InputContract:
     """
 
     layout: str
-    shape: tuple[int | None, ...]
+    shape: tuple[Count | None, ...]
     dtype: str
-    range: tuple[int | float, ...] = ()
+    range: tuple[Annotated[int, _BOUNDS] | Annotated[float, _BOUNDS], ...] = ()
     preprocessing: str = ""
     channels: str = ""
     resize: str = ""
@@ -61,7 +65,7 @@ class OutputContract:
 
     name: str
     dtype: str
-    classes: int
+    classes: Count
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,8 @@ class Contract:
     source: str = ""
     source_sha256: str = ""
     content_sha256: str = ""
-    image_shape: tuple[int, ...] = ()
-    batch: int | None = 1
+    image_shape: tuple[Count, ...] = ()
+    batch: Count | None = 1
     labels: tuple[str, ...] = ()
     calibration: str = ""
     versions: dict[str, str] = field(default_factory=dict)

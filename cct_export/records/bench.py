@@ -6,17 +6,23 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from cct_export import errors
+from cct_export.errors import kind_of
 from cct_export.records.encoding import from_json, to_json
-from cct_export.records.machine import Count, Figure, MachineInfo, RunConditions
+from cct_export.records.machine import (
+    Count,
+    Figure,
+    MachineInfo,
+    Milliseconds,
+    Reading,
+    RunConditions,
+    Share,
+)
 from cct_export.records.parity import ParityReport
 from cct_export.specs import BenchSpec, JSONObject
 
 Nanoseconds = Annotated[int, Meta(ge=1, le=10**15)]
-Latency = Annotated[float, Meta(gt=0, le=1e15)]
-# A time derived by subtraction may be a little below zero.
-Difference = Annotated[float, Meta(ge=-1e15, le=1e15)]
-Share = Annotated[float, Meta(ge=0, le=1)]
+# Repeats by bursts of the longest: what the statistics resample, an hour's and more.
+_MOST_BURSTS = 200_000
 
 
 @dataclass(frozen=True)
@@ -92,9 +98,9 @@ class OperatorTime:
 
     name: str
     kind: str
-    ms: Difference
+    ms: Reading
     where: str
-    noise_ms: Annotated[float, Meta(ge=0, le=1e15)] = 0.0
+    noise_ms: Figure = 0.0
 
     @property
     def within_noise(self) -> bool:
@@ -132,12 +138,12 @@ class Sustained:
         frequency_mhz: of the fastest core at the end of each interval, None where not shown.
     """
 
-    interval_s: Annotated[float, Meta(gt=0, le=10**9)]
-    p50_ms: Annotated[tuple[Latency, ...], Meta(min_length=1)]
-    p90_ms: tuple[Latency, ...]
+    interval_s: Annotated[float, Meta(ge=1e-3, le=10**9)]
+    p50_ms: Annotated[tuple[Milliseconds, ...], Meta(min_length=1)]
+    p90_ms: tuple[Milliseconds, ...]
     runs: tuple[Count, ...]
-    temperature_c: tuple[float | None, ...] = ()
-    frequency_mhz: tuple[float | None, ...] = ()
+    temperature_c: tuple[Reading | None, ...] = ()
+    frequency_mhz: tuple[Figure | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -240,7 +246,7 @@ class ReportedLatency:
     """
 
     count: Nanoseconds
-    p50: Figure
+    p50: Milliseconds
     mean: Figure | None = None
     min: Figure | None = None
     max: Figure | None = None
@@ -315,15 +321,15 @@ class BenchResult:
             yield f"reported_ms has no p{self.headline}"
         if bool(self.failure) != bool(self.failure_kind):
             yield "failure and failure_kind are not both there"
-        kind = getattr(errors, self.failure_kind, None) if self.failure_kind else None
-        if self.failure_kind and not (
-            isinstance(kind, type) and issubclass(kind, errors.CCTExportError)
-        ):
+        if self.failure_kind and kind_of(self.failure_kind) is None:
             yield f"failure_kind {self.failure_kind!r} is no error"
         yield from _uneven(self.sustained) if self.sustained is not None else ()
-        rows = self.accuracy.confusion if self.accuracy is not None else ()
-        if any(len(row) != len(rows) for row in rows):
-            yield "accuracy.confusion is not square"
+        yield from _inconsistent(self.accuracy) if self.accuracy is not None else ()
+        delegated, total = self.runtime.delegated_nodes, self.runtime.total_nodes
+        if delegated is not None and total is not None and delegated > total:
+            yield f"runtime.delegated_nodes is {delegated} of {total}"
+        if len(self.bursts) * max(map(len, self.bursts), default=0) > _MOST_BURSTS:
+            yield f"bursts are more than {_MOST_BURSTS} in all repeats"
         failed_parity = self.parity is not None and not self.parity.passed
         if not (self.timed or self.failure or failed_parity):
             yield "times_ns is empty, and nothing says why"
@@ -347,6 +353,23 @@ class BenchResult:
         for contradiction in result._contradictions():
             raise ValueError(contradiction)
         return result
+
+
+def _inconsistent(accuracy: Accuracy) -> Iterator[str]:
+    """Yields what says that figures of ``accuracy`` are not of the same images."""
+    rows = accuracy.confusion
+    if any(len(row) != len(rows) for row in rows):
+        yield "accuracy.confusion is not square"
+    if sum(map(sum, rows)) > accuracy.samples:
+        yield f"accuracy.confusion is of more than {accuracy.samples} images"
+    if rows and len(accuracy.labels) not in (0, len(rows)):
+        yield f"accuracy.labels are {len(accuracy.labels)}, confusion is of {len(rows)} classes"
+    if accuracy.top5 < accuracy.top1:
+        yield "accuracy.top5 is below top1"
+    for name in ("top1", "top5"):
+        low, high = getattr(accuracy, f"{name}_interval")
+        if not low <= getattr(accuracy, name) <= high:
+            yield f"accuracy.{name} is outside of its interval"
 
 
 def _uneven(sustained: Sustained) -> Iterator[str]:

@@ -8,6 +8,13 @@ from msgspec import Meta
 # Figures of a record that anyone may have written; far above what any machine has.
 Figure = Annotated[float, Meta(ge=0, le=1e15)]
 Count = Annotated[int, Meta(ge=0, le=10**15)]
+# What may be below zero: a temperature, or a time derived by subtraction.
+Reading = Annotated[float, Meta(ge=-1e15, le=1e15)]
+
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+# Of work that was timed: at least a picosecond, so that a ratio of two is finite.
+Milliseconds = Annotated[float, Meta(ge=1e-9, le=1e15)]
 
 
 @dataclass(frozen=True)
@@ -58,14 +65,14 @@ class Conditions:
         charging: whether it is charging.
     """
 
-    temperature_c: float | None = None
-    frequency_mhz: float | None = None
-    load_1m: float | None = None
+    temperature_c: Reading | None = None
+    frequency_mhz: Figure | None = None
+    load_1m: Figure | None = None
     throttled: tuple[str, ...] | None = None
     governor: str | None = None
-    thermal_status: int | None = None
-    battery_percent: float | None = None
-    battery_temperature_c: float | None = None
+    thermal_status: Count | None = None
+    battery_percent: Figure | None = None
+    battery_temperature_c: Reading | None = None
     charging: bool | None = None
 
 
@@ -85,8 +92,8 @@ class RunConditions:
     before: Conditions = field(default_factory=Conditions)
     after: Conditions = field(default_factory=Conditions)
     other_cores: Figure | None = None
-    yardstick_ms: Figure | None = None
-    reconnections: int = 0
+    yardstick_ms: Milliseconds | None = None
+    reconnections: Count = 0
 
 
 @dataclass(frozen=True)

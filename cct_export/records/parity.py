@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from cct_export.records.encoding import from_json, to_json
+from cct_export.records.machine import Count, Share
 from cct_export.specs import JSONObject
 
 
@@ -36,13 +37,13 @@ class ParityReport:
     candidate: str
     scheme: str
     images: str
-    samples: int
+    samples: Count
     max_abs: float
     mean_abs: float
     cosine: float
     sqnr_db: float
-    top1_agreement: float
-    decided: int
+    top1_agreement: Share
+    decided: Count
     finite: bool
     constant: bool
     failures: tuple[str, ...]
@@ -60,12 +61,15 @@ class ParityReport:
         for name in ("max_abs", "mean_abs", "cosine"):
             if fields.get(name, 0) is None:
                 fields[name] = math.nan
-        return from_json(fields, cls)
+        report = from_json(fields, cls)
+        if fields.get("passed", report.passed) is not report.passed:
+            raise ValueError("parity.passed contradicts the other figures")
+        return report
 
     @property
     def passed(self) -> bool:
-        """Whether the policy of the scheme holds."""
-        return not self.failures
+        """Whether the policy of the scheme holds: NaN meets none."""
+        return not self.failures and self.finite and not math.isnan(self.sqnr_db)
 
     def to_dict(self) -> JSONObject:
         """Returns plain JSON types; figures that are not finite become null."""

@@ -10,8 +10,10 @@ import math
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from cct_export.errors import InvalidArtifact
@@ -19,6 +21,7 @@ from cct_export.files import reason, write_text
 from cct_export.records import checksum
 from cct_export.records.artifact import Artifact, Contract
 from cct_export.records.encoding import from_json, parse_json, to_text
+from cct_export.records.machine import Count
 from cct_export.specs import JSONObject
 
 GOLDEN_IMAGES = 16
@@ -27,6 +30,8 @@ MAX_GOLDEN_BYTES = 2**28
 CHANGED = (
     "the file has changed since it was exported, for its checksum is another one: export it again"
 )
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+Logit = Annotated[float, Meta(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX)]
 
 
 @dataclass(frozen=True)
@@ -93,9 +98,9 @@ class _EncodedGolden:
     """``Golden`` as JSON has it."""
 
     origin: str
-    shape: tuple[int, ...]
+    shape: tuple[Count, ...]
     images_zlib_base64: str
-    logits: list[list[float]]
+    logits: list[list[Logit]]
 
 
 def path_of(artifact: Path) -> Path:
@@ -171,7 +176,7 @@ class _Header:
     scheme: str
     source: str
     sha256: str
-    size_bytes: int = 0
+    size_bytes: Count = 0
 
 
 def _artifact(fields: JSONObject, path: Path) -> Artifact:

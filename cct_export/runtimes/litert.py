@@ -47,6 +47,8 @@ class LiteRTSession(Session):
                 self._interpreter = _interpreter(path, threads, delegation)
                 self._interpreter.allocate_tensors()
             nodes = self.nodes()
+        except InvalidRequest:
+            raise
         except (ValueError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise InvalidArtifact(f"LiteRT cannot open {path}: {reason}") from error

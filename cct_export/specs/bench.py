@@ -2,10 +2,24 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from cct_export.bounds import Checked, Range
+
+# What can be measured: far more than anyone needs, and no more than fits into memory.
+THREADS = Range(1, 1024, whole=True)
+IMAGES_PER_RUN = Range(1, 65536, whole=True)
+RUNS = Range(0, 10**7, whole=True)
+REPEATS = Range(1, 1000, whole=True)
+TIMED_S = Range(0, 3600)
+WARMUP_S = Range(0, 1800)
+SUSTAINED_S = Range(0, 86400)
+# Of a latency, relative.
+GROWTH = Range(0, 100)
 
 
 @dataclass(frozen=True)
-class Timing:
+class Timing(Checked):
     """How often and how long an artifact is run.
 
     Attributes:
@@ -17,12 +31,12 @@ class Timing:
         headline: the percentile that stands for the latency.
     """
 
-    warmup_s: float = 0.5
-    min_runs: int = 50
-    min_s: float = 1.0
-    repeats: int = 1
-    agreement: float = 0.05
-    headline: int = 50
+    warmup_s: Annotated[float, WARMUP_S] = 0.5
+    min_runs: Annotated[int, RUNS] = 50
+    min_s: Annotated[float, TIMED_S] = 1.0
+    repeats: Annotated[int, REPEATS] = 1
+    agreement: Annotated[float, Range(0, 1)] = 0.05
+    headline: Annotated[int, Range(1, 99, whole=True)] = 50
 
 
 # quick follows TensorFlow Lite's benchmark_model, strict the single stream of MLPerf Mobile.
@@ -52,7 +66,7 @@ DEFAULT_DELEGATION = Delegation()
 
 
 @dataclass(frozen=True)
-class BenchSpec:
+class BenchSpec(Checked):
     """The engine that an artifact is measured on.
 
     Attributes:
@@ -63,8 +77,8 @@ class BenchSpec:
     """
 
     runtime: str
-    threads: int = 1
-    batch: int = 1
+    threads: Annotated[int, THREADS] = 1
+    batch: Annotated[int, IMAGES_PER_RUN] = 1
     delegation: Delegation = DEFAULT_DELEGATION
 
 
@@ -82,7 +96,7 @@ class BenchJob:
 
 
 @dataclass(frozen=True)
-class BenchPasses:
+class BenchPasses(Checked):
     """What is measured besides latency and memory, each in a pass of its own.
 
     Attributes:
@@ -95,8 +109,8 @@ class BenchPasses:
     """
 
     accuracy_data: str | None = None
-    operators: int = 0
-    sustained_s: float = 0.0
+    operators: Annotated[int, RUNS] = 0
+    sustained_s: Annotated[float, SUSTAINED_S] = 0.0
     benchmark_binary: Path | None = None
     models: tuple[str, ...] = ()
 

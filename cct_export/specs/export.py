@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from cct_export.bounds import Checked, Range, shown
 from cct_export.errors import InvalidRequest, UnsupportedScheme
 
 # Calibration methods, see ``quantize.ranges``; ``best`` chooses for each tensor the one that costs
@@ -17,6 +18,9 @@ AUTO = "auto"
 # Training images to calibrate with, and test images to verify parity on.
 CALIBRATION_SAMPLES = 200
 PARITY_SAMPLES = 1000
+SAMPLES = Range(1, 100_000, whole=True)
+SQNR_DB = Range(0, 1000)
+POINTS = Range(0, 100)
 # Processors that the integer types of ONNX files are chosen for.
 TARGETS = ("x86", "arm64")
 # Types of the image input by format, the default first.
@@ -33,7 +37,7 @@ INT4_OPSET = 21
 
 
 @dataclass(frozen=True)
-class ExportSpec:
+class ExportSpec(Checked):
     """What file to export.
 
     Attributes:
@@ -51,7 +55,7 @@ class ExportSpec:
     scheme: str = "none"
     io: str = "float32"
     dynamic_batch: bool = False
-    opset: int | None = None
+    opset: Annotated[int, Range(whole=True)] | None = None
     no_fold: tuple[str, ...] = ()
     target: str = "x86"
 
@@ -82,14 +86,14 @@ def choose_opset(spec: ExportSpec, supported: range, default: int) -> int:
     opset = default if spec.opset is None else spec.opset
     if opset not in supported:
         raise InvalidRequest(
-            f"opset {opset} is not one that can be written: "
+            f"opset {shown(opset)} is not one that can be written: "
             f"choose {supported.start} to {supported.stop - 1}"
         )
     return opset
 
 
 @dataclass(frozen=True)
-class QuantScheme:
+class QuantScheme(Checked):
     """A post-training quantization scheme.
 
     How activations are computed is one of: ``float``; ``static``, inputs and outputs are integers
@@ -115,7 +119,7 @@ class QuantScheme:
     dense: str = "float"
     scores: str = "float"
     rest: str = "float"
-    bits: int = 8
+    bits: Annotated[int, Range(2, 16, whole=True)] = 8
     per_token: bool = True
 
     @property
@@ -136,7 +140,7 @@ class QuantScheme:
 
 
 @dataclass(frozen=True)
-class CalibrationSpec:
+class CalibrationSpec(Checked):
     """How ranges and rounding are chosen.
 
     Attributes:
@@ -149,14 +153,14 @@ class CalibrationSpec:
 
     default_method: ClassVar[str] = "mse"
 
-    samples: int = CALIBRATION_SAMPLES
+    samples: Annotated[int, SAMPLES] = CALIBRATION_SAMPLES
     methods: str | Mapping[str, str] = default_method
     rounding: str = "gptq"
     floats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Constraints:
+class Constraints(Checked):
     """Bounds that an exported file has to meet beside the policy of its scheme.
 
     Attributes:
@@ -166,12 +170,12 @@ class Constraints:
             bound.
     """
 
-    min_sqnr_db: float | None = None
-    max_drop: float | None = None
+    min_sqnr_db: Annotated[float, SQNR_DB] | None = None
+    max_drop: Annotated[float, POINTS] | None = None
 
 
 @dataclass(frozen=True)
-class ExportRequest:
+class ExportRequest(Checked):
     """An export, as the user requested it.
 
     Attributes:
@@ -189,4 +193,4 @@ class ExportRequest:
     data: str | None = None
     calibration: CalibrationSpec = CalibrationSpec()
     constraints: Constraints = Constraints()
-    parity_samples: int = PARITY_SAMPLES
+    parity_samples: Annotated[int, SAMPLES] = PARITY_SAMPLES

@@ -2,7 +2,9 @@
 
 from dataclasses import asdict, dataclass
 from numbers import Integral
-from typing import Any
+from typing import Annotated, Any
+
+from cct_export.bounds import Checked, Range, is_finite, shown
 
 # The preset that commands use where no MODEL is given.
 DEFAULT_MODEL = "cct_2_3x2_32"
@@ -18,6 +20,8 @@ POSITIONALS = ("learnable", "sine", "none")
 NORM_EPSILON = 1e-5
 # JSON of any shape, such as the configuration of a Keras layer.
 JSONObject = dict[str, Any]
+# Larger than any model; a size may come from a file of anyone.
+SIZE = Range(1, 10**9, whole=True)
 _SIZES = ("image_size", "channels", "classes", "kernel", "stride", "heads", "head_dim")
 # Drops samples independently and scales up the others, the same unscaled, or drops whole batches.
 STOCHASTIC_DEPTH_MODES = ("sample", "sample-unscaled", "batch")
@@ -87,10 +91,8 @@ class ModelSpec:
         if not (self.filters and self.mlp_units):
             raise ValueError("filters and mlp_units must name one width at least")
         self._check_sizes()
-        if not 0 <= self.dropout <= 1:
-            raise ValueError(f"dropout must be 0 to 1, not {self.dropout}")
-        if not 0 <= self.stochastic_depth < 1:
-            raise ValueError(f"stochastic_depth must be 0 to below 1, not {self.stochastic_depth}")
+        Range(0, 1).check("dropout", self.dropout)
+        Range(0, below=1).check("stochastic_depth", self.stochastic_depth)
         for name, known in (
             ("positional", POSITIONALS),
             ("block", BLOCKS),
@@ -103,8 +105,10 @@ class ModelSpec:
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (0, self.channels):
                 raise ValueError(f"{name} must name a value for each of {self.channels} channels")
-        if not all(value > 0 for value in self.std):
-            raise ValueError(f"std must be above 0, not {self.std}")
+        if not all(is_finite(value) and value > 0 for value in self.std):
+            raise ValueError(f"std must be above 0, not {shown(self.std)}")
+        for value in (*self.mean, *self.std):
+            Range(-1000, 1000).check("each of mean and std", value)
         if self.block == "paper" and self.heads * self.head_dim != self.width:
             raise ValueError(
                 f"heads of the paper's block share the width of {self.width} equally: "
@@ -127,8 +131,11 @@ class ModelSpec:
             for size in getattr(self, name)
         ]
         for name, size, least in sizes:
-            if not isinstance(size, Integral) or size < least:
-                raise ValueError(f"{name} must be a whole number of {least} or more, not {size!r}")
+            if isinstance(size, bool) or not isinstance(size, Integral) or size < least:
+                raise ValueError(
+                    f"{name} must be a whole number of {least} or more, not {shown(size)}"
+                )
+            Range(maximum=SIZE.maximum, whole=True).check(name, size)
 
     @property
     def width(self) -> int:
@@ -152,7 +159,7 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
-class ImportSpec:
+class ImportSpec(Checked):
     """Properties of an imported model that its file lacks, or that replace those in the file.
 
     Attributes:
@@ -167,14 +174,15 @@ class ImportSpec:
         labels: distinct class names in the order of the logits; empty if unknown.
     """
 
-    image_size: int | None = None
-    classes: int | None = None
-    heads: int | None = None
+    image_size: Annotated[int, SIZE] | None = None
+    classes: Annotated[int, SIZE] | None = None
+    heads: Annotated[int, SIZE] | None = None
     normalize: str | None = None
     gelu: str | None = None
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, least in (("image_size", 8), ("classes", 2), ("heads", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

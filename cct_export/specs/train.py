@@ -1,11 +1,11 @@
 """Options of a training run: the hyperparameters of a recipe, with their bounds."""
 
-import math
-import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
+from cct_export.bounds import Range, is_finite, shown
+from cct_export.errors import InvalidRequest
 from cct_export.names import find, suggestion
 
 OPTIMIZERS = ("adamw", "muon", "sgd")
@@ -18,47 +18,11 @@ LOGGERS = ("tensorboard", "wandb")
 DISTRIBUTIONS = ("local", "workers")
 
 Value: TypeAlias = bool | int | float | str
+# More than anyone trains with: of what is counted, and of what float32 still holds.
+_MANY = 10**6
+_LARGEST = 1e30
 # Fields of a TrainSpec by name: hyperparameters, and the names of parts to freeze.
 Overrides: TypeAlias = Mapping[str, Value | tuple[str, ...]]
-
-_BOUNDS = (
-    ("minimum", operator.ge, "at least"),
-    ("maximum", operator.le, "at most"),
-    ("above", operator.gt, "above"),
-    ("below", operator.lt, "below"),
-)
-
-
-@dataclass(frozen=True)
-class Domain:
-    """The values that a hyperparameter may take; None for a bound that it does not have.
-
-    Attributes:
-        minimum: smallest value.
-        maximum: largest value.
-        above: exclusive lower bound.
-        below: exclusive upper bound.
-        choices: the only values, for strings.
-    """
-
-    minimum: float | None = None
-    maximum: float | None = None
-    above: float | None = None
-    below: float | None = None
-    choices: tuple[str, ...] = ()
-
-    def check(self, name: str, value: Value) -> None:
-        """Raises ``ValueError`` with name and value if ``value`` is not in the domain."""
-        if self.choices and value not in self.choices:
-            raise ValueError(
-                f"no {name} is called {value!r}: {suggestion(str(value), self.choices)}"
-            )
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{name} must be a number, not {value}")
-        for attribute, holds, words in _BOUNDS:
-            bound = getattr(self, attribute)
-            if bound is not None and not holds(value, bound):
-                raise ValueError(f"{name} must be {words} {bound}, not {value}")
 
 
 @dataclass(frozen=True)
@@ -69,37 +33,45 @@ class Hyperparameter:
         name: of the field.
         default: of the keras.io example; its type is the type of the value.
         help: what it does.
-        domain: which values it may take.
+        range: which numbers it may be.
+        choices: the only values, for strings.
     """
 
     name: str
     default: Value
     help: str
-    domain: Domain
+    range: Range
+    choices: tuple[str, ...]
 
     def convert(self, value: Value) -> Value:
         """Returns ``value`` as the type of the default.
 
         Raises:
-            ValueError: ``value`` has another type or is not in the domain.
+            InvalidRequest: ``value`` has another type, is out of range or not among the choices.
         """
         kind = type(self.default)
-        if kind is float and type(value) is int:
+        number = kind is float and type(value) is int
+        if type(value) is not kind and not number:
+            raise InvalidRequest(f"{self.name} is of type {kind.__name__}, not {shown(value)}")
+        if number and is_finite(value):
             value = float(value)
-        if type(value) is not kind:
-            raise ValueError(f"{self.name} is of type {kind.__name__}, not {value!r}")
-        if self.domain.choices:
-            value = find(str(value), self.domain.choices) or value
-        self.domain.check(self.name, value)
-        return value
+        if kind in (int, float):
+            self.range.check(self.name, value)
+        if not self.choices:
+            return value
+        if name := find(str(value), self.choices):
+            return name
+        raise InvalidRequest(
+            f"no {self.name} is called {value!r}: {suggestion(str(value), self.choices)}"
+        )
 
 
 def _hyperparameter(
     default: Value, help: str, choices: tuple[str, ...] = (), **bounds: float
 ) -> Any:
     """Returns a dataclass field that carries its help and domain as metadata."""
-    domain = Domain(choices=choices, **bounds)
-    return field(default=default, metadata={"help": help, "domain": domain})
+    range = Range(whole=type(default) is int, **bounds)
+    return field(default=default, metadata={"help": help, "range": range, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -111,26 +83,31 @@ class TrainSpec:
     not trained, see ``training.transfer.PARTS``.
 
     Raises:
-        ValueError: a field has another type than its default or is out of bounds; the message has
-            its name and value.
+        InvalidRequest: a field has another type than its default or is out of range; the message
+            has its name and value.
     """
 
     data: str
     recipe: str = "keras-io"
-    epochs: int = _hyperparameter(30, "Passes over the training images.", minimum=1)
-    batch: int = _hyperparameter(128, "Global batch size, over all devices.", minimum=1)
+    epochs: int = _hyperparameter(30, "Passes over the training images.", minimum=1, maximum=_MANY)
+    batch: int = _hyperparameter(
+        128, "Global batch size, over all devices.", minimum=1, maximum=65536
+    )
     optimizer: str = _hyperparameter(
         "adamw",
         "adamw (arXiv:1711.05101), muon (arXiv:2502.16982; AdamW for all but matrices), or sgd "
         "with Nesterov momentum 0.9.",
         choices=OPTIMIZERS,
     )
-    learning_rate: float = _hyperparameter(1e-3, "Peak learning rate.", above=0)
+    learning_rate: float = _hyperparameter(1e-3, "Peak learning rate.", above=0, maximum=_LARGEST)
     schedule: str = _hyperparameter(
         "constant", "Learning rate schedule after warm-up.", choices=SCHEDULES
     )
     warmup: float = _hyperparameter(
-        0.0, "Epochs of linear warm-up from 0, at most a tenth of the run.", minimum=0
+        0.0,
+        "Epochs of linear warm-up from 0, at most a tenth of the run.",
+        minimum=0,
+        maximum=_LARGEST,
     )
     final_rate: float = _hyperparameter(
         0.01,
@@ -138,12 +115,14 @@ class TrainSpec:
         minimum=0,
         maximum=1,
     )
-    weight_decay: float = _hyperparameter(1e-4, "Decoupled weight decay.", minimum=0)
+    weight_decay: float = _hyperparameter(
+        1e-4, "Decoupled weight decay.", minimum=0, maximum=_LARGEST
+    )
     decay_all: bool = _hyperparameter(
         True, "Decay biases, normalizations and position embeddings too, as the example does."
     )
     clip_norm: float = _hyperparameter(
-        0.0, "Clip gradients to this global norm; 0 for no clipping.", minimum=0
+        0.0, "Clip gradients to this global norm; 0 for no clipping.", minimum=0, maximum=_LARGEST
     )
     ema: float = _hyperparameter(
         0.0,
@@ -172,7 +151,10 @@ class TrainSpec:
         9.0, "Magnitude of the RandAugment operations.", above=0, maximum=10
     )
     mixup: float = _hyperparameter(
-        0.0, "Augmentation: alpha of MixUp (arXiv:1710.09412); 0 for none.", minimum=0
+        0.0,
+        "Augmentation: alpha of MixUp (arXiv:1710.09412); 0 for none.",
+        minimum=0,
+        maximum=_LARGEST,
     )
     cutmix: float = _hyperparameter(
         0.0,
@@ -194,7 +176,9 @@ class TrainSpec:
         -1.0, "Dropout rate in training; -1 for that of the model.", maximum=1
     )
     stochastic_depth: float = _hyperparameter(
-        -1.0, "Stochastic depth rate of the last block; -1 for that of the model.", below=1
+        -1.0,
+        "Stochastic depth rate of the last block; -1 for that of the model.",
+        below=1,
     )
     precision: str = _hyperparameter(
         "float32", "Compute precision; weights are float32.", choices=PRECISIONS
@@ -206,6 +190,7 @@ class TrainSpec:
         0,
         "Early stopping: epochs without a better validation accuracy; 0 for none.",
         minimum=0,
+        maximum=_MANY,
     )
     validation: float = _hyperparameter(
         0.1,
@@ -235,7 +220,7 @@ class TrainSpec:
         for name in ("dropout", "stochastic_depth"):
             rate = getattr(self, name)
             if rate < 0 and rate != -1:
-                raise ValueError(
+                raise InvalidRequest(
                     f"{name} must be 0 or more, or -1 for that of the model, not {rate}"
                 )
 

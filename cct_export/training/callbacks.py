@@ -74,7 +74,7 @@ class RunCheckpoint(keras.callbacks.Callback):
     def _save(self, entry: EpochMetrics) -> bytes:
         """Writes the files of an epoch; returns its metrics for the other workers."""
         metrics = [*self.metrics, entry]
-        if entry["val_accuracy"] > max((e["val_accuracy"] for e in self.metrics), default=-1.0):
+        if _accuracy(entry) > max(map(_accuracy, self.metrics), default=-math.inf):
             checkpoint.save(self.best, self.run.best_file)
         # The state last: if the process is killed before, the epoch is repeated on resume.
         self.run.write_metrics(metrics)
@@ -83,11 +83,16 @@ class RunCheckpoint(keras.callbacks.Callback):
         return json.dumps(entry).encode()
 
 
+def _accuracy(epoch: EpochMetrics) -> float:
+    """Returns the validation accuracy of an epoch, less than any other where it is NaN."""
+    return -1.0 if math.isnan(epoch["val_accuracy"]) else epoch["val_accuracy"]
+
+
 def should_stop(metrics: list[EpochMetrics], patience: int) -> bool:
     """Tells whether the last ``patience`` epochs had no better validation accuracy; 0 for never."""
     if not patience or not metrics:
         return False
-    best = int(np.argmax([epoch["val_accuracy"] for epoch in metrics]))
+    best = int(np.argmax([_accuracy(epoch) for epoch in metrics]))
     return len(metrics) - 1 - best >= patience
 
 

@@ -22,6 +22,7 @@ from cct_export.files import (
     write_text,
 )
 from cct_export.records.encoding import from_json, parse_json, to_builtins, to_text
+from cct_export.records.machine import Count, Share
 from cct_export.specs import ModelSpec, TrainSpec
 from cct_export.untrusted import read_npz, refusing
 
@@ -63,9 +64,9 @@ class Accuracy:
         samples: number of images.
     """
 
-    top1: float
-    top5: float
-    samples: int
+    top1: Share
+    top5: Share
+    samples: Count
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class RunRecord:
     start: WeightsSource | None = None
     backend: str | None = None
     data: dict[str, int] | None = None
-    validation_top1: float | None = None
+    validation_top1: Share | None = None
     test: Accuracy | None = None
     environment: dict[str, str] | None = None
 

@@ -203,3 +203,13 @@ def test_rows_of_two_records_are_compared_only_if_their_settings_are_equal():
     ):
         with pytest.raises(InvalidRequest, match="rows do not belong together"):
             regression.check_rows([row], [other], ("a", "b"))
+
+
+def test_a_limit_or_a_loss_that_is_no_number_lets_nothing_pass():
+    accurate = Accuracy(0.9, 1.0, 1000, "digits")
+    then, now = replace(recorded(), accuracy=accurate), replace(recorded(), accuracy=accurate)
+    lost = replace(now, accuracy=replace(accurate, top1=float("nan")))
+    assert judge(then, now, Limits()).status == "pass"
+    assert judge(then, lost, Limits()).status == "accuracy"
+    busy = replace(now, conditions=RunConditions(other_cores=float("nan")))
+    assert judge(then, busy, Limits()).status == "inconclusive"

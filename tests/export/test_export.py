@@ -157,7 +157,7 @@ def test_a_run_is_calibrated_and_compared_on_the_data_it_was_trained_on(
     "counts", [{"calibration_samples": 0, "scheme": "int8"}, {"parity_samples": 0}]
 )
 def test_no_images_at_all_are_refused(tmp_path, loaded, counts):
-    with pytest.raises(CCTExportError, match=r"at least 1 is needed|0 calibration samples"):
+    with pytest.raises(CCTExportError, match="samples must be at least 1, not 0"):
         api.export_tflite(loaded, output=tmp_path / "m.tflite", **counts)
     assert not _snapshot(tmp_path)
 

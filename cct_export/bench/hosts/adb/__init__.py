@@ -12,6 +12,7 @@ from cct_export.bench.hosts.adb.onnxruntime_tool import OnnxRuntimeTool
 from cct_export.bench.hosts.adb.tool import Report, Tool
 from cct_export.bench.measurement import Measurement
 from cct_export.bench.protocol import Burst, Opened
+from cct_export.bounds import exceeds
 from cct_export.errors import InvalidRequest, NotAvailable
 from cct_export.files import check_file, sha256
 from cct_export.names import choose, find
@@ -177,7 +178,7 @@ class _ToolRuns:
 
 def _disagreement(medians: list[float], agreement: float) -> Iterator[str]:
     """Yields a warning if repeats, in order of their medians, do not agree."""
-    if medians[-1] - medians[0] > agreement * medians[0]:
+    if exceeds(medians[-1] - medians[0], agreement * medians[0]):
         figures = ", ".join(f"{median:.3f}" for median in medians)
         yield (
             f"the repeats do not agree within {agreement:.0%}: p50 is {figures} ms, the middle one "
