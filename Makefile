@@ -1,6 +1,9 @@
-# Each goal does its own set-up: a virtual environment in .venv, with the versions of constraints.txt.
+# Each goal does its own set-up, a virtual environment in .venv: wheels whose checksums are in
+# requirements/, then this package, which setuptools of that environment builds without a network.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet
+LIBRARIES = $(PIP) --only-binary=:all: --require-hashes --requirement
+PACKAGE = $(PIP) --no-index --no-deps --no-build-isolation --editable .
 
 .PHONY: demo test test-slow test-all test-arm64 lint docs clean
 
@@ -42,12 +45,14 @@ docs: .venv/test
 		echo "error: $(PYTHON) is not Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-.venv/demo: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) --editable '.[all]'
+.venv/demo: pyproject.toml requirements/all.txt | .venv/bin/python
+	$(LIBRARIES) requirements/all.txt
+	$(PACKAGE)
 	@touch $@
 
-.venv/test: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) --editable '.[dev]'
+.venv/test: pyproject.toml requirements/all.txt requirements/dev.txt | .venv/bin/python
+	$(LIBRARIES) requirements/dev.txt
+	$(PACKAGE)
 	@touch $@
 
 clean:
