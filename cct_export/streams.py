@@ -70,7 +70,7 @@ def native_stderr_hidden() -> Iterator[None]:
     with (
         Path(os.devnull).open("wb") as null,
         redirected(2, null.fileno()) as saved,
-        os.fdopen(os.dup(saved), "w", buffering=1, encoding=sys.stderr.encoding) as stderr,
+        _copied(saved, sys.stderr.encoding) as stderr,
         contextlib.redirect_stderr(_in_place_of(sys.stderr, stderr)),
         warnings.catch_warnings(),
     ):
@@ -83,6 +83,17 @@ def quiet_start() -> contextlib.AbstractContextManager[None]:
     if logging.getLogger("cct_export").isEnabledFor(logging.DEBUG):
         return contextlib.nullcontext()
     return native_stderr_hidden()
+
+
+@contextlib.contextmanager
+def _copied(descriptor: int, encoding: str) -> Iterator[TextIO]:
+    """Yields a stream to where ``descriptor`` leads, a line at a time."""
+    stream = os.fdopen(os.dup(descriptor), "w", buffering=1, encoding=encoding)
+    try:
+        yield stream
+    finally:
+        with contextlib.suppress(OSError):  # Its disk is full, as whoever wrote to it has seen.
+            stream.close()
 
 
 def _in_place_of(stream: TextIO, copy: TextIO) -> TextIO:

@@ -76,7 +76,7 @@ def test_a_file_that_cannot_be_written_hides_neither_the_others_nor_the_result(
     # The code of the error, not that of the regression.
     assert done.returncode == 1
     if name == "inspect":
-        assert "transformer" in shown.lower()
+        assert "to 1,000 logits" in shown
     else:
         assert "regression: m-int8.tflite" in done.stderr.decode()
         assert len(list(csv.DictReader((tmp_path / "r.csv").open()))) == 1
@@ -137,7 +137,8 @@ ENCODINGS = [
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda each: "-".join(each.values()))
 def test_any_encoding_shows_the_result_and_loses_none(tmp_path, exports, encoding):
-    path = tmp_path / "猫-Größe.tflite"
+    # An engine cannot open a name that Python cannot encode.
+    path = tmp_path / ("m.tflite" if "LC_ALL" in encoding else "猫-Größe.tflite")
     path.write_bytes(exports("tflite").path.read_bytes())
     words = (path.name, "--min-runs", 3, "--min-seconds", 0, "--json", "r.json", "--html", "r.html")
     done = run(tmp_path, "bench", "tflite", *words, **encoding)

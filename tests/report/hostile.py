@@ -10,8 +10,9 @@ HOSTILE = (
     "\x1b[2J\x1b]0;title\x07\x1b]8;;http://evil.example\x1b\\link\x1b]8;;\x1b\\\x9b31m\x85\x08\x7f"
     "\x00\r\n\u202e\u200b\u2028\udce9<b>[red]|`*"
 )
-# The same without what no file name can hold.
+# The same without what no file name can hold; and in UTF-8, which engines need to open a file.
 FILE_NAME = HOSTILE.replace("\x00", "").replace("/", "")
+UTF8_NAME = FILE_NAME.replace("\udce9", "")
 # What rich writes on a terminal: colours, the cursor, and erasing what was a line of status.
 RICH = re.compile(rb"\x1b\[(?:[\d;]*m|\?25[hl]|[12]K|1A|2K)|\r")
 # In UTF-8: C0 controls but the end of a line, DEL, C1 controls, separators of lines, marks of
