@@ -16,6 +16,11 @@ def printable(text: str, *, keep: str = "") -> str:
         >>> printable("model\x1b[2J.tflite")
         'model�[2J.tflite'
     """
+    others = text
+    for character in keep:
+        others = others.replace(character, "")
+    if others.isprintable():
+        return text
     return "".join(
         character if character.isprintable() or character in keep else "\N{REPLACEMENT CHARACTER}"
         for character in text

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cct_export.api.request import (
     check_artifact,
     check_model,
+    check_not_read,
     check_recipe,
     check_run_folder,
 )

@@ -21,6 +21,7 @@ from cct_export.files import (
     permissions,
     remove_leftovers,
 )
+from cct_export.text import one_line
 
 # Contents of the files of a bundle, by path below its folder.
 Files = dict[str, bytes]
@@ -67,7 +68,7 @@ def inline_code(text: str) -> str:
         >>> inline_code("a `quoted` word")
         '``a `quoted` word``'
     """
-    line = " ".join(text.split())
+    line = one_line(text)
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     padding = " " if not line or "`" in (line[0], line[-1]) else ""
     return f"{fence}{padding}{line}{padding}{fence}"

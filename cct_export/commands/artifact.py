@@ -1,6 +1,5 @@
 """``cct-export verify``, ``predict``, ``bundle`` and ``doctor``."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from cct_export.commands.outputs import TableFiles, table_files
 from cct_export.commands.types import Model, Number, OneOf, Output
 from cct_export.errors import InvalidData
 from cct_export.specs import DEFAULT_MODEL, SIZE
-from cct_export.text import one_line, plural
+from cct_export.text import plural
 
 
 @click.command()
@@ -38,7 +37,6 @@ def verify(artifact: str, against: str | None, data: str | None, parity_samples:
         report = api.verify(
             artifact, against=against, data=data, samples=parity_samples, progress=progress
         )
-    show_parity(report)
     path = Path(artifact)
     file = {
         "path": artifact,
@@ -50,6 +48,7 @@ def verify(artifact: str, against: str | None, data: str | None, parity_samples:
     return Outcome(
         {"artifact": file, "parity": report.to_dict()},
         ExitCode.PASSED if report.passed else ExitCode.PARITY_FAILED,
+        show=lambda: show_parity(report),
     )
 
 
@@ -73,7 +72,7 @@ def predict(names: tuple[str, ...], top: int, allow_changed: bool, files: TableF
     from cct_export import api
     from cct_export.evaluation.images import find_images
     from cct_export.report import predictions as report
-    from cct_export.report.terminal import status
+    from cct_export.report.terminal import say_error, status
 
     source, images = _source_and_images(names)
     paths = find_images(images)
@@ -81,24 +80,23 @@ def predict(names: tuple[str, ...], top: int, allow_changed: bool, files: TableF
 
     def report_unreadable(error: InvalidData) -> None:
         unreadable.append(error)
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        say_error(error)
 
-    show = report.prediction_printer(len(paths))
     with status() as progress:
         predictions = api.predict(
             source,
             images=paths,
             top=top,
             allow_changed=allow_changed,
-            on_prediction=show,
+            on_prediction=lambda prediction: report.show_prediction(prediction, len(paths)),
             on_unreadable=report_unreadable,
             progress=progress,
         )
     rows = report.prediction_rows(predictions)
-    files.write_table(report.prediction_columns(), rows, report.PredictionRow)
     return Outcome(
         {"source": source, "predictions": [prediction.to_dict() for prediction in predictions]},
         InvalidData.exit_code if unreadable else ExitCode.PASSED,
+        files=files.of_table(report.prediction_columns(), rows, report.PredictionRow),
     )
 
 
@@ -140,17 +138,16 @@ def bundle(artifact: str, target: str, output: Path | None) -> Outcome:
     ARTIFACT is a .tflite or .onnx file that cct-export wrote, with its .json beside it.
     """
     from cct_export import api
-    from cct_export.report.terminal import status
+    from cct_export.report.terminal import say, status
 
     with status("making the bundle"):
         folder = api.bundle(artifact, target=target, output=output)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     size = sum((folder / name).stat().st_size for name in files)
-    click.echo(
-        f"{folder}: {target}, {plural(len(files), 'file')}, {size:,} bytes; see its README.md"
-    )
+    facts = f"{target}, {plural(len(files), 'file')}, {size:,} bytes"
     return Outcome(
-        {"bundle": {"path": folder, "target": target, "size_bytes": size, "files": files}}
+        {"bundle": {"path": folder, "target": target, "size_bytes": size, "files": files}},
+        show=lambda: say(f"{folder}: {facts}; see its README.md"),
     )
 
 
@@ -170,6 +167,8 @@ def doctor(files: TableFiles) -> Outcome:
     with status() as progress:
         delegates = api.doctor(progress=progress)
     facts = machine.describe()
-    show_diagnosis(facts, delegates)
-    files.write_table(delegate_columns(), delegates, Diagnosis)
-    return Outcome({"machine": facts, "delegates": delegates})
+    return Outcome(
+        {"machine": facts, "delegates": delegates},
+        files=files.of_table(delegate_columns(), delegates, Diagnosis),
+        show=lambda: show_diagnosis(facts, delegates),
+    )

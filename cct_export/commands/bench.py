@@ -12,7 +12,7 @@ from cct_export.bounds import exceeds
 from cct_export.commands import options
 from cct_export.commands.group import Group
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
-from cct_export.commands.outputs import TableFiles, result_files, say_written
+from cct_export.commands.outputs import OutputFile, TableFiles, result_files
 from cct_export.commands.types import (
     CountList,
     Delegate,
@@ -209,12 +209,16 @@ def _measure(
         results = api.benchmark(
             format, sources=sources, delegate_options=settings, progress=progress, **arguments
         )
-    bench.show(results)
-    if plot is not None and results[0].operators is not None:
-        bench.plot_operators(results[0].operators, plot, results[0].artifact.path)
-        say_written(plot)
-    files.write_results(results)
-    return Outcome(record.to_dict(results), exit_code(results, arguments["profile"]))
+    outputs = files.of_results(results)
+    if plot is not None and (profile := results[0].operators) is not None:
+        title = results[0].artifact.path
+        outputs.append(OutputFile(plot, lambda path: bench.plot_operators(profile, path, title)))
+    return Outcome(
+        record.to_dict(results),
+        exit_code(results, arguments["profile"]),
+        files=outputs,
+        show=lambda: bench.show(results),
+    )
 
 
 def _settings(options: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -285,9 +289,12 @@ def compare(
 
     with status() as progress:
         results = api.compare(sources, delegate_options=settings, progress=progress, **arguments)
-    show(results, ratios=True)
-    files.write_results(results)
-    return Outcome(record.to_dict(results), exit_code(results, arguments["profile"]))
+    return Outcome(
+        record.to_dict(results),
+        exit_code(results, arguments["profile"]),
+        files=files.of_results(results),
+        show=lambda: show(results, ratios=True),
+    )
 
 
 @click.command()
@@ -347,12 +354,15 @@ def check(sources: tuple[str, ...], files: TableFiles, **arguments: Any) -> Outc
 
     with status() as progress:
         verdicts, results = api.check(sources=sources, progress=progress, **arguments)
-    show_verdicts(verdicts)
-    files.write_results(results)
     statuses = {verdict.status for verdict in verdicts}
     codes = (code for status, code in EXIT_CODES.items() if status in statuses)
     fields = record.to_dict(results) | {"verdicts": [verdict.to_dict() for verdict in verdicts]}
-    return Outcome(fields, next(codes, ExitCode.PASSED))
+    return Outcome(
+        fields,
+        next(codes, ExitCode.PASSED),
+        files=files.of_results(results),
+        show=lambda: show_verdicts(verdicts),
+    )
 
 
 @click.group(cls=Group)
@@ -383,15 +393,15 @@ def setup(device: str, engines: tuple[str, ...], offline: bool, python: str) -> 
     Needs Python 3.11 or newer with venv, and a package index unless --offline is set.
     """
     from cct_export import api
-    from cct_export.report.terminal import status
+    from cct_export.report.terminal import say, status
 
     with status() as progress:
         ready = api.setup_device(
             device, engines=engines, offline=offline, python=python, progress=progress
         )
     versions = ", ".join(f"{name} {version}" for name, version in ready.versions.items())
-    click.echo(f"{ready.device}: Python {ready.python}, {versions}, in {ready.folder}")
-    return Outcome({"setup": ready})
+    facts = f"Python {ready.python}, {versions}, in {ready.folder}"
+    return Outcome({"setup": ready}, show=lambda: say(f"{ready.device}: {facts}"))
 
 
 @device.command()
@@ -400,7 +410,10 @@ def setup(device: str, engines: tuple[str, ...], offline: bool, python: str) -> 
 def remove(device: str) -> Outcome:
     """Remove everything that cct-bench installed on DEVICE, ssh:USER@HOST[:PORT]."""
     from cct_export import api
+    from cct_export.report.terminal import say
 
     folder = api.remove_device(device)
-    click.echo(f"{device}: removed {folder}")
-    return Outcome({"removed": {"device": device, "folder": folder}})
+    return Outcome(
+        {"removed": {"device": device, "folder": folder}},
+        show=lambda: say(f"{device}: removed {folder}"),
+    )

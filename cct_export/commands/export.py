@@ -8,7 +8,7 @@ import click
 from cct_export.bounds import Range
 from cct_export.commands import options
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
-from cct_export.commands.outputs import TableFiles, say_written, table_files
+from cct_export.commands.outputs import OutputFile, TableFiles, table_files
 from cct_export.commands.types import Model, NameList, Number, OneOf, Output, PathOr
 from cct_export.quantize.schemes import SCHEMES
 from cct_export.specs import (
@@ -173,9 +173,12 @@ def onnx(model: str, **arguments: Any) -> Outcome:
 def _exported(exported: "Exported") -> Outcome:
     from cct_export.report.export import show_export
 
-    show_export(exported)
     passed = exported.parity.passed
-    return Outcome(exported.to_dict(), ExitCode.PASSED if passed else ExitCode.PARITY_FAILED)
+    return Outcome(
+        exported.to_dict(),
+        ExitCode.PASSED if passed else ExitCode.PARITY_FAILED,
+        show=lambda: show_export(exported),
+    )
 
 
 @click.command("export")
@@ -220,12 +223,12 @@ def export_files(model: str, files: TableFiles, **arguments: Any) -> Outcome:
 
     with status() as progress:
         exports = api.export_files(model, progress=progress, **arguments)
-    show_exports(exports)
-    files.write_table(export_columns(), export_rows(exports), ExportRow)
     passed = all(exported.parity.passed for exported in exports)
     return Outcome(
         {"files": [exported.to_dict() for exported in exports]},
         ExitCode.PASSED if passed else ExitCode.PARITY_FAILED,
+        files=files.of_table(export_columns(), export_rows(exports), ExportRow),
+        show=lambda: show_exports(exports),
     )
 
 
@@ -277,9 +280,7 @@ def quantize_report(model: str, plot: Path | None, files: TableFiles, **argument
         options.check_plot(plot)
     with status() as progress:
         report = api.quantize_report(model, progress=progress, **arguments)
-    show_quantization(report)
+    outputs = files.of_table(step_columns(report), worst_first(report), StepError)
     if plot is not None:
-        plot_quantization(report, plot)
-        say_written(plot)
-    files.write_table(step_columns(report), worst_first(report), StepError)
-    return Outcome(report.to_dict())
+        outputs.append(OutputFile(plot, lambda path: plot_quantization(report, path)))
+    return Outcome(report.to_dict(), files=outputs, show=lambda: show_quantization(report))

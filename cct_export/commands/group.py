@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -16,6 +16,7 @@ from cct_export.commands.options import ExitCode
 from cct_export.errors import CCTExportError, InvalidRequest
 from cct_export.model import presets
 from cct_export.names import choose, closest, find
+from cct_export.streams import clean_streams
 from cct_export.text import one_line
 
 MAX_MESSAGE_LENGTH = 600
@@ -44,8 +45,14 @@ class Group(click.Group):
 
     def main(self, *arguments: Any, **options: Any) -> NoReturn:
         """Runs a command line, and ends the process with its exit code."""
+        with clean_streams():
+            exit_code = self._main(*arguments, **options)
+            _flush_or_discard()
+        sys.exit(exit_code)
+
+    def _main(self, *arguments: Any, **options: Any) -> int:
         try:
-            exit_code = super().main(*arguments, **{**options, "standalone_mode": False})
+            exit_code: int = super().main(*arguments, **{**options, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             exit_code = error.exit_code
@@ -54,7 +61,9 @@ class Group(click.Group):
             exit_code = error.exit_code
         except click.Abort:
             exit_code = ExitCode.INTERRUPTED
-        sys.exit(exit_code)
+        except OSError as error:  # help that cannot be written
+            exit_code = _report(error)
+        return exit_code
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         """Parses a command line; prints help and version."""
@@ -84,13 +93,13 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; an error becomes one line and an exit code."""
         with _output_may_close():
-            result = self._invoke(ctx)
-            sys.stdout.flush()
-            return result
+            return self._invoke(ctx)
 
     def _invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
         except KeyboardInterrupt:
             _say_error("interrupted")
             ctx.exit(ExitCode.INTERRUPTED)
@@ -113,7 +122,7 @@ def _usage_message(error: click.ClickException) -> str:
         names = [name[2:] for each in parameters for name in each.opts if name.startswith("--")]
         close = closest(error.option_name.lstrip("-"), names)
         hint = f"did you mean --{close}? ({help}all)" if close else f"{help}the options"
-        return f"no option is called {error.option_name!r}: {hint}"
+        return one_line(f"no option is called {error.option_name!r}: {hint}")
     message = one_line(error.format_message()).removesuffix(".")
     return f"{message[0].lower()}{message[1:]}; {help}arguments and options"
 
@@ -127,26 +136,42 @@ def _output_may_close() -> Iterator[None]:
         # rich ends the program where it cannot write.
         if BrokenPipeError not in (type(error), type(error.__context__)):
             raise
-        _discard_output()
+        _discard(sys.stdout, sys.stderr)
         raise click.exceptions.Exit(ExitCode.OUTPUT_CLOSED) from None
 
 
-def _discard_output() -> None:
+def _flush_or_discard() -> None:
+    """Writes what standard output still keeps, which fails again where its disk is full."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard(sys.stdout)
+
+
+def _discard(*streams: TextIO) -> None:
     """Lets nothing be written any more: at its end Python writes what it has kept."""
     null = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(null, stream.fileno())
 
 
 def _say_error(message: str) -> None:
-    """Writes a line to standard error; a terminal gets it broken between words."""
-    if sys.stderr.isatty():
-        from cct_export.report.terminal import STDERR, write
+    """Writes a line to standard error; a terminal gets it broken between words.
 
-        write(STDERR, message)
-    else:
-        click.echo(message, err=True)
+    Where the disk of standard error is full, the exit code alone tells.
+    """
+    try:
+        if sys.stderr.isatty():
+            from cct_export.report.terminal import STDERR, write
+
+            write(STDERR, message)
+        else:
+            sys.stderr.write(f"{message}\n")
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def _report(error: Exception) -> int:

@@ -75,8 +75,7 @@ def import_(foreign: str, labels: Path | None, **arguments: Any) -> Outcome:
 
     with status(f"importing {foreign}"):
         imported = api.import_model(foreign, labels=names, **arguments)
-    show_import(imported)
-    return Outcome({"imported": imported.to_dict()})
+    return Outcome({"imported": imported.to_dict()}, show=lambda: show_import(imported))
 
 
 def _lines(path: Path) -> tuple[str, ...]:
@@ -119,19 +118,27 @@ def inspect(artifact: str, against: str | None, tensors: bool, files: TableFiles
             raise InvalidRequest("--against and --tensors are for .tflite and .onnx files")
         with status("loading the model"):
             model = api.inspect_model(artifact)
-        inspection.show_model(model)
-        files.write_table(inspection.layer_columns(), model.layers, Layer)
-        return Outcome({"model": model.to_dict()})
+        return Outcome(
+            {"model": model.to_dict()},
+            files=files.of_table(inspection.layer_columns(), model.layers, Layer),
+            show=lambda: inspection.show_model(model),
+        )
     if against is not None:
         check_artifact(Path(against))
     file = api.inspect(artifact)
     other = None if against is None else api.inspect(against)
-    if other is None:
-        inspection.show(file, tensors)
-    else:
-        inspection.show_comparison(file, other)
-    files.write_table(inspection.operator_columns(), file.operators, Operator)
-    return Outcome(inspection.record(file, other))
+
+    def show() -> None:
+        if other is None:
+            inspection.show(file, tensors)
+        else:
+            inspection.show_comparison(file, other)
+
+    return Outcome(
+        inspection.record(file, other),
+        files=files.of_table(inspection.operator_columns(), file.operators, Operator),
+        show=show,
+    )
 
 
 @click.command()
@@ -177,5 +184,4 @@ def push(hub_id: str, **arguments: Any) -> Outcome:
 
     with status(f"pushing to {hub_id}"):
         pushed = api.push(hub_id, **arguments)
-    show_push(pushed)
-    return Outcome({"pushed": pushed.to_dict()})
+    return Outcome({"pushed": pushed.to_dict()}, show=lambda: show_push(pushed))

@@ -2,19 +2,19 @@
 
 import contextlib
 import functools
-import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cct_export.commands.outputs import check_outputs, say_written
+from cct_export.commands.outputs import OutputFile, check_outputs
 from cct_export.commands.types import Number, OneOf, PathOr
 from cct_export.errors import InvalidRequest
 from cct_export.files import write_text
@@ -28,6 +28,8 @@ FILE = PathOr((), "FILE")
 ARTIFACT = PathOr((), "ARTIFACT")
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+log = logging.getLogger(__name__)
 
 
 class ExitCode(IntEnum):
@@ -44,15 +46,20 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a command.
+    """The result of a command: first everything is written to files, then it is shown.
 
     Attributes:
         record: what ``--json`` writes; values are records and JSON types.
-        exit_code: what the process ends with.
+        exit_code: what the process ends with, unless a file cannot be written.
+        files: to write beside that.
+        show: prints the result.
     """
 
     record: Mapping[str, object]
     exit_code: int = ExitCode.PASSED
+    _: KW_ONLY
+    files: Sequence[OutputFile] = ()
+    show: Callable[[], None] = lambda: None
 
 
 def combined(*decorators: Decorator) -> Decorator:
@@ -103,33 +110,71 @@ def common(function: Callable[..., Outcome]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(json_path: str | None, quiet: bool, verbose: bool, **arguments: Any) -> None:
         check_outputs(click.get_current_context().params)
-        with contextlib.ExitStack() as streams:
-            if not verbose:
-                streams.enter_context(native_stderr_hidden())
-            if json_path == "-":
-                streams.enter_context(_stdout_reserved())
-            _configure_logging(quiet, verbose)
+        _configure_logging(quiet, verbose)
+        reserved = json_path == "-"
+        with _streams(verbose=verbose, reserved=reserved):
             outcome = function(**arguments)
-            if json_path not in (None, "-"):
-                _write_json(outcome.record, json_path)
-        if json_path == "-":
-            _write_json(outcome.record, json_path)
-        if outcome.exit_code:
-            click.get_current_context().exit(outcome.exit_code)
+            files = [*_json_file(outcome.record, json_path), *outcome.files]
+            errors = [_error_of(partial(file.write, file.path)) for file in files]
+        if reserved:
+            errors.append(_error_of(lambda: _print_json(outcome.record)))
+        with _streams(verbose=verbose, reserved=reserved):
+            errors.append(_error_of(outcome.show))
+            for file, error in zip(files, errors, strict=False):
+                if error is None:
+                    log.info("wrote %s", file.path)
+        _end([error for error in errors if error is not None], outcome.exit_code)
 
     return command
 
 
-def _write_json(record: Mapping[str, object], path: str) -> None:
-    from cct_export.records.encoding import to_json
+def _json_file(record: Mapping[str, object], path: str | None) -> list[OutputFile]:
+    from cct_export.records.encoding import to_text
 
-    # ASCII: no string in it controls a terminal.
-    text = json.dumps(to_json(record), indent=2, allow_nan=False) + "\n"
-    if path == "-":
-        click.echo(text, nl=False)
-    else:
-        write_text(Path(path), text)
-        say_written(Path(path))
+    if path in (None, "-"):
+        return []
+    return [OutputFile(Path(path), lambda path: write_text(path, to_text(record)))]
+
+
+def _print_json(record: Mapping[str, object]) -> None:
+    from cct_export.records.encoding import to_text
+    from cct_export.report.terminal import write_ascii
+
+    write_ascii(to_text(record))
+
+
+def _error_of(action: Callable[[], None]) -> Exception | None:
+    """Returns the error of an action after which others follow; None if there is none."""
+    try:
+        action()
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        return error
+    return None
+
+
+def _end(errors: Sequence[Exception], exit_code: int) -> None:
+    """Ends a command whose result is shown; an error comes before the verdict."""
+    if errors:
+        from cct_export.report.terminal import say_error
+
+        *others, last = errors
+        for error in others:
+            say_error(error)
+        raise last
+    if exit_code:
+        click.get_current_context().exit(exit_code)
+
+
+@contextlib.contextmanager
+def _streams(*, verbose: bool, reserved: bool) -> Iterator[None]:
+    """Hides what native code says unless ``verbose``; keeps a ``reserved`` standard output free."""
+    with (
+        contextlib.nullcontext() if verbose else native_stderr_hidden(),
+        _stdout_reserved() if reserved else contextlib.nullcontext(),
+    ):
+        yield
 
 
 def check_plot(path: Path) -> None:

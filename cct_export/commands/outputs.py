@@ -1,12 +1,11 @@
 """Files that a command writes beside what it prints: JSON, HTML, Markdown, CSV, plots."""
 
 import functools
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -17,9 +16,6 @@ from cct_export.files import check_writable, write_text
 if TYPE_CHECKING:
     from cct_export.records import BenchResult
     from cct_export.report.columns import Column, Item
-
-
-log = logging.getLogger(__name__)
 
 # Parameters of commands that name files to write.
 _OUTPUTS = ("json_path", "html", "markdown", "csv", "plot")
@@ -91,9 +87,11 @@ def _check_output(path: Path, inputs: Sequence[Path]) -> None:
         raise InvalidRequest(f"{path} is named twice: the command reads it, choose another file")
 
 
-def say_written(path: Path) -> None:
-    """Tells the user about a file that a command wrote beside its result."""
-    log.info("wrote %s", path)
+class OutputFile(NamedTuple):
+    """A file that a command writes beside its result, and the function that writes it."""
+
+    path: Path
+    write: Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -110,30 +108,37 @@ class TableFiles:
     markdown: Path | None = None
     csv: Path | None = None
 
-    def write_results(self, results: "Sequence[BenchResult]") -> None:
-        """Writes results of a benchmark; ratios are to the first."""
+    def of_results(self, results: "Sequence[BenchResult]") -> list[OutputFile]:
+        """Returns the files with results of a benchmark; ratios are to the first."""
         from cct_export import machine
         from cct_export.report import rows
         from cct_export.report.page import page
 
-        _write(self.html, lambda: page(machine.describe(), results))
-        _write(self.markdown, lambda: rows.markdown(results))
-        _write(self.csv, lambda: rows.csv(results))
+        return _named(
+            (self.html, lambda: page(machine.describe(), results)),
+            (self.markdown, lambda: rows.markdown(results)),
+            (self.csv, lambda: rows.csv(results)),
+        )
 
-    def write_table(
+    def of_table(
         self, columns: "Sequence[Column[Item]]", items: "Sequence[Item]", kind: type[Any]
-    ) -> None:
-        """Writes a row per item; as CSV with the fields of ``kind``, the items' dataclass."""
+    ) -> list[OutputFile]:
+        """Returns files with a row per item; the CSV has the fields of their dataclass ``kind``."""
         from cct_export.report import table_files
 
-        _write(self.markdown, lambda: table_files.markdown(columns, items))
-        _write(self.csv, lambda: table_files.csv(kind, items))
+        return _named(
+            (self.markdown, lambda: table_files.markdown(columns, items)),
+            (self.csv, lambda: table_files.csv(kind, items)),
+        )
 
 
-def _write(path: Path | None, content: Callable[[], str]) -> None:
-    if path is not None:
-        write_text(path, content())
-        say_written(path)
+def _named(*files: tuple[Path | None, Callable[[], str]]) -> list[OutputFile]:
+    """Returns the files, each with what makes its text, that the user named."""
+    return [_text_file(path, content) for path, content in files if path is not None]
+
+
+def _text_file(path: Path, content: Callable[[], str]) -> OutputFile:
+    return OutputFile(path, lambda path: write_text(path, content()))
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

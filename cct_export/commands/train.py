@@ -13,7 +13,7 @@ from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.model import presets
 from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES
 from cct_export.specs.train import DISTRIBUTIONS, LOGGERS, Hyperparameter, hyperparameters
-from cct_export.text import plural
+from cct_export.text import one_line, plural
 from cct_export.training import recipes
 from cct_export.training.recipes import TrainOptions
 
@@ -123,17 +123,18 @@ def train(
             loggers=loggers,
             distribute=distribute,
         )
-    if trained.worker:
-        write(STDERR, f"worker {trained.worker}: done, worker 0 has the run directory")
-        return Outcome(trained.to_dict())
-    write(
-        STDERR,
-        f"{trained.best}: top-1 {trained.top1:.2%}, top-5 {trained.top5:.2%} "
-        f"on {plural(trained.samples, 'test image')}, best of {plural(trained.epochs, 'epoch')}",
-    )
-    written = [file.name for file in RunDirectory(output).files()] + list(loggers)
-    log.info("wrote %s: %s", output, ", ".join(written))
-    return Outcome(trained.to_dict())
+
+    def show() -> None:
+        if trained.worker:
+            write(STDERR, f"worker {trained.worker}: done, worker 0 has the run directory")
+            return
+        images, epochs = plural(trained.samples, "test image"), plural(trained.epochs, "epoch")
+        line = f"top-1 {trained.top1:.2%}, top-5 {trained.top5:.2%} on {images}, best of {epochs}"
+        write(STDERR, one_line(f"{trained.best}: {line}"))
+        written = [file.name for file in RunDirectory(output).files()] + list(loggers)
+        log.info("wrote %s: %s", output, ", ".join(written))
+
+    return Outcome(trained.to_dict(), show=show)
 
 
 def _options(parameters: dict[str, Any]) -> TrainOptions:

@@ -57,7 +57,12 @@ class PathOr(OneOf):
         if not words:
             return [CompletionItem(incomplete, type="file")]
         names = sorted(path.name for path in Path().iterdir())
-        files = [name for name in names if name.startswith(incomplete) and name[0] != "."]
+        # A shell could not type a name with control characters, and a line must not end in one.
+        files = [
+            name
+            for name in names
+            if name.startswith(incomplete) and name[0] != "." and name.isprintable()
+        ]
         return words + [CompletionItem(name) for name in files]
 
 

@@ -36,7 +36,7 @@ def plan_of(model: keras.Model, spec: ExportSpec) -> Plan | None:
         return None
     format = FORMATS[spec.format]
     plan = fold(lower(cct), {*spec.no_fold, *format.SKIPPED_FOLDS})
-    log.debug("%s", plan)
+    log.debug(str(plan))
     return format.legalize(plan, spec)
 
 

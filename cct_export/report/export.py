@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
-
 from cct_export.records import (
     Diagnosis,
     Exported,
@@ -163,7 +161,8 @@ def show_parity(report: ParityReport) -> None:
     if report.passed:
         log.info("%s", line)
     else:
-        log.error("%s: %s\n  %s", report.candidate, line, "\n  ".join(report.failures))
+        lines = "\n  %s" * len(report.failures)
+        log.error(f"%s: %s{lines}", report.candidate, line, *report.failures)
 
 
 def show_import(imported: Imported) -> None:
@@ -178,7 +177,7 @@ def show_import(imported: Imported) -> None:
             imported.difference,
             imported.images,
         )
-    click.echo(
+    say(
         f"{imported.path}: {imported.name}, {imported.tensors} tensors, "
         f"{imported.parameters:,} parameters, all used; "
         f"{height}×{width}×{channels} → {imported.classes} classes, {imported.size_bytes:,} bytes"
@@ -193,12 +192,12 @@ def show_push(pushed: Pushed) -> None:
     total = f"{plural(len(pushed.files), 'file')}, {size:,} bytes"
     if pushed.url is not None:
         log.info("%s: %s on %s", pushed.repository, total, pushed.revision)
-        click.echo(pushed.url)
+        say(pushed.url)
         return
     for file in pushed.files:
-        click.echo(f"{file.size_bytes:>13,}  {file.name}")
+        say(f"{file.size_bytes:>13,}  {file.name}")
     kind = "the private repository " if pushed.private else ""
-    click.echo(f"{total} would be sent to {kind}{pushed.repository}, {pushed.revision}")
+    say(f"{total} would be sent to {kind}{pushed.repository}, {pushed.revision}")
 
 
 def show_diagnosis(machine: MachineInfo, delegates: Sequence[Diagnosis]) -> None:

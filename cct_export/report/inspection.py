@@ -17,7 +17,6 @@ from cct_export.report.columns import NONE, Column, number, shape
 from cct_export.report.tables import print_table
 from cct_export.report.terminal import say
 from cct_export.specs import JSONObject
-from cct_export.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +127,7 @@ def show_comparison(artifact: Inspection, against: Inspection) -> None:
 
 def _log_warnings(inspection: Inspection) -> None:
     for warning in inspection.warnings:
-        log.warning("%s: %s", inspection.path, printable(warning))
+        log.warning("%s: %s", inspection.path, warning)
 
 
 def _print_header(inspection: Inspection) -> None:

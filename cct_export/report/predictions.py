@@ -1,36 +1,27 @@
 """Predictions on a terminal, and as rows of a table."""
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cct_export.records import Prediction
 from cct_export.report.columns import Column
-from cct_export.text import printable
+from cct_export.report.terminal import say
 
 
-def prediction_printer(images: int) -> Callable[[Prediction], None]:
-    """Returns a function that prints a prediction on standard output.
-
-    Make it before ``terminal.status`` begins, which takes over standard output, to print above its
-    line: what goes into a file or a pipe must not pass through it.
+def show_prediction(prediction: Prediction, images: int) -> None:
+    """Prints a prediction on standard output.
 
     Args:
+        prediction: of one image.
         images: how many there are. A single one gets a line per class, several a line per image.
     """
-    stdout = None if sys.stdout.isatty() else sys.stdout
-
-    def show(prediction: Prediction) -> None:
-        name = printable(str(prediction.image))
-        top = [(printable(label), probability) for label, probability in prediction.top]
-        if images == 1:
-            lines = [name, *(f"  {probability:6.1%}  {label}" for label, probability in top)]
-        else:
-            classes = ", ".join(f"{label} {probability:.1%}" for label, probability in top)
-            lines = [f"{name}: {classes}"]
-        print("\n".join(lines), file=stdout, flush=True)
-
-    return show
+    if images > 1:
+        classes = ", ".join(f"{label} {probability:.1%}" for label, probability in prediction.top)
+        say(f"{prediction.image}: {classes}")
+        return
+    say(str(prediction.image))
+    for label, probability in prediction.top:
+        say(f"  {probability:6.1%}  {label}")
 
 
 @dataclass(frozen=True)

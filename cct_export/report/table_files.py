@@ -9,10 +9,10 @@ from typing import Any
 
 from cct_export.bench.statistics import Interval
 from cct_export.report.columns import Column, Item
-from cct_export.text import one_line
+from cct_export.text import one_line, printable
 
 # A spreadsheet takes a cell that begins so for a formula, and runs it.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def markdown(columns: Sequence[Column[Item]], items: Iterable[Item]) -> str:
@@ -36,7 +36,8 @@ def csv(kind: type[Any], records: Iterable[Any]) -> str:
 
     The header has the names of the fields. The bounds of an interval are columns of their own
     (``ratio_low``, ``ratio_high``); what is not known is empty. Text that a spreadsheet would run
-    as a formula gets an apostrophe before it.
+    as a formula gets an apostrophe before it; characters that control a terminal, or end a line,
+    become U+FFFD.
 
     Args:
         kind: the records' dataclass.
@@ -68,6 +69,10 @@ def _values(value: Any, kind: Any) -> Iterator[object]:
     if _is_interval(kind):
         yield from value or (None, None, None)
     elif isinstance(value, tuple):
-        yield " ".join(map(str, value))
+        yield _text(" ".join(map(str, value)))
     else:
-        yield f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+        yield _text(value) if isinstance(value, str) else value
+
+
+def _text(value: str) -> str:
+    return printable(f"'{value}" if value.startswith(_FORMULA) else value)

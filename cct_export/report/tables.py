@@ -113,14 +113,18 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _fitted(columns: Sequence[_Column], available: int) -> list[int]:
-    """Returns the widths of columns that fit together; the widest texts become narrower."""
+    """Returns the widths of columns that fit together; the widest texts become narrower.
+
+    Where a terminal has hardly room for a number, texts and their titles are broken anywhere.
+    """
     widths = [column.width for column in columns]
-    least = _least(columns, available)
-    while _total(widths) > available:
-        shrinkable = [i for i, width in enumerate(widths) if width > least[i]]
-        if not shrinkable:
-            break
-        widths[max(shrinkable, key=lambda i: widths[i])] -= 1
+    broken = [column.width if column.numeric else 1 for column in columns]
+    for least in (_least(columns, available), broken):
+        while _total(widths) > available:
+            shrinkable = [i for i, width in enumerate(widths) if width > least[i]]
+            if not shrinkable:
+                break
+            widths[max(shrinkable, key=lambda i: widths[i])] -= 1
     return widths
 
 

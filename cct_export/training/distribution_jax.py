@@ -91,7 +91,8 @@ def _handle_abort(worker: int, workers: int) -> None:
 
     def on_abort(signal_number: int) -> None:
         if not _exit_codes:
-            print(f"error: {worker_lost_message(worker, workers)}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"error: {worker_lost_message(worker, workers)}\n")
+            sys.stderr.flush()
             os._exit(1)
         time.sleep(_LAST_WORDS_S)  # The main thread is about to print its error.
         os._exit(_exit_codes[0])

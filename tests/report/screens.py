@@ -43,7 +43,7 @@ def screen_of(width, command, folder):
         while chunk := os.read(ours, 65536):
             received += chunk
     os.close(ours)
-    screen = pyte.Screen(width, 1500)
+    screen = pyte.Screen(width, 8000)
     pyte.ByteStream(screen).feed(received)
     lines = [line.rstrip() for line in screen.display]
     shown = received.decode(errors="replace")

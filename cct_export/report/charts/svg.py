@@ -8,6 +8,8 @@ import unicodedata
 from math import isfinite
 from xml.etree.ElementTree import Element, tostring
 
+from cct_export.text import one_line
+
 # Pixels: of the font in page.css, and from one line of text to the next.
 FONT_SIZE, LINE_HEIGHT = 12.0, 16.0
 # Widths in the widest of the common sans serif fonts, as shares of the font size.
@@ -24,12 +26,13 @@ def element(tag: str, *children: Element, text: str = "", **attributes: str | fl
     Args:
         tag: of the element.
         *children: elements in it.
-        text: in it, before its children; any string, since it is escaped when it is written.
+        text: in it, before its children; any string, since it is put on one line here and escaped
+            when it is written.
         **attributes: ``_`` stands for ``-``, and is left out at the end of a Python keyword.
             Numbers get at most two decimals.
     """
     made = Element(tag, {_name(name): _value(value) for name, value in attributes.items()})
-    made.text = text or None
+    made.text = one_line(text) or None
     made.extend(children)
     return made
 
@@ -41,7 +44,7 @@ def _name(name: str) -> str:
 
 def _value(value: str | float) -> str:
     if isinstance(value, str):
-        return value
+        return one_line(value)
     # NaN and infinity are no lengths.
     return f"{value:.2f}".rstrip("0").rstrip(".") if isfinite(value) else "0"
 

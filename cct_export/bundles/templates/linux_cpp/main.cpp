@@ -29,6 +29,33 @@ constexpr const char* kUsage =
     "       classify [--threads N] --selftest  verify parity with Keras and measure latency\n"
     "IMAGE is a binary PPM file (P6) of any size, or a file with only the bytes of the input.\n";
 
+// Whether a code point controls a terminal: control characters, separators of lines, and what turns
+// the direction of writing or is invisible.
+bool controls(unsigned point) {
+  return point < 0x20 || (point >= 0x7F && point < 0xA0) || (point >= 0x200B && point <= 0x200F) ||
+         (point >= 0x2028 && point <= 0x202E) || (point >= 0x2060 && point <= 0x206F);
+}
+
+// Returns text with ? in place of what controls a terminal, and of every byte that is no UTF-8.
+std::string printable(const std::string& text) {
+  std::string shown;
+  for (std::size_t i = 0; i < text.size();) {
+    const unsigned lead = static_cast<unsigned char>(text[i]);
+    std::size_t size = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    unsigned point = size == 1 ? lead : lead & (0x7FU >> size);
+    bool valid = (lead < 0x80 || lead >= 0xC2) && lead < 0xF5 && i + size <= text.size();
+    for (std::size_t k = 1; valid && k < size; ++k) {
+      const unsigned next = static_cast<unsigned char>(text[i + k]);
+      valid = (next & 0xC0U) == 0x80;
+      point = point << 6 | (next & 0x3FU);
+    }
+    if (!valid) size = 1;
+    shown += valid && !controls(point) ? text.substr(i, size) : "?";
+    i += size;
+  }
+  return shown;
+}
+
 // Returns the folder of this program, which holds the model too.
 fs::path program_folder() { return fs::read_symlink("/proc/self/exe").parent_path(); }
 
@@ -63,11 +90,11 @@ void print_top(const std::string& name, const std::vector<float>& logits,
   const auto top = std::min<std::size_t>(5, order.size());
   std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(top), order.end(),
                     [&](std::size_t a, std::size_t b) { return logits[a] > logits[b]; });
-  std::printf("%s\n", name.c_str());
+  std::printf("%s\n", printable(name).c_str());
   for (std::size_t rank = 0; rank < top; ++rank) {
     const std::size_t index = order[rank];
     const double probability = std::exp(static_cast<double>(logits[index]) - maximum) / sum;
-    std::printf("  %6.2f %%  %s\n", 100 * probability, labels.at(index).c_str());
+    std::printf("  %6.2f %%  %s\n", 100 * probability, printable(labels.at(index)).c_str());
   }
 }
 
@@ -103,7 +130,7 @@ int selftest(Classifier& model, const Golden& golden, std::size_t labels) {
               Classifier::engine_version().c_str(), logits.size(), parity.sqnr_db, golden.sqnr_db,
               parity.agreement, parity.decided, parity.max_abs);
   if (!parity.failures.empty()) {
-    for (const auto& failure : parity.failures) std::printf("FAILED: %s\n", failure.c_str());
+    for (const auto& failure : parity.failures) std::printf("FAILED: %s\n", printable(failure).c_str());
     return EXIT_FAILURE;
   }
   print_latency(model, golden.images.front());
@@ -138,7 +165,7 @@ int main(int argc, char** argv) {
       print_top(name, model.logits(read_pixels(name, model)), labels);
     }
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "classify: %s\n", error.what());
+    std::fprintf(stderr, "classify: %s\n", printable(error.what()).c_str());
     return EXIT_FAILURE;
   }
   return EXIT_SUCCESS;

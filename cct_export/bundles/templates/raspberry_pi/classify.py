@@ -28,6 +28,24 @@ CAMERA_TIMEOUT_S = 60
 POLL_S = 1.0
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors quote arguments without what controls a terminal."""
+
+    def error(self, message: str):
+        """Prints what is wrong and ends the program."""
+        super().error(printable(message))
+
+
+def printable(text: str) -> str:
+    """Returns text on one line, with ? for every character that controls a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def show(text: str, stream=None) -> None:
+    """Prints a line at once, by default on standard output."""
+    print(printable(text), file=stream, flush=True)
+
+
 def read_pixels(file: Path | io.BytesIO, shape: tuple[int, int, int]) -> np.ndarray:
     """Returns a PNG or JPEG as uint8 ``shape``: upright, grey or RGB, resized bilinearly."""
     height, width, channels = shape
@@ -56,19 +74,17 @@ def classify(model: Model, pixels: np.ndarray, top: int) -> list[dict]:
 
 def report(model: Model, name: str, file: Path | io.BytesIO, options) -> bool:
     """Prints the predictions for an image on one line; returns whether it could be read."""
-    printable = name if name.isprintable() else ascii(name)
     try:
         pixels = read_pixels(file, model.shape)
     except Exception as error:  # Pillow raises all kinds of exceptions for broken files
         reason = getattr(error, "strerror", None) or error
         if isinstance(error, UnidentifiedImageError):
             reason = "neither PNG nor JPEG with 8 bits per channel"
-        print(f"{printable}: not a readable image: {reason}", file=sys.stderr, flush=True)
+        show(f"{name}: not a readable image: {reason}", sys.stderr)
         return False
     top = classify(model, pixels, options.top)
     text = ", ".join(f"{score['label']} {score['probability']:.1%}" for score in top)
-    line = json.dumps({"image": name, "top": top}) if options.json else f"{printable}: {text}"
-    print(line, flush=True)
+    show(json.dumps({"image": name, "top": top}) if options.json else f"{name}: {text}")
     return True
 
 
@@ -84,7 +100,7 @@ def take_photo() -> io.BytesIO:
         sys.exit(f"error: {program} took over {CAMERA_TIMEOUT_S} s: is a camera connected?")
     if process.returncode:
         message = process.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        sys.exit(f"error: {program} failed: {message}")
+        sys.exit(printable(f"error: {program} failed: {message}"))
     return io.BytesIO(process.stdout)
 
 
@@ -105,8 +121,8 @@ def images_in(folder: Path) -> dict[Path, tuple[int, int]]:
 def watch(model: Model, folder: Path, options) -> None:
     """Reports every image in ``folder`` once, and again whenever it changes."""
     if not folder.is_dir():
-        sys.exit(f"error: there is no folder {folder}")
-    print(f"watching {folder}; Ctrl-C stops", file=sys.stderr, flush=True)
+        sys.exit(printable(f"error: there is no folder {folder}"))
+    show(f"watching {folder}; Ctrl-C stops", sys.stderr)
     previous, reported = {}, {}
     while True:
         current = images_in(folder)
@@ -122,7 +138,9 @@ def watch(model: Model, folder: Path, options) -> None:
 
 def main() -> int:
     """Runs the program; returns its exit code."""
-    parser = argparse.ArgumentParser(description="Classify images with the model in this folder.")
+    for stream in (sys.stdout, sys.stderr):  # whatever their encoding is
+        stream.reconfigure(errors="replace")
+    parser = Parser(description="Classify images with the model in this folder.")
     parser.add_argument("images", nargs="*", type=Path, help="PNG or JPEG files, or folders")
     parser.add_argument("--camera", action="store_true", help="take a photo and classify it")
     parser.add_argument(
@@ -146,7 +164,7 @@ def main() -> int:
     for path in options.images:
         files = list(images_in(path)) if path.is_dir() else [path]
         if not files:
-            print(f"{path}: no PNG or JPEG in this folder", file=sys.stderr)
+            show(f"{path}: no PNG or JPEG in this folder", sys.stderr)
             all_readable = False
         for file in files:
             all_readable &= report(model, str(file), file, options)
@@ -159,7 +177,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except OSError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(printable(f"error: {error}"))
     except ModuleNotFoundError as error:  # the engine
         sys.exit(f"error: {error.name} is not installed: .venv/bin/pip install -r requirements.txt")
     except KeyboardInterrupt:

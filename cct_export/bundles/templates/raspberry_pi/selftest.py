@@ -214,29 +214,29 @@ def print_result(result: dict) -> None:
         difference = f"max |difference| {_text(outputs['max_abs'])}"
         difference = "bit-equal" if outputs["bit_equal"] else difference
         sqnr, agreeing = _text(parity["sqnr_db"], ".1f"), parity["decided"] - parity["flips"]
-        print(f"files    {result['files']} match {CHECKSUMS}")
-        print(f"engine   {result['engine']} on {result['machine']}, Python {result['python']}")
-        print(
+        _show(f"files    {result['files']} match {CHECKSUMS}")
+        _show(f"engine   {result['engine']} on {result['machine']}, Python {result['python']}")
+        _show(
             f"parity   SQNR {sqnr} dB (bound {parity['sqnr_db_bound']:.0f} dB), max |difference| "
             f"{_text(parity['max_abs'])}, top-1 agrees on {agreeing} of {parity['decided']} "
             "decided images"
         )
         machine = f"{outputs['computed_by']} on {outputs['computed_on']}"
-        print(f"outputs  {difference}, compared with {machine}")
+        _show(f"outputs  {difference}, compared with {machine}")
         if latency is None:
-            print("latency  not measured: the processor is emulated")
+            _show("latency  not measured: the processor is emulated")
         else:
-            print(
+            _show(
                 f"latency  median {latency['p50']:.2f} ms, p90 {latency['p90']:.2f} ms: "
                 f"{latency['count']} runs of one image, 1 thread"
             )
     notes = result.get("notes", [])
     for note in notes[:NOTES_SHOWN]:
-        print(f"note     {_printable(note)}")
+        _show(f"note     {note}")
     if len(notes) > NOTES_SHOWN:
-        print(f"note     nor do {len(notes) - NOTES_SHOWN} others; --json names all")
+        _show(f"note     nor do {len(notes) - NOTES_SHOWN} others; --json names all")
     verdict = "PASSED" if result["passed"] else f"FAILED: {'; '.join(result['failures'])}"
-    print(_printable(verdict))
+    _show(verdict)
 
 
 def main() -> int:
@@ -247,6 +247,7 @@ def main() -> int:
         "-v", "--verbose", action="store_true", help="show what the engine says when it starts"
     )
     options = parser.parse_args()
+    sys.stdout.reconfigure(errors="replace")  # whatever its encoding is
     try:
         result = run_checks(options.verbose)
     except ModuleNotFoundError as error:
@@ -270,9 +271,9 @@ def _text(value: float | None, form: str = ".1e") -> str:
     return "NaN or infinite" if value is None else format(value, form)
 
 
-def _printable(text: str) -> str:
-    """Returns names of files without characters that control a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+def _show(text: str) -> None:
+    """Prints a line, such as names of files, with ? for what controls a terminal."""
+    print("".join(letter if letter.isprintable() else "?" for letter in text))
 
 
 if __name__ == "__main__":
