@@ -314,3 +314,8 @@ def timing_of_check(**changes: Any) -> Timing:
     """Returns the timing of a regression check, see ``timing_of``."""
     given = {name: value for name, value in changes.items() if value is not None}
     return timing_of("quick", **(CHECK_TIMING | given))
+
+
+def is_record(source: str | Path) -> bool:
+    """Tells whether a source is a record that ``cct-bench --json`` wrote, by its name."""
+    return str(source).endswith(".json")

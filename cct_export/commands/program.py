@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from cct_export import __version__
-from cct_export.commands import artifact, model, signals, train
+from cct_export.commands import artifact, device, model, signals, train
 from cct_export.commands import bench as measure
 from cct_export.commands import export as exporting
 from cct_export.commands.group import Group
@@ -56,7 +56,7 @@ bench = _program(
     "Measure latency, memory and accuracy of exported files and Keras models.",
     measure.check,
     measure.compare,
-    measure.device,
+    device.device,
     measure.keras,
     measure.onnx,
     measure.tflite,
