@@ -2,10 +2,12 @@
 
 import argparse
 import multiprocessing
+import re
 import sys
 import threading
 import time
-from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fuzz import kills, minimize, regressions, seeds, table
@@ -18,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 SEEDS = ROOT / "build/fuzz/seeds"
 # Inputs of one kind in a row: a switch costs a library that has to be loaded.
 TURN_S = 4.0
-# Failures of a kind that are minimized; the rest is counted.
-MAX_REPORTS = 5
+# Failures of a kind that are minimized, each of another cause; the rest is counted.
+MAX_REPORTS = 8
 
 
 class Run:
@@ -34,7 +36,7 @@ class Run:
         self.rows = {name: table.Row() for name in names}
         self._next = dict.fromkeys(names, start)
         self._spent = dict.fromkeys(names, 0.0)
-        self._reported: Counter[str] = Counter()
+        self._reported: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
     def work(self, end: float) -> None:
@@ -61,8 +63,13 @@ class Run:
         result = worker.run(Task(kind, number))
         with self._lock:
             self.rows[kind].add(result)
-            report = bool(result.failures) and self._reported[kind] < MAX_REPORTS
-            self._reported[kind] += report
+            signature = (kind, _signature(result))
+            known = sum(name == kind for name, _ in self._reported)
+            report = (
+                bool(result.failures) and signature not in self._reported and known < MAX_REPORTS
+            )
+            if report:
+                self._reported.add(signature)
         if report:
             say(worker, kind, number, result)
 
@@ -85,6 +92,12 @@ def say(worker: Worker, kind: str, number: int, result: Result) -> None:
         f"  minimized: {path.relative_to(ROOT)}",
         flush=True,
     )
+
+
+def _signature(result: Result) -> str:
+    """Returns what failures of one cause have in common: their words without names and numbers."""
+    said = f"{result.failures} {result.ended.err[-300:]}"
+    return re.sub(r"'[^']*'|\"[^\"]*\"|[\d.,:/]+", "", said)[:120]
 
 
 def _reasons(result: Result) -> set[str]:
@@ -126,16 +139,16 @@ def _fuzz(names: list[str], options: argparse.Namespace) -> int:
     run = Run(files, options.seed * 1_000_000)
     end = time.monotonic() + options.seconds
     tally = kills.Tally()
-    threads = [threading.Thread(target=run.work, args=(end,)) for _ in range(options.workers)]
-    if not files:
-        threads = []
+    work: list[Callable[[int], None]] = [lambda index: run.work(end)] * bool(files)
     if "kills" in names:
-        threads[-1:] = [threading.Thread(target=kills.work, args=(tally, SEEDS, options.seed, end))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    print(f"\n{table.markdown(run.rows)}\n{tally.markdown()}", flush=True)
+        work.append(lambda index: kills.work(tally, SEEDS, [options.seed, index], end))
+    workers = max(options.workers, len(work))
+    with ThreadPoolExecutor(workers) as threads:
+        # Half of the workers kill, the others feed.
+        started = [threads.submit(work[index % len(work)], index) for index in range(workers)]
+    for each in started:
+        each.result()
+    print(f"\n{table.markdown(run.rows) if files else ''}\n{tally.markdown()}", flush=True)
     return int(bool(table.total(run.rows).failures or tally.failures))
 
 

@@ -63,15 +63,24 @@ class Commands:
         self._seeds = seeds
         self._guard = Guard(root)
         self._expected: dict[tuple[str, ...], str] = {}
+        self._warm: set[str] = set()
         self._streams = [_kept(number, root) for number in (1, 2)]
 
     def answer(self, task: Task) -> Result:
         """Runs an input and judges it."""
+        if task.kind not in self._warm:
+            self._warm.add(task.kind)
+            self._warm_up(task.kind)
         case = task.case or build(self._seeds, task.kind, task.number, task.kept)
         expected = self._promised(case)
         ended = self.run(case)
         limit_s = KINDS[task.kind].limit_s
         return Result(ended, tuple(failures(ended, limit_s=limit_s, expected=expected)))
+
+    def _warm_up(self, kind: str) -> None:
+        """Runs a command on a seed, so that no input pays for the libraries that are loaded."""
+        form = KINDS[kind].forms[0]
+        self.run(Case(kind, 0, form.words, original(self._seeds, form), form.target, 0))
 
     def run(self, case: Case) -> Ended:
         """Runs a command on the files of a case."""
