@@ -111,6 +111,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="by default the time")
     parser.add_argument("--kinds", default="", help="some of: " + ", ".join(KINDS) + ", kills")
     parser.add_argument("--input", metavar="KIND:NUMBER", help="run one input again")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the tables into a page")
     parser.add_argument("--workers", type=int, default=2, help="processes (2)")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
@@ -148,7 +149,11 @@ def _fuzz(names: list[str], options: argparse.Namespace) -> int:
         started = [threads.submit(work[index % len(work)], index) for index in range(workers)]
     for each in started:
         each.result()
-    print(f"\n{table.markdown(run.rows) if files else ''}\n{tally.markdown()}", flush=True)
+    figures = f"{table.markdown(run.rows) if files else ''}\n{tally.markdown()}"
+    print(f"\n{figures}", flush=True)
+    if options.write:
+        said = f"`python -m fuzz --seconds {options.seconds:.0f} --seed {options.seed}`:"
+        table.write(options.write, f"{said}\n\n{figures}")
     return int(bool(table.total(run.rows).failures or tally.failures))
 
 

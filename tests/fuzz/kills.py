@@ -141,7 +141,7 @@ class Killer:
         wrong += remains.torn(self._folder, self._old, self._new)
         if len(self._scenario.outputs) == 2:
             wrong += remains.mixed(self._folder / self._scenario.outputs[0])
-        return wrong + (self._cleared(left) if left else [])
+        return wrong + (self._cleared() if left else [])
 
     def _said(self) -> str:
         return (self._root / "err").read_text(errors="replace")
@@ -173,6 +173,7 @@ class Killer:
 
     def _resume(self) -> list[str]:
         """Resumes a run, or starts it again, and compares weights bit by bit."""
+        self._age()
         resumed = ("export", "train", "--resume", "-o", "new")
         has_record = (self._folder / "new/run.json").exists()
         try:
@@ -184,13 +185,18 @@ class Killer:
             for name in ("new/state.npz", "new/best.keras")
             if remains.differing(self._new[name], (self._folder / name).read_bytes())
         ]
-        return wrong + [f"left {path.name}" for path in remains.temporary(self._folder)]
+        return wrong + [
+            f"{path.name} stays after --resume" for path in remains.temporary(self._folder)
+        ]
 
-    def _cleared(self, left: list[Path]) -> list[str]:
-        """Checks that the next command removes temporary files that are two hours old."""
+    def _age(self) -> None:
         past = time.time() - 7200
-        for path in left:
+        for path in remains.temporary(self._folder):
             os.utime(path, (past, past))
+
+    def _cleared(self) -> list[str]:
+        """Checks that the next command removes temporary files that are two hours old."""
+        self._age()
         self._finish(self._scenario.words)
         stays = remains.temporary(self._folder)
         return [f"{stays[0].name} stays after the next run"] if stays else []

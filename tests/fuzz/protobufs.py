@@ -57,7 +57,7 @@ def _scalar(field: Any, old: Any, random: Random) -> Any:
         known = field.enum_type.values
         return known[random.integers(len(known))].number
     if name == field.CPPTYPE_STRING:
-        if isinstance(old, bytes):
+        if field.type == field.TYPE_BYTES:
             return plain.mutate(old, random)
         return values.text(random)
     if name in (field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE):
@@ -115,7 +115,9 @@ def _contract(model: Any, random: Random) -> None:
     """Changes a field of the contract that the exporter stored."""
     for entry in model.metadata_props:
         if entry.key == CONTRACT:
-            changed = trees.mutate_json(entry.value.encode(), random)
+            # Text that is no UTF-8 is given as bytes.
+            value = entry.value.encode() if isinstance(entry.value, str) else entry.value
+            changed = trees.mutate_json(value, random)
             entry.value = changed.decode("utf-8", "replace")
 
 

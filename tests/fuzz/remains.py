@@ -29,8 +29,9 @@ def ending(code: int, number: signal.Signals, said: str) -> list[str]:
         wrong.append(f"ended with {code} after {number.name}")
     elif code not in documented_codes():
         wrong.append(f"exit code {code} is not documented")
-    if "Traceback" in said or "this is a bug" in said:
-        wrong.append(f"said {said.strip()[-100:]!r}")
+    for mark in ("Traceback", "this is a bug"):
+        if mark in said:
+            wrong.append(f"said {said[said.index(mark) :][-300:]!r}")
     return wrong
 
 

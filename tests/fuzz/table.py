@@ -1,9 +1,13 @@
 """The table of a run: what was fed to the commands, and how they ended."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fuzz.worker import Result
+
+_START, _END = "<!-- fuzz:figures -->", "<!-- /fuzz:figures -->"
 
 
 @dataclass
@@ -57,3 +61,16 @@ def markdown(rows: dict[str, Row]) -> str:
         figures = [f"{row.slowest_s:.1f}", f"{row.memory_bytes / 1e6:.0f}", f"{row.failures:,}"]
         lines.append(f"| {' | '.join([name, f'{row.inputs:,}', *counts, *figures])} |")
     return "\n".join(lines) + "\n"
+
+
+def write(page: Path, figures: str) -> None:
+    """Replaces what stands between the markers of a page; raises ``ValueError`` without them."""
+    text, count = re.subn(
+        f"{_START}.*?{_END}",
+        lambda _: f"{_START}\n{figures}{_END}",
+        page.read_text(),
+        flags=re.DOTALL,
+    )
+    if not count:
+        raise ValueError(f"{page} has no {_START}")
+    page.write_text(text)

@@ -10,8 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fuzz import archives, cases, folders, images, minimize, protobufs, regressions, seeds, trees
+from fuzz import (
+    archives,
+    cases,
+    folders,
+    images,
+    minimize,
+    protobufs,
+    regressions,
+    seeds,
+    table,
+    trees,
+)
 from fuzz.kinds import KINDS
+from fuzz.oracle import Ended
+from fuzz.worker import Result
 
 AVAILABLE = [name for name, kind in KINDS.items() if kind.available()]
 
@@ -174,3 +187,21 @@ def test_a_written_input_is_read_again(seeds_folder, tmp_path, kind):
     path = regressions.write(case, None, "reason", Path(tmp_path))
     again = regressions.read(path, seeds_folder)
     assert dataclasses.replace(again, mutations=case.mutations) == case
+
+
+def test_the_table_counts_codes_and_goes_into_a_page(tmp_path):
+    rows = {"onnx": table.Row(), "npz": table.Row()}
+    rows["onnx"].add(Result(Ended(1, seconds=1.5, memory_bytes=3_000_000), ()))
+    rows["onnx"].add(Result(Ended(None, why="hang", seconds=9.0), ("hang",)))
+    rows["npz"].add(Result(Ended(0), ()))
+    figures = table.markdown(rows)
+    assert "| onnx | 2 | 0 | 1 | 9.0 | 3 | 1 |" in figures
+    assert "| all | 3 | 1 | 1 | 9.0 | 3 | 1 |" in figures
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- fuzz:figures -->\nold\n<!-- /fuzz:figures -->\nafter\n")
+    table.write(page, figures)
+    assert page.read_text().startswith("before\n") and page.read_text().endswith("after\n")
+    assert figures in page.read_text() and "old" not in page.read_text()
+    (tmp_path / "empty.md").touch()
+    with pytest.raises(ValueError, match="has no"):
+        table.write(tmp_path / "empty.md", figures)
