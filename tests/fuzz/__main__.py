@@ -43,6 +43,7 @@ class Run:
         """Feeds inputs to a worker until ``end``, most to the kind with the least time so far."""
         worker = Worker(SEEDS)
         try:
+            worker.start()
             while time.monotonic() < end:
                 with self._lock:
                     kind = min(self._spent, key=lambda name: self._spent[name])
@@ -83,7 +84,7 @@ def say(worker: Worker, kind: str, number: int, result: Result) -> None:
 
     tries = 4 if result.ended.why == "hang" else minimize.MAX_TRIES
     small = minimize.minimized(SEEDS, kind, number, fails, tries)
-    path = regressions.write(small, None, "; ".join(result.failures), ROOT / "build/fuzz/failures")
+    path = regressions.write(small, SEEDS, "; ".join(result.failures), ROOT / "build/fuzz/failures")
     print(
         f"\n{kind} {number}: {'; '.join(result.failures)}\n"
         f"  command: {' '.join(small.words)}\n"

@@ -45,6 +45,10 @@ class Kind:
     available: Callable[[], bool] = lambda: True
 
 
+# All classes of an image, as JSON.
+_TOP = "0.png --top 10 --json -"
+
+
 def form(target: str, words: str, *beside: str) -> Form:
     """Returns a form; ``{}`` in ``words`` is the target."""
     return Form(target, tuple(words.replace("{}", target.rstrip("/")).split()), beside)
@@ -53,9 +57,9 @@ def form(target: str, words: str, *beside: str) -> Form:
 def _artifact(suffix: str) -> tuple[Form, ...]:
     float_, int8 = f"m.{suffix}", f"m-int8.{suffix}"
     return (
-        form(float_, "export predict {} 0.png --top 10 --json -", f"{float_}.json", "0.png"),
-        form(int8, "export predict {} 0.png --top 10 --json -", f"{int8}.json", "0.png"),
-        form(int8, "export predict {} 0.png --top 10 --json -", "0.png"),
+        form(float_, "export predict {} " + _TOP, f"{float_}.json", "0.png"),
+        form(int8, "export predict {} " + _TOP, f"{int8}.json", "0.png"),
+        form(int8, "export predict {} " + _TOP, "0.png"),
         form(float_, "export inspect {} --json -"),
         form(int8, "export inspect {} --tensors --csv t.csv", f"{int8}.json"),
         form(float_, f"export inspect {int8} --against {{}}", int8),
@@ -73,8 +77,18 @@ _RECORDS = (
 )
 _SIDECARS = (
     form("m.tflite.json", "export bundle m.tflite --target raspberry-pi -o bundle", "m.tflite"),
-    form("m-int8.onnx.json", "export predict m-int8.onnx 0.png", "m-int8.onnx", "0.png"),
-    form("m-int8.tflite.json", "export predict m-int8.tflite 0.png", "m-int8.tflite", "0.png"),
+    form(
+        "m-int8.onnx.json",
+        "export predict m-int8.onnx 0.png --top 10 --json -",
+        "m-int8.onnx",
+        "0.png",
+    ),
+    form(
+        "m-int8.tflite.json",
+        "export predict m-int8.tflite 0.png --top 10 --json -",
+        "m-int8.tflite",
+        "0.png",
+    ),
     form("m.onnx.json", "export bundle m.onnx --target raspberry-pi -o bundle", "m.onnx"),
 )
 _RUNS = (
@@ -140,7 +154,7 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "npz",
-            (form("data.npz", "read data {}"), form("named.npz", "read data {} --skip")),
+            (form("small.npz", "read data {}"), form("named.npz", "read data {} --skip")),
             (archives.mutate,),
             limit_s=5,
         ),

@@ -36,8 +36,7 @@ class Worker:
 
     def run(self, task: Task) -> Result:
         """Runs an input."""
-        if self._process is None:
-            self._start()
+        self.start()
         self._connection.send(task)
         return self._wait(KINDS[task.kind].limit_s)
 
@@ -55,7 +54,10 @@ class Worker:
         self._connection.close()
         self._folder.cleanup()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Starts the process unless it runs, and waits until its libraries are loaded."""
+        if self._process is not None:
+            return
         context = multiprocessing.get_context("spawn")
         self._folder = tempfile.TemporaryDirectory(
             prefix="cct-fuzz-", dir=_MEMORY, ignore_cleanup_errors=True
@@ -66,6 +68,7 @@ class Worker:
         )
         self._process.start()
         theirs.close()
+        self._connection.recv()
 
     def _wait(self, limit_s: float) -> Result:
         """Waits for the answer to a task."""

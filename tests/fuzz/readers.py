@@ -8,7 +8,7 @@ from cct_export.commands import options
 from cct_export.commands.group import Group
 from cct_export.commands.options import Outcome
 
-SHAPE = (32, 32, 3)
+SHAPE = (8, 8, 3)
 # Images of a split that are decoded.
 DECODED = 32
 
@@ -35,7 +35,7 @@ def decode(path: Path, grey: bool) -> Outcome:
     """Decode an image as ``predict`` does."""
     from cct_export.data import decoding
 
-    pixels, size = decoding.decode(path, (32, 32, 1 if grey else 3))
+    pixels, size = decoding.decode(path, (*SHAPE[:2], 1 if grey else 3))
     return Outcome({"shape": pixels.shape, "size": size})
 
 

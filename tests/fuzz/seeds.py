@@ -82,10 +82,13 @@ def _data(folder: Path) -> None:
     import shards
 
     labels = np.arange(24) % 3
+    small = {"x_train": _pixels(1, 4, 8, 8, 3), "y_train": labels[:4],
+             "x_test": _pixels(2, 2, 8, 8, 3), "y_test": labels[:2]}  # fmt: skip
+    np.savez(folder / "small.npz", **small)
+    np.savez_compressed(folder / "named.npz", **small, classes=np.array(["a", "b", "c"]))
     arrays = {"x_train": _pixels(1, 24, 32, 32, 3), "y_train": labels,
               "x_test": _pixels(2, 12, 32, 32, 3), "y_test": labels[:12]}  # fmt: skip
     np.savez(folder / "data.npz", **arrays)
-    np.savez_compressed(folder / "named.npz", **arrays, classes=np.array(["a", "b", "c"]))
     (folder / "broken.npz").write_bytes(b"no archive")
     for split in ("", "train/", "test/"):
         for name in ("cat", "dog"):

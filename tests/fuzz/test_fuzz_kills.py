@@ -86,6 +86,7 @@ def test_a_process_that_outlives_its_command_is_found():
     assert remains.processes("here", limit_s=5) == []
 
 
+@pytest.mark.slow
 def test_a_command_is_killed_and_its_old_output_stays(once, tmp_path):
     folder = Path(once("fuzz", lambda folder: seeds.make(folder / "seeds"))) / "seeds"
     scenario = next(each for each in kills.SCENARIOS if each.name == "predict")

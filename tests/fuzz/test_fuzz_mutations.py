@@ -5,7 +5,6 @@ import io
 import json
 import struct
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,10 +180,10 @@ def test_a_changed_span_shrinks_to_what_makes_the_failure():
     assert sum(a != b for a, b in zip(seed, smallest, strict=True)) == 1
 
 
-@pytest.mark.parametrize("kind", ["record", "image", "weights"])
+@pytest.mark.parametrize("kind", ["record", "image", "onnx", "folder"])
 def test_a_written_input_is_read_again(seeds_folder, tmp_path, kind):
     case = cases.build(seeds_folder, kind, 5)
-    path = regressions.write(case, None, "reason", Path(tmp_path))
+    path = regressions.write(case, seeds_folder, "reason", tmp_path)
     again = regressions.read(path, seeds_folder)
     assert dataclasses.replace(again, mutations=case.mutations) == case
 
