@@ -5,7 +5,7 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check install --quiet
 LIBRARIES = $(PIP) --only-binary=:all: --require-hashes --requirement
 PACKAGE = $(PIP) --no-index --no-deps --no-build-isolation --editable .
 
-.PHONY: demo test test-slow test-all test-arm64 lint docs clean
+.PHONY: demo test test-slow test-all test-arm64 fuzz lint docs clean
 
 # The main job: the shipped model as a quantized TFLite file, verified, measured and run.
 demo: .venv/demo
@@ -26,6 +26,11 @@ test-all: test test-slow
 # The bundle for the Raspberry Pi on arm64's own wheels, emulated; needs Debian and a network.
 test-arm64: .venv/test
 	.venv/bin/python -m pytest -m arm64 tests/system --verbose --durations 8
+
+# Mutated files of every kind that a command reads, and kills; make fuzz SECONDS=60 is a short run.
+fuzz: SECONDS = 600
+fuzz: .venv/test
+	PYTHONPATH=tests .venv/bin/python -m fuzz --seconds $(SECONDS)
 
 lint: .venv/test
 	.venv/bin/ruff check .
