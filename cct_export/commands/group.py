@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
+from cct_export.commands import signals
 from cct_export.commands.options import ExitCode
 from cct_export.errors import CCTExportError, InvalidRequest
 from cct_export.model import presets
@@ -48,7 +49,7 @@ class Group(click.Group):
         with clean_streams():
             exit_code = self._main(*arguments, **options)
             _flush_or_discard()
-        sys.exit(exit_code)
+        sys.exit(signals.exit_code() or exit_code)
 
     def _main(self, *arguments: Any, **options: Any) -> int:
         try:
@@ -106,6 +107,8 @@ class Group(click.Group):
         except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
+            if (exit_code := signals.exit_code()) is not None:
+                ctx.exit(exit_code)
             if logging.getLogger("cct_export").isEnabledFor(logging.DEBUG):
                 traceback.print_exc()
             ctx.exit(_report(error))

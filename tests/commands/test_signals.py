@@ -106,9 +106,13 @@ def test_a_fork_that_ends_does_not_end_the_program():
         "import os, signal, time\n"
         "from cct_export.commands import signals\n"
         "signals.install()\n"
+        "ready, tell = os.pipe()\n"
         "child = os.fork()\n"
         "if not child:\n"
+        "    os.write(tell, b'.')\n"
         "    time.sleep(60)\n"
+        "    os._exit(0)\n"
+        "os.read(ready, 1)\n"
         "os.kill(child, signal.SIGTERM)\n"
         "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143\n"
         "signals._RAISE_LIMIT_S = 0.1\n"
@@ -117,3 +121,40 @@ def test_a_fork_that_ends_does_not_end_the_program():
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ended.stdout == "going on\n", ended.stderr
+
+
+def test_a_signal_that_arrives_in_a_callback_is_not_lost():
+    code = (
+        "import gc, os, signal, time\n"
+        "from cct_export.commands import signals\n"
+        "signals.install()\n"
+        "def interrupt(phase, info):\n"
+        "    gc.callbacks.clear()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(0.1)\n"
+        "gc.callbacks.append(interrupt)\n"
+        "gc.collect()\n"
+        "time.sleep(20)\n"
+        "print('going on')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "", "")
+
+
+@pytest.mark.parametrize("error", ["ImportError('of an import')", "MemoryError()"])
+def test_a_signal_that_comes_out_as_another_error_is_told_by_the_exit_code(error):
+    code = (
+        "import os, signal, time\n"
+        "from cct_export.commands import artifact, program\n"
+        "def interrupted(**arguments):\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(20)\n"
+        "    except SystemExit:\n"
+        f"        raise {error} from None\n"
+        "artifact.doctor.callback = interrupted\n"
+        "program.export_main()"
+    )
+    command = [sys.executable, "-c", code, "doctor"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "", "")
