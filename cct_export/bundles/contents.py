@@ -1,6 +1,7 @@
 """What every bundle holds: the model, its description, and golden inputs with their logits."""
 
 import platform
+import unicodedata
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,10 @@ from cct_export.records.sidecar import path_of as sidecar_path
 from cct_export.records.sidecar import read as read_sidecar
 from cct_export.runtimes import engine_of, format_of
 from cct_export.runtimes.session import Quantization, Session, dequantize, prepare
+
+# Unicode categories of what a label of one line cannot hold: control characters, surrogates, and
+# separators of lines and paragraphs.
+_NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ def _sidecar_problem(sidecar: Sidecar, format: str, inputs: np.ndarray, outputs:
             "logits"
         )
     for label in labels:
-        if not label.isprintable():
+        if any(unicodedata.category(letter) in _NOT_IN_A_LINE for letter in label):
             return f"has the label {label!r}, which is not text of one line"
     image, shape, dtype = contract.input, inputs.shape[1:], str(inputs.dtype)
     if image is None or image.shape[1:] != shape or image.dtype != dtype:

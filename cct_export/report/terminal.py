@@ -28,6 +28,8 @@ class CleanConsole(Console):
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+        if self.width < 1:  # COLUMNS=0: rich would show nothing
+            self.width = 80
 
     @property
     def file(self) -> IO[str]:

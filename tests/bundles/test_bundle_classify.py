@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hostile import FILE_NAME, controls
 
 
 def _records(process):
@@ -65,6 +66,24 @@ def test_the_reason_why_an_image_cannot_be_read_is_plain(bundle_of, call, pictur
         f"{names[1]}: not a readable image: No such file or directory",
         f"{names[2]}: no PNG or JPEG in this folder",
     ]
+
+
+def test_no_name_and_no_label_controls_a_terminal(bundle, call, pictures, tmp_path):
+    model = bundle / "model.json"
+    content = json.loads(model.read_text())
+    model.write_text(json.dumps(content | {"labels": [f"{i}{FILE_NAME}" for i in range(10)]}))
+    shutil.copy(pictures / "a.png", tmp_path / f"a{FILE_NAME}.png")
+    (tmp_path / f"b{FILE_NAME}.png").write_text("no picture")
+    names = [tmp_path / f"{letter}{FILE_NAME}.png" for letter in "abc"]
+    process = call(bundle / "classify.py", *names)
+    assert process.returncode == 1
+    assert len(process.stdout.splitlines()) == 1
+    assert len(process.stderr.splitlines()) == 2
+    assert not controls((process.stdout + process.stderr).encode())
+    for arguments in ((f"--{FILE_NAME}",), ("--watch", f"none{FILE_NAME}")):
+        refused = call(bundle / "classify.py", *arguments)
+        assert refused.returncode
+        assert not controls(refused.stderr.encode())
 
 
 @pytest.mark.parametrize("arguments", [[], ["--top", "0", "a.png"]])

@@ -50,7 +50,7 @@ NAMES = ["compare", "inspect", "error", "help"]
 @pytest.mark.parametrize("name", ["inspect", "error"])
 def test_a_command_ends_well_on_any_terminal(commands, tmp_path, name, settings):
     code, command = commands[name]
-    variables = [f"{key}={value}" for key, value in settings.items()]
+    variables = [f"{name}={value}" for name, value in settings.items()]
     screen = screen_of(80, ["env", *variables, *command], tmp_path)
     assert screen.code == code, screen.lines[-5:]
     assert screen.lines

@@ -12,7 +12,7 @@ from hostile import FILE_NAME, HOSTILE, UTF8_NAME, controls, controls_on_termina
 from PIL import Image
 from screens import screen_of
 
-from cct_export.records import sidecar
+from cct_export.records import CONTRACT_KEY, sidecar
 
 QUICK = ("--min-runs", "3", "--min-seconds", "0", "--warmup-seconds", "0")
 
@@ -63,7 +63,7 @@ def rename(model):
         value.name = names.get(value.name, value.name)
     model.graph.name = model.producer_name = model.doc_string = text
     for entry in model.metadata_props:
-        if entry.key == "cct_export":
+        if entry.key == CONTRACT_KEY:
             entry.value = entry.value.replace('"0"', '"zero\\u001b[2J\\u009b31m\\n\\u202e"')
         else:
             entry.value += text

@@ -12,6 +12,7 @@ from pathlib import Path
 import debian_archive
 import numpy as np
 import pytest
+from hostile import FILE_NAME, controls
 from PIL import Image
 
 from cct_export import api
@@ -148,6 +149,18 @@ def test_a_file_of_the_bytes_of_the_input_is_not_preprocessed(float32, digit_ima
     process = _run(float32 / "build/classify", tmp_path / "raw", tmp_path / "same.ppm")
     lines = process.stdout.splitlines()
     assert lines[1:6] == lines[7:12]
+
+
+def test_no_name_of_a_picture_controls_a_terminal(float32, digit_images, tmp_path):
+    path = tmp_path / f"Größe{FILE_NAME}.ppm"
+    Image.fromarray(digit_images[0][0]).save(path, format="PPM")
+    command = [float32 / "build/classify", path, tmp_path / f"none{FILE_NAME}.ppm"]
+    process = subprocess.run(command, capture_output=True)
+    assert process.returncode == 1
+    assert "Größe" in process.stdout.decode()  # which is UTF-8 still
+    assert len(process.stdout.splitlines()) == 6
+    assert len(process.stderr.splitlines()) == 1
+    assert not controls(process.stdout + process.stderr)
 
 
 @pytest.mark.parametrize(

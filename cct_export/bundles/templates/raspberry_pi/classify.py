@@ -74,17 +74,18 @@ def classify(model: Model, pixels: np.ndarray, top: int) -> list[dict]:
 
 def report(model: Model, name: str, file: Path | io.BytesIO, options) -> bool:
     """Prints the predictions for an image on one line; returns whether it could be read."""
+    shown = name if name.isprintable() else ascii(name)
     try:
         pixels = read_pixels(file, model.shape)
     except Exception as error:  # Pillow raises all kinds of exceptions for broken files
         reason = getattr(error, "strerror", None) or error
         if isinstance(error, UnidentifiedImageError):
             reason = "neither PNG nor JPEG with 8 bits per channel"
-        show(f"{name}: not a readable image: {reason}", sys.stderr)
+        show(f"{shown}: not a readable image: {reason}", sys.stderr)
         return False
     top = classify(model, pixels, options.top)
     text = ", ".join(f"{score['label']} {score['probability']:.1%}" for score in top)
-    show(json.dumps({"image": name, "top": top}) if options.json else f"{name}: {text}")
+    show(json.dumps({"image": name, "top": top}) if options.json else f"{shown}: {text}")
     return True
 
 
