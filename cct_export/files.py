@@ -221,6 +221,8 @@ def reason(error: Exception, otherwise: str) -> str:
         return "there is not enough memory for it"
     if isinstance(error, UnicodeDecodeError):
         return "it is no text in UTF-8"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
     return getattr(error, "strerror", None) or otherwise
 
 

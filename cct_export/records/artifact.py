@@ -163,8 +163,8 @@ class Contract:
         for name, (claimed, actual) in claims.items():
             if claimed and actual is not None and claimed != actual:
                 return (
-                    f"its contract contradicts its graph, for {name} is {claimed} in the one and "
-                    f"{actual} in the other: export it again"
+                    f"its contract contradicts its graph: {name} is {claimed} in the contract and "
+                    f"{actual} in the graph; export it again"
                 )
         return ""
 

@@ -128,7 +128,7 @@ def _read_toml(path: Path) -> dict[str, Value]:
     check_file(path, "recipe")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidRequest(
             f"{path} cannot be read as TOML: {reason(error, str(error))}"
         ) from error
