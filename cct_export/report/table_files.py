@@ -9,7 +9,7 @@ from typing import Any
 
 from cct_export.bench.statistics import Interval
 from cct_export.report.columns import Column, Item
-from cct_export.text import one_line, printable
+from cct_export.text import one_line
 
 # A spreadsheet takes a cell that begins so for a formula, and runs it.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -36,8 +36,9 @@ def csv(kind: type[Any], records: Iterable[Any]) -> str:
 
     The header has the names of the fields. The bounds of an interval are columns of their own
     (``ratio_low``, ``ratio_high``); what is not known is empty. Text that a spreadsheet would run
-    as a formula gets an apostrophe before it; characters that control a terminal, or end a line,
-    become U+FFFD.
+    as a formula gets an apostrophe before it. Otherwise text is kept as it is, with ``\\n``
+    at the end of its lines; what no file can hold, such as a byte of a name that is no UTF-8,
+    becomes ``?``.
 
     Args:
         kind: the records' dataclass.
@@ -75,4 +76,7 @@ def _values(value: Any, kind: Any) -> Iterator[object]:
 
 
 def _text(value: str) -> str:
-    return printable(f"'{value}" if value.startswith(_FORMULA) else value)
+    encodable = value.encode(errors="replace").decode()
+    # The csv module puts no quotes around a carriage return, which would begin a row.
+    lines = encodable.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{lines}" if value.startswith(_FORMULA) else lines

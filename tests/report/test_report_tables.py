@@ -137,7 +137,7 @@ def test_markdown_shows_markup_as_text():
 def test_csv_reads_back_the_same_text(scheme):
     measured = result("a-int8.onnx", runs=8)
     (line,) = _read(csv([with_file(measured, scheme=scheme)]))
-    guard = "'" if scheme[0] in "=+-@\t" else ""
+    guard = "'" if scheme[0] in "=+-@\t＝＋－＠" else ""
     assert line["scheme"] == guard + scheme
 
 
