@@ -77,13 +77,14 @@ class Range:
         if isinstance(value, bool) or not isinstance(value, kind):
             return f"must be a {'whole ' * self.whole}number, not {shown(value)}"
         number: float = value  # type: ignore[assignment]  # what Real promises
-        if not is_finite(number):
+        finite = is_finite(number)
+        if not finite and not isinstance(number, Integral):
             return f"must be a number, not {shown(value)}"
         for attribute, holds, words in _BOUNDS:
             bound = getattr(self, attribute)
             if bound is not None and not holds(number, bound):
                 return f"must be {words} {bound}, not {shown(value)}"
-        return ""
+        return "" if finite else f"must be a smaller number, not {shown(value)}"
 
     def check(self, name: str, value: object) -> None:
         """Refuses ``value`` of the field ``name``.

@@ -70,7 +70,7 @@ def test_what_is_no_finite_number_is_in_no_range(value):
         (Range(whole=True), 2.0, "must be a whole number, not 2.0"),
         (Range(), "2", "must be a number, not '2'"),
         (Range(), None, "must be a number, not None"),
-        (Range(0, 1), 10**400, "must be a number, not a number of 401 digits"),
+        (Range(0, 1), 10**400, "must be at most 1, not a number of 401 digits"),
     ],
 )
 def test_a_number_out_of_range_is_refused_with_the_bound(bounds, value, problem):

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import sys
 import time
@@ -55,6 +56,11 @@ def connect(mode: str) -> "JaxDistribution":
     return distribution
 
 
+def _is_number(text: str) -> bool:
+    """Returns whether a variable is a port, or a number of processes."""
+    return re.fullmatch("[0-9]{1,5}", text) is not None
+
+
 def _environment() -> tuple[str, int, int]:
     """Returns the coordinator's address, the number of workers, and the index of this one."""
     names = ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
@@ -66,9 +72,9 @@ def _environment() -> tuple[str, int, int]:
         )
     coordinator = addresses.split(",")[0]
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not _is_number(port):
         raise InvalidRequest(f"{_PREFIX}JOB_ADDRESSES is HOST:PORT of worker 0, not {addresses!r}")
-    if not workers.isdecimal() or not worker.isdecimal() or int(worker) >= int(workers):
+    if not _is_number(workers) or not _is_number(worker) or int(worker) >= int(workers):
         raise InvalidRequest(
             f"{_PREFIX}PROCESS_ID is 0 to {_PREFIX}NUM_PROCESSES - 1, different on each machine, "
             f"not {worker!r} of {workers!r}"

@@ -129,9 +129,9 @@ def _read_toml(path: Path) -> dict[str, Value]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidRequest(
-            f"{path} cannot be read as TOML: {reason(error, str(error))}"
-        ) from error
+        # Python's advice on numbers of thousands of digits is for programmers.
+        why = reason(error, str(error).partition("; use sys.")[0])
+        raise InvalidRequest(f"{path} cannot be read as TOML: {why}") from error
     base = values.pop("recipe", DEFAULT)
     if not isinstance(base, str) or base not in RECIPES:
         hint = suggestion(str(base), RECIPES)

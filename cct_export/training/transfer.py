@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import keras
 
+from cct_export.bounds import shown
 from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.model.adapting import copy_weights, with_image_size
 from cct_export.model.cct import CCT
@@ -122,8 +123,10 @@ def frozen_layers(parts: Sequence[str], spec: ModelSpec) -> set[str]:
         if name != "blocks":
             names.add(PARTS[name])
             continue
-        if colon and not (count.isascii() and count.isdigit() and 1 <= int(count) <= spec.layers):
-            raise InvalidRequest(f"{part!r} of {spec.layers} blocks: give blocks:1 or more of them")
+        if colon and count not in map(str, range(1, spec.layers + 1)):
+            raise InvalidRequest(
+                f"{shown(part)} of {spec.layers} blocks: give blocks:1 or more of them"
+            )
         names |= {f"block_{index}" for index in range(int(count) if colon else spec.layers)}
     return names
 

@@ -4,6 +4,7 @@ import click
 import pytest
 
 from cct_export.commands import program
+from cct_export.errors import InvalidRequest
 
 # As a user may write them; a word for those that are too long to be a test's name.
 WORDS = {
@@ -100,3 +101,22 @@ def test_numbers_that_can_be_are_taken_as_they_are_written(in_process):
         assert "no such file" in ended.err
     ended = in_process("bench", "tflite", "gone.tflite", "--threads", "1, 2", "--sustained", "1h")
     assert "no such file" in ended.err
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "1" * 30, "1" * 5000, "\u0662\u0662", "nan", ""])
+def test_a_port_that_cannot_be_is_refused(in_process, port):
+    ended = in_process("bench", "tflite", "gone.tflite", "--device", f"ssh:pi@host:{port}")
+    assert ended.code == 2
+    (line,) = ended.err.splitlines()
+    assert "no device 'ssh:pi@host:" in line
+    assert len(line) < 300
+
+
+@pytest.mark.parametrize("count", ["0", "3", "1" * 5000, "\u0661", "nan", "-1", ""])
+def test_a_number_of_blocks_to_freeze_that_cannot_be_is_refused(small_spec, count):
+    from cct_export.training.transfer import frozen_layers
+
+    assert frozen_layers(["blocks:2"], small_spec) == {"block_0", "block_1"}
+    with pytest.raises(InvalidRequest, match="of 2 blocks") as raised:
+        frozen_layers([f"blocks:{count}"], small_spec)
+    assert len(str(raised.value)) < 200

@@ -77,10 +77,12 @@ class Connection:
     """
 
     def __init__(self, address: str) -> None:
-        match = re.fullmatch(r"((?:[^@\s]+@)?(?:\[[^\]\s]+\]|[^:@\s]+))(?::(\d+))?", address)
-        if not match or address.startswith("-"):
+        match = re.fullmatch(r"((?:[^@\s]+@)?(?:\[[^\]\s]+\]|[^:@\s]+))(?::([0-9]{1,5}))?", address)
+        port = int(match[2]) if match and match[2] else None
+        if not match or address.startswith("-") or not (port is None or 1 <= port <= 65535):
             raise InvalidRequest(
-                f"no device 'ssh:{address}': use ssh:USER@HOST or ssh:USER@HOST:PORT"
+                f"no device 'ssh:{address[:80]}': use ssh:USER@HOST or ssh:USER@HOST:PORT, "
+                "with a port up to 65535"
             )
         self.name = f"ssh:{address}"
         self._destination = match[1].replace("[", "").replace("]", "")
