@@ -30,7 +30,7 @@ test-arm64: .venv/test
 # Mutated files of every kind that a command reads, and kills; make fuzz SECONDS=60 is a short run.
 fuzz: SECONDS = 600
 fuzz: .venv/test
-	PYTHONPATH=tests .venv/bin/python -m fuzz --seconds $(SECONDS)
+	PYTHONPATH=tests .venv/bin/python -m fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 lint: .venv/test
 	.venv/bin/ruff check .
