@@ -1,9 +1,11 @@
 """Minimized inputs as small JSON files, which ``make test`` runs again."""
 
-import difflib
 import json
+import os
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fuzz.cases import Case, build, original
 from fuzz.kinds import KINDS, Form
@@ -54,12 +56,20 @@ def _form(fields: dict[str, Any]) -> Form:
 
 
 def _edits(seed: bytes, content: bytes) -> list[tuple[int, int, str]]:
-    """Returns start and end in the seed, and what stands there instead, in hexadecimal."""
-    matcher = difflib.SequenceMatcher(None, seed, content, autojunk=False)
+    """Returns start and end in the seed, and what stands there instead, in hexadecimal.
+
+    Single spans where both are equally long; else one span, from the first difference to the last.
+    """
+    if len(seed) != len(content):
+        first = len(os.path.commonprefix([seed, content]))
+        rest = os.path.commonprefix([seed[first:][::-1], content[first:][::-1]])
+        end = len(seed) - len(rest)
+        return [(first, end, content[first : len(content) - len(rest)].hex())]
+    differs = np.frombuffer(seed, np.uint8) != np.frombuffer(content, np.uint8)
+    borders = np.flatnonzero(np.diff(differs, prepend=False, append=False)).tolist()
     return [
-        (start, end, content[first:last].hex())
-        for what, start, end, first, last in matcher.get_opcodes()
-        if what != "equal"
+        (start, end, content[start:end].hex())
+        for start, end in zip(borders[::2], borders[1::2], strict=True)
     ]
 
 
