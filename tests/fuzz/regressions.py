@@ -1,7 +1,6 @@
 """Minimized inputs as small JSON files, which ``make test`` runs again."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +60,22 @@ def _edits(seed: bytes, content: bytes) -> list[tuple[int, int, str]]:
     Single spans where both are equally long; else one span, from the first difference to the last.
     """
     if len(seed) != len(content):
-        first = len(os.path.commonprefix([seed, content]))
-        rest = os.path.commonprefix([seed[first:][::-1], content[first:][::-1]])
-        end = len(seed) - len(rest)
-        return [(first, end, content[first : len(content) - len(rest)].hex())]
+        first = _common(seed, content)
+        rest = _common(seed[first:][::-1], content[first:][::-1])
+        end = len(seed) - rest
+        return [(first, end, content[first : len(content) - rest].hex())]
     differs = np.frombuffer(seed, np.uint8) != np.frombuffer(content, np.uint8)
     borders = np.flatnonzero(np.diff(differs, prepend=False, append=False)).tolist()
     return [
         (start, end, content[start:end].hex())
         for start, end in zip(borders[::2], borders[1::2], strict=True)
     ]
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """Returns the number of bytes with which both begin."""
+    differs = (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differs, min(len(one), len(other)))
 
 
 def _edited(seed: Any, edits: list[tuple[int, int, str]]) -> bytes:
