@@ -148,7 +148,7 @@ def test_every_kind_of_command_works_without_a_home(
         ("export", "predict", "m.tflite", "red.png"),
         ("export", "quantize-report", digits_run, "--samples", 4, "--plot", "p.png"),
         ("export", "train", "--data", "data.npz", "--epochs", 1, "-o", "run"),
-        ("export", "bundle", "m.tflite", "--target", "linux-cpp", "-o", "bundle"),
+        ("export", "bundle", "m.tflite", "--target", "android", "-o", "bundle"),
         ("bench", "tflite", "m.tflite", "--min-runs", 5, "--min-seconds", 0, "--html", "p.html"),
     ):
         ended = as_nobody(program, *arguments, "-q", **variables)
