@@ -59,7 +59,9 @@ def _header(text: str, random: Random) -> str:
     elif kind == 1:
         fields["fortran_order"] = not fields.get("fortran_order")
     else:
-        shape = list(fields.get("shape", ()))
+        if not isinstance(fields, dict):  # an earlier mutation
+        return text
+    shape = list(fields.get("shape", ()))
         index = int(random.integers(len(shape) + 1))
         old = shape[index] if index < len(shape) else 0
         shape[index : index + int(random.integers(2))] = [values.integer(random, old)]

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -232,12 +233,14 @@ def serve(connection: Connection, root: Path, seeds: Path) -> None:
 
     # Keras takes seconds to load, which are no input's.
     model.start()
+    # It warns of many models in one process, which no command has.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     connection.send("ready")
     with contextlib.suppress(EOFError):
         while True:
             task = connection.recv()
             try:
                 answer: object = commands.answer(task)
-            except Exception as error:  # of the fuzzer itself: a command's are results
-                answer = f"{task}: {error!r}"[:2000]
+            except Exception:  # of the fuzzer itself: a command's are results
+                answer = f"{task}: {traceback.format_exc()}"[-3000:]
             connection.send(answer)
