@@ -53,15 +53,15 @@ def _header(text: str, random: Random) -> str:
         fields = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError):
         return text
+    if not isinstance(fields, dict):  # an earlier mutation
+        return text
     kind = random.integers(4)
     if kind == 0:
         fields["descr"] = DTYPES[random.integers(len(DTYPES))]
     elif kind == 1:
         fields["fortran_order"] = not fields.get("fortran_order")
     else:
-        if not isinstance(fields, dict):  # an earlier mutation
-        return text
-    shape = list(fields.get("shape", ()))
+        shape = list(fields.get("shape", ()))
         index = int(random.integers(len(shape) + 1))
         old = shape[index] if index < len(shape) else 0
         shape[index : index + int(random.integers(2))] = [values.integer(random, old)]
