@@ -5,6 +5,7 @@ import io
 import logging
 import pickle
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,21 +41,27 @@ def records():
     return {name: poisoned(record) for name, record in every_table.records().items()}
 
 
-@pytest.fixture
+@contextmanager
 def messages():
-    """Lets messages of every level reach standard error, as those of a verbose command do."""
+    """Lets messages of every level reach standard error, as those of a verbose command do.
+
+    No fixture: pytest would collect the messages too, and xdist cannot send lone surrogates.
+    """
     logger = logging.getLogger("cct_export")
     before = logger.handlers, logger.propagate, logger.level
     logger.handlers, logger.propagate = [MessageHandler()], False
     logger.setLevel(logging.DEBUG)
-    yield
-    logger.handlers, logger.propagate = before[:2]
-    logger.setLevel(before[2])
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before[:2]
+        logger.setLevel(before[2])
 
 
 @pytest.mark.parametrize("name", list(every_table.tables({"results": []})))
-def test_no_table_passes_control_characters_to_a_pipe(records, messages, capfd, name):
-    every_table.tables(records)[name]()
+def test_no_table_passes_control_characters_to_a_pipe(records, capfd, name):
+    with messages():
+        every_table.tables(records)[name]()
     shown = "".join(capfd.readouterr())
     assert "link" in shown
     assert not controls(shown.encode())
@@ -84,15 +91,17 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", list(OTHERS))
-def test_no_line_of_a_result_holds_control_characters(messages, capfd, name):
-    OTHERS[name]()
+def test_no_line_of_a_result_holds_control_characters(capfd, name):
+    with messages():
+        OTHERS[name]()
     shown = "".join(capfd.readouterr())
     assert "link" in shown
     assert not controls(shown.encode())
 
 
-def test_what_a_message_quotes_is_on_one_line_and_its_own_lines_stay(messages, capfd):
-    export.show_parity(poisoned(FAILED))
+def test_what_a_message_quotes_is_on_one_line_and_its_own_lines_stay(capfd):
+    with messages():
+        export.show_parity(poisoned(FAILED))
     first, *reasons = capfd.readouterr().err.splitlines()
     assert "parity FAILED" in first
     assert len(reasons) == len(FAILED.failures)
