@@ -32,11 +32,11 @@ def _escaped(text: str) -> str:
 
 
 def csv(kind: type[Any], records: Iterable[Any]) -> str:
-    """Returns records as comma-separated values with full precision, a line for each.
+    r"""Returns records as comma-separated values with full precision, a line for each.
 
     The header has the names of the fields. The bounds of an interval are columns of their own
     (``ratio_low``, ``ratio_high``); what is not known is empty. Text that a spreadsheet would run
-    as a formula gets an apostrophe before it. Otherwise text is kept as it is, with ``\\n``
+    as a formula gets an apostrophe before it. Otherwise text is kept as it is, with ``\n``
     at the end of its lines; what no file can hold, such as a byte of a name that is no UTF-8,
     becomes ``?``.
 
