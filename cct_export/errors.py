@@ -48,12 +48,12 @@ class InvalidRequest(CCTExportError, ValueError):
     exit_code = 2
 
     @classmethod
-    def unless_named(cls, file: object, words: Iterable[str]) -> "InvalidRequest":
-        """Returns the error for a file that alone names what no file may decide on.
+    def of_unnamed(cls, file: object, words: Iterable[str]) -> "InvalidRequest":
+        """Returns the error for what a file names and the user does not.
 
         Args:
-            file: what may come from anyone.
-            words: arguments and options with which the user names the same.
+            file: which names what would be contacted, loaded or downloaded.
+            words: arguments and options that name the same.
         """
         return cls(
             f"{file} may come from anyone, and what it names is contacted, loaded or downloaded "

@@ -32,6 +32,7 @@ ANSWER_LIMIT_S = 120.0
 MEMORY_LIMIT_BYTES = 4 << 30
 # The exit code of ssh where ssh itself failed, not the remote command.
 SSH_FAILED = 255
+_CLOSE_LIMIT_S = 10.0
 # How often a worker looks whether the process that started it is still there.
 _PARENT_CHECK_S = 0.5
 # The package is found where it is now, installed or in a checkout, behind everything else.
@@ -206,15 +207,7 @@ class Channel:
         return EngineFailed(f"{self._subject}: {reason}")
 
     def close(self) -> None:
-        """Ends the worker."""
-        self._close(wait_s=10)
-
-    def kill(self) -> None:
-        """Ends the worker at once, whatever it does."""
-        self._process.kill()
-        self._close(wait_s=10)
-
-    def _close(self, wait_s: float) -> None:
+        """Ends the worker after its answer, or after ten seconds."""
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             try:
@@ -222,15 +215,24 @@ class Channel:
             except OSError:
                 continue  # a dead worker's pipe, with a question still in it
         try:
-            self._process.wait(timeout=wait_s)
+            self._process.wait(timeout=_CLOSE_LIMIT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._messages.close()
 
+    def kill(self) -> None:
+        """Ends the worker at once, whatever it does."""
+        self._process.kill()
+        self.close()
+
 
 def start(
-    target: str, subject: str, *, limit_s: float = ANSWER_LIMIT_S, memory_bytes: int = 0
+    target: str,
+    subject: str,
+    *,
+    limit_s: float = ANSWER_LIMIT_S,
+    memory_bytes: int = MEMORY_LIMIT_BYTES,
 ) -> Channel:
     """Starts a worker on this machine, in a fresh Python.
 
@@ -239,7 +241,7 @@ def start(
             a ``CountProgress``, and its public methods are the questions.
         subject: what its errors are about.
         limit_s: seconds that an answer may take.
-        memory_bytes: memory that it may take, where the system can limit it; 0 for any.
+        memory_bytes: memory that it may take, where the system can limit it.
     """
     root = str(package_root())
     # -P: a module in the working directory must not stand in for one of an engine's.
@@ -274,8 +276,8 @@ def serve(make: Callable[[CountProgress], object], questions: TextIO, replies: T
             send(Reply(error=str(error), kind=type(error).__name__))
 
 
-def main(target: str, memory_bytes: str = "0") -> None:
-    """Serves on standard input and output; see ``start``.
+def main(target: str, memory_bytes: str = "") -> None:
+    """Serves on standard input and output; see ``start``. Behind ssh any memory may be taken.
 
     Replies go to what was standard output: whatever an engine prints goes to standard error.
     """
@@ -284,7 +286,8 @@ def main(target: str, memory_bytes: str = "0") -> None:
         # Ctrl-C is for the process that started this one, which ends it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    _limit_memory(int(memory_bytes))
+    if memory_bytes:
+        _limit_memory(int(memory_bytes))
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     module, _, name = target.partition(":")
@@ -300,8 +303,6 @@ def _end_with(parent: int) -> None:
 
 def _limit_memory(limit_bytes: int) -> None:
     """Limits the memory that this process can take, where the system has such a limit."""
-    if not limit_bytes:
-        return
     try:
         import resource
     except ImportError:  # Windows

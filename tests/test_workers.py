@@ -153,8 +153,8 @@ def test_a_worker_cannot_take_more_memory_than_it_may():
         assert limited.ask("take", int, size=limit // 4) == limit // 4
         with pytest.raises(EngineFailed, match="MemoryError"):
             limited.ask("take", int, size=limit)
-    with workers.start(TARGET, "m.tflite") as unlimited:
-        assert unlimited.ask("take", int, size=limit) == limit
+    with workers.start(TARGET, "m.tflite") as another:
+        assert another.ask("take", int, size=limit) == limit
 
 
 def _is_alive(number):

@@ -73,7 +73,7 @@ def check(
         ['pass']
     """
     from cct_export.bench import record, regression, run
-    from cct_export.bench.baseline import Named, measured_again
+    from cct_export.bench.baseline import UserChoice, remeasurement
 
     GROWTH.check("max_regression", max_regression)
     POINTS.check("max_drop", max_drop)
@@ -92,8 +92,8 @@ def check(
         regression.check_rows(before, now, names=(str(baseline), str(sources[0])))
     else:
         paths = tuple(map(Path, sources))
-        named = Named(paths, device, tuple(delegates), tuple(delegate_options), data)
-        again = measured_again(before, named, name=str(baseline))
+        choice = UserChoice(paths, device, tuple(delegates), tuple(delegate_options), data)
+        again = remeasurement(before, choice, name=str(baseline))
         regression.check_this_machine(before, any_machine)
         for job in again.jobs:
             check_job(job)

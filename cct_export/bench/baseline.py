@@ -1,11 +1,11 @@
-"""What measures the rows of a baseline again.
+"""How the rows of a baseline are measured again.
 
 A record may come from anyone. What it names beyond this machine and its files is contacted, loaded
 or downloaded only where the user names the same.
 """
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,18 +16,16 @@ from cct_export.records import BenchResult
 from cct_export.specs import BenchJob, BenchSpec, Delegation
 from cct_export.text import plural
 
-LOCAL = "local"
-
 
 @dataclass(frozen=True)
-class Named:
-    """What the user names beside a baseline.
+class UserChoice:
+    """What the user names on the command line, or in the API's arguments, beside a baseline.
 
     Attributes:
         paths: what to measure, row by row; empty for the paths of the baseline.
         device: as ``--device`` names it; None if it is not named.
-        delegates: of any rows.
-        options: names and values of the delegates' options, of any rows.
+        delegates: of the rows, in any order.
+        options: names and values of the delegates' options, in any order.
         data: labelled images; None for those of the baseline.
     """
 
@@ -39,7 +37,7 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Again:
+class Remeasurement:
     """How the rows of a baseline are measured again.
 
     Attributes:
@@ -53,19 +51,19 @@ class Again:
     data: str | None
 
 
-def measured_again(before: Sequence[BenchResult], named: Named, *, name: str) -> Again:
+def remeasurement(before: Sequence[BenchResult], choice: UserChoice, *, name: str) -> Remeasurement:
     """Returns how the rows of a baseline are measured again.
 
     Args:
         before: the baseline.
-        named: what the user names.
+        choice: what the user names.
         name: the file of the baseline, for messages.
 
     Raises:
         InvalidRequest: another number of paths, rows of several devices, something that the user
             names and the baseline has not, or something that the user has to name.
     """
-    paths = named.paths or tuple(Path(row.artifact.path) for row in before)
+    paths = choice.paths or tuple(Path(row.artifact.path) for row in before)
     if len(paths) != len(before):
         raise InvalidRequest(
             f"the baseline has {plural(len(before), 'row')}: "
@@ -74,61 +72,58 @@ def measured_again(before: Sequence[BenchResult], named: Named, *, name: str) ->
     devices = sorted({row.device for row in before})
     if len(devices) > 1:
         raise InvalidRequest(
-            f"the baseline is of {len(devices)} devices ({', '.join(devices)}): a record "
-            "of each can be checked by itself"
+            f"the baseline is of {len(devices)} devices ({', '.join(devices)}): "
+            "check a record of each by itself"
         )
     recorded = next((row.accuracy.data for row in before if row.accuracy), None)
-    images = recorded if recorded is None else named.data or data.find_data(recorded)
-    _check_same(before, named)
-    if missing := [*_unnamed(before, named), *_unnamed_data(images, named)]:
-        raise InvalidRequest.unless_named(name, missing)
+    images = recorded if recorded is None else choice.data or data.find_data(recorded)
+    _check_same(before, choice)
+    if missing := _missing_words(before, choice, images):
+        raise InvalidRequest.of_unnamed(name, missing)
     jobs = (BenchJob(path, _spec(row)) for path, row in zip(paths, before, strict=True))
-    return Again(devices[0], tuple(jobs), images)
+    return Remeasurement(devices[0], tuple(jobs), images)
 
 
-def _check_same(before: Sequence[BenchResult], named: Named) -> None:
+def _check_same(before: Sequence[BenchResult], choice: UserChoice) -> None:
     """Refuses what the user names and no row was measured with."""
     device = before[0].device
-    if named.device not in (None, device):
+    if choice.device not in (None, device):
         raise InvalidRequest(
-            f"the baseline was measured with --device {shlex.quote(device)}, not {named.device}"
+            f"the baseline was measured with --device {shlex.quote(device)}, not {choice.device}"
         )
-    for delegate in named.delegates:
+    for delegate in choice.delegates:
         if delegate not in {row.runtime.requested for row in before}:
             raise InvalidRequest(f"the baseline was not measured with the delegate {delegate}")
-    for option in named.options:
+    for option in choice.options:
         if option not in _options(before):
             raise InvalidRequest(
                 f"the baseline was not measured with the option {'='.join(option)}"
             )
 
 
-def _unnamed(before: Sequence[BenchResult], named: Named) -> list[str]:
-    """Returns the arguments and options that name what reaches beyond this machine's own files."""
+def _missing_words(
+    before: Sequence[BenchResult], choice: UserChoice, images: str | None
+) -> list[str]:
+    """Returns what the user has to add to the command line, see the top of this module."""
     words: list[str] = []
     paths = [row.artifact.path for row in before]
-    if not named.paths and any(map(is_hub_id, paths)):
+    if not choice.paths and any(map(is_hub_id, paths)):
         # A path must not be read as an option.
         words += [f"./{path}" if path.startswith("-") else path for path in paths]
-    if before[0].device not in (LOCAL, named.device):
+    if before[0].device not in ("local", choice.device):
         words += ["--device", before[0].device]
     requested = dict.fromkeys(row.runtime.requested for row in before)
     # With a colon it is a library's path, see ``runtimes.session.chosen_delegate``.
     for delegate in requested:
-        if ":" in delegate and delegate not in named.delegates:
+        if ":" in delegate and delegate not in choice.delegates:
             words += ["--delegate", delegate]
     # Those of many providers are paths of libraries too.
     for option in _options(before):
-        if option not in named.options:
+        if option not in choice.options:
             words += ["--delegate-option", "=".join(option)]
+    if images is not None and choice.data is None and data.is_downloaded(images):
+        words += ["--data", images]
     return words
-
-
-def _unnamed_data(images: str | None, named: Named) -> Iterable[str]:
-    """Returns the option that names images which are downloaded."""
-    if images is None or named.data is not None or not data.is_downloaded(images):
-        return ()
-    return ("--data", images)
 
 
 def _options(before: Sequence[BenchResult]) -> dict[tuple[str, str], None]:

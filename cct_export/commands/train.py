@@ -167,5 +167,5 @@ def _resumed(options: TrainOptions, output: Path) -> TrainOptions:
     if images is not None and options.data is None and is_downloaded(images):
         missing += ["--data", find_data(images)]
     if missing:
-        raise InvalidRequest.unless_named(run.record_file, missing)
+        raise InvalidRequest.of_unnamed(run.record_file, missing)
     return resumed

@@ -8,7 +8,6 @@ from cct_export.runtimes import ENGINE_NAMES, engine_of, format_of
 from cct_export.runtimes.isolated import Opening, check_runs
 from cct_export.runtimes.session import prepare
 from cct_export.runtimes.timing import time_interleaved
-from cct_export.specs import DEFAULT_DELEGATION
 
 
 def time_files(
@@ -27,7 +26,7 @@ def time_files(
     """
     engines = [engine_of(format_of(path)) for path in paths]
     for path in paths:
-        check_runs(Opening(ENGINE_NAMES[format_of(path)], str(path), threads, DEFAULT_DELEGATION))
+        check_runs(Opening(ENGINE_NAMES[format_of(path)], str(path), threads))
     sessions = [
         engine.open_session(path, threads=threads, trusted=True)
         for engine, path in zip(engines, paths, strict=True)

@@ -90,7 +90,7 @@ def _source_model(artifact: Path, contract: Contract) -> "LoadedModel":
     from cct_export.model import start
 
     if location.is_hub_id(contract.source):
-        raise InvalidRequest.unless_named(artifact, ["--against", contract.source])
+        raise InvalidRequest.of_unnamed(artifact, ["--against", contract.source])
     try:
         location.check(contract.source)
         start()

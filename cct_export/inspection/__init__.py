@@ -45,7 +45,5 @@ def inspect_file(path: Path, format: str) -> Inspection:
         EngineFailed: it crashes the engine, or takes too much time or memory.
         MissingDependency: the engine, or for ONNX the library onnx, is not installed.
     """
-    with workers.start(
-        f"{__name__}:Worker", str(path), memory_bytes=workers.MEMORY_LIMIT_BYTES
-    ) as channel:
+    with workers.start(f"{__name__}:Worker", str(path)) as channel:
         return channel.ask("inspect", Inspection, path=str(path), format=format)

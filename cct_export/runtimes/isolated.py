@@ -1,10 +1,9 @@
 """A session in a process of its own, for files of unknown origin."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from cct_export import workers
@@ -13,7 +12,7 @@ from cct_export.errors import CCTExportError, EngineFailed, InvalidArtifact
 from cct_export.records import Contract
 from cct_export.records.encoding import from_json
 from cct_export.runtimes.session import Logits, Quantization, Session
-from cct_export.specs import Delegation
+from cct_export.specs import DEFAULT_DELEGATION, Delegation
 from cct_export.specs.progress import CountProgress
 
 WORKER = "cct_export.runtimes.isolated:Worker"
@@ -58,8 +57,8 @@ class Opening:
 
     engine: str
     path: str
-    threads: int
-    delegation: Delegation
+    threads: int = 1
+    delegation: Delegation = DEFAULT_DELEGATION
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class IsolatedSession(Session):
 
     def __init__(self, opening: Opening) -> None:
         self._path = opening.path
-        self._channel = workers.start(WORKER, opening.path, memory_bytes=workers.MEMORY_LIMIT_BYTES)
+        self._channel = workers.start(WORKER, opening.path)
         try:
             description = self._ask("open", Description, opening=opening)
         except BaseException:
@@ -163,17 +162,7 @@ class Worker:
                 raise _failure(wanted.path, error) from error
             raise
         return Description(
-            engine=session.engine,
-            delegate=session.delegate,
-            accelerator=session.accelerator,
-            image_shape=session.image_shape,
-            io=session.io,
-            contract=session.contract,
-            input_quantization=session.input_quantization,
-            output_quantization=session.output_quantization,
-            batch=session.batch,
-            delegated_nodes=session.delegated_nodes,
-            total_nodes=session.total_nodes,
+            **{each.name: getattr(session, each.name) for each in fields(Description)}
         )
 
     def invoke(self, prepared: object) -> Array:
@@ -182,7 +171,7 @@ class Worker:
         Raises:
             InvalidArtifact: the engine cannot run the file.
         """
-        image = msgspec.convert(prepared, Array).decoded()
+        image = from_json(prepared, Array).decoded()
         try:
             return Array.of(self._session.invoke(image))
         except CCTExportError:

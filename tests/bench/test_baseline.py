@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cct_export.bench.baseline import Named, measured_again
+from cct_export.bench.baseline import UserChoice, remeasurement
 from cct_export.errors import InvalidRequest
 from cct_export.records import Accuracy, BenchResult, MeasuredFile, Runtime
 
@@ -16,7 +16,7 @@ LIBRARY = replace(RUNTIME, requested="external:/lib.so", options={"a": "1", "b":
 
 
 def again(*rows, **named):
-    return measured_again(rows, Named(**named), name="b.json")
+    return remeasurement(rows, UserChoice(**named), name="b.json")
 
 
 def test_a_row_is_measured_again_as_it_was():

@@ -28,7 +28,7 @@ from cct_export.records import ReportedLatency, sidecar
 from cct_export.runtimes import litert, litert_file
 from cct_export.runtimes.isolated import Opening, check_runs
 from cct_export.runtimes.session import Logits, Quantization, check_contract, prepare
-from cct_export.specs import DEFAULT_DELEGATION, BenchSpec
+from cct_export.specs import BenchSpec
 
 NAME = "benchmark_model"
 # The percentiles that it tells.
@@ -275,7 +275,7 @@ class LiteRTTool:
         """Reads the input and the output of the file."""
         from ai_edge_litert.interpreter import Interpreter
 
-        check_runs(Opening("litert", str(self._path), 1, DEFAULT_DELEGATION))
+        check_runs(Opening("litert", str(self._path)))
         interpreter = Interpreter(str(self._path))
         image, logits = litert_file.image_and_logits(interpreter, path=self._path)
         # No tensors are allocated: no delegate has changed the graph yet.
