@@ -92,6 +92,8 @@ class Commands:
         case.lay(self._folder)
         os.chdir(self._folder)
         before = _tree(self._folder)
+        for stream in self._streams:
+            _drained(stream)  # what the mutators printed
         _peak(reset=True)
         resident, seconds = _resident(), _seconds()
         with self._guard.watching() as contacts:
