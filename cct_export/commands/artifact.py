@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cct_export.commands import options
+from cct_export.commands import messages, options
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
 from cct_export.commands.outputs import TableFiles, table_files
 from cct_export.commands.types import Model, Number, OneOf, Output
@@ -72,7 +72,7 @@ def predict(names: tuple[str, ...], top: int, allow_changed: bool, files: TableF
     from cct_export import api
     from cct_export.evaluation.images import find_images
     from cct_export.report import predictions as report
-    from cct_export.report.terminal import say_error, status
+    from cct_export.report.terminal import status
 
     source, images = _source_and_images(names)
     paths = find_images(images)
@@ -80,7 +80,7 @@ def predict(names: tuple[str, ...], top: int, allow_changed: bool, files: TableF
 
     def report_unreadable(error: InvalidData) -> None:
         unreadable.append(error)
-        say_error(error)
+        messages.report(error)
 
     with status() as progress:
         predictions = api.predict(

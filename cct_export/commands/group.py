@@ -12,15 +12,13 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
-from cct_export.commands import signals
+from cct_export.commands import messages, signals
 from cct_export.commands.options import ExitCode
-from cct_export.errors import CCTExportError, InvalidRequest
+from cct_export.errors import InvalidRequest
 from cct_export.model import presets
 from cct_export.names import choose, closest, find
 from cct_export.streams import clean_streams
 from cct_export.text import one_line
-
-MAX_MESSAGE_LENGTH = 600
 
 
 class Group(click.Group):
@@ -58,12 +56,12 @@ class Group(click.Group):
             error.show()
             exit_code = error.exit_code
         except click.ClickException as error:
-            _say_error(f"error: {_usage_message(error)}")
+            messages.say_error(f"error: {_usage_message(error)}")
             exit_code = error.exit_code
         except click.Abort:
             exit_code = ExitCode.INTERRUPTED
         except OSError as error:  # help that cannot be written
-            exit_code = _report(error)
+            exit_code = messages.report(error)
         return exit_code
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
@@ -102,7 +100,7 @@ class Group(click.Group):
             sys.stdout.flush()
             return result
         except KeyboardInterrupt:
-            _say_error("interrupted")
+            messages.say_error("interrupted")
             ctx.exit(ExitCode.INTERRUPTED)
         except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise
@@ -111,7 +109,7 @@ class Group(click.Group):
                 ctx.exit(exit_code)
             if logging.getLogger("cct_export").isEnabledFor(logging.DEBUG):
                 traceback.print_exc()
-            ctx.exit(_report(error))
+            ctx.exit(messages.report(error))
 
 
 def _usage_message(error: click.ClickException) -> str:
@@ -157,46 +155,3 @@ def _discard(*streams: TextIO) -> None:
     for stream in streams:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(null, stream.fileno())
-
-
-def _say_error(message: str) -> None:
-    """Writes a line to standard error; a terminal gets it broken between words.
-
-    Where the disk of standard error is full, the exit code alone tells.
-    """
-    try:
-        if sys.stderr.isatty():
-            from cct_export.report.terminal import STDERR, write
-
-            write(STDERR, message)
-        else:
-            sys.stderr.write(f"{message}\n")
-    except BrokenPipeError:
-        raise
-    except OSError:
-        pass
-
-
-def _report(error: Exception) -> int:
-    """Prints ``error`` as one line and returns its exit code."""
-    exit_code = 1
-    if isinstance(error, CCTExportError):
-        message, exit_code = _shortened(str(error)), error.exit_code
-    elif isinstance(error, OSError):
-        file = f" {error.filename}" if error.filename else ""
-        message = _shortened(f"cannot read or write{file}: {error.strerror or error}")
-    elif isinstance(error, MemoryError):
-        message = "there is not enough memory: close other programs, or take smaller files"
-    else:
-        message = f"unexpected {type(error).__name__}: {_shortened(str(error))}"
-        message += " (this is a bug: -v shows the traceback)"
-    _say_error(f"error: {message}")
-    return exit_code
-
-
-def _shortened(text: str) -> str:
-    """Returns ``text`` on one line of limited length: converters quote whole graphs."""
-    line = one_line(text)
-    if len(line) <= MAX_MESSAGE_LENGTH:
-        return line
-    return f"{line[:MAX_MESSAGE_LENGTH]} ... (-v shows all)"

@@ -1,12 +1,10 @@
 """``cct-export import``, ``inspect`` and ``push``."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cct_export.bounds import Range
 from cct_export.commands import options
 from cct_export.commands.options import Outcome
 from cct_export.commands.outputs import TableFiles, table_files
@@ -14,20 +12,20 @@ from cct_export.commands.types import Model, Number, OneOf, Output, PathOr
 from cct_export.errors import InvalidData, InvalidRequest
 from cct_export.files import check_file, reason
 from cct_export.model import presets
-from cct_export.specs import GELUS, NORMALIZATIONS, SIZE
+from cct_export.specs import CLASSES, GELUS, IMAGE_SIZE, NORMALIZATIONS, SIZE
 
 
 @click.command("import")
 @click.argument("foreign", type=Model("FOREIGN"))
 @click.option(
     "--image-size",
-    type=Number(Range(8, 4096, whole=True)),
+    type=Number(IMAGE_SIZE),
     metavar="PIXELS",
     help="Height and width of the images; positions are interpolated to it.",
 )
 @click.option(
     "--classes",
-    type=Number(replace(SIZE, minimum=2)),
+    type=Number(CLASSES),
     help="Number of classes; where it differs from the file's, the head is reinitialized.",
 )
 @click.option(

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from cct_export.commands import messages
 from cct_export.commands.outputs import OutputFile, check_outputs
 from cct_export.commands.types import Number, OneOf, PathOr
 from cct_export.errors import InvalidRequest
@@ -157,11 +158,9 @@ def _error_of(action: Callable[[], None]) -> Exception | None:
 def _end(errors: Sequence[Exception], exit_code: int) -> None:
     """Ends a command whose result is shown; an error comes before the verdict."""
     if errors:
-        from cct_export.report.terminal import say_error
-
         *others, last = errors
         for error in others:
-            say_error(error)
+            messages.report(error)
         raise last
     if exit_code:
         click.get_current_context().exit(exit_code)

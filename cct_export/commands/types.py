@@ -130,9 +130,8 @@ class Number(click.FloatRange):
         """Returns the number in ``value``."""
         number: float | None = _read(str(value), self._range.whole)
         if number is None:
-            if self._range.whole:
-                self.fail(f"{shown(value)} is not a valid integer")
-            self.fail(f"it must be a number such as 0.5, not {str(value)[:40]}")
+            kind = "a valid integer" if self._range.whole else "a number such as 0.5"
+            self.fail(f"{shown(value)} is not {kind}")
         if self._range.problem(number):
             self.fail(
                 f"{shown(number)} is not in the range {self._describe_range() or 'of floats'}"
@@ -167,7 +166,7 @@ class CountList(click.ParamType[Any]):
         for number in numbers:
             if problem := self._range.problem(number):
                 self.fail(f"each of them {problem}")
-        return tuple(number for number in numbers if isinstance(number, int))
+        return tuple(numbers)
 
 
 class NameList(click.ParamType[Any]):

@@ -14,10 +14,8 @@ import numpy as np
 from cct_export.data import npz
 from cct_export.data.dataset import ArraySplit, Dataset, ImageShape
 from cct_export.errors import InvalidData, MissingDependency, OutputError
-from cct_export.files import check_writable, locked, make_folder, replacing
+from cct_export.files import check_writable, expand_user, locked, make_folder, replacing
 
-# What os.path.expanduser leaves as it is for a user without a home.
-_HOME = "~"
 SOCKET_TIMEOUT_S = 10
 DOWNLOAD_LIMIT_S = 900
 DIGITS_SHAPE: ImageShape = (32, 32, 3)
@@ -63,12 +61,12 @@ class NamedDataset:
 
     is_available: Callable[[], bool]
     read: Callable[[ImageShape], Dataset]
-    downloaded: bool
+    downloaded: bool = True
 
 
 def cache_file(name: str) -> Path:
     """Returns where the arrays of ``name`` are kept after their download (XDG_CACHE_HOME)."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser(f"{_HOME}/.cache")  # noqa: PTH111
+    root = os.environ.get("XDG_CACHE_HOME") or expand_user("~/.cache")
     return Path(root) / "cct-export" / f"{name}.npz"
 
 
@@ -96,7 +94,7 @@ def _fill_cache(name: str, path: Path) -> None:
     Keras' own cache, which the download goes through, is damaged by two at a time.
     """
     try:
-        if path.parts[0] == _HOME:
+        if path.parts[0] == "~":  # expand_user leaves it
             raise OutputError(f"cannot write {path}: this user has no home folder")
         check_writable(path)
         make_folder(path.parent)
@@ -156,10 +154,10 @@ def _has_scikit_learn() -> bool:
 
 NAMED = {
     "cifar10": NamedDataset(
-        partial(_is_cached, "cifar10"), partial(_read_cifar, "cifar10", CIFAR10_CLASSES), True
+        partial(_is_cached, "cifar10"), partial(_read_cifar, "cifar10", CIFAR10_CLASSES)
     ),
     "cifar100": NamedDataset(
-        partial(_is_cached, "cifar100"), partial(_read_cifar, "cifar100", CIFAR100_CLASSES), True
+        partial(_is_cached, "cifar100"), partial(_read_cifar, "cifar100", CIFAR100_CLASSES)
     ),
-    "digits": NamedDataset(_has_scikit_learn, _read_digits, False),
+    "digits": NamedDataset(_has_scikit_learn, _read_digits, downloaded=False),
 }

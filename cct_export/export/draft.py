@@ -36,7 +36,7 @@ def plan_of(model: keras.Model, spec: ExportSpec) -> Plan | None:
         return None
     format = FORMATS[spec.format]
     plan = fold(lower(cct), {*spec.no_fold, *format.SKIPPED_FOLDS})
-    log.debug(str(plan))
+    log.debug(str(plan))  # not as an argument, which would be put on one line
     return format.legalize(plan, spec)
 
 

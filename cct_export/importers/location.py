@@ -165,10 +165,9 @@ def _model_kinds() -> str:
 def is_hub_id(source: str) -> bool:
     """Tells whether ``source`` names a repository of the Hub and not an existing path.
 
-    Whatever takes a MODEL fetches such a repository and nothing else. One that a file names, not
-    the user, is refused by this function before it comes so far.
+    Such a source is downloaded. Callers ask here to refuse one that only a file names.
     """
-    return bool(_hub_id(source)) and not Path(source).exists()
+    return _hub_id(source) is not None and not Path(source).exists()
 
 
 def _hub_id(source: str) -> re.Match[str] | None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from cct_export.errors import InvalidArtifact, MissingDependency
-from cct_export.files import reason
 from cct_export.inspection.onnx_graph import Graph, Value, annotations, constants_of, nodes_of
 from cct_export.records import CONTRACT_KEY, Contract, Inspection, Tensor
 from cct_export.runtimes import onnxruntime as engine
@@ -33,7 +32,7 @@ def _inspect(path: Path) -> Inspection:
     assigned, error_line = _assigned_nodes(model)
     if error_line:
         _check(model, path, error_line)
-    contract = _contract(model, path)
+    contract = _contract(model)
     constants = constants_of(model.graph)
     inputs = [value for value in model.graph.input if value.name not in constants]
     values = annotations(model.graph)
@@ -75,13 +74,9 @@ def _warnings(error_line: str, unknown: int) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _contract(model: Any, path: Path) -> Contract:
-    try:
-        properties = {entry.key: entry.value for entry in model.metadata_props}
-        return Contract.parse(properties.get(CONTRACT_KEY, "{}"))
-    except ValueError as error:
-        why = reason(error, str(error))
-        raise InvalidArtifact(f"{path}: its {CONTRACT_KEY} cannot be read: {why}") from error
+def _contract(model: Any) -> Contract:
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    return Contract.parse(properties.get(CONTRACT_KEY, "{}"))
 
 
 def _read(path: Path) -> Any:

@@ -11,6 +11,7 @@ from cct_export.errors import InvalidArtifact
 from cct_export.records import Inspection, Operator, Tensor
 from cct_export.runtimes import litert, litert_file
 from cct_export.runtimes.litert_file import Node
+from cct_export.untrusted import refusing
 
 # Operators that only convert a stored weight to the type of the computation.
 _DECODERS = ("DEQUANTIZE", "DENSIFY")
@@ -30,26 +31,20 @@ def inspect(path: Path) -> Inspection:
         MissingDependency: ai-edge-litert is not installed.
     """
     litert.import_engine()
-    content = path.read_bytes()
-    try:
-        contract = litert_file.read_contract(content)
-    except InvalidArtifact as error:
-        raise InvalidArtifact(f"{path}: {error}") from error
+    contract = litert_file.contract_of(path)
     nodes, error_line = _list_nodes(path)
     partitions = litert_file.partitions(nodes)
     delegate_nodes = sum(node.is_partition for node in nodes)
-    try:
-        model = _Model(content)
+    with refusing(InvalidArtifact, f"{path}: {litert_file.UNREADABLE}", otherwise="it is damaged"):
+        model = _Model(path.read_bytes())
         operators = _operators(model, partitions)
         inputs, outputs = model.inputs_and_outputs()
         quantized = tuple(filter(None, map(_quantized, model.all_tensors())))
-    except Exception as error:  # a broken flatbuffer raises anything, above all struct.error
-        raise InvalidArtifact(f"{path}: not a readable TFLite file: it is damaged") from error
     return Inspection(
         path=path,
         format="tflite",
         contract=contract,
-        size_bytes=len(content),
+        size_bytes=path.stat().st_size,
         inputs=inputs,
         outputs=outputs,
         operators=operators,

@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from cct_export.files import reason
 from cct_export.records.encoding import from_json, parse_json, to_json
 from cct_export.records.machine import Count
 from cct_export.specs import JSONObject
+from cct_export.untrusted import Malformed
 
 # The metadata entry of a file that holds its contract.
 CONTRACT_KEY = "cct_export.json"
@@ -169,17 +171,21 @@ class Contract:
         return ""
 
     @classmethod
-    def parse(cls, text: str) -> "Contract":
+    def parse(cls, text: str | bytes) -> "Contract":
         """Returns the contract in a file that anyone may have written.
 
         Raises:
-            ValueError: it is no JSON object, or a field has another type.
+            Malformed: it is no JSON object, or a field has another type.
         """
-        return cls.from_dict(parse_json(text))
+        try:
+            return cls.from_dict(parse_json(text if isinstance(text, str) else text.decode()))
+        except ValueError as error:
+            why = reason(error, str(error))
+            raise Malformed(f"its {CONTRACT_KEY} cannot be read: {why}") from error
 
     @classmethod
     def from_dict(cls, fields: Any) -> "Contract":
-        """Returns the contract of plain JSON types; see ``parse``."""
+        """Returns the contract of plain JSON types; raises ``ValueError``."""
         if not isinstance(fields, dict):
             raise ValueError("it is no JSON object")
         return from_json(fields | {"quantization": fields.get("quantization") or None}, cls)

@@ -10,8 +10,6 @@ Figure = Annotated[float, Meta(ge=0, le=1e15)]
 Count = Annotated[int, Meta(ge=0, le=10**15)]
 # What may be below zero: a temperature, or a time derived by subtraction.
 Reading = Annotated[float, Meta(ge=-1e15, le=1e15)]
-
-
 Share = Annotated[float, Meta(ge=0, le=1)]
 # Of work that was timed: at least a picosecond, so that a ratio of two is finite.
 Milliseconds = Annotated[float, Meta(ge=1e-9, le=1e15)]

@@ -161,7 +161,7 @@ def show_parity(report: ParityReport) -> None:
     if report.passed:
         log.info("%s", line)
     else:
-        lines = "\n  %s" * len(report.failures)
+        lines = "\n  %s" * len(report.failures)  # the handler puts each argument on one line
         log.error(f"%s: %s{lines}", report.candidate, line, *report.failures)
 
 

@@ -100,11 +100,6 @@ def say(text: str = "") -> None:
     write(stdout(), printable(text))
 
 
-def say_error(error: object) -> None:
-    """Writes an error to standard error, on one line."""
-    write(STDERR, f"error: {one_line(error)}")
-
-
 def write_ascii(text: str) -> None:
     """Writes ASCII text such as JSON to standard output as it is."""
     sys.stdout.write(text)

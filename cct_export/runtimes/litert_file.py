@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from cct_export.errors import InvalidArtifact
-from cct_export.files import check_file, reason
+from cct_export.files import check_file
 from cct_export.records import CONTRACT_KEY, Contract
 from cct_export.runtimes.session import Quantization
-from cct_export.untrusted import refusing
+from cct_export.untrusted import Malformed, refusing
 
+# Begins the reason why a file is refused.
+UNREADABLE = "not a readable TFLite file"
 _DELEGATE = "DELEGATE"  # the kind of a node that runs a partition
 _IMAGE_TYPES = ("float32", "uint8", "int8")
 
@@ -61,38 +63,25 @@ def contract_of(path: Path) -> Contract:
 
     Raises:
         InvalidRequest: there is no such file.
-        InvalidArtifact: it is no flatbuffer, or its contract cannot be read.
+        InvalidArtifact: it is no flatbuffer, its contract cannot be read, or its weights are in
+            another file.
     """
-    check_file(path)
-    try:
-        return read_contract(path.read_bytes())
-    except InvalidArtifact as error:
-        raise InvalidArtifact(f"{path}: {error}") from error
-
-
-def read_contract(content: bytes) -> Contract:
-    """Returns the contract stored in a flatbuffer; see ``contract_of``."""
     from ai_edge_litert import schema_py_generated as schema
 
-    if content[4:8] != b"TFL3":
-        raise InvalidArtifact("not a TFLite file: the identifier TFL3 is missing")
+    check_file(path)
     text = b"{}"
-    with refusing(InvalidArtifact, "not a readable TFLite file", otherwise="it is damaged"):
+    with refusing(InvalidArtifact, f"{path}: {UNREADABLE}", otherwise="it is damaged"):
+        content = path.read_bytes()
+        if content[4:8] != b"TFL3":
+            raise Malformed("the identifier TFL3 is missing")
         model = schema.Model.GetRootAs(content, 0)
-        elsewhere = model.ExternalBufferGroupsLength()
+        if model.ExternalBufferGroupsLength():  # CompiledModel would open any path
+            raise Malformed("it keeps weights in another file, convert it with its weights inside")
         for index in range(model.MetadataLength()):
             entry = model.Metadata(index)
             if entry.Name() == CONTRACT_KEY.encode():
                 text = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
-    if elsewhere:  # CompiledModel would open any path
-        raise InvalidArtifact(
-            "it keeps weights in another file: convert it with its weights inside"
-        )
-    try:
-        return Contract.parse(text.decode())
-    except ValueError as error:
-        why = reason(error, str(error))
-        raise InvalidArtifact(f"its {CONTRACT_KEY} cannot be read: {why}") from error
+        return Contract.parse(text)
 
 
 def nodes_of(interpreter: Any) -> list[Node]:

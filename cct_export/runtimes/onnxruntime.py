@@ -82,10 +82,11 @@ class OnnxRuntimeSession(Session):
         self.engine = ("onnxruntime", onnxruntime.__version__)
         self.delegate = "cpu" if delegation.name == "default" else delegation.name
         self.accelerator = _accelerator(delegation)
-        with refusing(InvalidArtifact, f"{path}: its names or metadata cannot be read"):
+        with refusing(InvalidArtifact, f"{path}: not a readable ONNX file"):
             image = _image_input(self._session, path)
             self._input = image.name
-            self.contract = _contract(self._session, path)
+            properties = self._session.get_modelmeta().custom_metadata_map
+            self.contract = Contract.parse(properties.get(CONTRACT_KEY, "{}"))
         batch, height, width, channels = image.shape
         self.image_shape: ImageShape = (height, width, channels)
         self.io = _IMAGE_TYPES[image.type]
@@ -275,11 +276,3 @@ def _image_input(session: Any, path: Path) -> Any:
             f"{path} takes images of any size, {image.shape}: export it with a fixed one"
         )
     return image
-
-
-def _contract(session: Any, path: Path) -> Contract:
-    properties = session.get_modelmeta().custom_metadata_map
-    try:
-        return Contract.parse(properties.get(CONTRACT_KEY, "{}"))
-    except ValueError as error:
-        raise InvalidArtifact(f"{path}: its {CONTRACT_KEY} cannot be read: {error}") from error

@@ -42,9 +42,11 @@ from cct_export.specs.export import (
 )
 from cct_export.specs.model import (
     BLOCKS,
+    CLASSES,
     DATA_SETS,
     DEFAULT_MODEL,
     GELUS,
+    IMAGE_SIZE,
     NORM_EPSILON,
     NORMALIZATIONS,
     POSITIONALS,

@@ -18,7 +18,7 @@ LOGGERS = ("tensorboard", "wandb")
 DISTRIBUTIONS = ("local", "workers")
 
 Value: TypeAlias = bool | int | float | str
-# More than anyone trains with: of what is counted, and of what float32 still holds.
+# More than anyone needs, of epochs; and what a product of two rates in float32 still holds.
 _MANY = 10**6
 _LARGEST = 1e30
 # Fields of a TrainSpec by name: hyperparameters, and the names of parts to freeze.
@@ -50,10 +50,10 @@ class Hyperparameter:
             InvalidRequest: ``value`` has another type, is out of range or not among the choices.
         """
         kind = type(self.default)
-        number = kind is float and type(value) is int
-        if type(value) is not kind and not number:
+        is_whole_float = kind is float and type(value) is int
+        if type(value) is not kind and not is_whole_float:
             raise InvalidRequest(f"{self.name} is of type {kind.__name__}, not {shown(value)}")
-        if number and is_finite(value):
+        if is_whole_float and is_finite(value):
             value = float(value)
         if kind in (int, float):
             self.range.check(self.name, value)
@@ -69,7 +69,7 @@ class Hyperparameter:
 def _hyperparameter(
     default: Value, help: str, choices: tuple[str, ...] = (), **bounds: float
 ) -> Any:
-    """Returns a dataclass field that carries its help and domain as metadata."""
+    """Returns a dataclass field that carries its help, range and choices as metadata."""
     range = Range(whole=type(default) is int, **bounds)
     return field(default=default, metadata={"help": help, "range": range, "choices": choices})
 
@@ -176,9 +176,7 @@ class TrainSpec:
         -1.0, "Dropout rate in training; -1 for that of the model.", maximum=1
     )
     stochastic_depth: float = _hyperparameter(
-        -1.0,
-        "Stochastic depth rate of the last block; -1 for that of the model.",
-        below=1,
+        -1.0, "Stochastic depth rate of the last block; -1 for that of the model.", below=1
     )
     precision: str = _hyperparameter(
         "float32", "Compute precision; weights are float32.", choices=PRECISIONS

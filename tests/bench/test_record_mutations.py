@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from test_record import FAILED, FULL
 
 from cct_export.bench import record
-from cct_export.bench.protocol import Burst, Opened, PeakMemory, Processing, Reply, Scored
+from cct_export.bench.protocol import Burst, Opened, PeakMemory, Processing, Scored
 from cct_export.errors import InvalidData
 from cct_export.records import BenchResult, Contract, ParityReport, sidecar
 from cct_export.records.encoding import from_json
 from cct_export.training.run import RunRecord
+from cct_export.workers import Reply
 
 ROWS = json.loads(json.dumps(record.to_dict([FULL, FULL, FAILED])))
 # Texts of JSON; those that are no JSON have to be refused too.

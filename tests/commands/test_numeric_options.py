@@ -82,7 +82,7 @@ def test_a_number_that_cannot_be_is_refused_in_one_line(
         (("tflite", "--threads", "1,2000"), "each of them must be at most 1024, not 2000"),
         (("tflite", "--batch", "0"), "'0' is not a list of positive integers"),
         (("tflite", "--min-seconds", "1e400"), "inf is not in the range 0<=x<=3600"),
-        (("tflite", "--min-seconds", "nan"), "it must be a number such as 0.5, not nan"),
+        (("tflite", "--min-seconds", "nan"), "'nan' is not a number such as 0.5"),
         (("tflite", "--sustained", "48h"), "the seconds must be at most 86400, not 172800.0"),
         (
             ("check", "--max-regression", "9" * 400 + "%"),

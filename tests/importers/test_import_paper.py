@@ -281,7 +281,7 @@ def test_invalid_options_are_refused(refused, saved):
     assert "holds no labels" in refused(path, "--labels", path)
     (path.parent / "names.txt").write_text("\n \n")
     assert "holds no labels" in refused(path, "--labels", "names.txt")
-    with pytest.raises(InvalidRequest, match="4096 at most, not 10000"):
+    with pytest.raises(InvalidRequest, match="image_size must be at most 4096, not 10000"):
         cct_export.import_model(path, output=path.with_suffix(".keras"), image_size=10_000)
 
 

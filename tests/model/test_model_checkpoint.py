@@ -127,11 +127,14 @@ def test_an_architecture_larger_than_its_file_is_refused_before_it_is_built(file
     ("changes", "reason"),
     [
         # A negative number would hide the billion in the sum.
-        ({"classes": -(10**12), "mlp_units": [10**9, 4]}, "classes must be a whole number of 1 or"),
+        (
+            {"classes": -(10**12), "mlp_units": [10**9, 4]},
+            "classes must be at least 1, not -1000000000000",
+        ),
         ({"classes": float("nan"), "mlp_units": [10**9, 4]}, "not nan"),
-        ({"heads": "2", "head_dim": 10**9}, "heads must be a whole number of 1 or more, not '2'"),
-        ({"mlp_units": [0, 4]}, "each of mlp_units must be a whole number of 1 or more, not 0"),
-        ({"layers": -1}, "layers must be a whole number of 0 or more, not -1"),
+        ({"heads": "2", "head_dim": 10**9}, "heads must be a whole number, not '2'"),
+        ({"mlp_units": [0, 4]}, "each of mlp_units must be at least 1, not 0"),
+        ({"layers": -1}, "layers must be at least 0, not -1"),
     ],
 )
 def test_an_architecture_with_invalid_sizes_is_refused(file, changes, reason):

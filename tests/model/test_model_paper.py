@@ -196,7 +196,7 @@ def test_the_pools_of_example_and_paper_have_different_borders():
         ({"mean": (0.5,)}, "mean must name a value for each of 3 channels"),
         ({"std": (0.5, 0.5)}, "std must name a value for each of 3 channels"),
         ({"std": (0.5, 0.0, 0.5)}, "std must be above 0"),
-        ({"std": (0.5, float("nan"), 0.5)}, "std must be above 0"),
+        ({"std": (0.5, float("nan"), 0.5)}, "std must be a number, not nan"),
     ],
 )
 def test_an_inconsistent_spec_of_the_paper_is_refused(fields, message):

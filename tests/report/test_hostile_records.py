@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 from screens import screen_of
 
 from cct_export.bench.regression import Verdict
+from cct_export.commands.messages import report
+from cct_export.errors import CCTExportError
 from cct_export.records import Imported, Prediction, Pushed
 from cct_export.records.encoding import to_text
 from cct_export.records.model import SentFile
 from cct_export.report import bench, export, predictions, rows, table_files
 from cct_export.report.page import page
-from cct_export.report.terminal import MessageHandler, say, say_error
+from cct_export.report.terminal import MessageHandler, say
 from cct_export.streams import CleanStream
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +88,7 @@ OTHERS = {
     "one image": lambda: predictions.show_prediction(poisoned(PREDICTION), 1),
     "several images": lambda: predictions.show_prediction(poisoned(PREDICTION), 2),
     "a line": lambda: say(HOSTILE),
-    "an error": lambda: say_error(HOSTILE),
+    "an error": lambda: report(CCTExportError(HOSTILE)),
 }
 
 
