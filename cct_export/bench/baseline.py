@@ -93,11 +93,13 @@ def _check_same(before: Sequence[BenchResult], choice: UserChoice) -> None:
         )
     for delegate in choice.delegates:
         if delegate not in {row.runtime.requested for row in before}:
-            raise InvalidRequest(f"the baseline was not measured with the delegate {delegate}")
+            raise InvalidRequest(
+                f"the baseline was not measured with the delegate {delegate}: leave it out"
+            )
     for option in choice.options:
         if option not in _options(before):
             raise InvalidRequest(
-                f"the baseline was not measured with the option {'='.join(option)}"
+                f"the baseline was not measured with the option {'='.join(option)}: leave it out"
             )
 
 

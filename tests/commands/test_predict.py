@@ -212,7 +212,7 @@ def test_a_reader_that_is_gone_ends_the_command_quietly(exports, pngs):
 
 
 def test_a_top_below_one_is_refused(pngs):
-    with pytest.raises(InvalidRequest, match="top is 0"):
+    with pytest.raises(InvalidRequest, match="top must be at least 1, not 0"):
         cct_export.predict(images=pngs[0], top=0)
 
 

@@ -197,7 +197,7 @@ def test_data_that_cannot_be_read_is_described_without_words_of_a_library(
     (tmp_path / "x.npz").write_bytes(content)
     ended = in_process("export", "tflite", digits_model, "--data", tmp_path / "x.npz")
     assert ended.code == 1
-    assert "cannot be read as .npz: it is no .npz file, damaged, or holds " in ended.err
+    assert "it is no .npz file (an .npy is a single array), damaged, or holds Python" in ended.err
     assert "pickle" not in ended.err
 
 

@@ -12,9 +12,9 @@ import pytest
 from cct_export.bench import measurement
 from cct_export.bench.hosts.ssh import SSHHost
 from cct_export.bench.hosts.ssh_connection import Connection
-from cct_export.bench.protocol import Channel
 from cct_export.errors import EngineFailed
 from cct_export.records import MachineInfo
+from cct_export.workers import Channel
 
 pytestmark = [pytest.mark.ssh, pytest.mark.usefixtures("ssh")]
 
