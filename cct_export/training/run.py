@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Metrics of an epoch by name: epoch, and these.
-EpochMetrics = dict[str, float]
+# Whole numbers stay whole: a resumed run writes the same bytes.
+EpochMetrics = dict[str, int | float]
 METRICS = (
     "loss", "accuracy", "top5", "val_loss", "val_accuracy", "val_top5", "learning_rate",
 )  # fmt: skip
