@@ -11,7 +11,7 @@ from cct_export.data.dataset import ImageShape
 from cct_export.errors import CCTExportError, EngineFailed, InvalidArtifact
 from cct_export.records import Contract
 from cct_export.records.encoding import from_json
-from cct_export.runtimes.session import Logits, Quantization, Session
+from cct_export.runtimes.session import Logits, Quantization, Session, check_logits
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 from cct_export.specs.progress import CountProgress
 
@@ -169,11 +169,13 @@ class Worker:
         """Runs once.
 
         Raises:
-            InvalidArtifact: the engine cannot run the file.
+            InvalidArtifact: the engine cannot run the file, or gives no row of logits per image.
         """
         image = from_json(prepared, Array).decoded()
         try:
-            return Array.of(self._session.invoke(image))
+            outputs = self._session.invoke(image)
+            check_logits(outputs, images=len(image), path=self._path)
+            return Array.of(outputs)
         except CCTExportError:
             raise
         except Exception as error:  # engines' exceptions have no common base class

@@ -1,5 +1,6 @@
 """A session: a model file opened by an engine, which computes logits from raw pixels."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -7,13 +8,17 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cct_export.data.dataset import Images, ImageShape
+from cct_export.data.dataset import MAX_CLASSES, Images, ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest
 from cct_export.names import choose
 from cct_export.records import Contract
 from cct_export.specs.progress import CountProgress, no_progress
 
 Logits = NDArray[np.float32]
+
+# Numbers in the images of one run, half a GiB as floats: 890 images of 224 × 224, or one of 6,688 ×
+# 6,688. They are made in the process that asks, whose memory nothing limits.
+MAX_VALUES = 2**27
 
 
 class Quantization(NamedTuple):
@@ -63,17 +68,24 @@ class Session(Protocol):
 
 
 def check_contract(session: Session, *, path: Path, format: str, classes: int | None) -> None:
-    """Refuses a file whose contract describes another graph than it has.
+    """Refuses a file whose contract describes another graph than it has, or with giant images.
 
     Args:
-        session: the session, with the image's size and type as the graph has them.
+        session: the session, with the images' size, number and type as the graph has them.
         path: the file.
         format: of the file.
         classes: number of the graph's logits; None if the file does not tell.
 
     Raises:
-        InvalidArtifact: the contract contradicts the graph.
+        InvalidArtifact: the contract contradicts the graph, or the images of one run have more than
+            ``MAX_VALUES`` numbers.
     """
+    shape = (session.batch or 1, *session.image_shape)
+    if math.prod(shape) > MAX_VALUES:
+        raise InvalidArtifact(
+            f"{path} takes {' × '.join(map(str, shape))} numbers a run, more than the "
+            f"{MAX_VALUES:,} that are possible: export it for smaller images"
+        )
     problem = session.contract.contradiction(
         format=format, io=session.io, image_shape=session.image_shape, classes=classes
     )
@@ -104,6 +116,25 @@ def chosen_delegate(name: str, delegates: Iterable[str], *, engine: str, library
     return kind
 
 
+def check_logits(outputs: np.ndarray, *, images: int, path: str) -> None:
+    """Refuses an output that is not a row of logits for each image.
+
+    Args:
+        outputs: what the engine computed.
+        images: number of images that it got.
+        path: the file.
+
+    Raises:
+        InvalidArtifact: it has another number of rows, no class, or more than any data set has.
+    """
+    rows, classes = outputs.shape
+    if rows != images or not 0 < classes <= MAX_CLASSES:
+        raise InvalidArtifact(
+            f"{path} cannot be run: it gives {rows:,} × {classes:,} logits for {images}, not a row "
+            f"of 1 to {MAX_CLASSES:,} for each image"
+        )
+
+
 def prepare(session: Session, images: Images) -> np.ndarray:
     """Converts uint8 pixels ``(n, H, W, C)`` to the input dtype of ``session``."""
     quantization = session.input_quantization
@@ -122,13 +153,13 @@ def run(
     Args:
         session: an open session of any engine.
         images: uint8 ``(N, H, W, C)``, 0–255.
-        batch: images per call where the file takes any number.
+        batch: images per call where the file takes any number; fewer if they are large.
         progress: called with the number of images that are done, and of all.
 
     Returns:
         float32 ``(N, classes)``.
     """
-    size = session.batch or batch
+    size = session.batch or min(batch, max(1, MAX_VALUES // max(1, math.prod(session.image_shape))))
     batches = []
     for start in range(0, len(images), size):
         chunk = images[start : start + size]

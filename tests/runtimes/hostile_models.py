@@ -75,6 +75,25 @@ def huge_onnx(path):
     return _saved(path, nodes, size=np.array([1_400_000_000]))
 
 
+def with_sizes_onnx(path, *, image, rows, classes):
+    """Writes a graph that is honest about its image and makes zeros of ``(rows, classes)``."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    pool = helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0)
+    expand = helper.make_node("Expand", ["mean", "sizes"], ["y"])
+    graph = helper.make_graph(
+        [pool, expand],
+        "sizes",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, image)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("rows", "classes"))],
+        [numpy_helper.from_array(np.array([rows, classes]), "sizes")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
 def _converted(path, function):
     import tensorflow as tf
 

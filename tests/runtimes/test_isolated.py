@@ -6,11 +6,13 @@ import signal
 import numpy as np
 import pytest
 from hostile_models import (
+    SHAPE,
     endless_for_bright_onnx,
     endless_onnx,
     endless_tflite,
     huge_onnx,
     huge_tflite,
+    with_sizes_onnx,
 )
 
 from cct_export import workers
@@ -88,6 +90,36 @@ def test_a_file_that_takes_too_much_memory_is_refused(tmp_path, tflite):
         with pytest.raises(InvalidArtifact, match="cannot be run") as error:
             session.run(_opened(path), BLACK)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [(1, 10**6, 10**6, 3), (1, 12_000, 12_000, 3), ("n", 12_000, 12_000, 3), (2**40, 8, 8, 3)],
+)
+def test_images_that_would_take_too_much_memory_here_are_refused(tmp_path, image):
+    path = with_sizes_onnx(tmp_path / "m.onnx", image=image, rows=1, classes=3)
+    with pytest.raises(InvalidArtifact, match="export it for smaller images") as error:
+        _opened(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes"), [(1, 10**8), (10**6, 3), (2, 3), (0, 3), (1, 0)], ids=str
+)
+def test_logits_that_cannot_be_those_of_the_images_are_refused(tmp_path, rows, classes):
+    path = with_sizes_onnx(tmp_path / "m.onnx", image=SHAPE, rows=rows, classes=classes)
+    with pytest.raises(InvalidArtifact, match="not a row of 1 to") as error:
+        session.run(_opened(path), BLACK)
+    assert str(path) in str(error.value)
+
+
+def test_a_run_of_many_large_images_is_split(tmp_path, monkeypatch):
+    path = with_sizes_onnx(tmp_path / "m.onnx", image=("n", 8, 8, 3), rows=2, classes=3)
+    # The file gives two rows of logits, whatever it gets: only in twos can the images be run.
+    opened = _opened(path)
+    monkeypatch.setattr(session, "MAX_VALUES", 2 * 8 * 8 * 3)
+    assert session.run(opened, BLACK.repeat(6, axis=0)).shape == (6, 3)
+    opened.close()
 
 
 def test_a_crash_of_the_engine_is_an_invalid_artifact(tmp_path):
