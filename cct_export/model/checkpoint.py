@@ -53,7 +53,7 @@ def load(path: Path) -> keras.Model:
     try:
         _check_architecture_size(path)
         _check_weights_size(path)
-        with _lowercase_suffix(path) as file:
+        with _for_keras(path) as file:
             model = keras.saving.load_model(file, compile=False, safe_mode=True)
     except InvalidModel:
         raise
@@ -65,13 +65,18 @@ def load(path: Path) -> keras.Model:
 
 
 @contextmanager
-def _lowercase_suffix(path: Path) -> Iterator[Path]:
-    """Yields ``path``, or a copy with the suffix in lower case, the only one that Keras reads."""
-    if path.suffix == ".keras":
-        yield path
-        return
+def _for_keras(path: Path) -> Iterator[Path]:
+    """Yields ``path``, or a copy with the suffix in lower case, the only one that Keras reads.
+
+    Meanwhile temporary files have a folder of their own: Keras leaves some for a damaged archive.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        yield Path(shutil.copyfile(path, Path(folder) / "model.keras"))
+        before, tempfile.tempdir = tempfile.tempdir, folder
+        try:
+            is_lower = path.suffix == ".keras"
+            yield path if is_lower else Path(shutil.copyfile(path, Path(folder) / "model.keras"))
+        finally:
+            tempfile.tempdir = before
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Reading ``.keras`` files: other files and unsafe ones are refused in one line."""
 
 import json
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -350,3 +351,18 @@ def test_a_classifier_of_keras_layers_is_loaded(tmp_path):
     model = checkpoint.load(_classifier_file(tmp_path))
     assert checkpoint.image_shape(model) == (8, 8, 3)
     assert checkpoint.labels(model) == ()
+
+
+def test_what_keras_leaves_of_a_file_that_it_cannot_read_is_removed(
+    monkeypatch, tmp_path, digits_model
+):
+    def fail(*arguments, **options):
+        tempfile.mkdtemp()
+        raise OSError("damaged")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(keras.saving, "load_model", fail)
+    with pytest.raises(InvalidModel, match="damaged"):
+        checkpoint.load(digits_model)
+    assert not list(tmp_path.iterdir())
+    assert tempfile.tempdir == str(tmp_path)
