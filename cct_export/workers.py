@@ -7,6 +7,7 @@ memory ends the worker only.
 import contextlib
 import importlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -282,6 +283,8 @@ def main(target: str, memory_bytes: str = "") -> None:
     Replies go to what was standard output: whatever an engine prints goes to standard error.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # What an engine prints as it starts is not hidden here: its last line tells why it crashed.
+    logging.getLogger("cct_export").setLevel(logging.DEBUG)
     with contextlib.suppress(ValueError):
         # Ctrl-C is for the process that started this one, which ends it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,7 +4,6 @@ It is a process of its own, see ``workers``, so that an engine that crashes, or 
 harms nothing.
 """
 
-import logging
 import shlex
 import statistics
 import time
@@ -49,8 +48,6 @@ class Worker:
     """
 
     def __init__(self, progress: CountProgress) -> None:
-        # What an engine prints as it starts is not hidden here: its last line tells why it crashed.
-        logging.getLogger("cct_export").setLevel(logging.DEBUG)
         self._progress = progress
         self._watch = machine.CpuWatch()
         self._session: Session
