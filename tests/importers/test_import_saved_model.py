@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,7 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch, librar
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.pth").touch()
     (tmp_path / "m.safetensors").touch()
-    monkeypatch.setitem(__import__("sys").modules, library, None)
+    for name in [library, *(name for name in sys.modules if name.startswith(f"{library}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingDependency, match=rf"{library} is not .*cct-export\[{extra}\]"):
         load_model(source)
