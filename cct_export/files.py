@@ -57,7 +57,8 @@ def replacing(path: Path) -> Iterator[Path]:
         target = followed(path)
         is_written_through = _is_special(path) or _descriptor(path) is not None
         folder = Path(tempfile.gettempdir()) if is_written_through else target.parent
-        make_folder(folder)
+        # By the name that the user gave, unless a link leads elsewhere.
+        make_folder(folder if path.is_symlink() else path.parent)
         remove_leftovers(folder)
         handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=TEMPORARY, dir=folder)
         os.close(handle)

@@ -102,7 +102,7 @@ def write(files: Files, folder: Path) -> None:
     temporary = None
     try:
         target = followed(folder)
-        make_folder(target.parent)
+        make_folder(target.parent if folder.is_symlink() else folder.parent)
         remove_leftovers(target.parent)
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))
         for name, content in files.items():
