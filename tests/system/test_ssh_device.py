@@ -210,8 +210,9 @@ def test_a_check_measures_on_the_device_of_the_baseline(ready, model, in_process
     ended = in_process("bench", "tflite", model, "--device", "ssh:pi", *BRIEFLY, "--json", baseline)
     assert ended.code == 0, ended.err
     ended = in_process(
-        "bench", "check", "--baseline", baseline, "--max-regression", "1000%", "--min-runs", "20",
-        "--min-seconds", "0.1", "--repeats", "2", "--json", "-",
+        "bench", "check", "--baseline", baseline, "--device", "ssh:pi",
+        "--max-regression", "1000%", "--min-runs", "20", "--min-seconds", "0.1",
+        "--repeats", "2", "--json", "-",
     )  # fmt: skip
     assert [row["device"] for row in ended.record["results"]] == ["ssh:pi"]
     assert ended.record["verdicts"][0]["status"] in ("pass", "inconclusive")
