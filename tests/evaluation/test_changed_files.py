@@ -14,7 +14,7 @@ from PIL import Image
 from cct_export import api
 from cct_export.errors import CCTExportError, InvalidArtifact
 from cct_export.quantize.schemes import BY_FORMAT
-from cct_export.records import sidecar
+from cct_export.records import checksum, sidecar
 
 FORMATS = ("tflite", "onnx")
 CHANGES = st.lists(
@@ -133,6 +133,18 @@ def test_no_changed_bytes_give_other_predictions(copied, image, format, beside, 
 def test_a_file_whose_contract_lost_a_field_is_refused(copied, image, format, field):
     path = copied(format)
     with_contract(path, **{field: None})
+    with pytest.raises(InvalidArtifact, match="has changed since it was exported"):
+        api.predict(path, images=image)
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["with-sidecar", "alone"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_whose_checksum_is_spelled_otherwise_is_refused(copied, image, format, beside):
+    path = copied(format, beside=beside)
+    # The same JSON in as many bytes, which both formats count.
+    content = path.read_bytes().replace(b'"content_sha256": "', b'"content_sha256" :"')
+    path.write_bytes(content)
+    assert checksum.carried(content) == ""
     with pytest.raises(InvalidArtifact, match="has changed since it was exported"):
         api.predict(path, images=image)
 
