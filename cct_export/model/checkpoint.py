@@ -19,11 +19,13 @@ from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidModel
 from cct_export.files import check_file, replacing
 from cct_export.model.cct import CCT
-from cct_export.model.sizes import parameter_count
+from cct_export.model.sizes import parameter_count, token_grid
 from cct_export.specs import JSONObject, ModelSpec
 from cct_export.untrusted import Malformed, check_size, refusing, size_on_disk
 
 _WEIGHTS = "model.weights.h5"
+# Numbers that a layer may compute of one image, half a GiB: VGG16's largest computes 3.2 million.
+_MAX_ACTIVATIONS = 2**27
 
 
 def save(model: keras.Model, path: Path) -> None:
@@ -61,6 +63,7 @@ def load(path: Path) -> keras.Model:
     except Exception as error:
         raise InvalidModel(f"{path} cannot be loaded: {_reason(error)}") from error
     check_classifier(model, str(path))
+    _check_activations(model, path)
     return model
 
 
@@ -245,6 +248,33 @@ def _sizes(config: Any) -> Iterator[int]:
                 yield math.prod(size for size in value if isinstance(size, int))
             if "seed" not in name and name != "shared_object_id":
                 yield from _sizes(value)
+
+
+def _check_activations(model: keras.Model, path: Path) -> None:
+    """Refuses a model of few weights that computes giant tensors, which TensorFlow would hold.
+
+    Raises:
+        InvalidModel: of one image, a layer computes more than ``_MAX_ACTIVATIONS`` numbers.
+    """
+    largest = max(_activations(model), default=0)
+    if largest > _MAX_ACTIVATIONS:
+        raise InvalidModel(
+            f"{path} is refused: a layer computes {largest:,} numbers of one image, more than the "
+            f"{_MAX_ACTIVATIONS:,} that are possible"
+        )
+
+
+def _activations(model: Any) -> Iterator[int]:
+    """Yields how many numbers each layer of a model, and of the models in it, has per image."""
+    if isinstance(model, CCT):  # the scores of attention are no layer's output
+        yield model.spec.heads * math.prod(token_grid(model.spec)) ** 2
+    # A sequential model has no operations, and what is no model has neither.
+    operations: Any = getattr(model, "operations", None) or getattr(model, "layers", ())
+    for operation in operations:
+        for node in operation._inbound_nodes:
+            for tensor in node.output_tensors:
+                yield math.prod(size for size in tensor.shape[1:] if size is not None)
+        yield from _activations(operation)
 
 
 def _weight_bytes(config: JSONObject) -> int:

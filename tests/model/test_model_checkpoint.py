@@ -1,5 +1,6 @@
 """Reading ``.keras`` files: other files and unsafe ones are refused in one line."""
 
+import dataclasses
 import json
 import tempfile
 import zipfile
@@ -224,6 +225,29 @@ def test_another_model_larger_than_its_file_is_refused_before_it_is_built(
     _rewrite(path, change)
     with pytest.raises(InvalidModel, match=r"claims to hold|axis -1 .* to have value 10000000"):
         checkpoint.load(path)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("functional", [True, False])
+@pytest.mark.parametrize(
+    "layer", [layers.UpSampling2D(10**5), layers.ZeroPadding2D(10**5), layers.UpSampling2D(3000)]
+)
+def test_a_layer_that_computes_giant_tensors_is_refused(tmp_path, layer, functional, nested):
+    stack = [layers.Input((8, 8, 3)), layer.__class__.from_config(layer.get_config())]
+    inner = keras.Sequential([*stack, layers.GlobalAveragePooling2D()])
+    if functional:
+        inner = keras.Model(inner.inputs, inner.outputs)
+    model = keras.Sequential([layers.Input((8, 8, 3)), inner]) if nested else inner
+    model.save(tmp_path / "m.keras")
+    with pytest.raises(InvalidModel, match=r"a layer computes [0-9,]+ numbers|claims to hold"):
+        checkpoint.load(tmp_path / "m.keras")
+
+
+def test_a_cct_whose_attention_would_be_giant_is_refused(tiny, tmp_path):
+    spec = dataclasses.replace(tiny.spec, image_size=2048, positional="none")
+    checkpoint.save(CCT(spec), tmp_path / "m.keras")
+    with pytest.raises(InvalidModel, match="a layer computes"):
+        checkpoint.load(tmp_path / "m.keras")
 
 
 def test_counting_the_weights_of_a_file_leaves_no_state_in_keras(tmp_path):
