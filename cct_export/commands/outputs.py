@@ -52,7 +52,7 @@ def check_outputs(parameters: Mapping[str, object]) -> None:
         place = _place(path)
         if place in outputs:
             raise InvalidRequest(f"{path} is named twice: choose another file")
-        if place.is_file() or not place.exists():  # devices and pipes take any number of outputs
+        if not place.is_char_device():  # such as /dev/null; a pipe ends with its first output
             outputs.add(place)
         folders = [_place(name) for name in _names(parameters.get("output"))]
         if place.name == "run.json" and (

@@ -31,6 +31,15 @@ def test_every_output_may_be_the_null_device_and_several_at_a_time(in_process, e
     assert [path.name for path in null.parent.iterdir()] == ["null"]
 
 
+def test_a_pipe_takes_one_output(in_process, exports, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    source = exports("tflite").path
+    ended = in_process("export", "inspect", source, "--json", pipe, "--markdown", pipe)
+    assert ended.code == 2
+    assert f"{pipe} is named twice" in ended.err
+
+
 def test_a_plot_and_a_file_may_go_through_links_to_a_device(in_process, digits_run, tmp_path, null):
     for name in ("plot.png", "m.tflite"):
         (tmp_path / name).symlink_to("null")
