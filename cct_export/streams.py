@@ -12,6 +12,9 @@ from typing import Any, TextIO, cast
 
 from cct_export.text import printable
 
+# Names of standard streams that were closed when the program started.
+closed: set[str] = set()
+
 
 class CleanStream:
     """A stream that shows any text: none of it controls a terminal or cannot be encoded.

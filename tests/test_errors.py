@@ -3,6 +3,7 @@
 import platform
 
 from cct_export import errors, machine
+from cct_export.commands import messages
 
 
 def _all_errors():
@@ -55,3 +56,12 @@ def test_the_machine_is_described_by_what_the_system_tells():
     assert machine_info.os.startswith(platform.system())
     assert 1 <= machine_info.cores <= os.cpu_count()
     assert machine_info.cpu
+
+
+def test_lack_of_memory_in_tensorflow_is_told_as_any_other(capsys):
+    class ResourceExhaustedError(Exception):
+        pass
+
+    for error in (MemoryError(), ResourceExhaustedError("OOM when allocating tensor")):
+        assert messages.report(error) == 1
+        assert capsys.readouterr().err.startswith("error: there is not enough memory")

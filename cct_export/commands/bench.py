@@ -19,6 +19,7 @@ from cct_export.commands.types import (
     Model,
     Number,
     OneOf,
+    Output,
     PathOr,
     Percentage,
     Setting,
@@ -139,7 +140,7 @@ _measured = options.combined(
     operators,
     click.option(
         "--plot",
-        type=click.Path(path_type=Path),
+        type=Output(file=True),
         help="Plot the operators of the first artifact as a .png file; with --profile-ops.",
     ),
     accuracy,

@@ -247,7 +247,9 @@ def export_files(model: str, files: TableFiles, **arguments: Any) -> Outcome:
     is_flag=True,
     help="Also measure the logits with each step alone quantized, and with all but each.",
 )
-@click.option("--plot", metavar="FILE", type=Output(), help="Plot the steps as a .png file.")
+@click.option(
+    "--plot", metavar="FILE", type=Output(file=True), help="Plot the steps as a .png file."
+)
 @click.option(
     "--calibrate",
     type=OneOf(METHODS),

@@ -6,6 +6,8 @@ from cct_export.errors import CCTExportError
 from cct_export.text import one_line
 
 MAX_LENGTH = 600
+# TensorFlow's own name for the lack of memory.
+_NO_MEMORY = "ResourceExhaustedError"
 
 
 def say_error(message: str) -> None:
@@ -34,7 +36,7 @@ def report(error: Exception) -> int:
     elif isinstance(error, OSError):
         file = f" {error.filename}" if error.filename else ""
         message = _shortened(f"cannot read or write{file}: {error.strerror or error}")
-    elif isinstance(error, MemoryError):
+    elif isinstance(error, MemoryError) or type(error).__name__ == _NO_MEMORY:
         message = "there is not enough memory: close other programs, or take smaller files"
     else:
         message = f"unexpected {type(error).__name__}: {_shortened(str(error))}"

@@ -16,7 +16,7 @@ import click
 
 from cct_export.commands import messages
 from cct_export.commands.outputs import OutputFile, check_outputs
-from cct_export.commands.types import Number, OneOf, PathOr
+from cct_export.commands.types import Number, OneOf, PathOr, Record
 from cct_export.errors import InvalidRequest
 from cct_export.files import write_text
 from cct_export.quantize.schemes import SCHEMES
@@ -101,7 +101,7 @@ def common(function: Callable[..., Outcome]) -> Callable[..., None]:
     @click.option(
         "--json",
         "json_path",
-        type=PathOr((), "FILE|-"),
+        type=Record(),
         help="Write the results as JSON; - is standard output.",
     )
     @click.option(

@@ -145,7 +145,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def _option(name: str, what: str) -> Decorator:
-    return click.option(f"--{name}", type=Output(), metavar="FILE", help=f"Write {what}.")
+    return click.option(f"--{name}", type=Output(file=True), metavar="FILE", help=f"Write {what}.")
 
 
 _markdown = _option("markdown", "a Markdown table")

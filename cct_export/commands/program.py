@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cct_export import __version__
+from cct_export import __version__, streams
 from cct_export.commands import artifact, device, model, signals, train
 from cct_export.commands import bench as measure
 from cct_export.commands import export as exporting
@@ -78,6 +78,7 @@ def _open_missing_streams() -> None:
     """Opens nothing in place of the standard streams that were closed (``2>&-``)."""
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
+            streams.closed.add(name)
             opened = os.open(os.devnull, os.O_RDWR)
             if opened != descriptor:
                 os.dup2(opened, descriptor)

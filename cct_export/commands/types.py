@@ -1,6 +1,7 @@
 """Types of options that click does not have."""
 
 import math
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from cct_export import streams
 from cct_export.bounds import Range, shown
 from cct_export.model import presets
 from cct_export.specs import GROWTH, SUSTAINED_S
@@ -17,6 +19,8 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 # ASCII only: Python reads the digits of every script, and words such as nan.
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _REAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+# With one of these at its end a path names a folder.
+_SEPARATORS = ("/", os.sep)
 
 
 class OneOf(click.ParamType[Any]):
@@ -66,11 +70,37 @@ class PathOr(OneOf):
         return words + [CompletionItem(name) for name in files]
 
 
-class Output(click.Path):
-    """A file or folder to write. It need not be readable, such as the pipe of another user."""
+class Record(PathOr):
+    """A file for a record, or ``-`` for standard output."""
 
     def __init__(self) -> None:
+        super().__init__((), "FILE|-")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the path, or ``-``."""
+        if value == "-" and "stdout" in streams.closed:
+            self.fail("standard output is closed: name a file")
+        if str(value).endswith(_SEPARATORS):
+            self.fail(f"{str(value)!r} is a folder: name a file")
+        return super().convert(value, param, ctx)
+
+
+class Output(click.Path):
+    """A file or folder to write. It need not be readable, such as the pipe of another user.
+
+    Args:
+        file: whether a folder is refused, which a name that ends with a slash means.
+    """
+
+    def __init__(self, *, file: bool = False) -> None:
         super().__init__(path_type=Path, readable=False)
+        self._file = file
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the path."""
+        if self._file and str(value).endswith(_SEPARATORS):
+            self.fail(f"{str(value)!r} is a folder: name a file")
+        return super().convert(value, param, ctx)
 
 
 class Model(PathOr):

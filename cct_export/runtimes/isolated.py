@@ -93,7 +93,7 @@ class IsolatedSession(Session):
         self._channel = workers.start(WORKER, opening.path)
         try:
             description = self._ask("open", Description, opening=opening)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nobody else has the worker yet
             self.close()
             raise
         self.engine = description.engine

@@ -136,3 +136,11 @@ def test_an_argument_that_can_be_no_path_is_refused_as_what_it_is(in_process, tm
     ended = in_process("export", "tflite", "--quantize", scheme, "--json", tmp_path / "a.json")
     assert ended.code == 2
     assert ended.err.startswith("error: no quantization scheme is called")
+
+
+@pytest.mark.parametrize("option", ["--json", "--csv", "--markdown"])
+def test_a_name_that_ends_with_a_slash_is_no_file(in_process, exports, tmp_path, option):
+    ended = in_process("export", "inspect", exports("tflite").path, option, f"{tmp_path}/none/")
+    assert ended.code == 2
+    assert "is a folder: name a file" in ended.err
+    assert list(tmp_path.iterdir()) == []
