@@ -25,7 +25,7 @@ from cct_export.runtimes.session import Quantization, Session, dequantize, prepa
 _NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OutputDescription(OutputContract):
     """The output of a bundled model.
 
@@ -225,7 +225,15 @@ def _describe(sidecar: Sidecar, outputs: np.ndarray, session: Session) -> ModelD
         sha256=sidecar.artifact.sha256,
         input=contract.input,
         versions=contract.versions,
-        output=OutputDescription(contract.output.name, str(outputs.dtype), classes, *quantization),
+        output=OutputDescription(
+            name=contract.output.name,
+            dtype=str(outputs.dtype),
+            classes=classes,
+            shape=contract.output.shape,
+            activation=contract.output.activation,
+            scale=quantization[0],
+            zero_point=quantization[1],
+        ),
         labels=contract.labels or tuple(map(str, range(classes))),
         golden=GoldenDescription(
             **asdict(policy),

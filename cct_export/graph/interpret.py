@@ -1,6 +1,7 @@
 """The reference implementation of every step, with numpy in float64."""
 
 import math
+from collections.abc import Callable
 from functools import singledispatch
 
 import numpy as np
@@ -60,6 +61,39 @@ def _(step: steps.ZeroPad, x: Array) -> Array:
 def _(step: steps.MaxPool, x: Array) -> Array:
     maxima: Array = _windows(_pad(x, step.pads, -np.inf), step.size, step.strides).max((4, 5))
     return maxima
+
+
+@compute.register
+def _(step: steps.AveragePool, x: Array) -> Array:
+    sums: Array = _windows(_pad(x, step.pads, 0.0), step.size, step.strides).sum((4, 5))
+    counts: Array = _windows(_pad(np.ones_like(x), step.pads, 0.0), step.size, step.strides).sum(
+        (4, 5)
+    )
+    return sums / counts
+
+
+@compute.register
+def _(step: steps.GlobalPool, x: Array) -> Array:
+    axes = tuple(range(1, x.ndim - 1))
+    pooled: Array = x.max(axes) if step.maximum else x.mean(axes)
+    return pooled
+
+
+@compute.register
+def _(step: steps.Gather, x: Array) -> Array:
+    channels: Array = x[..., list(step.order)]
+    return channels
+
+
+@compute.register
+def _(step: steps.Resize, x: Array) -> Array:
+    for axis, size in enumerate(step.size, start=1):
+        centres = np.clip((np.arange(size) + 0.5) * x.shape[axis] / size - 0.5, 0, None)
+        low = np.minimum(centres.astype(int), x.shape[axis] - 1)
+        high = np.minimum(low + 1, x.shape[axis] - 1)
+        share = (centres - low).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+        x = x.take(low, axis) * (1 - share) + x.take(high, axis) * share
+    return x
 
 
 @compute.register
@@ -139,6 +173,31 @@ def _(step: steps.Gelu, x: Array) -> Array:
 
         curve = erf(x / math.sqrt(2))
     return 0.5 * x * (1 + curve)
+
+
+def _sigmoid(x: Array) -> Array:
+    y: Array = 0.5 * (1 + np.tanh(x / 2))  # exp(-x) would overflow
+    return y
+
+
+def _hard_sigmoid(x: Array) -> Array:
+    return np.clip(x + 3, 0, 6) / 6
+
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "silu": lambda x: x * _sigmoid(x),
+    "sigmoid": _sigmoid,
+    "tanh": np.tanh,
+    "hard-silu": lambda x: x * _hard_sigmoid(x),
+    "hard-sigmoid": _hard_sigmoid,
+}
+
+
+@compute.register
+def _(step: steps.Activation, x: Array) -> Array:
+    return _ACTIVATIONS[step.function](x)
 
 
 def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:

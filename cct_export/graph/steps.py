@@ -18,6 +18,9 @@ Shape = tuple[int, ...]
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 NO_PADS: Pads = ((0, 0), (0, 0))
+# Beside GELU. silu is x · sigmoid(x) (arXiv:1702.03118); hard-silu x · relu6(x + 3) / 6 and
+# hard-sigmoid relu6(x + 3) / 6 approximate it and the sigmoid (arXiv:1905.02244).
+ACTIVATIONS = ("relu", "relu6", "silu", "sigmoid", "tanh", "hard-silu", "hard-sigmoid")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +117,52 @@ class MaxPool(Step):
     def shape(self, *inputs: Shape) -> Shape:
         """Returns the pooled ``(height, width, channels)``."""
         return (*window_counts(inputs[0], self.size, self.strides, self.pads), inputs[0][2])
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePool(Step):
+    """Average pooling; padding does not count."""
+
+    size: tuple[int, int]
+    strides: tuple[int, int]
+    pads: Pads = NO_PADS
+
+    def shape(self, *inputs: Shape) -> Shape:
+        """Returns the pooled ``(height, width, channels)``."""
+        return (*window_counts(inputs[0], self.size, self.strides, self.pads), inputs[0][2])
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalPool(Step):
+    """The mean, or the maximum, over all axes but the last, such as over all tokens."""
+
+    maximum: bool = False
+
+    def shape(self, *inputs: Shape) -> Shape:
+        """Returns ``(channels,)``."""
+        return inputs[0][-1:]
+
+
+@dataclass(frozen=True, eq=False)
+class Gather(Step):
+    """The channels ``order`` of the last axis, such as blue, green, red."""
+
+    order: tuple[int, ...]
+
+    def shape(self, *inputs: Shape) -> Shape:
+        """Returns the shape with ``order`` channels."""
+        return (*inputs[0][:-1], len(self.order))
+
+
+@dataclass(frozen=True, eq=False)
+class Resize(Step):
+    """A feature map in another size, by bilinear interpolation between the centres of pixels."""
+
+    size: tuple[int, int]
+
+    def shape(self, *inputs: Shape) -> Shape:
+        """Returns ``(height, width, channels)``."""
+        return (*self.size, inputs[0][2])
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,6 +279,13 @@ class Gelu(Step):
     """GELU: ``x · Φ(x)``, or its tanh approximation (arXiv:1606.08415)."""
 
     tanh: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Activation(Step):
+    """A function of each value, one of ``ACTIVATIONS``."""
+
+    function: str
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from cct_export.importers.location import Location, locate
 from cct_export.model import checkpoint
 from cct_export.model.adapting import adapt
 from cct_export.model.cct import CCT
-from cct_export.specs import SAVED_MODEL_FILE, ImportSpec
+from cct_export.specs import NO_OPTIONS, SAVED_MODEL_FILE, ImportSpec, ModelOptions
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class LoadedModel:
         calibration_file: path of the calibration record, which may not exist; None for sources
             without one.
         on_corrupt: what the run did with images that cannot be decoded, see ``data.read``.
+        options: what the user said of the model.
     """
 
     model: keras.Model
@@ -43,6 +44,7 @@ class LoadedModel:
     data: str | None = None
     calibration_file: Path | None = None
     on_corrupt: OnCorrupt = "refuse"
+    options: ModelOptions = NO_OPTIONS
 
     @cached_property
     def image_shape(self) -> ImageShape:
@@ -57,11 +59,15 @@ class LoadedModel:
     @property
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the logits; empty if unknown."""
-        return checkpoint.labels(self.model)
+        return self.options.labels or checkpoint.labels(self.model)
 
 
-def in_memory(model: keras.Model) -> LoadedModel:
+def in_memory(model: keras.Model, options: ModelOptions = NO_OPTIONS) -> LoadedModel:
     """Returns a record of a Keras model; its checksum is that of its weights.
+
+    Args:
+        model: of any classes.
+        options: what the user says of it.
 
     Raises:
         InvalidModel: not an image classifier.
@@ -70,14 +76,15 @@ def in_memory(model: keras.Model) -> LoadedModel:
     digest = hashlib.sha256()
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())
-    return LoadedModel(model, model.name, digest.hexdigest())
+    return LoadedModel(model, model.name, digest.hexdigest(), options=options)
 
 
-def load_model(source: str) -> LoadedModel:
+def load_model(source: str, options: ModelOptions = NO_OPTIONS) -> LoadedModel:
     """Loads a MODEL.
 
     Args:
         source: see ``location.locate``.
+        options: what the user says of it.
 
     Raises:
         InvalidRequest: there is no such model.
@@ -93,6 +100,7 @@ def load_model(source: str) -> LoadedModel:
         location.data,
         location.calibration_file,
         location.on_corrupt,
+        options,
     )
 
 

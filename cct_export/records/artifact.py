@@ -61,13 +61,19 @@ class OutputContract:
 
     Attributes:
         name: of the tensor.
-        dtype: of the logits.
-        classes: number of logits.
+        dtype: of its values.
+        classes: size of its last axis.
+        shape: its axes after the batch axis; all but the last are slots, such as the letters of a
+            number plate, each with classes of its own. Empty in files of earlier versions.
+        activation: ``none`` for logits, ``softmax`` or ``sigmoid`` for probabilities; empty if that
+            is not known.
     """
 
     name: str
     dtype: str
     classes: Count
+    shape: tuple[Count, ...] = ()
+    activation: str = ""
 
 
 @dataclass(frozen=True)

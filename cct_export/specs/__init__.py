@@ -40,6 +40,19 @@ from cct_export.specs.export import (
     choose_opset,
     opset_of,
 )
+from cct_export.specs.loading import (
+    CHANNEL_ORDERS,
+    DEFAULT_RESIZE,
+    MEAN,
+    NO_OPTIONS,
+    RESIZE_FILTERS,
+    RESIZE_FITS,
+    SCALE,
+    STD,
+    ModelOptions,
+    Normalization,
+    Resize,
+)
 from cct_export.specs.model import (
     BLOCKS,
     CLASSES,
