@@ -108,7 +108,7 @@ def predict(
 
     Args:
         source: a ``.tflite`` or ``.onnx`` file, or a model, see ``load``.
-        images: PNG or JPEG files, folders with such files at any depth, or glob patterns
+        images: image files, folders with such files at any depth, or glob patterns
             (``photos/*.jpg``, ``**`` for any number of folders).
         top: classes per image, 1 or more.
         allow_changed: classify with a warning where the file has changed since it was exported, as

@@ -22,6 +22,7 @@ from cct_export.bench.protocol import (
     Scored,
 )
 from cct_export.data import read
+from cct_export.data.dataset import Dataset
 from cct_export.data.sampling import timing_images
 from cct_export.errors import InvalidRequest
 from cct_export.evaluation import accuracy, golden
@@ -133,11 +134,14 @@ class Worker:
 
     def check_data(self, data: str) -> None:
         """Raises ``InvalidData`` if the accuracy cannot be measured on these labelled images."""
-        accuracy.check_labels(self._session, read(data, self._session.image_shape))
+        accuracy.check_labels(self._session, self._dataset(data))
+
+    def _dataset(self, data: str) -> Dataset:
+        return read(data, self._session.image_shape, resize=self._session.contract.resize)
 
     def accuracy(self, data: str) -> Scored:
         """Measures the accuracy on labelled images."""
-        dataset = read(data, self._session.image_shape)
+        dataset = self._dataset(data)
         scored = accuracy.measure(self._session, dataset=dataset, progress=self._progress)
         return Scored(scored.accuracy, tuple(scored.correct.tolist()))
 

@@ -24,6 +24,7 @@ def files(contents: Contents) -> Files:
             f"linux-cpp takes .onnx files, not .{format}: no package has LiteRT's C headers to "
             "build it with; export the model with cct-export onnx"
         )
+    image = contents.description.input
     input_type, output_type = contents.inputs.dtype, contents.outputs.dtype
     if input_type not in (np.float32, np.uint8) or output_type != np.float32:
         raise InvalidRequest(
@@ -31,7 +32,7 @@ def files(contents: Contents) -> Files:
             f"this one takes {input_type} and returns {output_type}"
         )
     return {
-        **render("linux_cpp", summary=contents.summary),
+        **render("linux_cpp", summary=contents.summary, antialias=image.antialias, crop=image.crop),
         **contents.common_files(),
         "golden.bin": golden_bin(contents),
     }

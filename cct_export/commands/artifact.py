@@ -65,9 +65,9 @@ def verify(artifact: str, against: str | None, data: str | None, parity_samples:
 def predict(names: tuple[str, ...], top: int, allow_changed: bool, files: TableFiles) -> Outcome:
     """Classify images: the best classes with their probabilities.
 
-    IMAGE is a PNG or JPEG file, a folder with such files at any depth, or a quoted pattern such as
-    "photos/*.jpg" or "photos/**/*.png". Without ARTIFACT or MODEL the shipped CIFAR-10 model
-    classifies. Images that cannot be read are reported, and the command ends with 1.
+    IMAGE is a PNG, JPEG, WebP, BMP or TIFF file, a folder with such files at any depth, or a quoted
+    pattern such as "photos/*.jpg" or "photos/**/*.png". Without ARTIFACT or MODEL the shipped
+    CIFAR-10 model classifies. Images that cannot be read are reported, and the command ends with 1.
     """
     from cct_export import api
     from cct_export.evaluation.images import find_images
@@ -108,8 +108,8 @@ def _source_and_images(names: Sequence[str]) -> tuple[str, Sequence[str]]:
     source, images = (DEFAULT_MODEL, names) if names_images(names[0]) else (names[0], names[1:])
     if not images:
         raise click.UsageError(
-            f"Missing argument 'IMAGE...': {source} is taken as the model, for it is neither a "
-            ".png or .jpg file nor a folder or pattern of images"
+            f"Missing argument 'IMAGE...': {source} is taken as the model, for it is neither an "
+            "image (.png, .jpg, …) nor a folder or pattern of images"
         )
     for name in images:
         if is_artifact(Path(name)):

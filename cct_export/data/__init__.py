@@ -15,6 +15,7 @@ from cct_export.data.named import NAMED
 from cct_export.errors import InvalidRequest
 from cct_export.files import expand_user, similar
 from cct_export.names import closest, find
+from cct_export.specs import DEFAULT_RESIZE, Resize
 
 # What to do with an image that cannot be decoded.
 OnCorrupt = Literal["refuse", "skip"]
@@ -59,7 +60,12 @@ def find_data(name: str | Path) -> str:
     raise InvalidRequest(f"no such data: {name!r}: {hint}")
 
 
-def read(name: str, shape: ImageShape, on_corrupt: OnCorrupt = "refuse") -> Dataset:
+def read(
+    name: str,
+    shape: ImageShape,
+    on_corrupt: OnCorrupt = "refuse",
+    resize: Resize = DEFAULT_RESIZE,
+) -> Dataset:
     """Returns the dataset that ``--data name`` stands for.
 
     Images in folders and shards are decoded when they are used.
@@ -70,6 +76,7 @@ def read(name: str, shape: ImageShape, on_corrupt: OnCorrupt = "refuse") -> Data
         shape: height, width and channels of the model's input.
         on_corrupt: ``refuse`` raises when an image that cannot be decoded is used. ``skip``
             decodes every image once now, logs those that fail, and leaves them out.
+        resize: how images of folders and shards that have another size are resized.
 
     Raises:
         InvalidData: unusable; the message names the file and what to do.
@@ -78,14 +85,15 @@ def read(name: str, shape: ImageShape, on_corrupt: OnCorrupt = "refuse") -> Data
     if on_corrupt not in ("refuse", "skip"):
         raise InvalidRequest(f"on_corrupt={on_corrupt!r}: it is 'refuse' or 'skip'")
     name = find_data(name)
-    dataset = NAMED[name].read(shape) if name in NAMED else _read_path(name, shape)
+    dataset = NAMED[name].read(shape) if name in NAMED else _read_path(name, shape, resize)
     return without_corrupt(dataset) if on_corrupt == "skip" else dataset
 
 
-def _read_path(name: str, shape: ImageShape) -> Dataset:
+def _read_path(name: str, shape: ImageShape, resize: Resize) -> Dataset:
     path = expand_user(name)
     if tfrecord.shards_by_split(path):
-        dataset = tfrecord.read(path, shape)
+        dataset = tfrecord.read(path, shape, resize)
     else:
-        dataset = folder.read(path, shape) if path.is_dir() else npz.read(path, shape)
+        is_folder = path.is_dir()
+        dataset = folder.read(path, shape, resize) if is_folder else npz.read(path, shape)
     return replace(dataset, name=name)

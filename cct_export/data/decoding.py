@@ -1,29 +1,37 @@
-"""Decoding of PNG and JPEG images."""
+"""Decoding of images: PNG, JPEG, WebP, BMP and TIFF."""
 
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
-
 from cct_export.data.dataset import Images, ImageShape
+from cct_export.data.resizing import resized
 from cct_export.errors import InvalidData
+from cct_export.specs import DEFAULT_RESIZE, Resize
 from cct_export.untrusted import check_size
 
 if TYPE_CHECKING:
     from PIL import Image
 
+# No other formats: Pillow hands some to a program, as EPS to Ghostscript.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+FORMAT_NAMES = "PNG, JPEG, WebP, BMP or TIFF"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+# The tag of a TIFF that has the number of bits of each channel.
+_BITS_PER_SAMPLE = 258
 # Photographs of 89 megapixels; files of a single colour are small whatever they declare.
 _ALWAYS_ALLOWED_BYTES = 256 << 20
 
 
-def decode(path: Path, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
+def decode(
+    path: Path, shape: ImageShape, resize: Resize = DEFAULT_RESIZE
+) -> tuple[Images, tuple[int, int]]:
     """Decodes an image file, turned upright as its EXIF data says.
 
     Args:
-        path: a PNG or JPEG file.
-        shape: height, width and channels of the result (3: RGB, 1: grey); a file of another size
-            is resized bilinearly.
+        path: a file of one of ``FORMATS``; of several images in it the first is meant.
+        shape: height, width and channels of the result (3: RGB, 1: grey).
+        resize: how a file of another size is resized.
 
     Returns:
         The pixels as uint8 ``shape``, and the file's own (height, width).
@@ -34,38 +42,39 @@ def decode(path: Path, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
     """
     if not path.is_file():
         raise InvalidData(f"no such image: {path}")
-    return _decode(path, path.stat().st_size, str(path), shape)
+    return _decode(path, path.stat().st_size, str(path), shape, resize)
 
 
-def decode_bytes(content: bytes, where: str, shape: ImageShape) -> tuple[Images, tuple[int, int]]:
+def decode_bytes(
+    content: bytes, where: str, shape: ImageShape, resize: Resize = DEFAULT_RESIZE
+) -> tuple[Images, tuple[int, int]]:
     """Decodes an image in memory, as ``decode`` does a file.
 
     Args:
-        content: the content of a PNG or JPEG file.
+        content: of a file of one of ``FORMATS``.
         where: what error messages call it.
         shape: height, width, channels.
+        resize: how an image of another size is resized.
 
     Raises:
         InvalidData: as ``decode``.
     """
-    return _decode(io.BytesIO(content), len(content), where, shape)
+    return _decode(io.BytesIO(content), len(content), where, shape, resize)
 
 
 def _decode(
-    file: Path | BinaryIO, size_bytes: int, where: str, shape: ImageShape
+    file: Path | BinaryIO, size_bytes: int, where: str, shape: ImageShape, resize: Resize
 ) -> tuple[Images, tuple[int, int]]:
     # Imported here, since a device that receives arrays has no Pillow.
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     height, width, channels = shape
     try:
-        # No other formats: Pillow hands some to a program, as EPS to Ghostscript.
-        with Image.open(file, formats=("PNG", "JPEG")) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if _is_deep(image):
                 raise InvalidData(f"{where} has more than 8 bits per channel: save it with 8 bits")
-            pixels = image.width * image.height
             check_size(
-                pixels * len(image.getbands()),
+                image.width * image.height * len(image.getbands()),
                 size_bytes,
                 always_allowed_bytes=_ALWAYS_ALLOWED_BYTES,
             )
@@ -75,6 +84,7 @@ def _decode(
             # Saves a copy where no conversion is needed.
             image.load()
             converted = image if image.mode == mode else image.convert(mode)
+            pixels = resized(converted, height, width, resize)
     except (InvalidData, MemoryError):
         raise
     # Pillow raises many kinds: SyntaxError for a PNG, TypeError or struct.error for EXIF data.
@@ -82,13 +92,11 @@ def _decode(
         # Pillow's own message for an unknown format is the memory address of the bytes.
         unknown = isinstance(error, UnidentifiedImageError)
         why = getattr(error, "strerror", None) or str(error)
-        reason = "neither PNG nor JPEG with 8 bits per channel" if unknown else why
+        reason = f"it is no {FORMAT_NAMES} with 8 bits per channel" if unknown else why
         raise InvalidData(
             f"{where} is not a readable image: {reason}: remove or replace it"
         ) from error
-    if size != (height, width):
-        converted = converted.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(converted, np.uint8).reshape(shape), size
+    return pixels.reshape(shape), size
 
 
 def _is_deep(image: "Image.Image") -> bool:
@@ -96,6 +104,9 @@ def _is_deep(image: "Image.Image") -> bool:
 
     Pillow has a mode of its own for such grey images only, and drops half of the others' bits.
     """
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (1,))
+        return max(bits, default=1) > 8
     return image.mode.startswith(("I", "F")) or any(
         str(tile[3]).endswith(";16B") for tile in getattr(image, "tile", ())
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cct_export.data.dataset import Dataset, Images, ImageShape, Indices, Labels, Split
 from cct_export.data.decoding import decode_bytes
 from cct_export.errors import InvalidData
+from cct_export.specs import DEFAULT_RESIZE, Resize
 
 # Threads help above this size: Pillow decodes without Python's lock. For a thumbnail, Python's own
 # work exceeds the decoding, and threads would only wait for each other.
@@ -44,7 +45,7 @@ class Store(Protocol):
         ...
 
     def read(self, item: int) -> bytes:
-        """Returns the image ``item``, a PNG or JPEG.
+        """Returns the image ``item`` as it is encoded.
 
         Raises:
             InvalidData: it cannot be read.
@@ -60,19 +61,26 @@ class EncodedSplit:
         items: int64 ``(N,)``, numbers of images in the store.
         labels: int64 ``(N,)``.
         shape: height, width and channels of the decoded images (3: RGB, 1: grey).
+        resize: how images of another size are resized.
     """
 
     def __init__(
-        self, store: Store, items: NDArray[np.int64], labels: Labels, shape: ImageShape
+        self,
+        store: Store,
+        items: NDArray[np.int64],
+        labels: Labels,
+        shape: ImageShape,
+        resize: Resize = DEFAULT_RESIZE,
     ) -> None:
         self.store = store
         self.items = items
         self.labels = labels
         self.shape = shape
+        self.resize = resize
         self._resizing_logged = False
 
     def images(self, indices: Indices) -> Images:
-        """Returns the images at ``indices`` in this order, resized bilinearly to the shape.
+        """Returns the images at ``indices`` in this order, resized to the shape.
 
         Larger images are decoded by several threads.
 
@@ -123,10 +131,11 @@ class EncodedSplit:
 
     def subset(self, indices: NDArray[np.int64]) -> "EncodedSplit":
         """Returns the split of the images at ``indices`` alone."""
-        return EncodedSplit(self.store, self.items[indices], self.labels[indices], self.shape)
+        items, labels = self.items[indices], self.labels[indices]
+        return EncodedSplit(self.store, items, labels, self.shape, self.resize)
 
     def _decode(self, item: int) -> tuple[Images, Size]:
-        return decode_bytes(self.store.read(item), self.store.name(item), self.shape)
+        return decode_bytes(self.store.read(item), self.store.name(item), self.shape, self.resize)
 
     def _map(self, function: Callable[[int], Result], items: NDArray[np.int64]) -> list[Result]:
         """Returns ``function(row)`` for every row of ``items``, in order, computed by threads."""
@@ -153,15 +162,15 @@ class EncodedSplit:
         self._resizing_logged = True
         several = len(set(sizes))
         log.info(
-            "%s is %d×%d%s: images are resized to %d×%d (bilinear)",
+            "%s is %d×%d%s: images are resized to %d×%d (%s)",
             self.store.name(int(items[row])), sizes[row][1], sizes[row][0],
             f", the first {len(sizes)} images have {several} sizes" if several > 1 else "",
-            self.shape[1], self.shape[0],
+            self.shape[1], self.shape[0], self.resize.description,
         )  # fmt: skip
 
 
 def train_test_split(
-    store: Store, labels: Labels, shape: ImageShape, name: str
+    store: Store, labels: Labels, shape: ImageShape, name: str, resize: Resize = DEFAULT_RESIZE
 ) -> tuple[EncodedSplit, EncodedSplit]:
     """Returns 90 % of the images of ``store`` for training and 10 % for testing.
 
@@ -172,6 +181,7 @@ def train_test_split(
         labels: int64 ``(N,)``, of all its images.
         shape: height, width and channels of the decoded images.
         name: what messages call the data.
+        resize: how images of another size are resized.
 
     Raises:
         InvalidData: there is only one image.
@@ -183,8 +193,8 @@ def train_test_split(
     cut = max(1, round(total * TEST_FRACTION))
     train, test = np.sort(order[cut:]), np.sort(order[:cut])
     return (
-        EncodedSplit(store, train, labels[train], shape),
-        EncodedSplit(store, test, labels[test], shape),
+        EncodedSplit(store, train, labels[train], shape, resize),
+        EncodedSplit(store, test, labels[test], shape, resize),
     )
 
 

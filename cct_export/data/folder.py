@@ -1,4 +1,4 @@
-"""Folders with PNG or JPEG files: of class folders, or of any."""
+"""Folders with image files: of class folders, or of any."""
 
 import logging
 import os
@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from cct_export.data.dataset import Dataset, ImageShape, Labels
+from cct_export.data.decoding import SUFFIXES
 from cct_export.data.encoded import EncodedSplit, train_test_split
 from cct_export.errors import InvalidData
+from cct_export.specs import DEFAULT_RESIZE, Resize
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+# What a folder of images beside train/ may be called, the first is used; Roboflow writes valid/.
+_TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +59,14 @@ class ImageFiles:
             ) from error
 
 
-def read(root: Path, shape: ImageShape) -> Dataset:
+def read(root: Path, shape: ImageShape, resize: Resize = DEFAULT_RESIZE) -> Dataset:
     """Returns the images below the folder ``root``.
 
     Args:
-        root: a folder with ``train/<class>/*`` and ``test/<class>/*`` (or ``val/``), or one of
-            class folders, which is split 90/10 by a fixed seed.
+        root: a folder with ``train/<class>/*`` and ``test/<class>/*`` (or ``val/``, ``valid/``), or
+            one of class folders, which is split 90/10 by a fixed seed.
         shape: height, width and channels of the decoded images.
+        resize: how images of another size are resized.
 
     Raises:
         InvalidData: no class folders, one without images, or a test class missing from training.
@@ -70,11 +74,14 @@ def read(root: Path, shape: ImageShape) -> Dataset:
     train = root / "train"
     if not train.is_dir():
         classes, names, labels = _scan(root)
-        splits = train_test_split(ImageFiles(root, names), labels, shape, str(root))
+        splits = train_test_split(ImageFiles(root, names), labels, shape, str(root), resize)
         return Dataset(str(root), classes, *splits)
-    test = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
-    if test is None:
-        raise InvalidData(f"{root}: there is train/ but no test/ or val/ beside it")
+    others = [root / part for part in _TEST_FOLDERS if (root / part).is_dir()]
+    if not others:
+        raise InvalidData(f"{root}: there is train/ but no test/, val/ or valid/ beside it")
+    test, *unused = others
+    for folder in unused:
+        log.info("%s is not used: the images of %s are tested on", folder, test)
     classes, names, labels = _scan(train)
     test_classes, test_names, test_labels = _scan(test)
     unknown = sorted(set(test_classes) - set(classes))
@@ -84,13 +91,19 @@ def read(root: Path, shape: ImageShape) -> Dataset:
     return Dataset(
         str(root),
         classes,
-        _split_of(train, names, labels, shape),
-        _split_of(test, test_names, label_of_test_class[test_labels], shape),
+        EncodedSplit(ImageFiles(train, names), np.arange(len(names)), labels, shape, resize),
+        EncodedSplit(
+            ImageFiles(test, test_names),
+            np.arange(len(test_names)),
+            label_of_test_class[test_labels],
+            shape,
+            resize,
+        ),
     )
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Returns the PNG and JPEG files in a folder and all folders below it, by path.
+    """Returns the image files in a folder and all folders below it, by path.
 
     Hidden ones are left out, and links to folders are not followed: they may lead in a circle.
 
@@ -105,10 +118,6 @@ def images_below(folder: Path) -> list[Path]:
         elif entry.is_file() and entry.name.lower().endswith(SUFFIXES):
             images.append(path)
     return images
-
-
-def _split_of(root: Path, names: list[str], labels: Labels, shape: ImageShape) -> EncodedSplit:
-    return EncodedSplit(ImageFiles(root, names), np.arange(len(names)), labels, shape)
 
 
 def _visible_entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -143,14 +152,14 @@ def _scan(root: Path) -> tuple[tuple[str, ...], list[str], Labels]:
                 (names if is_image else ignored).append(f"{folder}/{file.name}")
         if len(names) == before:
             raise InvalidData(
-                f"{root / folder}: no .png or .jpg in it: fill this class or remove it"
+                f"{root / folder}: no image in it (.png, .jpg, …): fill this class or remove it"
             )
         labels.append(np.full(len(names) - before, label, np.int64))
     if not names:
         raise InvalidData(
-            f"{root}: no images in it: it needs class folders with .png or .jpg files"
+            f"{root}: no images in it: it needs class folders with image files (.png, .jpg, …)"
         )
     if ignored:
-        log.info("%s: left out %d files that are not .png or .jpg: %s%s", root, len(ignored),
+        log.info("%s: left out %d files that are no images: %s%s", root, len(ignored),
                  ignored[0], " …" if len(ignored) > 1 else "")  # fmt: skip
     return tuple(classes), names, np.concatenate(labels)

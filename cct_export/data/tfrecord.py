@@ -17,6 +17,7 @@ from cct_export.data.encoded import EncodedSplit, train_test_split
 from cct_export.data.tfrecord_format import ByteSource, Feature, MalformedExample, Span
 from cct_export.errors import InvalidData
 from cct_export.files import reason
+from cct_export.specs import DEFAULT_RESIZE, Resize
 
 # train-00000-of-00016, x.tfrecord, cifar10-train.tfrecord-00000-of-00001, x.tfrecords
 SHARD = re.compile(r"\.tfrecords?(?:$|-)|-\d+-of-\d+$")
@@ -110,13 +111,14 @@ def shards_by_split(path: Path) -> dict[str, list[Path]]:
     return shards
 
 
-def read(root: Path, shape: ImageShape) -> Dataset:
+def read(root: Path, shape: ImageShape, resize: Resize = DEFAULT_RESIZE) -> Dataset:
     """Returns the images in the shards ``root``.
 
     Args:
         root: a folder with shards for training and for testing or validation; or shards without a
             split in their names, which are split 90/10 by a fixed seed.
         shape: height, width and channels of the decoded images.
+        resize: how images of another size are resized.
 
     Raises:
         InvalidData: a shard is missing, truncated or damaged; a record lacks its label.
@@ -130,7 +132,7 @@ def read(root: Path, shape: ImageShape) -> Dataset:
         index = _index(shards[""])
         (labels,), classes = _labels_and_classes(root, [index])
         return Dataset(
-            str(root), classes, *train_test_split(index.images, labels, shape, str(root))
+            str(root), classes, *train_test_split(index.images, labels, shape, str(root), resize)
         )
     test = next((split for split in ("test", "val") if split in shards), None)
     if test is None:
@@ -138,7 +140,7 @@ def read(root: Path, shape: ImageShape) -> Dataset:
     indexes = [_index(shards["train"]), _index(shards[test])]
     labels_of_splits, classes = _labels_and_classes(root, indexes)
     splits = [
-        EncodedSplit(index.images, np.arange(len(labels)), labels, shape)
+        EncodedSplit(index.images, np.arange(len(labels)), labels, shape, resize)
         for index, labels in zip(indexes, labels_of_splits, strict=True)
     ]
     return Dataset(str(root), classes, *splits)

@@ -4,7 +4,8 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from cct_export.data.folder import SUFFIXES, images_below
+from cct_export.data.decoding import SUFFIXES
+from cct_export.data.folder import images_below
 from cct_export.errors import InvalidRequest
 from cct_export.files import check_file, expand_user
 from cct_export.model.presets import PRESETS
@@ -18,8 +19,8 @@ def names_images(argument: str) -> bool:
     Nothing is opened, and no engine is loaded.
 
     Args:
-        argument: what a user wrote where either may stand. Images are a file that ends in ``.png``,
-            ``.jpg`` or ``.jpeg``, a glob pattern, and a folder. A folder that holds a SavedModel or
+        argument: what a user wrote where either may stand. Images are a file that ends in one of
+            ``SUFFIXES``, a glob pattern, and a folder. A folder that holds a SavedModel or
             a training run is a model, whatever else is in it, and so is the name of a preset.
     """
     if argument in PRESETS:
@@ -35,9 +36,9 @@ def find_images(names: Sequence[str | Path]) -> list[Path]:
     """Returns the image files that names stand for.
 
     Args:
-        names: files; folders, which stand for all ``.png``, ``.jpg`` and ``.jpeg`` files below
-            them; and glob patterns, which stand for those among the files that match, where ``**``
-            matches any number of folders. Hidden files are left out of both.
+        names: files; folders, which stand for all files below them that end in one of
+            ``SUFFIXES``; and glob patterns, which stand for those among the files that match, where
+            ``**`` matches any number of folders. Hidden files are left out of both.
 
     Returns:
         The files in the order of the names; those of a folder or pattern by path.
@@ -53,11 +54,11 @@ def find_images(names: Sequence[str | Path]) -> list[Path]:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        files, problem = images_below(path), "no .png or .jpg file in the folder"
+        files, problem = images_below(path), "no image (.png, .jpg, …) in the folder"
     elif _is_pattern(path):
         matches = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207
         files = [file for file in matches if file.is_file() and _has_image_suffix(file)]
-        problem = "no .png or .jpg file matches"
+        problem = "no image (.png, .jpg, …) matches"
     else:
         check_file(path, "image")
         return [path]

@@ -75,7 +75,7 @@ def classify(
 
     Args:
         session: an open file or model.
-        images: PNG or JPEG files of any size, which are resized bilinearly.
+        images: image files of any size, see ``data.decoding.FORMATS``.
         top: classes per image.
         on_unreadable: called with the error of every image that cannot be read and is left out.
         progress: called at the start of every batch.
@@ -93,7 +93,7 @@ def classify(
         pixels: list[Images] = []
         for path in images[start : start + BATCH]:
             try:
-                pixels.append(decode(path, session.image_shape)[0])
+                pixels.append(decode(path, session.image_shape, session.contract.resize)[0])
                 paths.append(path)
             except InvalidData as error:
                 on_unreadable(error)

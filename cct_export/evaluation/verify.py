@@ -12,6 +12,7 @@ from cct_export.records import Contract, ParityReport, sidecar
 from cct_export.runtimes import engine_of, format_of
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import run
+from cct_export.specs import ModelOptions
 from cct_export.specs.progress import StatusProgress, counted, no_progress
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _source_model(artifact: Path, contract: Contract) -> "LoadedModel":
         start()
         from cct_export.importers.source import load_model
 
-        loaded = load_model(contract.source)
+        loaded = load_model(contract.source, ModelOptions(resize=contract.resize))
     except (InvalidModel, InvalidRequest) as error:
         raise InvalidModel(
             f"{artifact} was made of {contract.source!r}, which cannot be loaded here: "

@@ -197,7 +197,7 @@ def _contract(
         calibration=origin,
         versions=machine.versions(*_LIBRARIES),
         quantization=quantization,
-        input=InputContract.of(spec.io, batch, loaded.image_shape),
+        input=InputContract.of(spec.io, batch, loaded.image_shape, loaded.options.resize),
         output=OutputContract("logits", "float32", loaded.classes),
     )
 

@@ -139,11 +139,11 @@ def open_dataset(loaded: LoadedModel, data_name: str | None) -> Dataset | None:
     Raises:
         InvalidData: the data was named and cannot be used.
     """
-    shape = loaded.image_shape
+    shape, resize = loaded.image_shape, loaded.options.resize
     if data_name is not None:
-        dataset = data.read(data_name, shape)
+        dataset = data.read(data_name, shape, resize=resize)
     elif loaded.data is not None and data.is_available(loaded.data):
-        dataset = data.read(loaded.data, shape, loaded.on_corrupt)
+        dataset = data.read(loaded.data, shape, loaded.on_corrupt, resize)
     else:
         return None
     check_classes(dataset, loaded.labels)

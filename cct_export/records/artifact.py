@@ -9,7 +9,7 @@ from msgspec import Meta
 from cct_export.files import reason
 from cct_export.records.encoding import from_json, parse_json, to_json
 from cct_export.records.machine import Count
-from cct_export.specs import JSONObject
+from cct_export.specs import DEFAULT_RESIZE, JSONObject, Resize
 from cct_export.untrusted import Malformed
 
 # The metadata entry of a file that holds its contract.
@@ -28,7 +28,9 @@ class InputContract:
         range: smallest and largest value.
         preprocessing: what to do with raw pixels.
         channels: ``RGB`` or ``grey``.
-        resize: how images of another size are resized.
+        resize: how images of another size are resized, in words.
+        antialias: whether a smaller image is made of all pixels, not of the nearest four each.
+        crop: whether the centre of an image of another aspect ratio is used, not all of it.
     """
 
     layout: str
@@ -38,10 +40,21 @@ class InputContract:
     preprocessing: str = ""
     channels: str = ""
     resize: str = ""
+    antialias: bool = True
+    crop: bool = False
 
     @classmethod
-    def of(cls, io: str, batch: int | None, image_shape: tuple[int, int, int]) -> "InputContract":
-        """Returns the contract of an exported file's input; see ``Contract`` for the arguments."""
+    def of(
+        cls, io: str, batch: int | None, image_shape: tuple[int, int, int], resize: Resize
+    ) -> "InputContract":
+        """Returns the contract of an exported file's input.
+
+        Args:
+            io: see ``Contract``, and so the arguments that follow.
+            batch: see there.
+            image_shape: see there.
+            resize: how images of another size are resized.
+        """
         integers = io == "int8"
         return cls(
             layout="NHWC",
@@ -50,8 +63,10 @@ class InputContract:
             range=(-128, 127) if integers else (0, 255),
             preprocessing="pixel - 128" if integers else "raw pixels",
             channels="RGB" if image_shape[-1] == 3 else "grey",
-            # As cct_export.data.decoding.decode does it.
-            resize="bilinear, with antialiasing, not keeping the aspect ratio",
+            # As cct_export.data.resizing does it.
+            resize=resize.description,
+            antialias=resize.filter == "antialiased",
+            crop=resize.fit == "crop",
         )
 
 
@@ -134,6 +149,16 @@ class Contract:
     def __bool__(self) -> bool:
         """Whether the file says anything about itself."""
         return self != Contract()
+
+    @property
+    def resize(self) -> Resize:
+        """How images of another size are resized."""
+        if self.input is None:
+            return DEFAULT_RESIZE
+        return Resize(
+            "antialiased" if self.input.antialias else "bilinear",
+            "crop" if self.input.crop else "squash",
+        )
 
     def to_dict(self) -> JSONObject:
         """Returns plain JSON types; empty for a file that says nothing."""

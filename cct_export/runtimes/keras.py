@@ -9,7 +9,7 @@ import numpy as np
 
 from cct_export.errors import InvalidRequest, NotAvailable
 from cct_export.importers import location
-from cct_export.records import Contract
+from cct_export.records import Contract, InputContract
 from cct_export.runtimes.session import Logits, Session, chosen_delegate
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
@@ -41,6 +41,7 @@ class KerasSession(Session):
             source=loaded.source,
             source_sha256=loaded.sha256,
             labels=loaded.labels,
+            input=InputContract.of("float32", None, loaded.image_shape, loaded.options.resize),
         )
 
     def invoke(self, prepared: np.ndarray) -> Logits:

@@ -89,6 +89,14 @@ class Resize:
                 raise InvalidRequest(f"--resize names both {fields[kind]} and {name}: name one")
         return cls(**fields)
 
+    @property
+    def description(self) -> str:
+        """What it does, in words."""
+        antialiasing = "with" if self.filter == "antialiased" else "without"
+        crops = self.fit == "crop"
+        fit = "the centre cropped to the aspect ratio" if crops else "not keeping the aspect ratio"
+        return f"bilinear, {antialiasing} antialiasing, {fit}"
+
     def __str__(self) -> str:
         """Returns the words that ``parse`` takes."""
         return f"{self.filter},{self.fit}"

@@ -63,9 +63,10 @@ def test_the_reason_why_an_image_cannot_be_read_is_plain(bundle_of, call, pictur
     process = call(bundle_of() / "classify.py", *names)
     assert process.returncode == 1
     assert process.stderr.splitlines() == [
-        f"{names[0]}: not a readable image: neither PNG nor JPEG with 8 bits per channel",
+        f"{names[0]}: not a readable image: it is no PNG, JPEG, WebP, BMP or TIFF with 8 bits per "
+        "channel",
         f"{names[1]}: not a readable image: No such file or directory",
-        f"{names[2]}: no PNG or JPEG in this folder",
+        f"{names[2]}: no image in this folder",
     ]
 
 

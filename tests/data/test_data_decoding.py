@@ -95,11 +95,12 @@ def _encoded(kind):
 
 
 PNG, JPEG = _encoded("PNG"), _encoded("JPEG")
+OTHERS = [_encoded(kind) for kind in ("WEBP", "BMP", "TIFF")]
 
 
 @settings(deadline=None, max_examples=150)
 @given(
-    content=st.sampled_from([PNG, JPEG]),
+    content=st.sampled_from([PNG, JPEG, *OTHERS]),
     changes=st.lists(st.tuples(st.integers(0, len(PNG) - 1), st.integers(0, 255)), max_size=6),
     kept=st.floats(0.1, 1),
 )
@@ -192,7 +193,9 @@ def test_a_palette_of_sixteen_bits_does_not_exist_and_is_refused():
 def test_a_jpeg_of_twelve_bits_is_refused_by_its_bits():
     deep = JPEG.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc1\x00\x11\x0c")
     assert deep != JPEG
-    with pytest.raises(InvalidData, match="neither PNG nor JPEG with 8 bits per channel"):
+    with pytest.raises(
+        InvalidData, match="no PNG, JPEG, WebP, BMP or TIFF with 8 bits per channel"
+    ):
         decode_bytes(deep, "photo", RGB)
 
 

@@ -104,7 +104,7 @@ def test_resizing_is_logged_once_with_both_sizes(tmp_path, caplog):
         dataset.train.images([1])
     (note,) = caplog.messages
     assert "5×6" in note
-    assert "4×4 (bilinear)" in note
+    assert "4×4 (bilinear, with antialiasing" in note
     assert "a.png" in note
 
 
@@ -122,13 +122,31 @@ def test_mixed_sizes_are_logged_once_with_their_number(tmp_path, caplog):
 
 def test_other_files_are_left_out_and_counted(tmp_path, caplog):
     _class_folders(tmp_path, 3)
-    for name in ("a.webp", "notes.txt", "b.bmp"):
+    for name in ("a.gif", "notes.txt", "b.svg"):
         (tmp_path / "dog" / name).write_text("something")
     with caplog.at_level("INFO", logger="cct_export"):
         dataset = data.read(str(tmp_path), RGB)
     assert len(dataset.train.labels) + len(dataset.test.labels) == 6
     (note,) = caplog.messages
-    assert "left out 3 files that are not .png or .jpg: dog/a.webp …" in note
+    assert "left out 3 files that are no images: dog/a.gif …" in note
+
+
+@pytest.mark.parametrize("other", ["test", "val", "valid", "validation"])
+def test_any_usual_name_of_the_folder_beside_train_is_taken(tmp_path, other):
+    _put(tmp_path / "train" / "x" / "a.png", _one_colour(1))
+    _put(tmp_path / other / "x" / "a.png", _one_colour(2))
+    test = data.read(str(tmp_path), RGB).test
+    assert test.images([0])[0, 0, 0].tolist() == [2, 2, 2]
+
+
+def test_of_train_valid_and_test_the_test_images_are_tested_on(tmp_path, caplog):
+    caplog.set_level("INFO", logger="cct_export")
+    for value, part in enumerate(("train", "valid", "test")):
+        _put(tmp_path / part / "x" / "a.png", _one_colour(value))
+    dataset = data.read(str(tmp_path), RGB)
+    assert dataset.train.images([0]).max() == 0
+    assert dataset.test.images([0]).min() == 2
+    assert any(f"{tmp_path / 'valid'} is not used" in message for message in caplog.messages)
 
 
 def test_a_folder_with_one_class_is_read(tmp_path):
@@ -194,7 +212,7 @@ def test_a_test_class_that_training_lacks_is_named(tmp_path):
 
 def test_a_train_folder_alone_is_refused(tmp_path):
     _class_folders(tmp_path / "train", 2)
-    with pytest.raises(InvalidData, match="no test/ or val/"):
+    with pytest.raises(InvalidData, match="no test/, val/ or valid/"):
         data.read(str(tmp_path), RGB)
 
 
@@ -227,7 +245,7 @@ def test_a_class_without_images_is_refused_by_name(tmp_path):
     for split in ("train", "test"):
         _put(tmp_path / split / "cat" / "1.png", _one_colour(1))
         (tmp_path / split / "dog").mkdir()
-    with pytest.raises(InvalidData, match=r"dog: no \.png or \.jpg"):
+    with pytest.raises(InvalidData, match=r"dog: no image in it"):
         data.read(str(tmp_path), RGB)
 
 

@@ -105,9 +105,9 @@ def test_links_to_images_are_followed_and_links_to_folders_are_not():
     [
         ([], "no image to predict"),
         (["c.png", "missing.png"], "no such image: missing.png"),
-        (["empty"], "no .png or .jpg file in the folder empty"),
-        (["*.gif"], r"no .png or .jpg file matches \*.gif"),
-        (["photos/*.txt"], "no .png or .jpg file matches"),
+        (["empty"], r"no image \(.png, .jpg, …\) in the folder empty"),
+        (["*.gif"], r"no image \(.png, .jpg, …\) matches \*.gif"),
+        (["photos/*.txt"], r"no image \(.png, .jpg, …\) matches"),
     ],
 )
 def test_a_name_that_stands_for_no_image_is_refused(names, reason):

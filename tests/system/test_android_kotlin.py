@@ -21,6 +21,8 @@ from PIL import Image
 
 from cct_export import api
 from cct_export.bundles.contents import gather
+from cct_export.data.decoding import decode
+from cct_export.specs import Resize
 
 pytestmark = pytest.mark.kotlin
 
@@ -204,6 +206,18 @@ def test_bitmaps_are_resized_as_by_pillow(float32, tmp_path):
             difference = np.asarray(picture, int).ravel() - np.array(line.split(","), int)
             limit = 0 if picture.size == Image.open(path).size else 1
             assert np.abs(difference).max() <= limit
+
+
+def test_bitmaps_are_cropped_and_interpolated_as_by_predict(float32, tmp_path):
+    random = np.random.default_rng(8)
+    paths = [tmp_path / f"{index}.png" for index in range(4)]
+    for path, shape in zip(paths, [(24, 40), (331, 97), (50, 200), (9, 20)], strict=True):
+        Image.fromarray(random.integers(0, 256, (*shape, 3), np.uint8)).save(path)
+    process = float32.java(f"cctexport.{float32.package}.PicturesKt", *paths)
+    lines = re.findall(r"^cropped (.*)$", process.stdout, re.MULTILINE)
+    for path, line in zip(paths, lines, strict=True):
+        expected, _ = decode(path, (24, 40, 3), Resize("bilinear", "crop"))
+        assert np.abs(expected.ravel() - np.array(line.split(","), int)).max() <= 1
 
 
 def test_a_golden_image_as_a_bitmap_has_the_classes_of_its_logits(float32, exports, tmp_path):

@@ -17,6 +17,12 @@ Image read_ppm(const std::filesystem::path& path);
 // Returns the image with one channel, equal to Pillow's convert("L").
 Image grey(const Image& colour);
 
-// Returns the image resized as in training: bilinearly, with antialiasing, within one step of
-// Pillow's resize(..., BILINEAR).
-Image resized(const Image& image, std::size_t height, std::size_t width);
+// How the model wants images of another size resized.
+struct Resize {
+  bool antialias;  // whether a smaller image is made of all pixels, not of the nearest four each
+  bool crop;       // whether the centre of an image of another aspect ratio is used, not all of it
+};
+
+// Returns the image resized bilinearly; with antialiasing within one step of Pillow's
+// resize(..., BILINEAR), without it as tf.image.resize does by default.
+Image resized(const Image& image, std::size_t height, std::size_t width, Resize resize);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "classifier.hpp"
+#include "contract.hpp"
 #include "golden.hpp"
 #include "image.hpp"
 #include "sha256.hpp"
@@ -77,7 +78,7 @@ Pixels read_pixels(const fs::path& path, const Classifier& model) {
   }
   Image image = read_ppm(path);
   if (model.channels() == 1) image = grey(image);
-  return resized(image, model.height(), model.width()).pixels;
+  return resized(image, model.height(), model.width(), kResize).pixels;
 }
 
 void print_top(const std::string& name, const std::vector<float>& logits,

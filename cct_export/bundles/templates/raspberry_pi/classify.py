@@ -23,7 +23,10 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed: .venv/bin/pip install -r requirements.txt")
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+# No other formats: Pillow hands some to a program, as EPS to Ghostscript.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+BITS_PER_SAMPLE = 258  # the tag of a TIFF
 CAMERA_TIMEOUT_S = 60
 POLL_S = 1.0
 
@@ -46,17 +49,52 @@ def show(text: str, stream=None) -> None:
     print(printable(text), file=stream, flush=True)
 
 
-def read_pixels(file: Path | io.BytesIO, shape: tuple[int, int, int]) -> np.ndarray:
-    """Returns a PNG or JPEG as uint8 ``shape``: upright, grey or RGB, resized bilinearly."""
-    height, width, channels = shape
-    with Image.open(file, formats=("PNG", "JPEG")) as image:
-        # Pillow has a mode of its own for 16 bits of grey only, and drops half of other bits.
-        if image.mode.startswith(("I", "F")) or str(image.tile[0][3]).endswith(";16B"):
+def read_pixels(file: Path | io.BytesIO, model: Model) -> np.ndarray:
+    """Returns an image file as uint8 pixels of the model's shape: upright, grey or RGB, resized."""
+    height, width, channels = model.shape
+    with Image.open(file, formats=FORMATS) as image:
+        if is_deep(image):
             raise ValueError("it has more than 8 bits per channel")
         upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
     if upright.size != (width, height):
-        upright = upright.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(upright, np.uint8).reshape(shape)
+        contract = model.description["input"]
+        if contract["crop"]:
+            upright = upright.crop(centre_box(*upright.size, width, height))
+        if contract["antialias"]:
+            upright = upright.resize((width, height), Image.Resampling.BILINEAR)
+        else:
+            return interpolated(np.asarray(upright, np.uint8), (height, width)).reshape(model.shape)
+    return np.asarray(upright, np.uint8).reshape(model.shape)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Returns whether an image that is not decoded yet has more than 8 bits per channel."""
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(BITS_PER_SAMPLE, (1,))) > 8
+    # Pillow has a mode of its own for 16 bits of grey only, and drops half of other bits.
+    tiles = getattr(image, "tile", ())
+    return image.mode.startswith(("I", "F")) or any(str(t[3]).endswith(";16B") for t in tiles)
+
+
+def centre_box(from_width: int, from_height: int, width: int, height: int) -> tuple[int, ...]:
+    """Returns left, top, right and bottom of the largest centred part of another aspect ratio."""
+    columns = min(from_width, max(1, (2 * from_height * width + height) // (2 * height)))
+    rows = min(from_height, max(1, (2 * from_width * height + width) // (2 * width)))
+    left, top = (from_width - columns) // 2, (from_height - rows) // 2
+    return left, top, left + columns, top + rows
+
+
+def interpolated(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns pixels in another size, interpolated between the centres of the nearest four."""
+    values = pixels
+    for axis, count in enumerate(size):
+        last = pixels.shape[axis] - 1
+        centres = ((np.arange(count) + 0.5) * pixels.shape[axis] / count - 0.5).clip(0, last)
+        low = centres.astype(int)
+        share = (centres - low).reshape([-1 if i == axis else 1 for i in range(pixels.ndim)])
+        high = np.minimum(low + 1, last)
+        values = values.take(low, axis) * (1 - share) + values.take(high, axis) * share
+    return np.floor(values + 0.5).astype(np.uint8)
 
 
 def classify(model: Model, pixels: np.ndarray, top: int) -> list[dict]:
@@ -76,11 +114,11 @@ def report(model: Model, name: str, file: Path | io.BytesIO, options) -> bool:
     """Prints the predictions for an image on one line; returns whether it could be read."""
     shown = name if name.isprintable() else ascii(name)
     try:
-        pixels = read_pixels(file, model.shape)
+        pixels = read_pixels(file, model)
     except Exception as error:  # Pillow raises all kinds of exceptions for broken files
         reason = getattr(error, "strerror", None) or error
         if isinstance(error, UnidentifiedImageError):
-            reason = "neither PNG nor JPEG with 8 bits per channel"
+            reason = "it is no PNG, JPEG, WebP, BMP or TIFF with 8 bits per channel"
         show(f"{shown}: not a readable image: {reason}", sys.stderr)
         return False
     top = classify(model, pixels, options.top)
@@ -142,7 +180,7 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):  # whatever their encoding is
         stream.reconfigure(errors="replace")
     parser = Parser(description="Classify images with the model in this folder.")
-    parser.add_argument("images", nargs="*", type=Path, help="PNG or JPEG files, or folders")
+    parser.add_argument("images", nargs="*", type=Path, help="image files, or folders")
     parser.add_argument("--camera", action="store_true", help="take a photo and classify it")
     parser.add_argument(
         "--watch", type=Path, metavar="FOLDER", help="classify every image that is added to it"
@@ -165,7 +203,7 @@ def main() -> int:
     for path in options.images:
         files = list(images_in(path)) if path.is_dir() else [path]
         if not files:
-            show(f"{path}: no PNG or JPEG in this folder", sys.stderr)
+            show(f"{path}: no image in this folder", sys.stderr)
             all_readable = False
         for file in files:
             all_readable &= report(model, str(file), file, options)
