@@ -18,6 +18,7 @@ from cct_export.export.draft import Draft
 from cct_export.export.tuning import quantize_within
 from cct_export.export.workspace import Workspace
 from cct_export.files import locked, replacing, write_bytes
+from cct_export.formats import tflite_metadata
 from cct_export.formats.traced import CONVERTERS, FINISHERS
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.quantize.schemes import choose_io, scheme_of
@@ -101,6 +102,8 @@ def build(
         quantized, calibration, bound = _quantized(workspace, draft, calibration, bound_db)
         contract = _contract(workspace, spec, draft.origin, _summary(draft, calibration))
         content = draft.emit(quantized, _metadata(contract))
+    if spec.format == "tflite":
+        content = tflite_metadata.with_labels(content, contract.labels)
     content = checksum.sealed(content)
     contract = replace(contract, content_sha256=checksum.carried(content))
     artifact = Artifact(request.output, contract, len(content), hashlib.sha256(content).hexdigest())
@@ -202,8 +205,11 @@ def _contract(
     )
 
 
-def _metadata(contract: Contract) -> dict[str, str]:
-    return {CONTRACT_KEY: json.dumps(contract.to_dict())}
+def _metadata(contract: Contract) -> dict[str, str | bytes]:
+    entries: dict[str, str | bytes] = {CONTRACT_KEY: json.dumps(contract.to_dict())}
+    if contract.format == "tflite":
+        entries[tflite_metadata.METADATA_KEY] = tflite_metadata.metadata(contract)
+    return entries
 
 
 def _verify(

@@ -101,6 +101,6 @@ class Draft:
             for kind in ("static", "dynamic")
         }
 
-    def emit(self, quantized: QuantizedPlan, metadata: Mapping[str, str] = {}) -> bytes:
+    def emit(self, quantized: QuantizedPlan, metadata: Mapping[str, str | bytes] = {}) -> bytes:
         """Returns the file, with metadata: names and texts."""
         return FORMATS[self.spec.format].emit(quantized, self.spec, metadata)

@@ -28,7 +28,7 @@ class Format(Protocol):
         ...
 
     def emit(
-        self, plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, str] = {}
+        self, plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, str | bytes] = {}
     ) -> bytes:
         """Returns the plan as the content of a file, with metadata: names and texts."""
         ...

@@ -172,14 +172,14 @@ class FlatGraph:
         return self._codes[kind, version]
 
     def serialize(
-        self, image: tuple[str, int], logits: tuple[str, int], metadata: Mapping[str, str]
+        self, image: tuple[str, int], logits: tuple[str, int], metadata: Mapping[str, str | bytes]
     ) -> bytes:
         """Returns the flatbuffer with its signature.
 
         Args:
             image: name and tensor of the input.
             logits: name and tensor of the output.
-            metadata: names and texts.
+            metadata: names and contents.
         """
         from ai_edge_litert.tools import flatbuffer_utils
 
@@ -200,14 +200,15 @@ class FlatGraph:
         return entry
 
 
-def add_metadata(model: Any, metadata: Mapping[str, str]) -> None:
-    """Stores texts under their names in a ``ModelT``, each in a buffer of its own."""
+def add_metadata(model: Any, metadata: Mapping[str, str | bytes]) -> None:
+    """Stores contents under their names in a ``ModelT``, each in a buffer of its own."""
     from ai_edge_litert import schema_py_generated as schema
 
     entries = list(model.metadata or [])
-    for name, text in metadata.items():
+    for name, content in metadata.items():
         buffer = schema.BufferT()
-        buffer.data = np.frombuffer(text.encode(), np.uint8)
+        stored = content if isinstance(content, bytes) else content.encode()
+        buffer.data = np.frombuffer(stored, np.uint8)
         model.buffers.append(buffer)
         entry = schema.MetadataT()
         entry.name, entry.buffer = name.encode(), len(model.buffers) - 1

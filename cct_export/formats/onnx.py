@@ -33,7 +33,9 @@ def legalize(plan: Plan, spec: ExportSpec) -> Plan:
     return expand(plan, layer_norm=opset_of(spec) >= _LAYER_NORMALIZATION)
 
 
-def emit(plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, str] = {}) -> bytes:
+def emit(
+    plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, str | bytes] = {}
+) -> bytes:
     """Writes a plan and checks the graph.
 
     Args:
@@ -63,7 +65,7 @@ def emit(plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, st
 class _Writer(OnnxGraph):
     """Writes the steps of a plan as nodes."""
 
-    def write(self, metadata: Mapping[str, str]) -> bytes:
+    def write(self, metadata: Mapping[str, str | bytes]) -> bytes:
         """Returns the serialized graph."""
         for step in self.plan.steps:
             self.config = self.quantized.config(step)

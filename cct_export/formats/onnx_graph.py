@@ -171,7 +171,9 @@ class OnnxGraph:
             integers = self.node("QuantizeLinear", [stored, scale, zero], f"{output}/integers")
         self.node("DequantizeLinear", [integers, scale, zero], output)
 
-    def serialize(self, image: GraphEnd, logits: GraphEnd, metadata: Mapping[str, str]) -> bytes:
+    def serialize(
+        self, image: GraphEnd, logits: GraphEnd, metadata: Mapping[str, str | bytes]
+    ) -> bytes:
         """Checks the graph and returns it, serialized.
 
         Args:
@@ -198,7 +200,7 @@ class OnnxGraph:
         return checked(model, metadata)
 
 
-def checked(model: Any, metadata: Mapping[str, str]) -> bytes:
+def checked(model: Any, metadata: Mapping[str, str | bytes]) -> bytes:
     """Adds metadata to a ``ModelProto``, checks it, and returns it serialized.
 
     Raises:

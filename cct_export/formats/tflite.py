@@ -30,7 +30,9 @@ def legalize(plan: Plan, spec: ExportSpec) -> Plan:
     return expand(plan, layer_norm=False)
 
 
-def emit(plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, str] = {}) -> bytes:
+def emit(
+    plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, str | bytes] = {}
+) -> bytes:
     """Writes a plan.
 
     Args:
@@ -73,7 +75,7 @@ class _Writer:
             self.image = self.graph.tensor(self.plan.INPUT, shape, type, quantization=pixels)
             self.tensors[self.plan.INPUT, "pixels"] = self.image
 
-    def write(self, metadata: Mapping[str, str]) -> bytes:
+    def write(self, metadata: Mapping[str, str | bytes]) -> bytes:
         """Returns the flatbuffer."""
         for step in self.plan.steps:
             self.config = self.quantized.config(step)

@@ -182,7 +182,7 @@ def convert_onnx(model: keras.Model, spec: ExportSpec) -> bytes:
     return content
 
 
-def finish_tflite(content: bytes, io: str, metadata: Mapping[str, str]) -> bytes:
+def finish_tflite(content: bytes, io: str, metadata: Mapping[str, str | bytes]) -> bytes:
     """Gives a float32 flatbuffer an input of type ``io``, and metadata.
 
     Args:
@@ -234,7 +234,7 @@ def _dequantize_input(model: Any, io: str) -> None:
                 entry.tensorIndex = index
 
 
-def finish_onnx(content: bytes, io: str, metadata: Mapping[str, str]) -> bytes:
+def finish_onnx(content: bytes, io: str, metadata: Mapping[str, str | bytes]) -> bytes:
     """Gives a serialized float32 graph an input of type ``io``, and metadata; checks it.
 
     Args:
@@ -275,5 +275,5 @@ def _cast_input(model: Any) -> None:
 
 Converter = Callable[[keras.Model, ExportSpec], bytes]
 CONVERTERS: dict[str, Converter] = {"tflite": convert_tflite, "onnx": convert_onnx}
-Finisher = Callable[[bytes, str, Mapping[str, str]], bytes]
+Finisher = Callable[[bytes, str, Mapping[str, str | bytes]], bytes]
 FINISHERS: dict[str, Finisher] = {"tflite": finish_tflite, "onnx": finish_onnx}
