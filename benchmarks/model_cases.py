@@ -1,8 +1,9 @@
-"""Which models go through which format and scheme: `python benchmarks/model_cases.py --before old.json`.
+"""Tells which models go through which format and scheme: `python benchmarks/model_cases.py`.
 
 Every model of tests/cases is exported to both formats in every scheme. A row tells what became of
 it: the SQNR of a file that passed parity, ``rejected`` with the SQNR of one that did not, or the
-first words of a refusal. ``--json`` writes the outcomes, which ``--before`` of a later run compares.
+first words of a refusal. ``--json`` writes the outcomes; ``--before`` of a later run shows them
+beside its own.
 """
 
 import argparse
