@@ -9,7 +9,7 @@ from msgspec import Meta
 from cct_export.files import reason
 from cct_export.records.encoding import from_json, parse_json, to_json
 from cct_export.records.machine import Count
-from cct_export.specs import JSONObject
+from cct_export.specs import JSONObject, ModelOptions, Normalization
 from cct_export.untrusted import Malformed
 
 # The metadata entry of a file that holds its contract.
@@ -29,6 +29,8 @@ class InputContract:
         preprocessing: what to do with raw pixels.
         channels: ``RGB`` or ``grey``.
         resize: how images of another size are resized.
+        normalization: what the file does to these pixels before the model that it was made of gets
+            them, as the user said; None where that is nothing, or a layer of the model.
     """
 
     layout: str
@@ -38,9 +40,16 @@ class InputContract:
     preprocessing: str = ""
     channels: str = ""
     resize: str = ""
+    normalization: Normalization | None = None
 
     @classmethod
-    def of(cls, io: str, batch: int | None, image_shape: tuple[int, int, int]) -> "InputContract":
+    def of(
+        cls,
+        io: str,
+        batch: int | None,
+        image_shape: tuple[int, int, int],
+        normalization: Normalization | None = None,
+    ) -> "InputContract":
         """Returns the contract of an exported file's input; see ``Contract`` for the arguments."""
         integers = io == "int8"
         return cls(
@@ -52,6 +61,7 @@ class InputContract:
             channels="RGB" if image_shape[-1] == 3 else "grey",
             # As cct_export.data.decoding.decode does it.
             resize="bilinear, with antialiasing, not keeping the aspect ratio",
+            normalization=normalization,
         )
 
 
@@ -67,6 +77,7 @@ class OutputContract:
             number plate, each with classes of its own. Empty in files of earlier versions.
         activation: ``none`` for logits, ``softmax`` or ``sigmoid`` for probabilities; empty if that
             is not known.
+        softmax: whether the export appended the softmax, which the model does not have.
     """
 
     name: str
@@ -74,6 +85,7 @@ class OutputContract:
     classes: Count
     shape: tuple[Count, ...] = ()
     activation: str = ""
+    softmax: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +146,14 @@ class Contract:
     def __bool__(self) -> bool:
         """Whether the file says anything about itself."""
         return self != Contract()
+
+    @property
+    def options(self) -> ModelOptions:
+        """How the model that the file was made of was loaded; code to import is never named."""
+        return ModelOptions(
+            normalization=self.input.normalization if self.input else None,
+            softmax=self.output is not None and self.output.softmax,
+        )
 
     def to_dict(self) -> JSONObject:
         """Returns plain JSON types; empty for a file that says nothing."""

@@ -11,7 +11,7 @@ from cct_export.errors import InvalidRequest, NotAvailable
 from cct_export.importers import location
 from cct_export.records import Contract
 from cct_export.runtimes.session import Logits, Session, chosen_delegate
-from cct_export.specs import DEFAULT_DELEGATION, Delegation
+from cct_export.specs import DEFAULT_DELEGATION, NO_OPTIONS, Delegation, ModelOptions
 
 if TYPE_CHECKING:
     from cct_export.importers.source import LoadedModel
@@ -70,8 +70,9 @@ def open_session(
     threads: int | None = None,
     trusted: bool = False,
     delegation: Delegation = DEFAULT_DELEGATION,
+    options: ModelOptions = NO_OPTIONS,
 ) -> KerasSession:
-    """Loads a model, see ``cct_export.load`` and ``Engine.open_session``.
+    """Loads a model as ``options`` say, see ``cct_export.load`` and ``Engine.open_session``.
 
     TensorFlow takes the number of threads for the whole process, before its first operation; JAX
     chooses its own. ``trusted`` has no effect: a model never runs code from its file. The backend
@@ -92,7 +93,7 @@ def open_session(
 
     if threads is not None:
         _set_threads(threads)
-    return KerasSession(load_model(os.fspath(path)))
+    return KerasSession(load_model(os.fspath(path), options))
 
 
 def _processor() -> str:
