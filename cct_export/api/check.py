@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cct_export.api.request import (
     benchmark_binary_of,
     check_data,
+    check_has_model,
     check_job,
     check_source,
     is_record,
@@ -15,7 +16,14 @@ from cct_export.api.request import (
 )
 from cct_export.errors import InvalidRequest
 from cct_export.files import check_file
-from cct_export.specs import GROWTH, POINTS, BenchPasses, BenchPlan
+from cct_export.specs import (
+    GROWTH,
+    NO_OPTIONS,
+    POINTS,
+    BenchPasses,
+    BenchPlan,
+    ModelOptions,
+)
 from cct_export.specs.progress import StatusProgress, no_progress
 
 if TYPE_CHECKING:
@@ -35,6 +43,7 @@ def check(
     delegates: Sequence[str] = (),
     delegate_options: Sequence[tuple[str, str]] = (),
     benchmark_binary: str | Path | None = None,
+    options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
     **timing: Any,
 ) -> "tuple[list[Verdict], list[BenchResult]]":
@@ -56,6 +65,7 @@ def check(
         delegates: those of its delegates that are libraries, such as ``external:/lib.so``.
         delegate_options: names and values of its delegates' options.
         benchmark_binary: the program that measures on ``adb``, for a baseline of a phone.
+        options: how to load the baseline's models, see ``load``: a record does not say.
         progress: called with what runs now.
         **timing: fields of ``specs.Timing``; by default five repeats and five seconds in all.
 
@@ -95,7 +105,12 @@ def check(
         choice = UserChoice(paths, device, tuple(delegates), tuple(delegate_options), data)
         again = remeasurement(before, choice, name=str(baseline))
         regression.check_this_machine(before, any_machine)
-        for job in again.jobs:
+        jobs = [
+            dataclasses.replace(job, spec=dataclasses.replace(job.spec, options=options))
+            for job in again.jobs
+        ]
+        check_has_model([job.path for job in jobs], options)
+        for job in jobs:
             check_job(job)
         passes = BenchPasses(
             again.data,
@@ -104,7 +119,7 @@ def check(
         )
         plan = BenchPlan(timings, passes)
         devices = run.open_devices([again.device])
-        measured = run.measure(again.jobs, plan, devices=devices, progress=progress)
+        measured = run.measure(jobs, plan, devices=devices, progress=progress)
         now = [
             dataclasses.replace(row, headline=then.headline)
             for row, then in zip(measured, before, strict=True)

@@ -18,9 +18,11 @@ from cct_export.specs import (
     CALIBRATION_SAMPLES,
     DEFAULT_MODEL,
     GELUS,
+    NO_OPTIONS,
     NORMALIZATIONS,
     STOCHASTIC_DEPTH_MODES,
     ImportSpec,
+    ModelOptions,
     ModelSpec,
     TrainSpec,
 )
@@ -45,25 +47,32 @@ DEFAULT_RUN = "runs/cct"
 
 
 def load(
-    source: "Source" = DEFAULT_MODEL, *, progress: StatusProgress = no_progress
+    source: "Source" = DEFAULT_MODEL,
+    *,
+    options: ModelOptions = NO_OPTIONS,
+    progress: StatusProgress = no_progress,
 ) -> "LoadedModel":
     """Loads a model.
 
     Args:
         source: a preset with shipped weights, a ``.keras`` file, a run directory, a Keras model
             in memory, or anything that ``import_model`` takes.
+        options: what its file does not say: how pixels were normalized, the names of its classes.
+            The model that is returned takes raw pixels, 0–255, whatever they are.
         progress: called with what runs now.
 
     Returns:
         The Keras model (``.model``), its input and classes, and where it is from.
 
     Raises:
-        InvalidRequest: there is no such model.
+        InvalidRequest: there is no such model, or the options contradict it.
         InvalidModel: not readable, unsafe, or no image classifier.
 
     Example:
         >>> cct_export.load("cct_2_3x2_32").image_shape
         (32, 32, 3)
+        >>> bgr = Normalization(channels="bgr", mean=(103.939, 116.779, 123.68))
+        >>> cct_export.load("resnet50.keras", options=ModelOptions(normalization=bgr))
     """
     check_model(source)
     progress("starting Keras")
@@ -72,10 +81,12 @@ def load(
 
     progress("loading the model")
     if isinstance(source, LoadedModel):
+        if options != NO_OPTIONS:
+            raise InvalidRequest(f"{source.source} is loaded already: give the options to load")
         return source
     if isinstance(source, str | Path):
-        return load_model(str(source))
-    return in_memory(source)
+        return load_model(str(source), options)
+    return in_memory(source, options)
 
 
 def inspect_model(model: "Source") -> "Architecture":

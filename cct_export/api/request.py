@@ -13,6 +13,7 @@ from cct_export.specs import (
     BEST,
     FOLDS,
     METHODS,
+    NO_OPTIONS,
     PROFILES,
     ROUNDINGS,
     SAMPLES,
@@ -21,6 +22,7 @@ from cct_export.specs import (
     CalibrationSpec,
     ExportRequest,
     ExportSpec,
+    ModelOptions,
     Timing,
     TrainSpec,
     opset_of,
@@ -244,6 +246,19 @@ def check_source(path: Path) -> None:
         check_file(path)
     else:
         check_model(path)
+
+
+def check_has_model(sources: Sequence[str | Path], options: ModelOptions) -> None:
+    """Refuses options for a MODEL where all sources are exported files or records."""
+    from cct_export.runtimes import is_artifact
+
+    if options == NO_OPTIONS or not sources:
+        return
+    if all(is_artifact(Path(source)) or is_record(source) for source in sources):
+        raise InvalidRequest(
+            f"{sources[0]} says itself what it does to pixels and what its classes are: leave "
+            "options for a MODEL out, or export the MODEL with them"
+        )
 
 
 def engine_for(path: Path) -> str:

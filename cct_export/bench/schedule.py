@@ -28,7 +28,7 @@ from cct_export.evaluation.accuracy import mcnemar
 from cct_export.evaluation.golden import GoldenCheck
 from cct_export.importers.location import is_hub_id
 from cct_export.records import Accuracy, BenchResult, Conditions, OperatorProfile, Sustained
-from cct_export.specs import BenchJob, BenchPasses, BenchPlan, BenchSpec
+from cct_export.specs import BenchJob, BenchPasses, BenchPlan, BenchSpec, ModelOptions
 from cct_export.specs.progress import StatusProgress
 from cct_export.text import plural
 from cct_export.workers import Channel
@@ -229,7 +229,7 @@ class KerasReferences:
         self, progress: StatusProgress, models: Sequence[str], start: StartWorker = start_worker
     ) -> None:
         self._progress, self._models, self._start = progress, models, start
-        self._right: dict[tuple[str, str], np.ndarray | None] = {}
+        self._right: dict[tuple[str, str, ModelOptions], np.ndarray | None] = {}
 
     def right(self, measurement: Measurement, data: str) -> np.ndarray | None:
         """Returns for each image whether the model is right, None without the model."""
@@ -239,15 +239,16 @@ class KerasReferences:
         if is_hub_id(source) and source not in self._models:
             measurement.notes.append(warnings.model_not_downloaded(measurement.path, source))
             return None
-        if (sha256, data) not in self._right:
-            self._right[sha256, data] = self._run(source, sha256, data)
-        return self._right[sha256, data]
+        key = sha256, data, measurement.contract.options
+        if key not in self._right:
+            self._right[key] = self._run(source, *key)
+        return self._right[key]
 
-    def _run(self, source: str, sha256: str, data: str) -> np.ndarray | None:
+    def _run(self, source: str, sha256: str, data: str, options: ModelOptions) -> np.ndarray | None:
         self._progress(f"accuracy of {source} in Keras")
         try:
             with self._start(source) as channel:
-                opened = _open(channel, source, BenchSpec("keras"))
+                opened = _open(channel, source, BenchSpec("keras", options=options))
                 if opened.contract.source_sha256 != sha256:
                     return None
                 return np.array(channel.ask("accuracy", Scored, data=data).right, bool)

@@ -30,7 +30,7 @@ from cct_export.evaluation.golden import GoldenCheck
 from cct_export.graph.interpret import softmax
 from cct_export.records import Conditions, MachineInfo, OperatorProfile, Runtime
 from cct_export.records.encoding import from_json
-from cct_export.runtimes import ENGINES, PROFILERS
+from cct_export.runtimes import ENGINES, PROFILERS, keras
 from cct_export.runtimes.session import Session, dequantize, prepare
 from cct_export.runtimes.timing import Clock
 from cct_export.specs import BenchSpec
@@ -70,9 +70,7 @@ class Worker:
         engine = ENGINES[self._spec.runtime]
         engine.import_engine()  # loading a file is timed, importing Python modules is not
         start = time.perf_counter_ns()
-        self._session = engine.open_session(
-            self._path, threads=self._spec.threads, trusted=True, delegation=self._spec.delegation
-        )
+        self._session = _open_session(self._path, self._spec)
         load_ms = (time.perf_counter_ns() - start) / 1e6
         session, batch = self._session, self._spec.batch
         if session.batch not in (None, batch):
@@ -161,6 +159,17 @@ class Worker:
     def conditions(self) -> Conditions:
         """Returns ``machine.conditions``."""
         return machine.conditions()
+
+
+def _open_session(path: Path, spec: BenchSpec) -> Session:
+    """Opens a file, or loads a MODEL as ``spec.options`` say."""
+    if spec.runtime == "keras":
+        return keras.open_session(
+            path, threads=spec.threads, delegation=spec.delegation, options=spec.options
+        )
+    return ENGINES[spec.runtime].open_session(
+        path, threads=spec.threads, trusted=True, delegation=spec.delegation
+    )
 
 
 def warm_up(

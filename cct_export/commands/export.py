@@ -107,6 +107,8 @@ output = options.combined(
 )
 @quantization
 @images
+@options.softmax
+@options.loading
 @output
 @options.common
 def tflite(model: str, **arguments: Any) -> Outcome:
@@ -153,6 +155,8 @@ def tflite(model: str, **arguments: Any) -> Outcome:
     help="Processor to quantize for: activations are unsigned for x86, signed for arm64.",
 )
 @images
+@options.softmax
+@options.loading
 @output
 @options.common
 def onnx(model: str, **arguments: Any) -> Outcome:
@@ -201,6 +205,8 @@ def _exported(exported: "Exported") -> Outcome:
 )
 @quantization
 @images
+@options.softmax
+@options.loading
 @click.option(
     "-o",
     "--output",
@@ -259,6 +265,7 @@ def export_files(model: str, files: TableFiles, **arguments: Any) -> Outcome:
 @rounding
 @click.option("--samples", type=Number(SAMPLES), default=100, help="Test images to compare on.")
 @click.option("--data", type=options.DATA, help=f"Images: {DATASETS}.")
+@options.loading
 @table_files
 @options.common
 def quantize_report(model: str, plot: Path | None, files: TableFiles, **arguments: Any) -> Outcome:

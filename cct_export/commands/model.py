@@ -6,11 +6,11 @@ from typing import Any
 import click
 
 from cct_export.commands import options
-from cct_export.commands.options import Outcome
+from cct_export.commands.labels import read_labels
+from cct_export.commands.options import LABELS, Outcome
 from cct_export.commands.outputs import TableFiles, table_files
 from cct_export.commands.types import Model, Number, OneOf, Output, PathOr
-from cct_export.errors import InvalidData, InvalidRequest
-from cct_export.files import check_file, reason
+from cct_export.errors import InvalidRequest
 from cct_export.model import presets
 from cct_export.specs import CLASSES, GELUS, IMAGE_SIZE, NORMALIZATIONS, SIZE
 
@@ -47,9 +47,8 @@ from cct_export.specs import CLASSES, GELUS, IMAGE_SIZE, NORMALIZATIONS, SIZE
 )
 @click.option(
     "--labels",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Text file with the name of a class in each line.",
+    type=PathOr((), LABELS),
+    help="Names of the classes: a text file with one in each line, a JSON list, or the names.",
 )
 @click.option(
     "-o",
@@ -58,7 +57,7 @@ from cct_export.specs import CLASSES, GELUS, IMAGE_SIZE, NORMALIZATIONS, SIZE
     help="The .keras file to write; by default named after FOREIGN.",
 )
 @options.common
-def import_(foreign: str, labels: Path | None, **arguments: Any) -> Outcome:
+def import_(foreign: str, labels: str | None, **arguments: Any) -> Outcome:
     """Write a .keras file of a CCT that other code saved.
 
     FOREIGN is a PyTorch state dict of the paper's code or of vit-pytorch (.pth, .pt, .safetensors);
@@ -66,7 +65,7 @@ def import_(foreign: str, labels: Path | None, **arguments: Any) -> Outcome:
     Hugging Face Hub (hf:OWNER/NAME). No code in it is run, only the arithmetic of a SavedModel.
     Other commands take FOREIGN as MODEL too.
     """
-    names = _lines(labels) if labels else ()
+    names = () if labels is None else read_labels(labels)
     from cct_export import api
     from cct_export.report.export import show_import
     from cct_export.report.terminal import status
@@ -74,19 +73,6 @@ def import_(foreign: str, labels: Path | None, **arguments: Any) -> Outcome:
     with status(f"importing {foreign}"):
         imported = api.import_model(foreign, labels=names, **arguments)
     return Outcome({"imported": imported.to_dict()}, show=lambda: show_import(imported))
-
-
-def _lines(path: Path) -> tuple[str, ...]:
-    """Returns the lines of a text file that are not empty; raises ``InvalidData`` if all are."""
-    check_file(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise InvalidData(f"{path} holds no labels: {reason(error, 'it is no text')}") from error
-    names = tuple(line.strip() for line in lines if line.strip())
-    if not names:
-        raise InvalidData(f"{path} holds no labels: write the name of a class in each line")
-    return names
 
 
 @click.command()

@@ -15,18 +15,32 @@ from typing import Any
 import click
 
 from cct_export.commands import messages
+from cct_export.commands.labels import read_labels
 from cct_export.commands.outputs import OutputFile, check_outputs
-from cct_export.commands.types import Number, OneOf, PathOr, Record
+from cct_export.commands.types import Fractions, Number, OneOf, PathOr, Record, Resizing
 from cct_export.errors import InvalidRequest
 from cct_export.files import write_text
 from cct_export.quantize.schemes import SCHEMES
-from cct_export.specs import AUTO, DATA_SETS, PARITY_SAMPLES, SAMPLES
+from cct_export.specs import (
+    AUTO,
+    CHANNEL_ORDERS,
+    DATA_SETS,
+    MEAN,
+    PARITY_SAMPLES,
+    SAMPLES,
+    SCALE,
+    STD,
+    ModelOptions,
+    Normalization,
+    Resize,
+)
 from cct_export.streams import native_stderr_hidden, redirected
 
 DATASETS = f"{', '.join(DATA_SETS)}, a folder, TFRecord shards or an .npz file"
 DATA = PathOr(DATA_SETS, "DATA")
 FILE = PathOr((), "FILE")
 ARTIFACT = PathOr((), "ARTIFACT")
+LABELS = "FILE|NAME,..."
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -93,6 +107,75 @@ parity_samples = click.option(
     default=PARITY_SAMPLES,
     help="Test images to verify parity on.",
 )
+
+
+softmax = click.option(
+    "--softmax", is_flag=True, help="Append a softmax to a MODEL that ends in logits."
+)
+_loading = combined(
+    click.option(
+        "--mean",
+        type=Fractions(MEAN),
+        help="Subtracted from the pixels of a MODEL whose preprocessing is not in it, after "
+        "--scale: a number for each channel, or one for all.",
+    ),
+    click.option(
+        "--std",
+        type=Fractions(STD),
+        help="Divides the pixels after --mean: a number for each channel, or one for all.",
+    ),
+    click.option(
+        "--scale",
+        type=Fractions(SCALE, single=True),
+        help="Multiplies the pixels, 0 to 255, before --mean, such as 1/255; 1 for a MODEL that "
+        "takes them as they are.",
+    ),
+    click.option(
+        "--channels",
+        type=OneOf(CHANNEL_ORDERS),
+        help="Order of the channels that a MODEL takes, and of --mean and --std; by default rgb.",
+    ),
+    click.option(
+        "--resize",
+        type=Resizing(),
+        help="How images of another size are resized: antialiased (the default) or bilinear, which "
+        "looks at four pixels only, as tf.image.resize does; squash (the default) or crop.",
+    ),
+    click.option(
+        "--labels",
+        type=PathOr((), LABELS),
+        help="Names of the classes: a text file with one in each line, a JSON list, or the names.",
+    ),
+)
+
+
+def loading(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds what a MODEL was trained with; the command gets ``options``, ``ModelOptions``."""
+
+    @_loading
+    @functools.wraps(function)
+    def command(
+        *,
+        mean: tuple[float, ...] | None,
+        std: tuple[float, ...] | None,
+        scale: tuple[float] | None,
+        channels: str | None,
+        resize: Resize | None,
+        labels: str | None,
+        softmax: bool = False,
+        **arguments: Any,
+    ) -> Any:
+        given = (scale or (1.0,))[0], mean or (), std or (), channels or "rgb"
+        is_given = any(value is not None for value in (mean, std, scale, channels))
+        model_options = ModelOptions(
+            normalization=Normalization(*given) if is_given else None,
+            resize=resize,
+            labels=() if labels is None else read_labels(labels),
+            softmax=softmax,
+        )
+        return function(options=model_options, **arguments)
+
+    return command
 
 
 def common(function: Callable[..., Outcome]) -> Callable[..., None]:

@@ -12,8 +12,9 @@ from click.shell_completion import CompletionItem
 
 from cct_export import streams
 from cct_export.bounds import Range, shown
+from cct_export.errors import InvalidRequest
 from cct_export.model import presets
-from cct_export.specs import GROWTH, SUSTAINED_S
+from cct_export.specs import GROWTH, SUSTAINED_S, Resize
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 # ASCII only: Python reads the digits of every script, and words such as nan.
@@ -172,6 +173,44 @@ class Number(click.FloatRange):
         return "" if self.min is self.max is None else super()._describe_range()
 
 
+class Fractions(click.ParamType[Any]):
+    """Numbers or fractions such as 1/255, separated by commas.
+
+    Args:
+        range: the numbers that are possible.
+        single: whether it is one number.
+    """
+
+    def __init__(self, range: Range, *, single: bool = False) -> None:
+        self._range, self._single = range, single
+        self.name = "NUMBER" if single else "NUMBER[,NUMBER...]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Returns the numbers in ``value``."""
+        if isinstance(value, tuple):
+            return value
+        numbers = [_read_fraction(part.strip()) for part in str(value).split(",")]
+        if None in numbers or (self._single and len(numbers) > 1):
+            wanted = "a number such as 1/255" if self._single else "numbers such as 0.5 or 104,117"
+            self.fail(f"{shown(value)} is not {wanted}")
+        for number in numbers:
+            if problem := self._range.problem(number):
+                self.fail(f"it {problem}" if self._single else f"each of them {problem}")
+        return tuple(float(number) for number in numbers if number is not None)
+
+
+def _read_fraction(text: str) -> float | None:
+    """Returns the number in ``text``, infinity for a fraction by zero; None if it is none."""
+    above, slash, below = text.partition("/")
+    numerator = _read(above, whole=False)
+    denominator = _read(below, whole=False) if slash else 1.0
+    if numerator is None or denominator is None:
+        return None
+    return numerator / denominator if denominator else math.inf
+
+
 class CountList(click.ParamType[Any]):
     """Positive integers, separated by commas.
 
@@ -214,6 +253,23 @@ class NameList(click.ParamType[Any]):
         if not all(names):
             self.fail(f"{value!r} is not a list of names such as none,int8")
         return names
+
+
+class Resizing(click.ParamType[Any]):
+    """How images are resized, as ``Resize.parse`` takes it."""
+
+    name = "WAY[,...]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Resize:
+        """Returns the resizing that ``value`` names."""
+        if isinstance(value, Resize):
+            return value
+        try:
+            return Resize.parse(str(value))
+        except InvalidRequest as error:
+            self.fail(str(error))
 
 
 class Duration(click.ParamType[Any]):

@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from cct_export.records import Contract, ParityReport, sidecar
 from cct_export.runtimes import engine_of, format_of
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import run
-from cct_export.specs import ModelOptions
+from cct_export.specs import NO_OPTIONS, ModelOptions
 from cct_export.specs.progress import StatusProgress, counted, no_progress
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def verify(
     data: str | None,
     samples: int,
     scheme: str | None = None,
+    options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
 ) -> ParityReport:
     """Compares an exported file, run by its own engine, with the Keras model.
@@ -39,6 +41,8 @@ def verify(
         samples: number of test images.
         scheme: quantization scheme whose policy applies, of ``parity.POLICIES``; None for that of
             the file.
+        options: how to load the model that is recorded in the file, where it is to be loaded in
+            another way than for the export.
         progress: called with what runs now.
 
     Returns:
@@ -57,7 +61,8 @@ def verify(
         if integrity.changed:
             log.warning("%s: %s", artifact, integrity.warning)
         progress("loading the model")
-        loaded = against or _source_model(artifact, contract)
+        loaded = against or _source_model(artifact, contract, options)
+        _check_same_options(loaded.options, contract)
         if loaded.image_shape != session.image_shape:
             raise InvalidRequest(
                 f"{artifact} takes images of {session.image_shape}, {loaded.source} of "
@@ -83,7 +88,18 @@ def verify(
     )
 
 
-def _source_model(artifact: Path, contract: Contract) -> "LoadedModel":
+def _check_same_options(options: ModelOptions, contract: Contract) -> None:
+    """Warns of a model without the normalization or the softmax that its export gave the file."""
+    recorded = contract.options
+    if recorded.normalization is not None and options.normalization is None:
+        log.warning(
+            "the file normalizes pixels, the model does not: add %s", recorded.normalization
+        )
+    if recorded.softmax and not options.softmax:
+        log.warning("the file ends in a softmax, the model does not: add --softmax")
+
+
+def _source_model(artifact: Path, contract: Contract, options: ModelOptions) -> "LoadedModel":
     """Loads the model that a file was exported from; it must not have changed since."""
     if not contract.source:
         raise InvalidModel(f"{artifact} does not name its model: name it with --against")
@@ -97,7 +113,14 @@ def _source_model(artifact: Path, contract: Contract) -> "LoadedModel":
         start()
         from cct_export.importers.source import load_model
 
-        loaded = load_model(contract.source, ModelOptions(resize=contract.resize))
+        recorded = contract.options
+        options = replace(
+            options,
+            normalization=options.normalization or recorded.normalization,
+            softmax=options.softmax or recorded.softmax,
+            resize=options.resize or recorded.resize,
+        )
+        loaded = load_model(contract.source, options)
     except (InvalidModel, InvalidRequest) as error:
         raise InvalidModel(
             f"{artifact} was made of {contract.source!r}, which cannot be loaded here: "

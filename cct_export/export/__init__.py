@@ -1,5 +1,6 @@
 """The export: one pass from a Keras model to a verified file in its place."""
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -7,10 +8,13 @@ import numpy as np
 from cct_export.errors import InvalidModel
 from cct_export.export import auto, candidate
 from cct_export.export.workspace import Workspace
+from cct_export.importers.preprocessing import pixels_warning
 from cct_export.importers.source import LoadedModel
 from cct_export.records import Exported
 from cct_export.specs import AUTO, ExportRequest
 from cct_export.specs.progress import StatusProgress, no_progress
+
+log = logging.getLogger(__name__)
 
 
 def export(
@@ -31,6 +35,7 @@ def export(
         CCTExportError: any of its kinds; then this file was not written or changed.
     """
     _check_finite(loaded)
+    _check_pixels(loaded)
     workspace = Workspace(
         loaded,
         data=requests[0].data,
@@ -55,3 +60,9 @@ def _check_finite(loaded: LoadedModel) -> None:
             raise InvalidModel(
                 f"{loaded.source}: its weight {weight.path} holds NaN or infinity: train it again"
             )
+
+
+def _check_pixels(loaded: LoadedModel) -> None:
+    """Warns of a model that may have been trained with other pixels than its file will take."""
+    if loaded.options.normalization is None and (warning := pixels_warning(loaded.model)):
+        log.warning("%s: %s", loaded.source, warning)

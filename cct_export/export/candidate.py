@@ -21,6 +21,7 @@ from cct_export.files import locked, replacing, write_bytes
 from cct_export.formats import tflite_metadata
 from cct_export.formats.traced import CONVERTERS, FINISHERS
 from cct_export.graph.quantized import QuantizedPlan
+from cct_export.model.outputs import activation_of
 from cct_export.quantize.schemes import choose_io, scheme_of
 from cct_export.quantize.traced import QUANTIZERS
 from cct_export.records import (
@@ -185,7 +186,9 @@ def _summary(draft: Draft, calibration: CalibrationSpec) -> QuantizationSummary 
 def _contract(
     workspace: Workspace, spec: ExportSpec, origin: str, quantization: QuantizationSummary | None
 ) -> Contract:
-    loaded = workspace.loaded
+    loaded, normalization = workspace.loaded, workspace.loaded.options.normalization
+    if normalization is not None and normalization.is_identity:
+        normalization = None
     batch = None if spec.dynamic_batch else 1
     return Contract(
         format=spec.format,
@@ -196,12 +199,21 @@ def _contract(
         content_sha256=checksum.UNSEALED,
         image_shape=loaded.image_shape,
         batch=batch,
-        labels=loaded.labels,
+        labels=workspace.labels,
         calibration=origin,
         versions=machine.versions(*_LIBRARIES),
         quantization=quantization,
-        input=InputContract.of(spec.io, batch, loaded.image_shape, loaded.options.resize),
-        output=OutputContract("logits", "float32", loaded.classes),
+        input=InputContract.of(
+            spec.io, batch, loaded.image_shape, loaded.resize, normalization=normalization
+        ),
+        output=OutputContract(
+            "logits",
+            "float32",
+            loaded.classes,
+            shape=tuple(loaded.model.outputs[0].shape[1:]),
+            activation=activation_of(loaded.model),
+            softmax=loaded.options.softmax,
+        ),
     )
 
 

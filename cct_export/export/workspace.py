@@ -21,6 +21,7 @@ from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import Logits
 from cct_export.specs import ExportSpec, QuantScheme
 from cct_export.specs.progress import CountProgress, StatusProgress, counted, no_progress
+from cct_export.text import plural
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,21 @@ class Workspace:
     def dataset(self) -> Dataset | None:
         """The labelled images; None where there are none: photo crops serve."""
         return open_dataset(self.loaded, self._data)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the outputs: the model's, else those of the images."""
+        loaded = self.loaded
+        if loaded.labels or self._data is None or self.dataset is None:
+            return loaded.labels
+        names = self.dataset.classes
+        if len(names) != loaded.classes:
+            self.note(
+                f"no labels: {self._data} has {plural(len(names), 'class', 'classes')}, and "
+                f"{loaded.source} {plural(loaded.classes, 'output')}; name them with --labels"
+            )
+            return ()
+        return names
 
     @cached_property
     def calibration_images(self) -> Samples:

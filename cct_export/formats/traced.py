@@ -33,7 +33,7 @@ def inference_model(model: keras.Model) -> keras.Model:
     layers of random augmentation that keep the shape, in nested models too.
 
     Args:
-        model: a built Functional or Sequential model with one input.
+        model: a built Functional or Sequential model.
 
     Returns:
         A model with the same logits for the same images at ``training=False``.
@@ -45,13 +45,15 @@ def inference_model(model: keras.Model) -> keras.Model:
         raise ConversionError(
             f"{type(model).__name__} is a subclassed model: build it with the functional API"
         )
-    (tensor,) = model.inputs
-    image = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
-    return keras.Model(image, _apply(model, image))
+    expected = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    inputs = keras.tree.map_structure(
+        lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype), expected
+    )
+    return keras.Model(inputs, _apply(model, inputs))
 
 
 def _apply(model: keras.Model, tensor: Any) -> Any:
-    """Calls ``model`` on a symbolic tensor, without its augmentation."""
+    """Calls ``model`` on symbolic inputs of its own, without its augmentation."""
     if isinstance(model, keras.Sequential):
         for layer in model.layers:
             tensor = _call(layer, tensor)
@@ -64,7 +66,7 @@ def _apply(model: keras.Model, tensor: Any) -> Any:
 
 def _call(layer: Any, *arguments: Any, **keywords: Any) -> Any:
     if _has_known_layers(layer):
-        return _apply(layer, *arguments)
+        return inference_model(layer)(*arguments)  # a clone of it takes inputs, not any tensors
     if _is_augmentation(layer):
         (images,) = arguments
         if tuple(layer.compute_output_shape(images.shape)) == tuple(images.shape):

@@ -17,10 +17,19 @@ from cct_export.files import sha256
 from cct_export.importers import keras_io, paper, saved_model
 from cct_export.importers.imported_model import ImportedModel, check_logits, check_options
 from cct_export.importers.location import Location, locate
+from cct_export.importers.preprocessing import with_normalization, with_softmax
 from cct_export.model import checkpoint
 from cct_export.model.adapting import adapt
 from cct_export.model.cct import CCT
-from cct_export.specs import NO_OPTIONS, SAVED_MODEL_FILE, ImportSpec, ModelOptions
+from cct_export.specs import (
+    DEFAULT_RESIZE,
+    NO_OPTIONS,
+    SAVED_MODEL_FILE,
+    ImportSpec,
+    ModelOptions,
+    Resize,
+)
+from cct_export.text import plural
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class LoadedModel:
         calibration_file: path of the calibration record, which may not exist; None for sources
             without one.
         on_corrupt: what the run did with images that cannot be decoded, see ``data.read``.
-        options: what the user said of the model.
+        options: what the user said of the model, and the labels that it knows itself.
     """
 
     model: keras.Model
@@ -52,14 +61,19 @@ class LoadedModel:
         return checkpoint.image_shape(self.model)
 
     @property
+    def resize(self) -> Resize:
+        """How images of another size are resized."""
+        return self.options.resize or DEFAULT_RESIZE
+
+    @property
     def classes(self) -> int:
         """Number of logits."""
-        return int(self.model.outputs[0].shape[1])
+        return int(self.model.outputs[0].shape[-1])
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the logits; empty if unknown."""
-        return self.options.labels or checkpoint.labels(self.model)
+        return self.options.labels
 
 
 def in_memory(model: keras.Model, options: ModelOptions = NO_OPTIONS) -> LoadedModel:
@@ -71,12 +85,13 @@ def in_memory(model: keras.Model, options: ModelOptions = NO_OPTIONS) -> LoadedM
 
     Raises:
         InvalidModel: not an image classifier.
+        InvalidRequest: the options contradict the model.
     """
     checkpoint.check_classifier(model, model.name)
     digest = hashlib.sha256()
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())
-    return LoadedModel(model, model.name, digest.hexdigest(), options=options)
+    return _prepared(LoadedModel(model, model.name, digest.hexdigest()), options)
 
 
 def load_model(source: str, options: ModelOptions = NO_OPTIONS) -> LoadedModel:
@@ -87,21 +102,40 @@ def load_model(source: str, options: ModelOptions = NO_OPTIONS) -> LoadedModel:
         options: what the user says of it.
 
     Raises:
-        InvalidRequest: there is no such model.
+        InvalidRequest: there is no such model, or the options contradict it.
         InvalidModel: not readable, unsafe, or not an image classifier.
         MissingDependency: a library that reads such a file is not installed.
     """
     location = locate(source)
     imported, checksum = _read(location, ImportSpec())
-    return LoadedModel(
+    loaded = LoadedModel(
         imported.model,
         source,
         checksum,
         location.data,
         location.calibration_file,
         location.on_corrupt,
-        options,
     )
+    return _prepared(loaded, options)
+
+
+def _prepared(loaded: LoadedModel, options: ModelOptions) -> LoadedModel:
+    """Returns a model that normalizes pixels and has labels and a softmax as ``options`` say."""
+    model, calibration_file = loaded.model, loaded.calibration_file
+    labels, classes = options.labels or checkpoint.labels(model), model.outputs[0].shape[-1]
+    # A single output decides between two classes.
+    if labels and len(labels) != (2 if classes == 1 else classes):
+        raise InvalidRequest(
+            f"--labels names {plural(len(labels), 'class', 'classes')}, and {loaded.source} has "
+            f"{plural(classes, 'output')}: name each class once, in the order of the outputs"
+        )
+    if options.normalization is not None and not options.normalization.is_identity:
+        model = with_normalization(model, options.normalization)
+        calibration_file = None  # of activations without it
+    if options.softmax:
+        model = with_softmax(model)
+    options = replace(options, labels=labels)
+    return replace(loaded, model=model, calibration_file=calibration_file, options=options)
 
 
 def import_checkpoint(source: str, options: ImportSpec) -> tuple[ImportedModel, str]:
@@ -139,7 +173,7 @@ def open_dataset(loaded: LoadedModel, data_name: str | None) -> Dataset | None:
     Raises:
         InvalidData: the data was named and cannot be used.
     """
-    shape, resize = loaded.image_shape, loaded.options.resize
+    shape, resize = loaded.image_shape, loaded.resize
     if data_name is not None:
         dataset = data.read(data_name, shape, resize=resize)
     elif loaded.data is not None and data.is_available(loaded.data):

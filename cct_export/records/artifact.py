@@ -9,7 +9,7 @@ from msgspec import Meta
 from cct_export.files import reason
 from cct_export.records.encoding import from_json, parse_json, to_json
 from cct_export.records.machine import Count
-from cct_export.specs import DEFAULT_RESIZE, JSONObject, Resize
+from cct_export.specs import DEFAULT_RESIZE, JSONObject, ModelOptions, Normalization, Resize
 from cct_export.untrusted import Malformed
 
 # The metadata entry of a file that holds its contract.
@@ -31,6 +31,8 @@ class InputContract:
         resize: how images of another size are resized, in words.
         antialias: whether a smaller image is made of all pixels, not of the nearest four each.
         crop: whether the centre of an image of another aspect ratio is used, not all of it.
+        normalization: what the file does to these pixels before the model that it was made of gets
+            them, as the user said; None where that is nothing, or a layer of the model.
     """
 
     layout: str
@@ -42,10 +44,17 @@ class InputContract:
     resize: str = ""
     antialias: bool = True
     crop: bool = False
+    normalization: Normalization | None = None
 
     @classmethod
     def of(
-        cls, io: str, batch: int | None, image_shape: tuple[int, int, int], resize: Resize
+        cls,
+        io: str,
+        batch: int | None,
+        image_shape: tuple[int, int, int],
+        resize: Resize,
+        *,
+        normalization: Normalization | None = None,
     ) -> "InputContract":
         """Returns the contract of an exported file's input.
 
@@ -54,6 +63,7 @@ class InputContract:
             batch: see there.
             image_shape: see there.
             resize: how images of another size are resized.
+            normalization: see the attribute.
         """
         integers = io == "int8"
         return cls(
@@ -67,6 +77,7 @@ class InputContract:
             resize=resize.description,
             antialias=resize.filter == "antialiased",
             crop=resize.fit == "crop",
+            normalization=normalization,
         )
 
 
@@ -82,6 +93,7 @@ class OutputContract:
             number plate, each with classes of its own. Empty in files of earlier versions.
         activation: ``none`` for logits, ``softmax`` or ``sigmoid`` for probabilities; empty if that
             is not known.
+        softmax: whether the export appended the softmax, which the model does not have.
     """
 
     name: str
@@ -89,6 +101,7 @@ class OutputContract:
     classes: Count
     shape: tuple[Count, ...] = ()
     activation: str = ""
+    softmax: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,6 +171,15 @@ class Contract:
         return Resize(
             "antialiased" if self.input.antialias else "bilinear",
             "crop" if self.input.crop else "squash",
+        )
+
+    @property
+    def options(self) -> ModelOptions:
+        """How the model that the file was made of was loaded; code to import is never named."""
+        return ModelOptions(
+            normalization=self.input.normalization if self.input else None,
+            softmax=self.output is not None and self.output.softmax,
+            resize=self.resize,
         )
 
     def to_dict(self) -> JSONObject:

@@ -11,7 +11,7 @@ from cct_export.errors import InvalidRequest, NotAvailable
 from cct_export.importers import location
 from cct_export.records import Contract, InputContract
 from cct_export.runtimes.session import Logits, Session, chosen_delegate
-from cct_export.specs import DEFAULT_DELEGATION, Delegation
+from cct_export.specs import DEFAULT_DELEGATION, NO_OPTIONS, Delegation, ModelOptions
 
 if TYPE_CHECKING:
     from cct_export.importers.source import LoadedModel
@@ -41,7 +41,7 @@ class KerasSession(Session):
             source=loaded.source,
             source_sha256=loaded.sha256,
             labels=loaded.labels,
-            input=InputContract.of("float32", None, loaded.image_shape, loaded.options.resize),
+            input=InputContract.of("float32", None, loaded.image_shape, loaded.resize),
         )
 
     def invoke(self, prepared: np.ndarray) -> Logits:
@@ -71,8 +71,9 @@ def open_session(
     threads: int | None = None,
     trusted: bool = False,
     delegation: Delegation = DEFAULT_DELEGATION,
+    options: ModelOptions = NO_OPTIONS,
 ) -> KerasSession:
-    """Loads a model, see ``cct_export.load`` and ``Engine.open_session``.
+    """Loads a model as ``options`` say, see ``cct_export.load`` and ``Engine.open_session``.
 
     TensorFlow takes the number of threads for the whole process, before its first operation; JAX
     chooses its own. ``trusted`` has no effect: a model never runs code from its file. The backend
@@ -93,7 +94,7 @@ def open_session(
 
     if threads is not None:
         _set_threads(threads)
-    return KerasSession(load_model(os.fspath(path)))
+    return KerasSession(load_model(os.fspath(path), options))
 
 
 def _processor() -> str:

@@ -12,6 +12,7 @@ from cct_export.names import choose
 CHANNEL_ORDERS = ("rgb", "bgr")
 RESIZE_FILTERS = ("antialiased", "bilinear")
 RESIZE_FITS = ("squash", "crop")
+# Factors and means of pixels, 0-255.
 SCALE = Range(above=0, maximum=10**6)
 MEAN = Range(-(10**6), 10**6)
 STD = Range(above=0, maximum=10**6)
@@ -47,6 +48,28 @@ class Normalization(Checked):
         """Whether it changes nothing."""
         unscaled = self.scale == 1 and not any(self.mean) and set(self.std) <= {1}
         return unscaled and self.channels == "rgb"
+
+    @property
+    def rescaling(self) -> tuple[float | list[float], float | list[float]]:
+        """Factor and offset of pixels that do the same, for all channels or for each."""
+        size = max(len(self.mean), len(self.std), 1)
+        mean, std = (
+            values * size if len(values) == 1 else values
+            for values in (self.mean or (0.0,), self.std or (1.0,))
+        )
+        scales = [self.scale / deviation for deviation in std]
+        offsets = [0.0 - each / deviation for each, deviation in zip(mean, std, strict=True)]
+        return (scales[0], offsets[0]) if size == 1 else (scales, offsets)
+
+    def __str__(self) -> str:
+        """Returns the options that say the same, such as ``--channels bgr --mean 104,117,124``."""
+        scales = (f"{self.scale:.10g}", f"1/{1 / self.scale:.10g}")
+        words = [] if self.scale == 1 else [f"--scale {min(scales, key=len)}"]
+        words += ["--channels bgr"] if self.channels == "bgr" else []
+        for name in ("mean", "std"):
+            if values := getattr(self, name):
+                words.append(f"--{name} {','.join(f'{value:.10g}' for value in values)}")
+        return " ".join(words) or "--scale 1"
 
     def check_channels(self, channels: int) -> None:
         """Refuses numbers for other channels than the images have; raises ``InvalidRequest``."""
@@ -102,23 +125,33 @@ class Resize:
         return f"{self.filter},{self.fit}"
 
 
+def check_labels(labels: Sequence[str]) -> None:
+    """Refuses names of classes that cannot be shown; raises ``InvalidRequest``."""
+    for label in labels:
+        if not label.isprintable() or not label.strip():
+            raise InvalidRequest(f"label {label!r} cannot be shown: give each class a plain name")
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """How to load a MODEL.
 
     Attributes:
         normalization: what was done to pixels outside the model; None if the user said nothing.
-        resize: of images of another size.
+        resize: of images of another size; None if the user said nothing.
         labels: class names in the order of the outputs; empty if not given.
         softmax: whether to append a softmax to a model that ends in logits.
         modules: Python files to run first, which define the layers of the model.
     """
 
     normalization: Normalization | None = None
-    resize: Resize = Resize()
+    resize: Resize | None = None
     labels: tuple[str, ...] = ()
     softmax: bool = False
     modules: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_labels(self.labels)
 
 
 DEFAULT_RESIZE = Resize()

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from cct_export.bounds import Checked, Range
+from cct_export.specs.loading import check_labels
 
 # The preset that commands use where no MODEL is given.
 DEFAULT_MODEL = "cct_2_3x2_32"
@@ -181,9 +182,8 @@ class ImportSpec(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_labels(self.labels)
         for label in self.labels:
-            if not label.isprintable() or not label.strip():
-                raise ValueError(f"label {label!r} cannot be shown: give each class a plain name")
             if self.labels.count(label) > 1:
                 raise ValueError(f"label {label!r} occurs twice: give each class its own name")
         for name, known in (("normalize", NORMALIZATIONS), ("gelu", GELUS)):

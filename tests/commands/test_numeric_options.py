@@ -32,7 +32,9 @@ def _commands(name, group):
 
 def _is_numeric(parameter):
     number = isinstance(parameter.type, click.types.IntParamType | click.types.FloatParamType)
-    return number or parameter.type.name in ("PERCENT", "DURATION", "N[,N...]")
+    return number or parameter.type.name in (
+        "PERCENT", "DURATION", "N[,N...]", "NUMBER", "NUMBER[,NUMBER...]",
+    )  # fmt: skip
 
 
 OPTIONS = [
@@ -50,7 +52,7 @@ def test_the_numeric_options_are_found():
         "--threads", "--batch", "--min-runs", "--min-seconds", "--warmup-seconds", "--repeats",
         "--sustained", "--max-regression", "--max-drop", "--min-sqnr", "--samples", "--top",
         "--calibration-samples", "--parity-samples", "--opset", "--image-size", "--classes",
-        "--heads", "--epochs", "--learning-rate", "--seed",
+        "--heads", "--epochs", "--learning-rate", "--seed", "--mean", "--std", "--scale",
     } <= names  # fmt: skip
     assert len(OPTIONS) > 60
 

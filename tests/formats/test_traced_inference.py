@@ -95,7 +95,15 @@ def _branched():
     return keras.Model(image, _head(layers.RandomBrightness(0.1)(x)))
 
 
-@pytest.mark.parametrize("build", [_nested, _sequential, _deeply_nested, _branched])
+def _backbone():
+    image = keras.Input(SHAPE)
+    x = layers.RandomFlip()(image)
+    backbone = keras.Model(image, layers.Conv2D(4, 3)(x))
+    image = keras.Input(SHAPE)
+    return keras.Model(image, _head(backbone(layers.Rescaling(1 / 127.5, -1)(image))))
+
+
+@pytest.mark.parametrize("build", [_nested, _sequential, _deeply_nested, _branched, _backbone])
 def test_augmentation_is_removed_at_any_depth(build):
     model = build()
     assert any(kind.startswith("Random") for kind in _kinds(model))

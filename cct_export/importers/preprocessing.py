@@ -1,0 +1,187 @@
+"""Preprocessing that was done outside of a model, as layers of it: its file takes camera bytes."""
+
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from cct_export.errors import InvalidRequest
+from cct_export.model.checkpoint import image_shape
+from cct_export.model.outputs import activation_of, inner_graph
+from cct_export.specs import Normalization
+
+log = logging.getLogger(__name__)
+
+_CAFFE = Normalization(channels="bgr", mean=(103.939, 116.779, 123.68))
+_ONE_TO_ONE = Normalization(scale=1 / 127.5, mean=(1.0,))
+_IMAGENET = Normalization(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+# What keras.applications trained its models with, by how their names begin, in any case.
+_TRAINED_WITH = {
+    r"resnet\d+v2|mobilenet|inception_|xception|nasnet": _ONE_TO_ONE,
+    r"resnet(50|101|152)|vgg1[69]": _CAFFE,
+    r"densenet|efficientnetv2-b|convnext": _IMAGENET,
+    r"efficientnetv2-[sml]": Normalization(scale=1 / 128, mean=(1.0,)),
+}
+
+
+def with_normalization(model: keras.Model, normalization: Normalization) -> keras.Model:
+    """Returns a model that takes raw RGB or grey pixels, 0–255, and normalizes them itself.
+
+    Args:
+        model: with one image as input, which it takes normalized; it stays unchanged.
+        normalization: of the pixels.
+
+    Raises:
+        InvalidRequest: it has numbers for other channels than the images, or the model takes
+            integers.
+    """
+    (tensor,) = model.inputs
+    normalization.check_channels(tensor.shape[-1])
+    if normalization.is_identity:
+        return model
+    if not tensor.dtype.startswith(("float", "bfloat")):
+        raise InvalidRequest(
+            f"{model.name} takes {tensor.dtype} pixels, which normalizing would round: leave "
+            f"{normalization} out"
+        )
+    _note(model, normalization)
+    image = keras.Input(batch_shape=tensor.shape, dtype="float32")
+    pixels = image
+    if normalization.channels == "bgr":
+        pixels = keras.ops.take(pixels, [2, 1, 0], axis=-1)
+    if normalization.rescaling != (1.0, 0.0):
+        pixels = keras.layers.Rescaling(*normalization.rescaling, dtype="float32")(pixels)
+    return _named_as(model, keras.Model(image, model(pixels), name=model.name))
+
+
+def _note(model: keras.Model, normalization: Normalization) -> None:
+    """Says what a user may not have meant."""
+    if not gets_raw_pixels(model):
+        log.info(
+            "%s scales pixels itself too: it gets what %s makes of them", model.name, normalization
+        )
+    std = normalization.std
+    if normalization.scale == 1 and std and max(std) <= 1:
+        log.warning(
+            "--std %s is of pixels from 0 to 1, and %s gets them from 0 to 255: add --scale 1/255",
+            ",".join(f"{value:g}" for value in std),
+            model.name,
+        )
+
+
+def with_softmax(model: keras.Model) -> keras.Model:
+    """Returns ``model`` with a softmax over the last axis of every output.
+
+    Args:
+        model: Functional or Sequential; it stays unchanged.
+
+    Raises:
+        InvalidRequest: an output is of probabilities already, or a single number.
+    """
+    for index, tensor in enumerate(model.outputs):
+        activation = activation_of(model, index)
+        if activation in ("softmax", "sigmoid"):
+            raise InvalidRequest(
+                f"{model.name} ends in a {activation} already: leave --softmax out"
+            )
+        if tensor.shape[-1] == 1:
+            raise InvalidRequest(
+                f"{model.name} has a single output, of which a softmax is always 1: leave "
+                "--softmax out"
+            )
+    outputs = [keras.layers.Softmax(dtype="float32")(tensor) for tensor in model.outputs]
+    single = outputs[0] if len(outputs) == 1 else outputs
+    return _named_as(model, keras.Model(model.inputs[0], single, name=model.name))
+
+
+def _named_as(model: keras.Model, changed: keras.Model) -> keras.Model:
+    """Returns ``changed``, whose several outputs get the names that they have in ``model``."""
+    if len(model.outputs) > 1:
+        changed.output_names = list(model.output_names)
+    return changed
+
+
+def pixels_warning(model: keras.Model) -> str:
+    """Returns that a model gets raw pixels though it may need others; empty if it scales them.
+
+    Args:
+        model: Functional or Sequential, with one image as input.
+    """
+    if not gets_raw_pixels(model):
+        return ""
+    known = next(filter(None, map(_trained_with, _names(model))), None)
+    advice = (
+        "if it was trained with others, pass --mean, --std, --scale or --channels, and "
+        "--scale 1 if not"
+        if known is None
+        else f"{known[0]} of keras.applications was trained with {known[1]}: pass that, or "
+        "--scale 1 if yours was trained with raw pixels"
+    )
+    kind = "RGB" if image_shape(model)[-1] == 3 else "grey"
+    return f"no layer scales the pixels, and the model gets {kind} from 0 to 255: {advice}"
+
+
+def _names(model: Any) -> Iterator[str]:
+    """Yields the names of a model and of the models in it."""
+    yield model.name
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _names(layer)
+
+
+def _trained_with(name: str) -> tuple[str, Normalization] | None:
+    for beginning, normalization in _TRAINED_WITH.items():
+        if re.match(beginning, name, re.IGNORECASE):
+            return name, normalization
+    return None
+
+
+def gets_raw_pixels(model: keras.Model) -> bool:
+    """Returns whether pixels reach the first layer with weights as they are.
+
+    Layers without weights, of Keras and of users, are run on an image that is half black and half
+    white: any scaling shows in what they make of it. A normalization by learned numbers scales.
+
+    Args:
+        model: Functional or Sequential, with one image as input. One without any layer with
+            weights, such as one that is a single function, tells nothing: pixels count as raw.
+    """
+    image = np.zeros((model.inputs[0].shape[0] or 1, *image_shape(model)), np.float32)
+    image[:, :, image.shape[2] // 2 :] = 255
+    return _gets_raw(model, image)
+
+
+def _gets_raw(model: keras.Model, image: Any) -> bool:
+    if len(model.inputs) != 1:
+        return True
+    graph = keras.Model(model.inputs[0], model.outputs)
+    untouched, first = {id(graph.inputs[0])}, []
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        for node in graph._nodes_by_depth[depth]:
+            if not node.input_tensors or not {id(each) for each in node.input_tensors} <= untouched:
+                continue  # an input, or behind a layer with weights
+            if getattr(node.operation, "weights", ()):
+                first.append((node.operation, node.input_tensors[0]))
+            else:
+                untouched |= {id(each) for each in node.output_tensors}
+    if not first:
+        return True
+    front = keras.Model(graph.inputs[0], [tensor for _, tensor in first])
+    reached = keras.tree.flatten(front(image, training=False))
+    return any(
+        _takes_raw(operation, values) for (operation, _), values in zip(first, reached, strict=True)
+    )
+
+
+def _takes_raw(operation: Any, values: Any) -> bool:
+    """Returns whether a layer with weights gets raw pixels, and does not normalize them."""
+    pixels = keras.ops.convert_to_numpy(values)
+    if type(operation).__name__.endswith("Normalization"):
+        return False
+    if not np.allclose((pixels.min(), pixels.max()), (0, 255), atol=1e-3):
+        return False
+    inner = inner_graph(operation, pixels.shape)
+    return inner is None or _gets_raw(inner, pixels[: inner.inputs[0].shape[0]])

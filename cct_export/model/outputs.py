@@ -1,0 +1,153 @@
+"""What the outputs of a model are, logits or probabilities: its graph tells."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+_PROBABILITIES = {
+    keras.activations.softmax: "softmax",
+    keras.ops.softmax: "softmax",
+    keras.activations.sigmoid: "sigmoid",
+    keras.ops.sigmoid: "sigmoid",
+    # Of these a softmax makes the probabilities again.
+    keras.activations.log_softmax: "none",
+    keras.ops.log_softmax: "none",
+}
+# Layers and operations, by the names of their classes.
+_OPERATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid", "LogSoftmax": "none"}
+# Those that only move values.
+_MOVING = (
+    "Activation", "Cast", "ExpandDims", "Flatten", "GetItem", "Identity", "Permute", "Reshape",
+    "Squeeze", "Transpose",
+)  # fmt: skip
+# Those that make logits of logits.
+_LINEAR = (
+    "Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Rescaling", "Average", "Mean", "Sum",
+    "Concatenate", "BatchNormalization", "LayerNormalization", "AveragePooling1D",
+    "AveragePooling2D", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
+)  # fmt: skip
+
+
+def activation_of(model: keras.Model, output: int = 0) -> str:
+    """Returns what an output of a model is.
+
+    Identities, dropout, changes of shape and type, nested models and layers of the user's are
+    passed on the way back to the last activation.
+
+    Args:
+        model: Functional or Sequential.
+        output: index of the output.
+
+    Returns:
+        ``none`` for logits, ``softmax`` or ``sigmoid`` for probabilities; empty if the graph does
+        not tell.
+
+    Example:
+        >>> activation_of(keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)]))
+        'none'
+    """
+    return _activation(model.outputs[output], {})
+
+
+def recorded(function: Callable[..., Any], shape: tuple[int | None, ...]) -> keras.Model | None:
+    """Returns the graph of a function, such as the ``call`` of a layer of the user's.
+
+    Args:
+        function: of one tensor.
+        shape: of that tensor, batch first.
+
+    Returns:
+        A model of Keras' operations and layers; None for a function that uses others.
+    """
+    tensor = keras.Input(batch_shape=(1, *shape[1:]))
+    try:
+        training = "training" in inspect.signature(function).parameters
+        return keras.Model(tensor, function(tensor, **({"training": False} if training else {})))
+    # It may raise anything where a tensor has no values yet.
+    except Exception:
+        return None
+
+
+def inner_graph(operation: Any, shape: tuple[int | None, ...]) -> keras.Model | None:
+    """Returns the graph of a nested model or of a layer that is not Keras' own.
+
+    Args:
+        operation: of a graph.
+        shape: of its input, batch first.
+
+    Returns:
+        The graph; None if it has none, or one that cannot be known.
+    """
+    if isinstance(operation, keras.Model) and getattr(operation, "outputs", None):
+        return operation
+    is_layer = isinstance(operation, keras.Layer)
+    return recorded(operation.call, shape) if is_layer and not _is_keras(operation) else None
+
+
+def _is_keras(operation: Any) -> bool:
+    return type(operation).__module__.startswith("keras.")
+
+
+def _activation(tensor: Any, outer: Mapping[int, Any]) -> str:
+    """Returns what a tensor of a graph is.
+
+    Args:
+        tensor: the tensor.
+        outer: the tensors on which nested models were called, by the ids of these models' inputs.
+    """
+    operation, node_index, tensor_index = tensor._keras_history
+    arguments = operation._inbound_nodes[node_index].input_tensors
+    if not arguments:
+        return _activation(outer[id(tensor)], outer) if id(tensor) in outer else "none"
+    if type(operation).__name__ == "TimeDistributed":
+        operation = operation.layer
+    elif inner := inner_graph(operation, arguments[0].shape):
+        links = zip(map(id, inner.inputs), arguments, strict=False)
+        return _activation(inner.outputs[tensor_index], {**outer, **dict(links)})
+    if not _is_keras(operation):
+        return ""
+    function = getattr(operation, "activation", None)
+    if function in (None, keras.activations.linear):
+        before = [_activation(each, outer) for each in arguments if not _has_kernel(operation)]
+        return _after_operation(operation, tensor, arguments[0], before)
+    is_alone = type(operation).__name__ == "Activation"
+    return _after_function(function, tensor, arguments[0] if is_alone else None, outer)
+
+
+def _has_kernel(operation: Any) -> bool:
+    """Returns whether a layer with weights ends in an activation function: linear makes logits."""
+    return bool(getattr(operation, "weights", ())) and hasattr(operation, "activation")
+
+
+def _after_operation(operation: Any, tensor: Any, argument: Any, before: Sequence[str]) -> str:
+    """Returns what an operation without an activation function, or a linear one, makes.
+
+    Args:
+        operation: a layer, or an operation of ``keras.ops``.
+        tensor: its result.
+        argument: the first tensor that it gets.
+        before: what each of these tensors is; empty where that does not matter.
+    """
+    kind = type(operation).__name__
+    if kind in _OPERATIONS:
+        is_last = getattr(operation, "axis", -1) in (-1, len(tensor.shape) - 1)
+        return _OPERATIONS[kind] if is_last else ""
+    if kind in _MOVING or "Dropout" in kind:
+        # A softmax is one over the last axis only.
+        broken = before[0] == "softmax" and argument.shape[-1] != tensor.shape[-1]
+        return "" if broken else before[0]
+    is_linear = not before or (kind in _LINEAR and set(before) == {"none"})
+    return "none" if is_linear else ""
+
+
+def _after_function(function: Any, tensor: Any, before: Any, outer: Mapping[int, Any]) -> str:
+    """Returns what an activation function makes: of a tensor, or of logits if that is None."""
+    if function in _PROBABILITIES:
+        return _PROBABILITIES[function]
+    graph = recorded(function, tensor.shape)
+    if graph is None:
+        return ""
+    links = {} if before is None else {id(graph.inputs[0]): before}
+    return _activation(graph.outputs[0], {**outer, **links})

@@ -1,0 +1,270 @@
+"""Preprocessing outside of a model, and whether there is any in it."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import cct_export
+from cct_export.errors import InvalidRequest
+from cct_export.importers.preprocessing import gets_raw_pixels, pixels_warning
+from cct_export.importers.source import in_memory, load_model
+from cct_export.model.cct import CCT
+from cct_export.specs import ModelOptions, ModelSpec, Normalization
+
+CAFFE = Normalization(channels="bgr", mean=(103.939, 116.779, 123.68))
+TORCH = Normalization(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 10, 3)).astype(np.float32)
+
+
+def network(*front, name="net", channels=3, head=()):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 10, channels))
+    x = image
+    for layer in front:
+        x = layer(x)
+    x = layers.Flatten()(layers.Conv2D(4, 3, activation="relu")(x))
+    for layer in (layers.Dense(5), *head):
+        x = layer(x)
+    return keras.Model(image, x, name=name)
+
+
+def normalized(images, normalization):
+    pixels = images.astype(np.float64)
+    if normalization.channels == "bgr":
+        pixels = pixels[..., ::-1]
+    mean, std = normalization.mean or (0,), normalization.std or (1,)
+    return ((pixels * normalization.scale - mean) / std).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "normalization",
+    [
+        CAFFE,
+        TORCH,
+        Normalization(channels="bgr"),
+        Normalization(scale=1 / 127.5, mean=(1.0,)),
+        Normalization(std=(2.0,)),
+        Normalization(scale=0.5, std=(1.0, 2.0, 4.0), channels="bgr"),
+        Normalization(mean=(1.0,), std=(2.0, 3.0, 4.0)),
+    ],
+    ids=str,
+)
+def test_a_loaded_model_takes_pixels_and_normalizes_them_itself(normalization):
+    model = network()
+    loaded = in_memory(model, ModelOptions(normalization=normalization))
+    expected = np.asarray(model(normalized(IMAGES, normalization)))
+    np.testing.assert_allclose(loaded.model(IMAGES), expected, rtol=1e-4, atol=1e-4)
+    assert np.abs(expected - np.asarray(model(IMAGES))).max() > 0.01
+    assert loaded.image_shape == (8, 10, 3)
+
+
+def test_the_checksum_stays_that_of_the_weights_and_the_model_is_not_changed():
+    model = network()
+    before = model(IMAGES)
+    loaded = in_memory(model, ModelOptions(normalization=CAFFE, softmax=True))
+    assert loaded.sha256 == in_memory(model).sha256
+    np.testing.assert_array_equal(model(IMAGES), before)
+    assert in_memory(model, ModelOptions(normalization=Normalization())).model is model
+
+
+def test_a_grey_model_has_one_number_per_option_and_no_order_of_channels():
+    model, images = network(channels=1), IMAGES[..., :1]
+    loaded = in_memory(model, ModelOptions(normalization=Normalization(mean=(33.0,), std=(78.0,))))
+    np.testing.assert_allclose(loaded.model(images), model((images - 33) / 78), atol=1e-4)
+    for wrong in (Normalization(channels="bgr"), Normalization(mean=(1.0, 2.0, 3.0))):
+        with pytest.raises(InvalidRequest, match=r"grey|1 channels"):
+            in_memory(model, ModelOptions(normalization=wrong))
+
+
+def test_a_model_of_integers_is_not_given_normalized_pixels():
+    image = keras.Input((8, 10, 3), dtype="uint8")
+    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(ops.cast(image, "float32"))))
+    with pytest.raises(InvalidRequest, match=r"takes uint8 pixels.*leave --scale 1/255 out"):
+        in_memory(model, ModelOptions(normalization=Normalization(scale=1 / 255)))
+
+
+def test_a_softmax_is_appended_to_logits_only():
+    model = network()
+    loaded = in_memory(model, ModelOptions(softmax=True))
+    np.testing.assert_allclose(loaded.model(IMAGES), ops.softmax(model(IMAGES)), rtol=1e-5)
+    for head, reason in [
+        ([layers.Softmax()], "ends in a softmax already"),
+        ([layers.Dense(2, activation="sigmoid")], "ends in a sigmoid already"),
+    ]:
+        with pytest.raises(InvalidRequest, match=reason):
+            in_memory(network(head=head), ModelOptions(softmax=True))
+
+
+def test_labels_are_as_many_as_outputs_and_those_of_a_cct_stay(small_spec):
+    assert in_memory(network(), ModelOptions(labels=tuple("abcde"))).labels == tuple("abcde")
+    with pytest.raises(InvalidRequest, match=r"--labels names 2 classes, and net has 5 outputs"):
+        in_memory(network(), ModelOptions(labels=("a", "b")))
+    with pytest.raises(InvalidRequest, match="cannot be shown"):
+        ModelOptions(labels=("a", "b\x07"))
+    spec = ModelSpec(**{**small_spec.to_dict(), "labels": tuple("abcdefghij")})
+    loaded = in_memory(CCT(spec), ModelOptions(normalization=CAFFE, softmax=True))
+    assert loaded.labels == tuple("abcdefghij")
+    renamed = in_memory(CCT(spec), ModelOptions(labels=tuple("0123456789")))
+    assert renamed.labels == tuple("0123456789")
+
+
+def test_the_calibration_record_of_other_pixels_is_not_used(digits_run):
+    assert load_model(str(digits_run)).calibration_file is not None
+    options = ModelOptions(normalization=Normalization(scale=0.5))
+    assert load_model(str(digits_run), options).calibration_file is None
+
+
+def test_a_loaded_model_takes_no_options_anymore():
+    loaded = cct_export.load(network(), options=ModelOptions(normalization=CAFFE))
+    assert cct_export.load(loaded) is loaded
+    with pytest.raises(InvalidRequest, match="net is loaded already"):
+        cct_export.load(loaded, options=ModelOptions(softmax=True))
+
+
+class Halves(layers.Layer):
+    """A layer of the user's without weights."""
+
+    def call(self, x):
+        return x / 127.5 - 1
+
+
+class Patches(layers.Layer):
+    """A layer of the user's that only moves pixels."""
+
+    def call(self, x):
+        return ops.reshape(x, (-1, 8, 5, 6))
+
+
+class Stem(layers.Layer):
+    """A layer of the user's with weights, and perhaps with scaling inside."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale, self.convolution = scale, layers.Conv2D(4, 3)
+
+    def call(self, x):
+        return self.convolution(x * self.scale if self.scale else x)
+
+
+def _nested(*front):
+    return network(*front, name="backbone")
+
+
+FRONTS = {
+    "nothing": ((), True),
+    "Rescaling": ([layers.Rescaling(1 / 255)], False),
+    "Normalization": ([layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0] * 3)], False),
+    "BatchNormalization": ([layers.BatchNormalization()], False),
+    "arithmetic": ([lambda x: x / 255], False),
+    "mean only": ([lambda x: x - ops.array([104.0, 117.0, 124.0])], False),
+    "reversed channels": ([lambda x: x[..., ::-1]], True),
+    "augmentation": ([layers.RandomFlip(), layers.RandomRotation(0.1)], True),
+    "augmentation and Rescaling": (
+        [keras.Sequential([layers.RandomFlip(), layers.Rescaling(1 / 255)])], False,
+    ),
+    "resizing": ([layers.Resizing(16, 16)], True),
+    "padding": ([layers.ZeroPadding2D(2)], True),
+    "identity": ([layers.Rescaling(1.0)], True),
+    "layer of the user's": ([Halves()], False),
+    "patches of the user's": ([Patches()], True),
+    "stem of the user's": ([Stem(None)], True),
+    "scaling stem of the user's": ([Stem(1 / 255)], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("front", "raw"), FRONTS.values(), ids=FRONTS)
+def test_scaling_in_front_of_the_first_weights_is_found(front, raw):
+    model = network(*front)
+    assert gets_raw_pixels(model) == raw
+    assert bool(pixels_warning(model)) == raw
+    image = keras.Input((8, 10, 3))
+    nested = keras.Model(image, layers.Dense(3)(model(image)))
+    assert gets_raw_pixels(nested) == raw
+    outside = keras.Model(image, model(layers.Rescaling(1 / 255)(image)))
+    assert not gets_raw_pixels(outside)
+
+
+def test_scaling_behind_the_first_weights_is_too_late():
+    image = keras.Input((8, 10, 3))
+    x = layers.Rescaling(1 / 255)(layers.Conv2D(4, 3)(image))
+    assert gets_raw_pixels(keras.Model(image, layers.Dense(3)(layers.Flatten()(x))))
+
+
+def test_one_branch_without_scaling_is_enough():
+    image = keras.Input((8, 10, 3))
+    branches = [layers.Conv2D(4, 3)(x) for x in (image, layers.Rescaling(1 / 255)(image))]
+    x = layers.Flatten()(layers.Add()(branches))
+    assert gets_raw_pixels(keras.Model(image, layers.Dense(3)(x)))
+
+
+def test_a_fixed_batch_is_walked_too():
+    image = keras.Input(batch_shape=(4, 8, 10, 3))
+    assert gets_raw_pixels(keras.Model(image, layers.Dense(3)(layers.Flatten()(image))))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet50", "--channels bgr --mean 103.939,116.779,123.68"),
+        ("vgg16", "--channels bgr --mean 103.939,116.779,123.68"),
+        ("resnet50v2", "--scale 1/127.5 --mean 1"),
+        ("mobilenet_1.00_224", "--scale 1/127.5 --mean 1"),
+        ("mobilenetv2_1.00_224", "--scale 1/127.5 --mean 1"),
+        ("inception_v3", "--scale 1/127.5 --mean 1"),
+        ("NASNet", "--scale 1/127.5 --mean 1"),
+        ("densenet121", "--scale 1/255 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"),
+    ],
+)
+def test_the_warning_names_the_options_of_a_known_backbone(name, options):
+    image = keras.Input((8, 10, 3))
+    model = keras.Model(image, layers.Dense(3)(_nested()(image)), name="mine")
+    assert "--mean, --std, --scale or --channels" in pixels_warning(model)
+    backbone = network(name=name)
+    for each in (backbone, keras.Model(image, layers.Dense(3)(backbone(image)), name="mine")):
+        assert f"{name} of keras.applications was trained with {options}: " in pixels_warning(each)
+
+
+def test_keras_preprocesses_so_for_its_applications():
+    from keras import applications
+
+    for module, normalization in [
+        (applications.resnet50, CAFFE),
+        (applications.vgg19, CAFFE),
+        (applications.mobilenet_v2, Normalization(scale=1 / 127.5, mean=(1.0,))),
+        (applications.inception_v3, Normalization(scale=1 / 127.5, mean=(1.0,))),
+        (applications.densenet, TORCH),
+    ]:
+        expected = module.preprocess_input(IMAGES.copy())
+        np.testing.assert_allclose(normalized(IMAGES, normalization), expected, atol=1e-4)
+
+
+def test_scaling_twice_is_allowed_and_said(caplog):
+    caplog.set_level("INFO", "cct_export")
+    in_memory(network(layers.Rescaling(1 / 255)), ModelOptions(normalization=CAFFE))
+    assert "net scales pixels itself too: it gets what --channels bgr" in caplog.text
+    caplog.clear()
+    in_memory(network(), ModelOptions(normalization=CAFFE))
+    assert caplog.text == ""
+
+
+def test_deviations_of_scaled_pixels_without_their_scale_are_warned_of(caplog):
+    imagenet = Normalization(mean=TORCH.mean, std=TORCH.std)
+    in_memory(network(), ModelOptions(normalization=imagenet))
+    assert "add --scale 1/255" in caplog.text
+
+
+@pytest.mark.parametrize("value", [CAFFE, TORCH, Normalization(), Normalization(scale=0.3)])
+def test_a_normalization_is_written_as_the_options_that_give_it(value):
+    from cct_export.commands import program
+
+    words = str(value).split()
+    with program.export.commands["tflite"].make_context("tflite", [*words]) as context:
+        given = context.params
+    again = Normalization(
+        (given["scale"] or (1.0,))[0],
+        given["mean"] or (),
+        given["std"] or (),
+        given["channels"] or "rgb",
+    )
+    assert again == value
