@@ -289,7 +289,7 @@ def quantize_report(
         clipped.
 
     Raises:
-        InvalidRequest: the model is no CCT, or the scheme has no integers.
+        InvalidRequest: the steps of the model are not known, or the scheme has no integers.
         CCTExportError: any reason that an export has.
 
     Example:
