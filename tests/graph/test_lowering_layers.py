@@ -6,6 +6,7 @@ import pytest
 from changed import kinds, lowered, sequential, trained
 from keras import layers
 
+from cct_export.graph.lowering import lower_model
 from cct_export.graph.lowering.preprocessing import TRAINING_ONLY
 
 SCALED = layers.Rescaling(1 / 255)
@@ -30,6 +31,7 @@ SCALED = layers.Rescaling(1 / 255)
         [layers.EinsumDense("...x,xy->...y", 7, bias_axes="y")],
         [layers.EinsumDense("abcd,bce->aed", (4, 3), bias_axes="e")],
         [layers.EinsumDense("abcd,de->aecb", (5, 12, 12), bias_axes="e", activation="tanh")],
+        [layers.Conv2D(6, 3), layers.RMSNormalization()],
         [layers.Resizing(7, 9), layers.Resizing(20, 12), layers.Conv2D(6, 3)],
         [layers.Normalization(mean=[1, 2, 3], variance=[4, 5, 6], invert=True)],
         [layers.Dense(5, activation="tanh"), layers.Identity()],
@@ -118,6 +120,12 @@ def test_a_model_for_batches_of_four_is_lowered():
     x = layers.Conv2D(4, 3)(layers.Rescaling(1 / 255)(image))
     x = keras.ops.reshape(x, (4, 100, 4))
     lowered(trained(keras.Model(image, layers.Dense(3)(layers.GlobalAveragePooling1D()(x)))))
+
+
+def test_a_model_of_whole_numbers_is_lowered():
+    image = keras.Input((12, 12, 3), dtype="uint8")
+    x = layers.Flatten()(layers.Rescaling(1 / 255)(image))
+    assert lower_model(trained(keras.Model(image, layers.Dense(3)(x)))).plan is not None
 
 
 def test_resnet_is_lowered():

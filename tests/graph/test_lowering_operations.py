@@ -199,6 +199,8 @@ MOVES = {
     "maximum": lambda self, x: ops.max(x, axis=1),
     "sum over the width": lambda self, x: ops.sum(x, axis=-1),
     "mean over both": lambda self, x: ops.mean(x, axis=(1, 2), keepdims=True),
+    "one channel after the other": lambda self, x: ops.stack([x[..., 3], x[..., 1]], axis=-1),
+    "parts": lambda self, x: ops.concatenate([x[..., 5:], x[..., :2]], axis=-1),
     "matrix": lambda self, x: ops.matmul(x, self.matrix),
     "matrix first": lambda self, x: ops.matmul(ops.ones((5, 16)) / 7, x),
     "einsum with a matrix": lambda self, x: ops.einsum("btd,de->bet", x, self.matrix),
@@ -209,6 +211,56 @@ MOVES = {
 def test_operations_on_axes_are_lowered(name):
     written = Written(MOVES[name], {"matrix": (12, 5)})
     lowered(tokens(written, layers.Flatten(), layers.Dense(3)))
+
+
+def scores(x):
+    return layers.Softmax(axis=1)(layers.Dense(1)(x))
+
+
+FUNCTIONAL_POOLINGS = {
+    "dot": lambda x: layers.Dot(axes=1)([scores(x), x]),
+    "dot of tokens first": lambda x: layers.Dot(axes=1)([x, scores(x)]),
+    "multiply": lambda x: layers.Lambda(lambda y: ops.sum(y, axis=1))(
+        layers.Multiply()([scores(x), x])
+    ),
+    "mean of products": lambda x: layers.GlobalAveragePooling1D()(
+        layers.Multiply()([x, scores(x)])
+    ),
+    "permuted": lambda x: ops.matmul(
+        layers.Softmax()(layers.Permute((2, 1))(layers.Dense(1)(x))), x
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONAL_POOLINGS)
+def test_attention_pooling_of_keras_layers_is_one_step(name):
+    image = keras.Input((12, 12, 3))
+    x = layers.Reshape((16, 12))(layers.Conv2D(12, 3, 3)(layers.Rescaling(1 / 255)(image)))
+    y = layers.Dense(3)(layers.Flatten()(FUNCTIONAL_POOLINGS[name](x)))
+    found = kinds(lowered(trained(keras.Model(image, y))))
+    assert found.count("SequencePool") == 1
+    assert "Softmax" not in found
+
+
+FRONTS = {
+    "BGR minus means": keras.applications.resnet50.preprocess_input,
+    "-1 to 1": keras.applications.mobilenet.preprocess_input,
+    "lambda": layers.Lambda(lambda x: (x - 127.5) / 127.5),
+    "resize": lambda x: ops.image.resize(x, (16, 9)),
+    "padding": lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 3), (0, 0))),
+    "convolution": lambda x: ops.conv(x, ops.ones((3, 3, 3, 4)) / 3000, padding="same"),
+    "max pool": lambda x: ops.max_pool(x, 2),
+    "average pool": lambda x: ops.average_pool(x, 3, 2, "same"),
+    "limits": lambda x: ops.clip(x / 30, 0, 6) + ops.maximum(x / 255 - 0.5, 0),
+}
+
+
+@pytest.mark.parametrize("name", FRONTS)
+def test_operations_on_images_are_lowered(name):
+    image = keras.Input((12, 12, 3))
+    x = layers.Rescaling(1 / 255)(FRONTS[name](image))
+    x = layers.Flatten()(layers.Conv2D(4, 3)(x))
+    lowered(trained(keras.Model(image, layers.Dense(3)(x))))
 
 
 ACTIVATIONS = ("relu", "relu6", "silu", "sigmoid", "tanh", "gelu", "hard_silu", "hard_sigmoid")

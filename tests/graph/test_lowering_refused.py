@@ -48,7 +48,7 @@ class Half(layers.Layer):
     [
         (layers.DepthwiseConv2D(3, name="dw"), "dw: DepthwiseConv2D is not known"),
         (layers.Conv2D(6, 3, groups=3, name="c"), "c: a convolution of 3 groups"),
-        (layers.Conv2D(6, 3, dilation_rate=2, name="c"), "c: a convolution dilated by 2"),
+        (layers.Conv2D(6, 3, dilation_rate=2, name="c"), "c: a dilated convolution"),
         (layers.Dense(6, activation="mish", name="d"), "d: the activation mish is not known"),
         (layers.LeakyReLU(name="l"), "l: LeakyReLU is not known"),
         (layers.Resizing(9, 9, "nearest", name="r"), "r: nearest resizing"),

@@ -140,7 +140,7 @@ class Builder:
     def reshape(self, x: Tensor, to: Sequence[int], part: str = "reshape") -> Tensor:
         """Returns the same values in row-major order, without a step where nothing changes."""
         step = self.steps.get(x.name)
-        if isinstance(step, steps.Reshape):
+        if isinstance(step, steps.Reshape) and x.shape != tuple(to):
             x = self.input_of(step)
         return x if x.shape == tuple(to) else self.add(steps.Reshape, x, part=part, to=tuple(to))
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -9,7 +10,14 @@ import numpy as np
 from keras import layers
 
 from cct_export.graph import steps
-from cct_export.graph.lowering import elementwise, operations, preprocessing, products, rearranging
+from cct_export.graph.lowering import (
+    elementwise,
+    operations,
+    preprocessing,
+    products,
+    rearranging,
+    windows,
+)
 from cct_export.graph.lowering.builder import (
     Builder,
     Handler,
@@ -18,7 +26,7 @@ from cct_export.graph.lowering.builder import (
     constant,
     tensor,
 )
-from cct_export.graph.steps import Array, Pads, Projection
+from cct_export.graph.steps import Array, Projection
 
 # Keras' own function that takes no Keras tensor, and the operation that it is.
 _SYMBOLIC = {keras.activations.hard_silu: keras.ops.hard_silu}
@@ -65,68 +73,36 @@ def _einsum_dense(builder: Builder, layer: Any, x: Any) -> Tensor:
     return _activated(builder, layer, y)
 
 
-def _channels_last(layer: Any) -> None:
-    if layer.data_format != "channels_last":
-        raise NotLowered("its channels are first")
-
-
-def _pads(x: Tensor, size: tuple[int, ...], strides: tuple[int, ...], padding: str) -> Pads:
-    if padding == "valid":
-        return steps.NO_PADS
-    if padding != "same":
-        raise NotLowered(f"padding {padding!r}")
-    rows, columns = map(steps.same_pads, x.shape[:2], size, strides)
-    return rows, columns
-
-
 def _conv(builder: Builder, layer: Any, x: Any) -> Tensor:
     _check_plain(layer)
-    _channels_last(layer)
-    if layer.groups != 1:
-        raise NotLowered(f"a convolution of {layer.groups} groups")
-    if set(layer.dilation_rate) != {1}:
-        raise NotLowered(f"a convolution dilated by {layer.dilation_rate[0]}")
-    kernel, strides = constant(layer.kernel), tuple(layer.strides)
-    pads = _pads(tensor(x), kernel.shape[:2], strides, layer.padding)
-    fields: dict[str, Any] = {"kernel": kernel, "strides": strides, "pads": pads}
-    fields["bias"] = _array(layer.bias)
-    y = builder.add(steps.Conv, x, relu=False, **fields)
+    y = windows.convolution(builder, layer, x, layer.kernel, _array(layer.bias))
     activated = _activated(builder, layer, y)
-    activation = builder.steps[activated.name]
+    conv, activation = builder.steps[y.name], builder.steps[activated.name]
     if isinstance(activation, steps.Activation) and activation.function == "relu":
+        assert isinstance(conv, steps.Conv)
         del builder.steps[activated.name]
-        builder.steps[y.name] = steps.Conv(y.name, (x.name,), relu=True, **fields)
+        builder.steps[y.name] = replace(conv, relu=True)
         return y
     return activated
 
 
 def _zero_padding(builder: Builder, layer: Any, x: Any) -> Tensor:
-    _channels_last(layer)
+    windows.check_channels_last(layer)
     rows, columns = (tuple(each) for each in layer.padding)
     return builder.add(steps.ZeroPad, tensor(x), pads=(rows, columns))
 
 
 def _cropping(builder: Builder, layer: Any, x: Any) -> Tensor:
-    _channels_last(layer)
+    windows.check_channels_last(layer)
     y = tensor(x)
     for axis, (before, after) in enumerate(layer.cropping):
         y = builder.select(y, axis, before, y.shape[axis] - after)
     return y
 
 
-def _pooling(kind: Callable[..., steps.Step]) -> Handler:
-    def handler(builder: Builder, layer: Any, x: Any) -> Tensor:
-        _channels_last(layer)
-        size, strides = tuple(layer.pool_size), tuple(layer.strides)
-        pads = _pads(tensor(x), size, strides, layer.padding)
-        return builder.add(kind, x, size=size, strides=strides, pads=pads)
-
-    return handler
-
-
 def _global_pooling(maximum: bool) -> Handler:
     def handler(builder: Builder, layer: Any, x: Any, mask: Any = None) -> Tensor:
-        _channels_last(layer)
+        windows.check_channels_last(layer)
         if mask is not None:
             raise NotLowered("a mask")
         axes = range(len(tensor(x).shape) - 1)
@@ -150,9 +126,18 @@ def _layer_normalization(builder: Builder, layer: Any, x: Any) -> Tensor:
     if axes != (len(x.shape) - 1,):
         raise NotLowered("it normalizes other axes than the last")
     if getattr(layer, "rms_scaling", False):
-        raise NotLowered("it normalizes without the mean")
+        raise NotLowered("a norm with rms_scaling")
     gamma, beta = _array(layer.gamma), _array(layer.beta)
     return builder.add(steps.LayerNorm, x, epsilon=float(layer.epsilon), gamma=gamma, beta=beta)
+
+
+def _rms_normalization(builder: Builder, layer: Any, x: Any) -> Tensor:
+    if tensor(x).axes(layer.axis) != (len(x.shape) - 1,):
+        raise NotLowered("it normalizes other axes than the last")
+    square = builder.add(steps.MeanSquare, x, part="variance")
+    inverse = builder.add(steps.Rsqrt, square, part="inverse", epsilon=float(layer.epsilon))
+    y = builder.add(steps.Multiply, x, inverse)
+    return y if layer.scale is None else elementwise.times(builder, y, constant(layer.scale))
 
 
 def _attention(
@@ -161,8 +146,9 @@ def _attention(
     """Lowers self-attention over tokens; any other attention is entered."""
     same = all(each is None or each is query for each in (value, key))
     self_attention = same and len(tensor(query).shape) == 2
-    if any(option is not None and option is not False for option in options.values()):
-        raise NotLowered("a mask, or scores that are returned")
+    used = [name for name, option in options.items() if option is not False]
+    if used:
+        raise NotLowered(f"attention with {used[0]}")
     if not self_attention or getattr(layer, "_use_gate", False) or layer._sliding_window:
         return builder.follow("", layer.call, query, value, key)
 
@@ -209,8 +195,7 @@ def _merge(function: Callable[..., Tensor]) -> Handler:
 
 
 def _flatten(builder: Builder, layer: Any, x: Any) -> Tensor:
-    if layer.data_format != "channels_last":
-        raise NotLowered("its channels are first")
+    windows.check_channels_last(layer)
     return builder.reshape(tensor(x), (math.prod(x.shape),), part="")
 
 
@@ -229,14 +214,15 @@ LAYERS: dict[type, Handler] = {
     layers.Conv2D: _conv,
     layers.ZeroPadding2D: _zero_padding,
     layers.Cropping2D: _cropping,
-    layers.MaxPooling2D: _pooling(steps.MaxPool),
-    layers.AveragePooling2D: _pooling(steps.AveragePool),
+    layers.MaxPooling2D: windows.pooling(steps.MaxPool),
+    layers.AveragePooling2D: windows.pooling(steps.AveragePool),
     layers.GlobalAveragePooling1D: _global_pooling(maximum=False),
     layers.GlobalAveragePooling2D: _global_pooling(maximum=False),
     layers.GlobalMaxPooling1D: _global_pooling(maximum=True),
     layers.GlobalMaxPooling2D: _global_pooling(maximum=True),
     layers.BatchNormalization: _batch_normalization,
     layers.LayerNormalization: _layer_normalization,
+    layers.RMSNormalization: _rms_normalization,
     layers.MultiHeadAttention: _attention,
     layers.Activation: _activation_layer,
     layers.ReLU: operations.relu,

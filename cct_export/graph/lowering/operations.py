@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cct_export.graph import steps
-from cct_export.graph.lowering import elementwise, products, rearranging
+from cct_export.graph.lowering import elementwise, products, rearranging, windows
 from cct_export.graph.lowering.builder import (
     Builder,
     Handler,
@@ -62,6 +62,27 @@ def softmax(builder: Builder, operation: Any, x: Any) -> Tensor:
 
 def _identity(builder: Builder, operation: Any, x: Any, *arguments: Any) -> Any:
     return x
+
+
+def _clip(builder: Builder, operation: Any, x: Any) -> Tensor:
+    if (operation.x_min, operation.x_max) != (0, 6):
+        raise NotLowered("a limit to other values than 0 to 6")
+    return builder.add(steps.Activation, tensor(x), function="relu6")
+
+
+def _maximum(builder: Builder, operation: Any, a: Any, b: Any) -> Tensor:
+    x, other = (a, b) if isinstance(a, Tensor) else (b, a)
+    if isinstance(other, Tensor) or np.any(constant(other)):
+        raise NotLowered("the maximum of other values than a tensor and 0")
+    return builder.add(steps.Activation, tensor(x), function="relu")
+
+
+def _conv(builder: Builder, operation: Any, x: Any, kernel: Any) -> Tensor:
+    return windows.convolution(builder, operation, x, kernel)
+
+
+def _resize(builder: Builder, operation: Any, x: Any) -> Tensor:
+    return windows.resize(builder, operation, tensor(x), operation.size)
 
 
 def _cast(builder: Builder, operation: Any, x: Any) -> Any:
@@ -190,6 +211,13 @@ OPERATIONS: dict[str, Handler] = {
     "StopGradient": _identity,
     "ConvertToTensor": _identity,
     "Cast": _cast,
+    "Clip": _clip,
+    "Maximum": _maximum,
+    "Conv": _conv,
+    "MaxPool": windows.pooling(steps.MaxPool),
+    "AveragePool": windows.pooling(steps.AveragePool),
+    "Pad": windows.pad,
+    "Resize": _resize,
     "Matmul": _matmul,
     "Dot": _matmul,
     "Einsum": _einsum,

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from cct_export.graph import steps
+from cct_export.graph.lowering import windows
 from cct_export.graph.lowering.builder import (
     Builder,
     Handler,
@@ -82,15 +82,7 @@ def _normalization(builder: Builder, layer: Any, x: Any) -> Tensor:
 
 
 def _resizing(builder: Builder, layer: Any, x: Any) -> Tensor:
-    size = (layer.height, layer.width)
-    if tensor(x).shape[:2] == size:
-        return tensor(x)
-    if layer.interpolation != "bilinear" or layer.antialias or layer.data_format != "channels_last":
-        kind = "antialiased " if layer.antialias else ""
-        raise NotLowered(f"{kind}{layer.interpolation} resizing")
-    if layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio:
-        raise NotLowered("it keeps the aspect ratio")
-    return builder.add(steps.Resize, tensor(x), size=size)
+    return windows.resize(builder, layer, tensor(x), (layer.height, layer.width))
 
 
 def _crop(builder: Builder, layer: Any, x: Any) -> Tensor:

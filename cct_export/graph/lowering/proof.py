@@ -66,6 +66,8 @@ def _difference(plan: Plan, model: keras.Model) -> str:
     images = probe_images(plan.image_shape)
     size = model.inputs[0].shape[0] or len(images)
     images = images[: len(images) // size * size]
+    if "int" in str(model.inputs[0].dtype):
+        images = np.rint(images)
     expected = logits(model, images)
     last, scale = plan.steps[-1], 0.0
 

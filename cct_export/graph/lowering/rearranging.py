@@ -182,6 +182,35 @@ def _flip(builder: Builder, operation: Any, x: Tensor) -> Tensor:
     return _gather(builder, tensor(x), axis[0], range(x.shape[axis[0]] - 1, -1, -1))
 
 
+def _stack(builder: Builder, operation: Any, parts: Sequence[Tensor]) -> Tensor:
+    rank = len(parts[0].keras_shape)
+    if operation.axis not in (-1, rank):
+        raise NotLowered("it stacks tensors along another axis than the last")
+    return _gathered(builder, [builder.reshape(tensor(part), (*part.shape, 1)) for part in parts])
+
+
+def _concatenate(builder: Builder, operation: Any, parts: Sequence[Tensor]) -> Tensor:
+    if parts[0].axis(operation.axis) != len(parts[0].shape) - 1:
+        raise NotLowered("it joins tensors along another axis than the last")
+    return _gathered(builder, parts)
+
+
+def _gathered(builder: Builder, parts: Sequence[Tensor]) -> Tensor:
+    """Returns the channels that slices took of one tensor, one after the other."""
+    sources: set[tuple[str, ...]] = set()
+    order: list[int] = []
+    for part in parts:
+        step = builder.steps.get(tensor(part).name)
+        if not isinstance(step, steps.Slice):
+            raise NotLowered("it joins tensors")
+        sources.add(step.inputs)
+        order += range(step.start, step.stop)
+        source = builder.input_of(step)
+    if len(sources) != 1:
+        raise NotLowered("it joins parts of different tensors")
+    return _gather(builder, source, len(source.shape) - 1, order)
+
+
 def _slice(builder: Builder, operation: Any, x: Tensor, starts: Any) -> Tensor:
     y, sizes = tensor(x), operation.shape
     for axis, start in enumerate(int(each) for each in starts[1:]):
@@ -197,6 +226,8 @@ OPERATIONS: dict[str, Handler] = {
     "Squeeze": _squeeze,
     "ExpandDims": _expand_dims,
     "BroadcastTo": _broadcast_to,
+    "Stack": _stack,
+    "Concatenate": _concatenate,
     "Unstack": _unstack,
     "Split": _split,
     "GetItem": _getitem,

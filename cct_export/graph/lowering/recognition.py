@@ -202,14 +202,19 @@ def _matmul_pooling(plan: Plan, product: MatMul) -> list[Step] | None:
 def _sum_pooling(plan: Plan, product: steps.Multiply) -> list[Step] | None:
     """Returns attention pooling in place of the sum over ``tokens · weights``."""
     mean = plan.only_consumer(product.output)
-    total = plan.only_consumer(mean.output) if mean is not None else None
-    if not isinstance(mean, steps.GlobalPool) or mean.maximum or not isinstance(total, steps.Scale):
+    if not isinstance(mean, steps.GlobalPool) or mean.maximum:
         return None
     tokens, weights = (_moved(plan, name) for name in product.inputs)
     pool = _sequence_pool(plan, weights, tokens)
     if pool is None:
         return None
-    scale = total.scale / plan.shapes[product.output][0]
+    count = plan.shapes[product.output][0]
+    total = plan.only_consumer(mean.output)
+    if not isinstance(total, steps.Scale):
+        pooled = replace(pool, output=f"{mean.output}/sum")
+        factor, shift = np.full(1, 1 / count), np.zeros(1)
+        return [pooled, steps.Scale(mean.output, (pooled.output,), factor, shift)]
+    scale = total.scale / count
     if np.all(scale == 1) and not np.any(total.shift):
         return [replace(pool, output=total.output)]
     return [replace(pool, output=mean.output), replace(total, scale=scale)]
