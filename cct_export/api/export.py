@@ -139,7 +139,7 @@ def export_onnx(
             the run directory, else the model's calibration record and photo crops.
         calibration_samples: training images to calibrate with.
         parity_samples: test images to verify parity on.
-        opset: ONNX operator set: 13 to 23, by default 20; of models that are no CCT 13 to 18, by
+        opset: ONNX operator set: 13 to 23, by default 20; of models that are traced 13 to 18, by
             default 18.
         dynamic_batch: take any number of images, else exactly one.
         no_fold: names of folds to leave out, of ``cct_export.graph.fold.PASSES``.
@@ -282,11 +282,12 @@ def quantize_report(
     options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
 ) -> "QuantizationReport":
-    """Reports where quantizing a CCT loses accuracy, step by step; writes nothing.
+    """Reports where quantizing a model loses accuracy, step by step; writes nothing.
 
     Args:
-        model: a CCT: a preset with shipped weights, a ``.keras`` file, a run directory, a Keras
-            model in memory, or anything that ``import_model`` takes.
+        model: one whose steps are known, as those of any CCT are: a preset with shipped weights, a
+            ``.keras`` file, a run directory, a Keras model in memory, or anything that
+            ``import_model`` takes.
         format: ``tflite`` or ``onnx``.
         scheme: a quantization scheme with integers.
         data: images for calibration and comparison: a name, folder or ``.npz``; without it those
@@ -304,7 +305,7 @@ def quantize_report(
         clipped.
 
     Raises:
-        InvalidRequest: the model is no CCT, or the scheme has no integers.
+        InvalidRequest: the steps of the model are not known, or the scheme has no integers.
         CCTExportError: any reason that an export has.
 
     Example:

@@ -96,8 +96,8 @@ def inspect_model(model: "Source") -> "Architecture":
         model: name of any preset, or a model, see ``load``.
 
     Returns:
-        Its layers with output shapes and parameters; of a CCT also multiply-accumulates per image
-        and the cost of the exported file.
+        Its layers with output shapes and parameters; of a CCT also multiply-accumulates per image,
+        and of all whose steps are known the cost of the exported file.
 
     Raises:
         InvalidRequest: there is no such preset or model.

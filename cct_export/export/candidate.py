@@ -115,32 +115,30 @@ def build(
 def _check_traceable(
     workspace: Workspace, request: ExportRequest, scheme: QuantScheme, by_step: bool
 ) -> None:
-    """Refuses what needs the steps of a CCT."""
-    source = workspace.loaded.source
+    """Refuses what needs the steps of a plan."""
+    source, reason = workspace.loaded.source, workspace.lowering.reason
     if scheme.quantizes_weights and (by_step or request.calibration.methods == BEST):
         raise InvalidRequest(
-            f"--calibrate best and --min-sqnr work step by step, and {source} is no CCT, whose "
-            "steps are known: leave them out"
+            f"--calibrate best and --min-sqnr work step by step, and {source} is traced as a whole "
+            f"({reason}): leave them out"
         )
     if request.spec.no_fold:
-        model = workspace.loaded.model
         raise InvalidRequest(
-            f"nothing is folded in {model.name}, a {type(model).__name__}: leave --no-fold "
+            f"nothing is folded in {source}, which is traced ({reason}): leave --no-fold "
             f"{request.spec.no_fold[0]} out"
         )
     if scheme.integers_only or scheme.weights == "int4":
         raise UnsupportedScheme(
-            f"{scheme.name} is for CCTs; {source} is none: use int8, int8-dynamic or fp16",
-            needs="a CCT",
+            f"{scheme.name} needs the steps of a model, and {source} is traced as a whole "
+            f"({reason}): use int8, int8-dynamic or fp16",
+            needs="known steps",
         )
 
 
 def _traced(workspace: Workspace, spec: ExportSpec, scheme: QuantScheme) -> tuple[bytes, str]:
-    """Returns a model that is no CCT, quantized by the format's stock tool, and its images."""
+    """Returns a model that is no plan, quantized by the format's stock tool, and its images."""
     model = workspace.loaded.model
-    workspace.note(
-        f"not folded: {model.name} is a {type(model).__name__}, no CCT; it is traced as it is"
-    )
+    workspace.note(f"traced as it is, not folded: {workspace.lowering.reason}")
     images = workspace.calibration_images if scheme.calibrated else None
     content = CONVERTERS[spec.format](model, spec)
     if scheme.name != "none":

@@ -1,4 +1,4 @@
-"""A CCT on its way to a file: its folded plan, its scheme, and its calibration statistics."""
+"""A plan on its way to a file: folded, its scheme, and its calibration statistics."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -9,10 +9,9 @@ import keras
 from cct_export.errors import InvalidRequest
 from cct_export.formats import FORMATS
 from cct_export.graph.fold import fold
-from cct_export.graph.lower import can_lower, lower
+from cct_export.graph.lowering import lower_model
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan
-from cct_export.importers.equivalence import equivalent_cct
 from cct_export.quantize import ptq
 from cct_export.quantize.statistics import Statistics
 from cct_export.specs import CalibrationSpec, ExportSpec, QuantScheme
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def plan_of(model: keras.Model, spec: ExportSpec) -> Plan | None:
-    """Returns a model as a folded plan in the steps that the format has; None if it is no CCT.
+    """Returns a model as a folded plan in the steps that the format has; None if it is no plan.
 
     Args:
         model: an image classifier.
@@ -31,18 +30,21 @@ def plan_of(model: keras.Model, spec: ExportSpec) -> Plan | None:
     Raises:
         InvalidRequest: ``no_fold`` names an unknown fold, or the opset is unknown.
     """
-    cct = model if can_lower(model) else equivalent_cct(model)
-    if cct is None:
-        return None
+    plan = lower_model(model).plan
+    return None if plan is None else prepared(plan, spec)
+
+
+def prepared(plan: Plan, spec: ExportSpec) -> Plan:
+    """Returns a plan folded and in the steps that the format has; see ``plan_of``."""
     format = FORMATS[spec.format]
-    plan = fold(lower(cct), {*spec.no_fold, *format.SKIPPED_FOLDS})
+    plan = fold(plan, {*spec.no_fold, *format.SKIPPED_FOLDS})
     log.debug(str(plan))  # not as an argument, which would be put on one line
     return format.legalize(plan, spec)
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A CCT that can be written in one format and scheme.
+    """A plan that can be written in one format and scheme.
 
     Attributes:
         plan: folded, in the steps that the format has.

@@ -30,7 +30,7 @@ def report(
     *,
     sensitivity: bool = False,
 ) -> QuantizationReport:
-    """Quantizes a CCT and reports the error of every step, on the parity images.
+    """Quantizes a model and reports the error of every step, on the parity images.
 
     Args:
         workspace: the model and its images.
@@ -39,12 +39,13 @@ def report(
         sensitivity: also quantize each step alone, and all but each.
 
     Raises:
-        InvalidRequest: the model is no CCT.
+        InvalidRequest: the steps of the model are not known.
         CCTExportError: any reason that an export has.
     """
     draft = workspace.draft(spec, scheme_of(spec.scheme, spec.format))
     if draft is None:
-        raise InvalidRequest(f"{workspace.loaded.source} is no CCT: its steps are not known")
+        source, reason = workspace.loaded.source, workspace.lowering.reason
+        raise InvalidRequest(f"the steps of {source} are not known ({reason}): name another model")
     quantized = draft.quantized(calibration, workspace.counted("quantizing step"))
     images = workspace.parity_images
     workspace.progress("running the quantized graph")

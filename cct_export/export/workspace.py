@@ -11,7 +11,8 @@ from cct_export.data import sampling
 from cct_export.data.dataset import Dataset
 from cct_export.data.sampling import Samples
 from cct_export.errors import InvalidData
-from cct_export.export.draft import Draft, plan_of
+from cct_export.export.draft import Draft, plan_of, prepared
+from cct_export.graph.lowering import Lowering, lower_model
 from cct_export.graph.plan import Plan
 from cct_export.importers.source import LoadedModel, open_dataset
 from cct_export.quantize import ptq, statistics
@@ -124,16 +125,21 @@ class Workspace:
             progress=self.counted("running the Keras model"),
         )
 
+    @cached_property
+    def lowering(self) -> Lowering:
+        """The model as a plan, or why it is none."""
+        return lower_model(self.loaded.model)
+
     def draft(self, spec: ExportSpec, scheme: QuantScheme) -> Draft | None:
-        """Returns the model on its way to a file; None if it is no CCT.
+        """Returns the model on its way to a file; None if it is no plan, see ``lowering``.
 
         Raises:
             InvalidData: the images cannot calibrate.
             InvalidRequest: see ``plan_of``.
         """
-        plan = plan_of(self.loaded.model, spec)
-        if plan is None:
+        if self.lowering.plan is None:
             return None
+        plan = prepared(self.lowering.plan, spec)
         needs_statistics = scheme.calibrated or scheme.quantizes_weights
         return Draft(
             plan, spec, scheme, self._statistics_of(plan, scheme) if needs_statistics else None
@@ -176,7 +182,7 @@ def write_calibration_record(
     """Writes the calibration record of a model, so that a later export needs no images.
 
     Args:
-        loaded: the model; nothing is written of one that is no CCT.
+        loaded: the model; nothing is written of one that is no plan.
         dataset: its training images calibrate.
         samples: how many of them.
         path: the file, suffix ``.npz``.

@@ -57,24 +57,32 @@ def inspect(model: "keras.Model", *, name: str) -> Architecture:
         model: an image classifier.
         name: the source that the user named.
     """
+    from cct_export.graph.lowering import lower_model
     from cct_export.model.checkpoint import image_shape, labels
 
     if can_lower(model):
         weights = [(each.path, math.prod(each.shape), each.trainable) for each in model.weights]
         return _architecture(name, model.spec, lower(model), weights)
+    plan = lower_model(model).plan
+    cost = None if plan is None else _cost(fold(plan))
     classes = int(model.outputs[0].shape[1])
-    return Architecture(name, image_shape(model), classes, labels(model), _layers(model))
+    return Architecture(
+        name, image_shape(model), classes, labels(model), _layers(model), folded=cost
+    )
 
 
 def _architecture(
     name: str, spec: ModelSpec, plan: Plan, weights: Iterable[_Weight]
 ) -> Architecture:
-    folded = fold(plan)
-    cost = Cost(len(folded.steps), folded.parameters, folded.total_macs)
+    cost = _cost(fold(plan))
     layers = _plan_layers(plan, weights)
     return Architecture(
         name, plan.image_shape, spec.classes, spec.labels, layers, spec=spec, folded=cost
     )
+
+
+def _cost(plan: Plan) -> Cost:
+    return Cost(len(plan.steps), plan.parameters, plan.total_macs)
 
 
 def _plan_layers(plan: Plan, weights: Iterable[_Weight]) -> tuple[Layer, ...]:
@@ -105,7 +113,7 @@ def _step_of(path: str) -> str:
 
 
 def _layers(model: "keras.Model") -> tuple[Layer, ...]:
-    """Returns the layers of a model that is no CCT; their cost is not known."""
+    """Returns the layers of a model that is no CCT; the cost of each is not known."""
     return tuple(
         Layer(
             layer.name,

@@ -54,7 +54,7 @@ class Architecture:
         labels: names of the classes, empty if not known.
         layers: in order.
         spec: hyperparameters of a CCT; None of another model.
-        folded: cost of the exported file; None of a model that is no CCT.
+        folded: cost of the exported file; None of a model that is traced.
     """
 
     name: str

@@ -243,7 +243,7 @@ def show_model(model: Architecture) -> None:
     total = Layer("total", "", (), model.trainable, model.fixed, model.macs)
     print_table(layer_columns(), [*model.layers, total])
     if model.folded is None:
-        log.warning("%s is not a CCT: inspect the exported file for its cost", model.name)
+        log.warning("%s is traced as a whole: inspect the exported file for its cost", model.name)
         return
     say()
     say(

@@ -92,7 +92,7 @@ def test_auto_names_the_scheme_it_is_at_and_ends_with_a_table(on_terminal, digit
 def test_auto_says_once_that_a_model_is_not_folded(on_terminal, tmp_path):
     import keras
 
-    layers = [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    layers = [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "elu")]
     keras.Sequential(layers).save(tmp_path / "plain.keras")
     screen = on_terminal(
         80, "export", "tflite", "plain.keras", "--quantize", "auto", "--samples", "20"

@@ -1,4 +1,4 @@
-"""Which way a model goes to a file: folded if it is a CCT, else traced, and said so."""
+"""Which way a model goes to a file: folded if its steps are known, else traced, and said so."""
 
 import os
 import subprocess
@@ -23,21 +23,21 @@ SMALL = ModelSpec(name="small", filters=(6, 16), mlp_units=(16, 16), heads=2, he
 
 
 def convert(model, spec):
-    """Returns the float32 file of a model, folded if it is a CCT."""
+    """Returns the float32 file of a model, folded if its steps are known."""
     plan = plan_of(model, spec)
     if plan is None:
         return CONVERTERS[spec.format](model, spec)
     return FORMATS[spec.format].emit(plan, spec)
 
 
-def sequential():
+def sequential(activation="elu"):
     keras.utils.set_random_seed(0)
     return keras.Sequential(
         [
             keras.Input((16, 16, 3)),
             keras.layers.RandomFlip("horizontal"),
             keras.layers.Rescaling(1 / 255),
-            keras.layers.Conv2D(8, 3, activation="relu"),
+            keras.layers.Conv2D(8, 3, activation=activation, name="conv"),
             keras.layers.MaxPooling2D(),
             keras.layers.Flatten(),
             keras.layers.Dense(5),
@@ -53,7 +53,20 @@ def test_a_sequential_model_is_traced_and_one_line_says_so(tmp_path, caplog, for
     exported = export(sequential(), output=tmp_path / f"m.{format}", parity_samples=64)
     assert exported.parity.passed
     said = [record.getMessage() for record in caplog.records if "fold" in record.getMessage()]
-    assert said == ["not folded: plain is a Sequential, no CCT; it is traced as it is"]
+    assert said == ["traced as it is, not folded: conv: the activation elu is not known"]
+
+
+@pytest.mark.parametrize("format", ["tflite", "onnx"])
+def test_a_sequential_model_with_known_steps_is_folded(tmp_path, caplog, format):
+    caplog.set_level("INFO", "cct_export")
+    export = getattr(cct_export, f"export_{format}")
+    path = tmp_path / f"m.{format}"
+    exported = export(sequential("relu"), output=path, parity_samples=64)
+    assert exported.parity.passed
+    assert "not folded" not in caplog.text
+    kinds = [operator.kind for operator in cct_export.inspect(path).operators]
+    assert {"CONV_2D", "Conv"} & set(kinds)
+    assert not {"MUL", "Mul"} & set(kinds)
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
@@ -65,7 +78,7 @@ def test_mobilenet_is_exported_and_verified(tmp_path, caplog, format):
     exported = export(model, output=tmp_path / f"m.{format}", parity_samples=32)
     assert exported.parity.passed, exported.parity.failures
     assert exported.parity.samples == 32
-    assert "not folded" in caplog.text
+    assert "not folded: expanded_conv_depthwise: DepthwiseConv2D is not known" in caplog.text
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
@@ -134,7 +147,10 @@ def test_an_unknown_fold_ends_with_2_and_writes_nothing(in_process, tmp_path):
 
 
 def test_folds_cannot_be_left_out_of_a_traced_model(tmp_path):
-    with pytest.raises(InvalidRequest, match="nothing is folded in plain, a Sequential"):
+    with pytest.raises(
+        InvalidRequest,
+        match=r"nothing is folded in plain, which is traced \(conv: the activation elu",
+    ):
         cct_export.export_tflite(sequential(), output=tmp_path / "m.tflite", no_fold="query-key")
     assert not list(tmp_path.iterdir())
 

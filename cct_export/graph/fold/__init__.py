@@ -32,7 +32,7 @@ def fold(plan: Plan, without: Collection[str] = ()) -> Plan:
     """Returns the plan after all passes.
 
     Args:
-        plan: unfolded, as ``lower`` returns it.
+        plan: unfolded, as ``lower`` and ``lower_model`` return it.
         without: names of passes to leave out.
 
     Raises:
