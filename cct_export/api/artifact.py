@@ -5,10 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cct_export.api.model import load
-from cct_export.api.request import check_artifact, check_data
+from cct_export.api.request import check_artifact, check_data, check_options
 from cct_export.errors import InvalidData
 from cct_export.names import choose
-from cct_export.specs import DEFAULT_MODEL, PARITY_SAMPLES, SAMPLES, SIZE
+from cct_export.specs import (
+    DEFAULT_MODEL,
+    NO_OPTIONS,
+    PARITY_SAMPLES,
+    SAMPLES,
+    SIZE,
+    ModelOptions,
+)
 from cct_export.specs.progress import StatusProgress, no_progress
 
 if TYPE_CHECKING:
@@ -23,6 +30,7 @@ def verify(
     data: str | None = None,
     samples: int = PARITY_SAMPLES,
     scheme: str | None = None,
+    options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
 ) -> "ParityReport":
     """Compares an exported file, run by its own engine, with the Keras model.
@@ -37,6 +45,7 @@ def verify(
         scheme: quantization scheme whose policy applies; by default that of the file, ``none`` for
             a file that does not say. The images that count for agreement follow from it, so files
             of several tools are compared by the same one.
+        options: what the file of the model does not say, see ``specs.ModelOptions``.
         progress: called with what runs now.
 
     Returns:
@@ -62,9 +71,16 @@ def verify(
     if data is not None:
         check_data(data)
     SAMPLES.check("samples", samples)
-    model = None if against is None else load(against, progress=progress)
+    check_options(options)
+    model = None if against is None else load(against, options=options, progress=progress)
     return compare(
-        path, against=model, data=data, samples=samples, scheme=scheme, progress=progress
+        path,
+        against=model,
+        data=data,
+        samples=samples,
+        scheme=scheme,
+        options=options,
+        progress=progress,
     )
 
 
@@ -100,6 +116,7 @@ def predict(
     images: str | Path | Sequence[str | Path],
     top: int = 5,
     allow_changed: bool = False,
+    options: ModelOptions = NO_OPTIONS,
     on_prediction: "Callable[[Prediction], None]" = no_progress,
     on_unreadable: "Callable[[InvalidData], None] | None" = None,
     progress: StatusProgress = no_progress,
@@ -113,6 +130,7 @@ def predict(
         top: classes per image, 1 or more.
         allow_changed: classify with a warning where the file has changed since it was exported, as
             by an optimizer that keeps its metadata.
+        options: what the model's file does not say, see ``specs.ModelOptions``.
         on_prediction: called with each prediction as soon as it is known.
         on_unreadable: called with the error of each image that cannot be read, which is left out;
             by default such an error is raised.
@@ -136,10 +154,11 @@ def predict(
     from cct_export.evaluation.predict import classify, opened, refuse
 
     SIZE.check("top", top)
+    check_options(options)
     files = find_images([images] if isinstance(images, str | Path) else images)
     progress(f"loading {source}")
     predictions = []
-    with opened(Path(source), allow_changed=allow_changed) as session:
+    with opened(Path(source), allow_changed=allow_changed, options=options) as session:
         for prediction in classify(
             session,
             images=files,

@@ -10,6 +10,7 @@ from cct_export.api.export import default_output, export_requests
 from cct_export.api.request import (
     benchmark_binary_of,
     check_export,
+    check_options,
     check_source,
     engine_for,
     export_spec,
@@ -22,6 +23,7 @@ from cct_export.names import choose
 from cct_export.specs import (
     DEFAULT_MODEL,
     IMAGES_PER_RUN,
+    NO_OPTIONS,
     REPEATS,
     RUNS,
     THREADS,
@@ -31,6 +33,7 @@ from cct_export.specs import (
     BenchSpec,
     Delegation,
     ExportRequest,
+    ModelOptions,
 )
 from cct_export.specs.progress import StatusProgress, no_progress
 
@@ -57,6 +60,7 @@ def benchmark(
     profile: str = "quick",
     devices: Sequence[str] = ("local",),
     benchmark_binary: str | Path | None = None,
+    options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
     **timing: Any,
 ) -> "list[BenchResult]":
@@ -82,6 +86,7 @@ def benchmark(
             measure at the same time.
         benchmark_binary: the program that measures on ``adb``: LiteRT's ``benchmark_model``, or
             ``onnxruntime_perf_test``.
+        options: what the files of models do not say, see ``specs.ModelOptions``.
         progress: called with what runs now.
         **timing: fields of ``specs.Timing`` that differ from the profile's.
 
@@ -100,6 +105,7 @@ def benchmark(
     from cct_export.runtimes import ENGINE_NAMES
 
     format = choose(format, ENGINE_NAMES, what="format")
+    check_options(options)
     if not threads or not batches:
         raise InvalidRequest("name one number of threads and of images per run at least")
     if isinstance(devices, str):
@@ -118,7 +124,7 @@ def benchmark(
         delegate = device.choose_delegate(ENGINE_NAMES[format], delegate)
     delegation = Delegation(delegate, tuple((delegate_options or {}).items()), allow_fallback)
     specs = [
-        BenchSpec(ENGINE_NAMES[format], count, batch, delegation)
+        BenchSpec(ENGINE_NAMES[format], count, batch, delegation, options)
         for count in threads
         for batch in batches
     ]
@@ -127,7 +133,9 @@ def benchmark(
     exports = [_export_request(Path(name), format, scheme, data, max(batches)) for name in names]
     with tempfile.TemporaryDirectory() as folder:
         paths = [
-            Path(name) if request is None else _exported(name, request, Path(folder), progress)
+            Path(name)
+            if request is None
+            else _exported(name, request, Path(folder), options, progress)
             for name, request in zip(names, exports, strict=True)
         ]
         jobs = [BenchJob(path, spec) for path in paths for spec in specs]
@@ -148,6 +156,7 @@ def compare(
     profile: str = "quick",
     device: str = "local",
     benchmark_binary: str | Path | None = None,
+    options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
     **timing: Any,
 ) -> "list[BenchResult]":
@@ -168,6 +177,7 @@ def compare(
         device: where to measure: ``local``, ``ssh:USER@HOST[:PORT]`` or ``adb[:SERIAL]``.
         benchmark_binary: the program that measures on ``adb``; it measures files of its own format
             only.
+        options: what the files of models do not say, see ``specs.ModelOptions``.
         progress: called with what runs now.
         **timing: fields of ``specs.Timing`` that differ from the profile's.
 
@@ -187,6 +197,7 @@ def compare(
         sources = [sources]
     THREADS.check("threads", threads)
     IMAGES_PER_RUN.check("batch", batch)
+    check_options(options)
     if not sources:
         raise InvalidRequest("nothing to compare: name artifacts, models or saved results")
     passes = BenchPasses(
@@ -205,7 +216,7 @@ def compare(
         engine = engine_for(source)
         name = opened.choose_delegate(engine, delegate)
         delegation = Delegation(name, settings, allow_fallback)
-        return BenchJob(source, BenchSpec(engine, threads, batch, delegation))
+        return BenchJob(source, BenchSpec(engine, threads, batch, delegation, options))
 
     rows = [
         record.read_for_comparison(Path(source)) if is_record(source) else job(Path(source))
@@ -298,11 +309,15 @@ def _export_request(
 
 
 def _exported(
-    source: str | Path, request: ExportRequest, folder: Path, progress: StatusProgress
+    source: str | Path,
+    request: ExportRequest,
+    folder: Path,
+    options: ModelOptions,
+    progress: StatusProgress,
 ) -> Path:
     """Returns the file in ``folder`` that is exported of a model, if its parity passed."""
     request = dataclasses.replace(request, output=folder / request.output)
-    (exported,) = export_requests(source, [request], progress)
+    (exported,) = export_requests(source, [request], options, progress)
     if not exported.parity.passed:
         spec, failures = request.spec, "; ".join(exported.parity.failures)
         raise ParityFailed(f"{source} as {spec.format} {spec.scheme} is not measured: {failures}")

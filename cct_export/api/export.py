@@ -21,12 +21,14 @@ from cct_export.specs import (
     CALIBRATION_SAMPLES,
     DEFAULT_MODEL,
     INPUT_TYPES,
+    NO_OPTIONS,
     PARITY_SAMPLES,
     SAMPLES,
     CalibrationSpec,
     Constraints,
     ExportRequest,
     ExportSpec,
+    ModelOptions,
 )
 from cct_export.specs.progress import StatusProgress, no_progress
 
@@ -49,6 +51,7 @@ def export_tflite(
     rounding: str = CalibrationSpec.rounding,
     min_sqnr: float | None = None,
     max_drop: float | None = None,
+    options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
 ) -> "Exported":
     """Writes a ``.tflite`` file and verifies its numerical parity with the Keras model.
@@ -75,6 +78,7 @@ def export_tflite(
         min_sqnr: lowest SQNR of the logits in dB; the steps with the largest error stay in float
             until it holds.
         max_drop: points of top-1 accuracy, 0 to 100, that ``auto`` may lose; needs ``data``.
+        options: what the model's file does not say, see ``specs.ModelOptions``.
         progress: called with what runs now.
 
     Returns:
@@ -94,7 +98,7 @@ def export_tflite(
     constraints = Constraints(min_sqnr, max_drop)
     path = output_path(output, default_output(_name_of(model), spec))
     request = ExportRequest(spec, path, data, calibration, constraints, parity_samples)
-    (exported,) = export_requests(model, [request], progress)
+    (exported,) = export_requests(model, [request], options, progress)
     return exported
 
 
@@ -115,6 +119,7 @@ def export_onnx(
     min_sqnr: float | None = None,
     max_drop: float | None = None,
     target: str = "x86",
+    options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
 ) -> "Exported":
     """Writes an ``.onnx`` file and verifies its numerical parity with the Keras model.
@@ -145,6 +150,7 @@ def export_onnx(
         max_drop: points of top-1 accuracy, 0 to 100, that ``auto`` may lose; needs ``data``.
         target: processor to choose integers for: ``x86`` for unsigned activations, ``arm64`` for
             signed ones.
+        options: what the model's file does not say, see ``specs.ModelOptions``.
         progress: called with what runs now.
 
     Returns:
@@ -167,7 +173,7 @@ def export_onnx(
     constraints = Constraints(min_sqnr, max_drop)
     path = output_path(output, default_output(_name_of(model), spec))
     request = ExportRequest(spec, path, data, calibration, constraints, parity_samples)
-    (exported,) = export_requests(model, [request], progress)
+    (exported,) = export_requests(model, [request], options, progress)
     return exported
 
 
@@ -184,6 +190,7 @@ def export_files(
     rounding: str = CalibrationSpec.rounding,
     min_sqnr: float | None = None,
     max_drop: float | None = None,
+    options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
 ) -> "list[Exported]":
     """Writes a file for every format and scheme; the Keras model is loaded and run once.
@@ -200,6 +207,7 @@ def export_files(
         rounding: see there.
         min_sqnr: see there.
         max_drop: see there.
+        options: what the model's file does not say, see ``specs.ModelOptions``.
         progress: called with what runs now.
 
     Returns:
@@ -225,7 +233,7 @@ def export_files(
             bounds = Constraints(min_sqnr, max_drop if spec.scheme == AUTO else None)
             path = Path(output) / default_output(_name_of(model), spec)
             requests[path] = ExportRequest(spec, path, data, calibration, bounds, parity_samples)
-    return export_requests(model, list(requests.values()), progress)
+    return export_requests(model, list(requests.values()), options, progress)
 
 
 def _listed(names: str | Sequence[str]) -> list[str]:
@@ -233,14 +241,17 @@ def _listed(names: str | Sequence[str]) -> list[str]:
 
 
 def export_requests(
-    model: "Source", requests: "Sequence[ExportRequest]", progress: StatusProgress
+    model: "Source",
+    requests: "Sequence[ExportRequest]",
+    options: ModelOptions,
+    progress: StatusProgress,
 ) -> "list[Exported]":
     """Exports a model as ``requests`` say, which were made by ``api.request``."""
     if not requests:
         raise InvalidRequest("nothing to export: name a format and a quantization scheme")
     for request in requests:
         check_export(model, request)
-    loaded = load(model, progress=progress)
+    loaded = load(model, options=options, progress=progress)
     from cct_export.export import export
 
     exported: list[Exported] = []
@@ -266,6 +277,7 @@ def quantize_report(
     sensitivity: bool = False,
     calibrate: str = CalibrationSpec.default_method,
     rounding: str = CalibrationSpec.rounding,
+    options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
 ) -> "QuantizationReport":
     """Reports where quantizing a CCT loses accuracy, step by step; writes nothing.
@@ -282,6 +294,7 @@ def quantize_report(
         calibrate: how the range of a tensor follows from its values: ``min-max``, ``percentile``,
             ``entropy`` or ``mse``.
         rounding: of weights: ``gptq`` or ``nearest``.
+        options: what the model's file does not say, see ``specs.ModelOptions``.
         progress: called with what runs now.
 
     Returns:
@@ -304,7 +317,7 @@ def quantize_report(
     check_model(model)
     if data is not None:
         check_data(data)
-    loaded = load(model, progress=progress)
+    loaded = load(model, options=options, progress=progress)
     from cct_export.export.sensitivity import report
     from cct_export.export.workspace import Workspace
 

@@ -8,6 +8,7 @@ from cct_export.api.request import (
     check_artifact,
     check_model,
     check_not_read,
+    check_options,
     check_recipe,
     check_run_folder,
 )
@@ -18,9 +19,11 @@ from cct_export.specs import (
     CALIBRATION_SAMPLES,
     DEFAULT_MODEL,
     GELUS,
+    NO_OPTIONS,
     NORMALIZATIONS,
     STOCHASTIC_DEPTH_MODES,
     ImportSpec,
+    ModelOptions,
     ModelSpec,
     TrainSpec,
 )
@@ -45,13 +48,18 @@ DEFAULT_RUN = "runs/cct"
 
 
 def load(
-    source: "Source" = DEFAULT_MODEL, *, progress: StatusProgress = no_progress
+    source: "Source" = DEFAULT_MODEL,
+    *,
+    options: ModelOptions = NO_OPTIONS,
+    progress: StatusProgress = no_progress,
 ) -> "LoadedModel":
     """Loads a model.
 
     Args:
         source: a preset with shipped weights, a ``.keras`` file, a run directory, a Keras model
             in memory, or anything that ``import_model`` takes.
+        options: what its file does not say, see ``specs.ModelOptions``; nothing of a model that
+            is loaded already.
         progress: called with what runs now.
 
     Returns:
@@ -66,6 +74,7 @@ def load(
         (32, 32, 3)
     """
     check_model(source)
+    check_options(options)
     progress("starting Keras")
     start()
     from cct_export.importers.source import LoadedModel, in_memory, load_model
@@ -74,15 +83,16 @@ def load(
     if isinstance(source, LoadedModel):
         return source
     if isinstance(source, str | Path):
-        return load_model(str(source))
-    return in_memory(source)
+        return load_model(str(source), options)
+    return in_memory(source, options)
 
 
-def inspect_model(model: "Source") -> "Architecture":
+def inspect_model(model: "Source", *, options: ModelOptions = NO_OPTIONS) -> "Architecture":
     """Lists the layers of a model; a preset need not have weights.
 
     Args:
         model: name of any preset, or a model, see ``load``.
+        options: see ``load``.
 
     Returns:
         Its layers with output shapes and parameters; of a CCT also multiply-accumulates per image
@@ -101,7 +111,7 @@ def inspect_model(model: "Source") -> "Architecture":
 
     if isinstance(model, str) and (model in PRESETS or _is_name(model)):
         return inspection.inspect_architecture(preset(model))
-    loaded = load(model)
+    loaded = load(model, options=options)
     return inspection.inspect(loaded.model, name=loaded.source)
 
 
@@ -173,7 +183,6 @@ def import_model(
     from cct_export.model import checkpoint
 
     imported, checksum = import_checkpoint(str(source), options)
-    checkpoint.check_classifier(imported.model, str(source))
     with replacing(path) as temporary:
         checkpoint.save(imported.model, temporary)
         size_bytes, written = temporary.stat().st_size, sha256(temporary)
@@ -200,7 +209,17 @@ def stem_of(source: str) -> str:
     name = Path(source).name
     if name in ("", ".."):  # of the working directory, or the one above it
         name = Path(source).resolve().name
-    for suffix in (".weights.h5", ".keras", ".safetensors", ".pth", ".pt", ".bin", ".ckpt"):
+    for suffix in (
+        ".weights.h5",
+        ".h5",
+        ".hdf5",
+        ".keras",
+        ".safetensors",
+        ".pth",
+        ".pt",
+        ".bin",
+        ".ckpt",
+    ):
         if name.lower().endswith(suffix):
             name = name[: -len(suffix)]
     return name

@@ -21,6 +21,7 @@ from cct_export.specs import (
     CalibrationSpec,
     ExportRequest,
     ExportSpec,
+    ModelOptions,
     Timing,
     TrainSpec,
     opset_of,
@@ -191,6 +192,14 @@ def check_model(model: "Source") -> str | None:
     from cct_export.importers import location
 
     return location.check(str(model)) if isinstance(model, str | Path) else None
+
+
+def check_options(options: ModelOptions) -> None:
+    """Refuses modules that are no Python files; raises ``InvalidRequest``."""
+    for path in options.modules:
+        if path.suffix != ".py":
+            raise InvalidRequest(f"{path} is no Python file: --import takes one, such as layers.py")
+        check_file(path, "Python file")
 
 
 def check_data(name: str) -> str:

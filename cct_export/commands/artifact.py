@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,8 +22,9 @@ from cct_export.text import plural
 )
 @click.option("--data", type=options.DATA, help=f"Images to compare on: {DATASETS}.")
 @options.parity_samples
+@options.loading
 @options.common
-def verify(artifact: str, against: str | None, data: str | None, parity_samples: int) -> Outcome:
+def verify(artifact: str, parity_samples: int, **arguments: Any) -> Outcome:
     """Verify numerical parity of ARTIFACT, run by its own engine, with its Keras model.
 
     Ends with 3 if parity fails. The file is not changed.
@@ -34,9 +36,7 @@ def verify(artifact: str, against: str | None, data: str | None, parity_samples:
     from cct_export.report.terminal import status
 
     with status() as progress:
-        report = api.verify(
-            artifact, against=against, data=data, samples=parity_samples, progress=progress
-        )
+        report = api.verify(artifact, samples=parity_samples, progress=progress, **arguments)
     path = Path(artifact)
     file = {
         "path": artifact,
@@ -60,9 +60,10 @@ def verify(artifact: str, against: str | None, data: str | None, parity_samples:
     is_flag=True,
     help="Classify with a file that has changed since it was exported; by default it is refused.",
 )
+@options.loading
 @table_files
 @options.common
-def predict(names: tuple[str, ...], top: int, allow_changed: bool, files: TableFiles) -> Outcome:
+def predict(names: tuple[str, ...], files: TableFiles, **arguments: Any) -> Outcome:
     """Classify images: the best classes with their probabilities.
 
     IMAGE is a PNG or JPEG file, a folder with such files at any depth, or a quoted pattern such as
@@ -86,11 +87,10 @@ def predict(names: tuple[str, ...], top: int, allow_changed: bool, files: TableF
         predictions = api.predict(
             source,
             images=paths,
-            top=top,
-            allow_changed=allow_changed,
             on_prediction=lambda prediction: report.show_prediction(prediction, len(paths)),
             on_unreadable=report_unreadable,
             progress=progress,
+            **arguments,
         )
     rows = report.prediction_rows(predictions)
     return Outcome(

@@ -145,6 +145,7 @@ _measured = options.combined(
     ),
     accuracy,
     labelled_data,
+    options.loading,
     result_files,
     options.common,
 )
@@ -267,6 +268,7 @@ def exit_code(results: "Sequence[BenchResult]", profile: str) -> int:
 @operators
 @accuracy
 @labelled_data
+@options.loading
 @result_files
 @options.common
 def compare(

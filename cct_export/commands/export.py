@@ -108,6 +108,7 @@ output = options.combined(
 @quantization
 @images
 @output
+@options.loading
 @options.common
 def tflite(model: str, **arguments: Any) -> Outcome:
     """Export MODEL to TFLite and verify numerical parity with Keras.
@@ -154,6 +155,7 @@ def tflite(model: str, **arguments: Any) -> Outcome:
 )
 @images
 @output
+@options.loading
 @options.common
 def onnx(model: str, **arguments: Any) -> Outcome:
     """Export MODEL to ONNX and verify numerical parity with Keras.
@@ -208,6 +210,7 @@ def _exported(exported: "Exported") -> Outcome:
     default=".",
     help="Folder for the files, made if missing.",
 )
+@options.loading
 @table_files
 @options.common
 def export_files(model: str, files: TableFiles, **arguments: Any) -> Outcome:
@@ -259,6 +262,7 @@ def export_files(model: str, files: TableFiles, **arguments: Any) -> Outcome:
 @rounding
 @click.option("--samples", type=Number(SAMPLES), default=100, help="Test images to compare on.")
 @click.option("--data", type=options.DATA, help=f"Images: {DATASETS}.")
+@options.loading
 @table_files
 @options.common
 def quantize_report(model: str, plot: Path | None, files: TableFiles, **arguments: Any) -> Outcome:

@@ -20,7 +20,7 @@ from cct_export.commands.types import Number, OneOf, PathOr, Record
 from cct_export.errors import InvalidRequest
 from cct_export.files import write_text
 from cct_export.quantize.schemes import SCHEMES
-from cct_export.specs import AUTO, DATA_SETS, PARITY_SAMPLES, SAMPLES
+from cct_export.specs import AUTO, DATA_SETS, PARITY_SAMPLES, SAMPLES, ModelOptions
 from cct_export.streams import native_stderr_hidden, redirected
 
 DATASETS = f"{', '.join(DATA_SETS)}, a folder, TFRecord shards or an .npz file"
@@ -93,6 +93,27 @@ parity_samples = click.option(
     default=PARITY_SAMPLES,
     help="Test images to verify parity on.",
 )
+
+
+_modules = click.option(
+    "--import",
+    "modules",
+    type=PathOr((), "FILE.py"),
+    multiple=True,
+    help="Run this Python file first: it defines layers or functions of MODEL's that are not of "
+    "Keras. It runs with your rights, so name only code that you trust; may be repeated.",
+)
+
+
+def loading(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds what a command may be told of a MODEL, and passes it on as ``options``."""
+
+    @_modules
+    @functools.wraps(function)
+    def command(modules: tuple[str, ...], **arguments: Any) -> Any:
+        return function(options=ModelOptions(modules=tuple(map(Path, modules))), **arguments)
+
+    return command
 
 
 def common(function: Callable[..., Outcome]) -> Callable[..., None]:

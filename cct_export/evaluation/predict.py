@@ -15,6 +15,7 @@ from cct_export.graph.interpret import softmax
 from cct_export.records import Prediction, sidecar
 from cct_export.runtimes import engine_of, format_of, is_artifact
 from cct_export.runtimes.session import Logits, Session, run
+from cct_export.specs import NO_OPTIONS, ModelOptions
 from cct_export.specs.progress import StatusProgress, no_progress
 
 log = logging.getLogger(__name__)
@@ -25,19 +26,22 @@ _ALLOW = ", or classify all the same with --allow-changed"
 
 
 @contextmanager
-def opened(source: Path, *, allow_changed: bool = False) -> Iterator[Session]:
+def opened(
+    source: Path, *, allow_changed: bool = False, options: ModelOptions = NO_OPTIONS
+) -> Iterator[Session]:
     """Opens a ``.tflite`` or ``.onnx`` file with its engine, anything else as a Keras model.
 
     Args:
         source: the file or model.
         allow_changed: whether a file that has changed since it was exported is only warned of.
+        options: what the file of a model does not say.
 
     Raises:
         InvalidArtifact: the file cannot be run, or has changed.
         CCTExportError: the model cannot be loaded.
     """
     if not is_artifact(source):
-        with closing(engine_of("keras").open_session(source)) as session:
+        with closing(engine_of("keras").open_session(source, options=options)) as session:
             yield session
         return
     check_file(source)

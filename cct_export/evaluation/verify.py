@@ -12,6 +12,7 @@ from cct_export.records import Contract, ParityReport, sidecar
 from cct_export.runtimes import engine_of, format_of
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import run
+from cct_export.specs import NO_OPTIONS, ModelOptions
 from cct_export.specs.progress import StatusProgress, counted, no_progress
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def verify(
     data: str | None,
     samples: int,
     scheme: str | None = None,
+    options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
 ) -> ParityReport:
     """Compares an exported file, run by its own engine, with the Keras model.
@@ -38,6 +40,7 @@ def verify(
         samples: number of test images.
         scheme: quantization scheme whose policy applies, of ``parity.POLICIES``; None for that of
             the file.
+        options: what the file of the recorded model does not say.
         progress: called with what runs now.
 
     Returns:
@@ -56,7 +59,7 @@ def verify(
         if integrity.changed:
             log.warning("%s: %s", artifact, integrity.warning)
         progress("loading the model")
-        loaded = against or _source_model(artifact, contract)
+        loaded = against or _source_model(artifact, contract, options)
         if loaded.image_shape != session.image_shape:
             raise InvalidRequest(
                 f"{artifact} takes images of {session.image_shape}, {loaded.source} of "
@@ -82,7 +85,7 @@ def verify(
     )
 
 
-def _source_model(artifact: Path, contract: Contract) -> "LoadedModel":
+def _source_model(artifact: Path, contract: Contract, options: ModelOptions) -> "LoadedModel":
     """Loads the model that a file was exported from; it must not have changed since."""
     if not contract.source:
         raise InvalidModel(f"{artifact} does not name its model: name it with --against")
@@ -96,7 +99,7 @@ def _source_model(artifact: Path, contract: Contract) -> "LoadedModel":
         start()
         from cct_export.importers.source import load_model
 
-        loaded = load_model(contract.source)
+        loaded = load_model(contract.source, options)
     except (InvalidModel, InvalidRequest) as error:
         raise InvalidModel(
             f"{artifact} was made of {contract.source!r}, which cannot be loaded here: "

@@ -11,7 +11,7 @@ from cct_export.errors import InvalidRequest, NotAvailable
 from cct_export.importers import location
 from cct_export.records import Contract
 from cct_export.runtimes.session import Logits, Session, chosen_delegate
-from cct_export.specs import DEFAULT_DELEGATION, Delegation
+from cct_export.specs import DEFAULT_DELEGATION, NO_OPTIONS, Delegation, ModelOptions
 
 if TYPE_CHECKING:
     from cct_export.importers.source import LoadedModel
@@ -35,6 +35,7 @@ class KerasSession(Session):
         self.delegate = "default"
         self.image_shape = loaded.image_shape
         self.io = "float32"
+        self.batch = self._model.inputs[0].shape[0]
         self.contract = Contract(
             format="keras",
             scheme="none",
@@ -70,12 +71,14 @@ def open_session(
     threads: int | None = None,
     trusted: bool = False,
     delegation: Delegation = DEFAULT_DELEGATION,
+    options: ModelOptions = NO_OPTIONS,
 ) -> KerasSession:
     """Loads a model, see ``cct_export.load`` and ``Engine.open_session``.
 
     TensorFlow takes the number of threads for the whole process, before its first operation; JAX
     chooses its own. ``trusted`` has no effect: a model never runs code from its file. The backend
-    chooses the processor; the delegates ``cpu`` and ``gpu`` only require it.
+    chooses the processor; the delegates ``cpu`` and ``gpu`` only require it. ``options`` are what
+    the user says of the model.
     """
     delegation = replace(delegation, name=choose_delegate(delegation.name))
     location.check(os.fspath(path))
@@ -92,7 +95,7 @@ def open_session(
 
     if threads is not None:
         _set_threads(threads)
-    return KerasSession(load_model(os.fspath(path)))
+    return KerasSession(load_model(os.fspath(path), options))
 
 
 def _processor() -> str:

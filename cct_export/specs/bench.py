@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cct_export.bounds import Checked, Range
+from cct_export.specs.loading import NO_OPTIONS, ModelOptions
 
 # What can be measured: far more than anyone needs, and no more than fits into memory.
 THREADS = Range(1, 1024, whole=True)
@@ -74,12 +75,14 @@ class BenchSpec(Checked):
         threads: threads the engine may use.
         batch: images per run.
         delegation: what the engine hands its work to.
+        options: what the file of a MODEL does not say.
     """
 
     runtime: str
     threads: Annotated[int, THREADS] = 1
     batch: Annotated[int, IMAGES_PER_RUN] = 1
     delegation: Delegation = DEFAULT_DELEGATION
+    options: ModelOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True)
