@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cct_export.api.model import load
-from cct_export.api.request import check_artifact, check_data, check_has_model
+from cct_export.api.request import check_artifact, check_data, check_has_model, check_options
 from cct_export.errors import InvalidData
 from cct_export.names import choose
 from cct_export.specs import (
@@ -72,6 +72,7 @@ def verify(
     if data is not None:
         check_data(data)
     SAMPLES.check("samples", samples)
+    check_options(options)
     model = None if against is None else load(against, options=options, progress=progress)
     return compare(
         path,
@@ -156,6 +157,7 @@ def predict(
 
     SIZE.check("top", top)
     check_has_model([source], options)
+    check_options(options)
     files = find_images([images] if isinstance(images, str | Path) else images)
     progress(f"loading {source}")
     predictions = []

@@ -11,6 +11,7 @@ from cct_export.api.request import (
     benchmark_binary_of,
     check_export,
     check_has_model,
+    check_options,
     check_source,
     engine_for,
     export_spec,
@@ -105,6 +106,7 @@ def benchmark(
     from cct_export.runtimes import ENGINE_NAMES
 
     format = choose(format, ENGINE_NAMES, what="format")
+    check_options(options)
     if not threads or not batches:
         raise InvalidRequest("name one number of threads and of images per run at least")
     if isinstance(devices, str):
@@ -197,6 +199,7 @@ def compare(
         sources = [sources]
     THREADS.check("threads", threads)
     IMAGES_PER_RUN.check("batch", batch)
+    check_options(options)
     if not sources:
         raise InvalidRequest("nothing to compare: name artifacts, models or saved results")
     passes = BenchPasses(

@@ -8,6 +8,7 @@ from cct_export.api.request import (
     check_artifact,
     check_model,
     check_not_read,
+    check_options,
     check_recipe,
     check_run_folder,
 )
@@ -57,8 +58,9 @@ def load(
     Args:
         source: a preset with shipped weights, a ``.keras`` file, a run directory, a Keras model
             in memory, or anything that ``import_model`` takes.
-        options: what its file does not say: how pixels were normalized, the names of its classes.
-            The model that is returned takes raw pixels, 0–255, whatever they are.
+        options: what its file does not say, see ``specs.ModelOptions``: how pixels were normalized,
+            the names of its classes. The model that is returned takes raw pixels, 0–255, whatever
+            they are. Nothing of a model that is loaded already.
         progress: called with what runs now.
 
     Returns:
@@ -75,6 +77,7 @@ def load(
         >>> cct_export.load("resnet50.keras", options=ModelOptions(normalization=bgr))
     """
     check_model(source)
+    check_options(options)
     progress("starting Keras")
     start()
     from cct_export.importers.source import LoadedModel, in_memory, load_model
@@ -89,11 +92,12 @@ def load(
     return in_memory(source, options)
 
 
-def inspect_model(model: "Source") -> "Architecture":
+def inspect_model(model: "Source", *, options: ModelOptions = NO_OPTIONS) -> "Architecture":
     """Lists the layers of a model; a preset need not have weights.
 
     Args:
         model: name of any preset, or a model, see ``load``.
+        options: see ``load``.
 
     Returns:
         Its layers with output shapes and parameters; of a CCT also multiply-accumulates per image,
@@ -112,7 +116,7 @@ def inspect_model(model: "Source") -> "Architecture":
 
     if isinstance(model, str) and (model in PRESETS or _is_name(model)):
         return inspection.inspect_architecture(preset(model))
-    loaded = load(model)
+    loaded = load(model, options=options)
     return inspection.inspect(loaded.model, name=loaded.source)
 
 
@@ -184,7 +188,6 @@ def import_model(
     from cct_export.model import checkpoint
 
     imported, checksum = import_checkpoint(str(source), options)
-    checkpoint.check_classifier(imported.model, str(source))
     with replacing(path) as temporary:
         checkpoint.save(imported.model, temporary)
         size_bytes, written = temporary.stat().st_size, sha256(temporary)
@@ -211,7 +214,17 @@ def stem_of(source: str) -> str:
     name = Path(source).name
     if name in ("", ".."):  # of the working directory, or the one above it
         name = Path(source).resolve().name
-    for suffix in (".weights.h5", ".keras", ".safetensors", ".pth", ".pt", ".bin", ".ckpt"):
+    for suffix in (
+        ".weights.h5",
+        ".h5",
+        ".hdf5",
+        ".keras",
+        ".safetensors",
+        ".pth",
+        ".pt",
+        ".bin",
+        ".ckpt",
+    ):
         if name.lower().endswith(suffix):
             name = name[: -len(suffix)]
     return name

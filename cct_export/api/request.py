@@ -195,6 +195,14 @@ def check_model(model: "Source") -> str | None:
     return location.check(str(model)) if isinstance(model, str | Path) else None
 
 
+def check_options(options: ModelOptions) -> None:
+    """Refuses modules that are no Python files; raises ``InvalidRequest``."""
+    for path in options.modules:
+        if path.suffix != ".py":
+            raise InvalidRequest(f"{path} is no Python file: --import takes one, such as layers.py")
+        check_file(path, "Python file")
+
+
 def check_data(name: str) -> str:
     """Refuses ``--data`` that does not exist; returns its name as ``data.read`` takes it.
 

@@ -70,7 +70,13 @@ class Worker:
         engine = ENGINES[self._spec.runtime]
         engine.import_engine()  # loading a file is timed, importing Python modules is not
         start = time.perf_counter_ns()
-        self._session = _open_session(self._path, self._spec)
+        self._session = engine.open_session(
+            self._path,
+            threads=self._spec.threads,
+            trusted=True,
+            delegation=self._spec.delegation,
+            options=self._spec.options,
+        )
         load_ms = (time.perf_counter_ns() - start) / 1e6
         session, batch = self._session, self._spec.batch
         if session.batch not in (None, batch):

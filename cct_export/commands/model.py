@@ -12,7 +12,7 @@ from cct_export.commands.outputs import TableFiles, table_files
 from cct_export.commands.types import Model, Number, OneOf, Output, PathOr
 from cct_export.errors import InvalidRequest
 from cct_export.model import presets
-from cct_export.specs import CLASSES, GELUS, IMAGE_SIZE, NORMALIZATIONS, SIZE
+from cct_export.specs import CLASSES, GELUS, IMAGE_SIZE, NORMALIZATIONS, SIZE, ModelOptions
 
 
 @click.command("import")
@@ -79,9 +79,16 @@ def import_(foreign: str, labels: str | None, **arguments: Any) -> Outcome:
 @click.argument("artifact", type=PathOr(presets.PRESETS, "ARTIFACT|MODEL"))
 @click.option("--against", type=PathOr((), "OTHER"), help="Compare ARTIFACT with this file.")
 @click.option("--tensors", is_flag=True, help="List every quantized tensor; JSON always does.")
+@options.loading
 @table_files
 @options.common
-def inspect(artifact: str, against: str | None, tensors: bool, files: TableFiles) -> Outcome:
+def inspect(
+    artifact: str,
+    against: str | None,
+    tensors: bool,
+    files: TableFiles,
+    options: ModelOptions,
+) -> Outcome:
     """List the operators of ARTIFACT, any .tflite or .onnx file, or the layers of MODEL.
 
     Of an artifact: every operator with its output shape, multiply-accumulates (MACs) per image,
@@ -101,7 +108,7 @@ def inspect(artifact: str, against: str | None, tensors: bool, files: TableFiles
         if against is not None or tensors:
             raise InvalidRequest("--against and --tensors are for .tflite and .onnx files")
         with status("loading the model"):
-            model = api.inspect_model(artifact)
+            model = api.inspect_model(artifact, options=options)
         return Outcome(
             {"model": model.to_dict()},
             files=files.of_table(inspection.layer_columns(), model.layers, Layer),

@@ -146,11 +146,19 @@ _loading = combined(
         type=PathOr((), LABELS),
         help="Names of the classes: a text file with one in each line, a JSON list, or the names.",
     ),
+    click.option(
+        "--import",
+        "modules",
+        type=PathOr((), "FILE.py"),
+        multiple=True,
+        help="Run this Python file first: it defines layers or functions of MODEL's that are not "
+        "of Keras. It runs with your rights, so name only code that you trust; may be repeated.",
+    ),
 )
 
 
 def loading(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds what a MODEL was trained with; the command gets ``options``, ``ModelOptions``."""
+    """Adds what a command may be told of a MODEL, and passes it on as ``options``."""
 
     @_loading
     @functools.wraps(function)
@@ -162,6 +170,7 @@ def loading(function: Callable[..., Any]) -> Callable[..., Any]:
         channels: str | None,
         resize: Resize | None,
         labels: str | None,
+        modules: tuple[str, ...],
         softmax: bool = False,
         **arguments: Any,
     ) -> Any:
@@ -172,6 +181,7 @@ def loading(function: Callable[..., Any]) -> Callable[..., Any]:
             resize=resize,
             labels=() if labels is None else read_labels(labels),
             softmax=softmax,
+            modules=tuple(map(Path, modules)),
         )
         return function(options=model_options, **arguments)
 

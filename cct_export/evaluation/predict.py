@@ -13,7 +13,7 @@ from cct_export.errors import InvalidData, InvalidModel
 from cct_export.files import check_file
 from cct_export.graph.interpret import softmax
 from cct_export.records import Prediction, sidecar
-from cct_export.runtimes import engine_of, format_of, is_artifact, keras
+from cct_export.runtimes import engine_of, format_of, is_artifact
 from cct_export.runtimes.session import Logits, Session, run
 from cct_export.specs import NO_OPTIONS, ModelOptions
 from cct_export.specs.progress import StatusProgress, no_progress
@@ -41,7 +41,7 @@ def opened(
         CCTExportError: the model cannot be loaded.
     """
     if not is_artifact(source):
-        with closing(keras.open_session(source, options=options)) as session:
+        with closing(engine_of("keras").open_session(source, options=options)) as session:
             yield session
         return
     check_file(source)

@@ -95,6 +95,7 @@ def build(
     bound = None
     if draft is None:
         _check_traceable(workspace, request, scheme, by_step=bound_db is not None)
+        spec = _of_its_batch(workspace, spec)
         workspace.progress("converting")
         content, origin = _traced(workspace, spec, scheme)
         contract = _contract(workspace, spec, origin, None)
@@ -133,6 +134,22 @@ def _check_traceable(
             f"({reason}): use int8, int8-dynamic or fp16",
             needs="known steps",
         )
+
+
+def _of_its_batch(workspace: Workspace, spec: ExportSpec) -> ExportSpec:
+    """Returns ``spec`` for as many images as the model takes, which its graph may say."""
+    source, batch = workspace.loaded.source, workspace.loaded.model.inputs[0].shape[0]
+    if batch not in (None, 1):
+        raise ConversionError(
+            f"{source} takes exactly {batch} images at a time, which its graph says, and a file "
+            "takes one or any number: build it without a batch size"
+        )
+    if batch == 1 and spec.dynamic_batch:
+        workspace.note(
+            f"{source} takes one image at a time, which its graph says: so does the file"
+        )
+        return replace(spec, dynamic_batch=False)
+    return spec
 
 
 def _traced(workspace: Workspace, spec: ExportSpec, scheme: QuantScheme) -> tuple[bytes, str]:

@@ -77,13 +77,30 @@ def probe_images(shape: ImageShape) -> np.ndarray:
 
 
 def logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Returns the model's logits for ``images``, in batches of the model's size if it is fixed."""
+    """Returns the model's logits for ``images``, those of several outputs side by side.
+
+    Args:
+        model: of one input; if it takes a fixed number of images, it gets as many at a time.
+        images: ``(N, H, W, C)``.
+
+    Returns:
+        ``(N, classes)``.
+    """
     size = model.inputs[0].shape[0] or len(images)
+    padded = np.concatenate([images, images[-1:].repeat(-len(images) % size, axis=0)])
     batches = [
-        keras.ops.convert_to_numpy(model(images[start : start + size], training=False))
-        for start in range(0, len(images) - size + 1, size)
+        np.concatenate(
+            [
+                np.reshape(keras.ops.convert_to_numpy(output), (size, -1))
+                for output in keras.tree.flatten(
+                    model(padded[start : start + size], training=False)
+                )
+            ],
+            axis=1,
+        )
+        for start in range(0, len(padded), size)
     ]
-    return np.concatenate(batches)
+    return np.concatenate(batches)[: len(images)]
 
 
 def spec_from_shapes(shapes: list[tuple[int, ...]], image: ImageShape, name: str) -> ModelSpec:

@@ -22,7 +22,7 @@ _HUB_ID = re.compile(r"(?:hf:(\w[\w.-]*/\w[\w.-]*)|(keras-io/\w[\w.-]*))")
 _HUB_CALIBRATION = "calibration.npz"
 # Nothing else of a repository (images, notes, Python code) is downloaded.
 _HUB_SAVED_MODEL = (SAVED_MODEL_FILE, "variables/*")
-_HUB_WEIGHTS = ("*.keras", "*.weights.h5", "*.safetensors", "*.pth", "*.pt", "*.bin")
+_HUB_WEIGHTS = ("*.keras", "*.h5", "*.safetensors", "*.pth", "*.pt", "*.bin")
 _EXPORTED = (".tflite", ".onnx")
 
 
@@ -38,6 +38,7 @@ def _is_file(*suffixes: str) -> Callable[[Path], bool]:
 KINDS: dict[str, Callable[[Path], bool]] = {
     "SavedModel": _is_saved_model,
     ".weights.h5": _is_file(".weights.h5"),
+    ".h5": _is_file(".h5", ".hdf5"),
     ".keras": _is_file(".keras"),
     "state dict": _is_file(*SAFETENSORS, *PICKLES),
 }
@@ -157,7 +158,7 @@ def _model_kinds() -> str:
     """Returns everything that MODEL may be, for messages."""
     shipped = ", ".join(name for name in presets.PRESETS if presets.ships(name))
     return (
-        f"a .keras or .weights.h5 file, a run directory, a preset with weights ({shipped}), a "
+        f"a .keras, .h5 or .weights.h5 file, a run directory, a preset with weights ({shipped}), a "
         "PyTorch state dict (.pth, .safetensors), a folder with a SavedModel, or hf:OWNER/NAME"
     )
 

@@ -1,7 +1,7 @@
-"""A Keras-2 SavedModel of the keras.io example, as published on the Hugging Face Hub.
+"""SavedModels: the keras.io example as published on the Hugging Face Hub, and any other classifier.
 
-A SavedModel is a program. Its weights are read from the checkpoint in it, without executing
-anything; only if the program consists of arithmetic alone is it run, to compare logits.
+A SavedModel is a program. Only if it consists of arithmetic alone is it run. If it has the weights
+of a CCT, as Keras 2 saved them, and equal logits, it becomes one; else it is taken as it is.
 """
 
 import math
@@ -20,46 +20,55 @@ from cct_export.importers.equivalence import (
     probe_images,
     spec_from_shapes,
 )
+from cct_export.importers.functional import functional
 from cct_export.importers.imported_model import (
     Arrays,
     ImportedModel,
     check_finite,
     check_options,
 )
+from cct_export.importers.restored import SIGNATURE, restored
 from cct_export.model.cct import CCT
 from cct_export.model.checkpoint import check_declared_size
 from cct_export.specs import GELUS, SAVED_MODEL_FILE, ImportSpec
 from cct_export.untrusted import refusing
 
-_SIGNATURE = "serving_default"
+KIND = "SavedModel"
 _VALUE = "VARIABLE_VALUE"
-# The operators that Keras 2 writes for a CCT: arithmetic, shapes, variables, random augmentation.
+# The operators that Keras writes for image classifiers: arithmetic, shapes, variables, lists of a
+# loop's tensors, random augmentation. None of them reads or writes a file, or runs other code.
 _ALLOWED_OPERATORS = """
-Abs Add AddN AddV2 All Any ArgMax Assert AssignSubVariableOp AssignVariableOp AvgPool
-BatchMatMul BatchMatMulV2 BatchMatMulV3 BiasAdd Bitcast BroadcastTo Cast Concat ConcatV2 Const
-Conv2D Cumsum Einsum Equal Erf Erfc Exp ExpandDims Fill Floor FloorDiv FloorMod Gather
-GatherNd GatherV2 Greater GreaterEqual Identity IdentityN If ImageProjectiveTransformV3 Less
-LessEqual Log LogicalAnd LogicalNot LogicalOr MatMul Max MaxPool Maximum Mean Min Minimum Mul
+Abs Add AddN AddV2 All Any ArgMax ArgMin Assert AssignSubVariableOp AssignVariableOp AvgPool
+BatchMatMul BatchMatMulV2 BatchMatMulV3 BatchToSpaceND BiasAdd Bitcast BroadcastTo Cast Ceil
+Concat ConcatV2 Const Conv2D Conv2DBackpropInput Cos Cumsum DepthToSpace DepthwiseConv2dNative
+Einsum Elu EmptyTensorList Equal Erf Erfc Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod
+FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual Identity IdentityN If
+ImageProjectiveTransformV3 LeakyRelu Less LessEqual Log Log1p LogSoftmax LogicalAnd LogicalNot
+LogicalOr LogicalXor MatMul MatrixBandPart Max MaxPool Maximum Mean Min Minimum MirrorPad Mul
 Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2 PartitionedCall Placeholder
 PlaceholderWithDefault Pow Prod RandomStandardNormal RandomUniform RandomUniformInt Range Rank
-ReadVariableOp RealDiv Relu Reshape ResizeBilinear ReverseV2 RngReadAndSkip RngSkip Round Rsqrt
-Select SelectV2 Shape Size Slice Softmax Split SplitV Sqrt Square SquaredDifference Squeeze
-StatefulPartitionedCall StatelessIf StatelessRandomGetAlg StatelessRandomGetKeyCounter
-StatelessRandomGetKeyCounterAlg StatelessRandomUniformFullIntV2 StatelessRandomUniformIntV2
+ReadVariableOp RealDiv Reciprocal Relu Relu6 Reshape ResizeArea ResizeBicubic ResizeBilinear
+ResizeNearestNeighbor ReverseV2 RngReadAndSkip RngSkip Round Rsqrt ScaleAndTranslate Select
+SelectV2 Selu Shape Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToBatchND
+SpaceToDepth Split SplitV Sqrt Square SquaredDifference Squeeze StatefulPartitionedCall
+StatelessIf StatelessRandomGetAlg StatelessRandomGetKeyCounter StatelessRandomGetKeyCounterAlg
+StatelessRandomNormalV2 StatelessRandomUniformFullIntV2 StatelessRandomUniformIntV2
 StatelessRandomUniformV2 StatelessRandomUniform StatelessWhile StopGradient StridedSlice Sub
-Sum Tanh Tile Transpose Unpack VarHandleOp VarIsInitializedOp Where While ZerosLike
+Sum Tanh TensorListElementShape TensorListFromTensor TensorListGetItem TensorListLength
+TensorListPopBack TensorListPushBack TensorListReserve TensorListSetItem TensorListStack Tile
+TopKV2 Transpose Unpack VarHandleOp VarIsInitializedOp Where While ZerosLike
 """
 
 
 def load(folder: Path, options: ImportSpec) -> ImportedModel:
-    """Returns the CCT in ``folder`` after comparing its logits with the SavedModel's.
+    """Returns the CCT in ``folder`` whose logits are the SavedModel's, else what it computes.
 
     Args:
         folder: has ``saved_model.pb`` and ``variables/``.
         options: ``heads`` and ``gelu`` must not be set.
 
     Raises:
-        InvalidModel: damaged, not a CCT like the example's, or it computes something else.
+        InvalidModel: damaged, no image classifier, or it has other operators than arithmetic.
         InvalidRequest: an option without effect.
         MissingDependency: TensorFlow is not installed.
     """
@@ -76,28 +85,30 @@ def load(folder: Path, options: ImportSpec) -> ImportedModel:
         _check_operators(graph, folder)
         image = _image_shape(graph, folder)
         tables = _tables(graph, folder)
-        arrays = _variables(folder)
+        arrays, reader = _weights(folder)
     check_finite(arrays, folder)
     images = probe_images(image)
-    expected = _run(folder, images)
-    difference = np.inf
-    for candidate in _candidates(arrays, tables, image, folder):
+    with refusing(InvalidModel, f"{folder} cannot be run"):
+        whole = functional(restored(folder), str(folder))
+        expected = logits(whole, images)
+    for candidate in _candidates(_trainable(reader), tables, image):
         outputs = logits(candidate.model, images)
-        if outputs.shape == expected.shape:
-            difference = min(difference, float(np.abs(outputs - expected).max()))
         if logits_agree(outputs, expected):
+            difference = float(np.abs(outputs - expected).max())
             return replace(candidate, difference=difference, images=len(images))
-    raise InvalidModel(
-        f"{folder} computes something else than the keras.io example with these weights: its "
-        f"logits differ by {difference:.2g}"
-    )
+    return ImportedModel.from_arrays(whole, KIND, arrays)
 
 
 def _candidates(
-    arrays: Arrays, tables: list[np.ndarray], image: tuple[int, int, int], folder: Path
+    arrays: Arrays, tables: list[np.ndarray], image: tuple[int, int, int]
 ) -> Iterator[ImportedModel]:
-    """Yields a CCT for each GELU and each constant that may be the table of positions."""
-    kind = "Keras-2 SavedModel of the keras.io example"
+    """Yields a CCT for each GELU and each constant that may be the table of positions.
+
+    Args:
+        arrays: the trainable weights in Keras' order, empty if they are not known.
+        tables: what may be the positions.
+        image: height, width and channels.
+    """
     kernels = sum(array.ndim == 4 for array in arrays.values())
     items = list(arrays.items())
     choices: list[tuple[Arrays, tuple[str, ...]]] = [(arrays, ())]
@@ -111,12 +122,9 @@ def _candidates(
                 spec = spec_from_shapes(shapes, image, "cct_saved_model")
                 model = CCT(replace(spec, gelu=gelu))
                 model.set_weights(list(used.values()))
-            except ValueError as error:
-                if not tables:
-                    raise InvalidModel(
-                        f"{folder} does not hold the keras.io example's weights: {error}"
-                    ) from error
+            except ValueError:
                 continue
+            kind = "Keras-2 SavedModel of the keras.io example"
             yield ImportedModel.from_arrays(model, kind, used, (*notes, f"{gelu} GELU"))
 
 
@@ -127,7 +135,7 @@ def _graph(folder: Path) -> Any:
     with refusing(InvalidModel, f"{folder / SAVED_MODEL_FILE} cannot be read"):
         saved = SavedModel.FromString((folder / SAVED_MODEL_FILE).read_bytes())
     if len(saved.meta_graphs) != 1 or not saved.meta_graphs[0].HasField("object_graph_def"):
-        raise InvalidModel(f"{folder} is not a SavedModel that Keras 2 wrote")
+        raise InvalidModel(f"{folder} is not a SavedModel that TensorFlow 2 wrote")
     return saved.meta_graphs[0]
 
 
@@ -155,15 +163,16 @@ def _check_operators(graph: Any, folder: Path) -> None:
                 pending += [value.func.name, *(function.name for function in value.list.func)]
     refused = sorted(operators - set(_ALLOWED_OPERATORS.split()))
     kinds = {node.WhichOneof("kind") for node in graph.object_graph_def.nodes}
-    refused += sorted(kinds & {"asset", "resource", "captured_tensor"})
+    refused += sorted(kinds & {"asset", "resource"})
     if refused:
         raise InvalidModel(
-            f"{folder} is not run: it has what no CCT needs ({', '.join(refused[:5])})"
+            f"{folder} is not run: it has what no image classifier needs "
+            f"({', '.join(refused[:5])}); export the Keras model itself"
         )
 
 
 def _image_shape(graph: Any, folder: Path) -> tuple[int, int, int]:
-    inputs = list(graph.signature_def[_SIGNATURE].inputs.values())
+    inputs = list(graph.signature_def[SIGNATURE].inputs.values())
     shapes = [tuple(dim.size for dim in tensor.tensor_shape.dim) for tensor in inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or min(shapes[0][1:]) < 1:
         raise InvalidModel(f"{folder} is not an image classifier: it takes {shapes or 'nothing'}")
@@ -171,60 +180,55 @@ def _image_shape(graph: Any, folder: Path) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def _variables(folder: Path) -> dict[str, np.ndarray]:
-    """Returns the trainable weights in Keras' order, by their full names."""
+def _weights(folder: Path) -> tuple[Arrays, Any]:
+    """Returns all floating-point weights by their keys, and the reader of the checkpoint."""
     from tensorflow import train
-    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
-    with refusing(InvalidModel, f"{folder} has no readable weights of Keras 2"):
+    with refusing(InvalidModel, f"{folder} has no readable weights"):
         reader = train.load_checkpoint(str(folder / "variables" / "variables"))
         shapes = reader.get_variable_to_shape_map()
+        types = reader.get_variable_to_dtype_map()
+        keys = [key for key in shapes if types[key].is_floating and "/.ATTRIBUTES/" in key]
+        sizes = (int(np.prod(shapes[key], dtype=np.int64)) for key in keys)
+        check_declared_size(4 * sum(sizes), folder)
+        return {key: np.asarray(reader.get_tensor(key), np.float32) for key in keys}, reader
+
+
+def _trainable(reader: Any) -> Arrays:
+    """Returns the trainable weights in the order of Keras 2, by their names; empty if unknown."""
+    from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+
+    try:
         objects = TrackableObjectGraph.FromString(
             reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
         ).nodes
         root = {child.local_name: child.node_id for child in objects[0].children}
         children = objects[root["trainable_variables"]].children
-        keys = {}
+        arrays = {}
         for child in sorted(children, key=lambda child: int(child.local_name)):
             (value,) = (a for a in objects[child.node_id].attributes if a.name == _VALUE)
-            keys[value.full_name] = value.checkpoint_key
-        sizes = (int(np.prod(shapes[key], dtype=np.int64)) for key in keys.values())
-        check_declared_size(4 * sum(sizes), folder)
-        return {name: np.asarray(reader.get_tensor(key), np.float32) for name, key in keys.items()}
+            arrays[value.full_name] = np.asarray(
+                reader.get_tensor(value.checkpoint_key), np.float32
+            )
+    except (KeyError, ValueError):  # Keras 3 or another program wrote it
+        return {}
+    return arrays
 
 
 def _tables(graph: Any, folder: Path) -> list[np.ndarray]:
     """Returns the float matrices among the graph's constants: one may be the table of positions."""
     from tensorflow import make_ndarray
 
-    constants = [node.attr["value"].tensor for node in graph.graph_def.node if node.op == "Const"]
-    tensors = [tensor for tensor in constants if 2 <= len(tensor.tensor_shape.dim) <= 3]
+    bodies = [function.node_def for function in graph.graph_def.library.function]
+    nodes = [node for body in (graph.graph_def.node, *bodies) for node in body]
+    constants = [node.attr["value"].tensor for node in nodes if node.op == "Const"]
     # A single number in the file may stand for a tensor of any size.
-    sizes = (math.prod(dim.size for dim in tensor.tensor_shape.dim) for tensor in tensors)
+    sizes = (math.prod(dim.size for dim in tensor.tensor_shape.dim) for tensor in constants)
     check_declared_size(4 * sum(sizes), folder)
-    arrays = list(map(make_ndarray, tensors))
+    outside = [node.attr["value"].tensor for node in graph.graph_def.node if node.op == "Const"]
+    arrays = [make_ndarray(tensor) for tensor in outside if 2 <= len(tensor.tensor_shape.dim) <= 3]
     return [
         np.reshape(array, array.shape[-2:])
         for array in arrays
         if array.dtype == np.float32 and array.size == np.prod(array.shape[-2:])
     ]
-
-
-def _run(folder: Path, images: np.ndarray) -> np.ndarray:
-    """Returns the logits of the SavedModel itself for ``images``."""
-    import tensorflow as tf
-
-    try:
-        call = tf.saved_model.load(str(folder)).signatures[_SIGNATURE]
-        (name,) = call.structured_input_signature[1]
-        size = call.structured_input_signature[1][name].shape[0] or len(images)
-        batches = []
-        for start in range(0, len(images) - size + 1, size):
-            batch = tf.constant(images[start : start + size])
-            (outputs,) = call(**{name: batch}).values()
-            batches.append(outputs.numpy())
-        return np.concatenate(batches)
-    # TensorFlow's loaders raise any kind of exception; in each case it cannot be run.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InvalidModel(f"{folder} cannot be run: {reason}") from error

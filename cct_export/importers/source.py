@@ -12,15 +12,18 @@ import numpy as np
 from cct_export import data
 from cct_export.data import OnCorrupt
 from cct_export.data.dataset import Dataset, ImageShape, check_classes
-from cct_export.errors import InvalidRequest
+from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.files import sha256
-from cct_export.importers import keras_io, paper, saved_model
+from cct_export.importers import keras_io, legacy, paper, saved_model
+from cct_export.importers.functional import functional
 from cct_export.importers.imported_model import ImportedModel, check_logits, check_options
 from cct_export.importers.location import Location, locate
+from cct_export.importers.modules import objects_of
 from cct_export.importers.preprocessing import with_normalization, with_softmax
 from cct_export.model import checkpoint
 from cct_export.model.adapting import adapt
 from cct_export.model.cct import CCT
+from cct_export.model.checkpoint import NO_OBJECTS, Objects
 from cct_export.specs import (
     DEFAULT_RESIZE,
     NO_OPTIONS,
@@ -37,7 +40,7 @@ class LoadedModel:
     """A Keras model and its source.
 
     Attributes:
-        model: an image classifier with trained weights.
+        model: an image classifier with trained weights, see ``functional``.
         source: what the user wrote.
         sha256: checksum of the file that holds the weights.
         data: the training data of a run directory; None for other sources.
@@ -80,18 +83,18 @@ def in_memory(model: keras.Model, options: ModelOptions = NO_OPTIONS) -> LoadedM
     """Returns a record of a Keras model; its checksum is that of its weights.
 
     Args:
-        model: of any classes.
-        options: what the user says of it.
+        model: of any classes, built.
+        options: what the user says of it; its modules are not run.
 
     Raises:
         InvalidModel: not an image classifier.
         InvalidRequest: the options contradict the model.
     """
-    checkpoint.check_classifier(model, model.name)
+    whole = functional(model, model.name)
     digest = hashlib.sha256()
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())
-    return _prepared(LoadedModel(model, model.name, digest.hexdigest()), options)
+    return _prepared(LoadedModel(whole, model.name, digest.hexdigest()), options)
 
 
 def load_model(source: str, options: ModelOptions = NO_OPTIONS) -> LoadedModel:
@@ -103,11 +106,11 @@ def load_model(source: str, options: ModelOptions = NO_OPTIONS) -> LoadedModel:
 
     Raises:
         InvalidRequest: there is no such model, or the options contradict it.
-        InvalidModel: not readable, unsafe, or not an image classifier.
+        InvalidModel: not readable, unsafe, or not an image classifier; or a module cannot be run.
         MissingDependency: a library that reads such a file is not installed.
     """
     location = locate(source)
-    imported, checksum = _read(location, ImportSpec())
+    imported, checksum = _read(location, ImportSpec(), objects_of(options.modules))
     loaded = LoadedModel(
         imported.model,
         source,
@@ -155,6 +158,11 @@ def import_checkpoint(source: str, options: ImportSpec) -> tuple[ImportedModel, 
         MissingDependency: a library that reads such a file is not installed.
     """
     imported, checksum = _read(locate(source), options)
+    if imported.kind == saved_model.KIND:
+        raise InvalidModel(
+            f"{source} is no CCT of the keras.io example, and Keras cannot save another program: "
+            f"export it as it is, with cct-export tflite {source}"
+        )
     imported = _adapted(imported, options, source)
     notes = check_logits(imported.model, source)
     return replace(imported, notes=(*imported.notes, *notes)), checksum
@@ -184,28 +192,51 @@ def open_dataset(loaded: LoadedModel, data_name: str | None) -> Dataset | None:
     return dataset
 
 
-def _load_keras(path: Path, options: ImportSpec) -> ImportedModel:
+def _load_keras(path: Path, options: ImportSpec, objects: Objects) -> ImportedModel:
     """Reads a ``.keras`` file of this package, of Keras' own layers, or of the keras.io example."""
-    if keras_io.is_example(path):
+    if keras_io.is_example(path) and not objects:
         return keras_io.load_archive(path, options)
+    load = legacy.load_archive if legacy.is_keras2(path) else checkpoint.load
+    return _whole(path, options, ".keras file", load(path, objects))
+
+
+def _load_hdf5(path: Path, options: ImportSpec, objects: Objects) -> ImportedModel:
+    """Reads a whole model from an ``.h5`` file."""
+    return _whole(path, options, ".h5 file", legacy.load_hdf5(path, objects))
+
+
+def _whole(path: Path, options: ImportSpec, kind: str, model: keras.Model) -> ImportedModel:
+    """Returns the record of a file that holds architecture and weights."""
     reason = "its configuration contains it"
     check_options(path, options, heads=reason, gelu=reason)
-    model = checkpoint.load(path)
-    return ImportedModel(model, ".keras file", len(model.weights), model.count_params())
+    return ImportedModel(model, kind, len(model.weights), model.count_params())
+
+
+Reader = Callable[[Path, ImportSpec, Objects], ImportedModel]
+
+
+def _without_code(load: Callable[[Path, ImportSpec], ImportedModel]) -> Reader:
+    """Returns a reader of files that name no layers: the user's own have no effect."""
+    return lambda path, options, objects: load(path, options)
 
 
 # What reads each kind of MODEL.
-READERS: dict[str, Callable[[Path, ImportSpec], ImportedModel]] = {
-    "SavedModel": saved_model.load,
-    ".weights.h5": keras_io.load_weights,
+READERS: dict[str, Reader] = {
+    "SavedModel": _without_code(saved_model.load),
+    ".weights.h5": _without_code(keras_io.load_weights),
+    ".h5": _load_hdf5,
     ".keras": _load_keras,
-    "state dict": paper.load,
+    "state dict": _without_code(paper.load),
 }
 
 
-def _read(location: Location, options: ImportSpec) -> tuple[ImportedModel, str]:
+def _read(
+    location: Location, options: ImportSpec, objects: Objects = NO_OBJECTS
+) -> tuple[ImportedModel, str]:
     """Returns the model at a location and the SHA-256 of the file with its weights."""
-    return READERS[location.kind](location.path, options), _checksum(location.path)
+    imported = READERS[location.kind](location.path, options, objects)
+    model = functional(imported.model, str(location.path))
+    return replace(imported, model=model), _checksum(location.path)
 
 
 def _adapted(imported: ImportedModel, options: ImportSpec, source: str) -> ImportedModel:

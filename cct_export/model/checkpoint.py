@@ -3,13 +3,15 @@
 import io
 import json
 import math
+import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import h5py
@@ -21,11 +23,18 @@ from cct_export.files import check_file, replacing
 from cct_export.model.cct import CCT
 from cct_export.model.sizes import parameter_count, token_grid
 from cct_export.specs import JSONObject, ModelSpec
+from cct_export.text import printable
 from cct_export.untrusted import Malformed, check_size, refusing, size_on_disk
 
 _WEIGHTS = "model.weights.h5"
 # Numbers that a layer may compute of one image, half a GiB: VGG16's largest computes 3.2 million.
 _MAX_ACTIVATIONS = 2**27
+# What Keras says of a name in a file that is not one of its own.
+_UNKNOWN = re.compile(r"(?:Could not locate|Unknown) (class|function|layer):? '([^']+)'")
+
+# The user's own layers and functions, by the names that a file may call them.
+Objects = Mapping[str, Any]
+NO_OBJECTS: Objects = MappingProxyType({})
 
 
 def save(model: keras.Model, path: Path) -> None:
@@ -41,30 +50,49 @@ def without_optimizer(model: CCT) -> CCT:
     return copy
 
 
-def load(path: Path) -> keras.Model:
+def load(path: Path, objects: Objects = NO_OBJECTS) -> keras.Model:
     """Reads a ``.keras`` file in Keras' safe mode: Python code in it is never run.
+
+    Args:
+        path: the file.
+        objects: the user's own layers and functions that it names.
 
     Raises:
         InvalidRequest: there is no such file.
-        InvalidModel: truncated, not a Keras file, unsafe, or not an image classifier.
+        InvalidModel: truncated, not a Keras file, or unsafe.
+    """
+    check_archive(path)
+    with loading(path):
+        check_architecture_size(read_config(path), path, objects)
+        _check_weights_size(path)
+        with _for_keras(path) as file, keras.saving.custom_object_scope(dict(objects)):
+            model = keras.saving.load_model(file, compile=False, safe_mode=True)
+    check_activations(model, path)
+    return model
+
+
+def check_archive(path: Path) -> None:
+    """Refuses what is no ``.keras`` file, or would unpack to far more than its size.
+
+    Raises:
+        InvalidRequest: there is no such file.
+        InvalidModel: it is no archive, damaged, or would.
     """
     check_file(path, "model file")
     if not zipfile.is_zipfile(path):
         raise InvalidModel(f"{path} is not a .keras file, or it is truncated: save the model again")
     check_archive_size(path)
+
+
+@contextmanager
+def loading(path: Path) -> Iterator[None]:
+    """Turns whatever Keras and its layers raise for a file into an ``InvalidModel``."""
     try:
-        _check_architecture_size(path)
-        _check_weights_size(path)
-        with _for_keras(path) as file:
-            model = keras.saving.load_model(file, compile=False, safe_mode=True)
+        yield
     except InvalidModel:
         raise
-    # Keras raises whatever its layers raise; in each case the file cannot be used.
     except Exception as error:
         raise InvalidModel(f"{path} cannot be loaded: {_reason(error)}") from error
-    check_classifier(model, str(path))
-    _check_activations(model, path)
-    return model
 
 
 @contextmanager
@@ -87,7 +115,15 @@ def _reason(error: Exception) -> str:
     text = str(error).rpartition("Exception encountered: ")[2].partition(" Full object config")[0]
     if "safe_mode" in text or "unsafe" in text.lower():
         return "it holds Python code (a Lambda layer or another callable), which is never run"
-    return text.strip().partition("\n")[0] or type(error).__name__
+    if unknown := _UNKNOWN.search(text):
+        return (
+            f"it has a {unknown[1]} {unknown[2]}, which is not of Keras: name the Python file that "
+            "defines it with --import FILE.py, which runs that file, or pass the model itself to "
+            "the Python API"
+        )
+    lines = [printable(line) for line in text.strip().splitlines() if line.strip()]
+    # Of an error in a layer's call the first line says only where.
+    return " ".join(lines[: 2 if "when calling" in text else 1]) or type(error).__name__
 
 
 def image_shape(model: keras.Model) -> ImageShape:
@@ -102,7 +138,10 @@ def labels(model: keras.Model) -> tuple[str, ...]:
 
 
 def check_classifier(model: Any, where: str) -> None:
-    """Checks that ``model`` maps images (N, H, W, 1 or 3) to logits (N, classes).
+    """Checks that ``model`` maps images (N, H, W, 1 or 3) to one or more outputs.
+
+    Each is (N, classes), one class being a decision between two, or (N, slots, classes), such as
+    the letters of a number plate.
 
     Args:
         model: of any kind.
@@ -114,17 +153,18 @@ def check_classifier(model: Any, where: str) -> None:
     inputs = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
     outputs = [tuple(tensor.shape) for tensor in getattr(model, "outputs", None) or ()]
     is_classifier = (
-        len(inputs) == len(outputs) == 1
+        len(inputs) == 1
         and len(inputs[0]) == 4
         and None not in inputs[0][1:]
         and inputs[0][3] in (1, 3)
-        and len(outputs[0]) == 2
-        and (outputs[0][1] or 0) >= 2
+        and outputs
+        and all(len(shape) in (2, 3) and None not in shape[1:] for shape in outputs)
     )
     if not is_classifier:
         raise InvalidModel(
-            f"{where} is not an image classifier: it maps {inputs} to {outputs}; "
-            "needed is one image (None, height, width, 1 or 3) to logits (None, classes)"
+            f"{where} is not an image classifier: it maps {inputs} to {outputs}; needed is one "
+            "image (None, height, width, 1 or 3) to logits (None, classes) or (None, slots, "
+            "classes)"
         )
 
 
@@ -202,16 +242,20 @@ def _check_weights_size(path: Path) -> None:
         find_datasets(weights, path)
 
 
-def _check_architecture_size(path: Path) -> None:
+def check_architecture_size(config: JSONObject, path: Path, objects: Objects = NO_OBJECTS) -> None:
     """Refuses an architecture with far more weights than the file holds.
 
     Keras allocates the weights before it reads them.
 
+    Args:
+        config: of the model.
+        path: the file.
+        objects: see ``load``.
+
     Raises:
-        InvalidModel: the message has both sizes; or there is no configuration.
+        InvalidModel: the message has both sizes.
         Exception: whatever Keras and its layers raise for a broken or unsafe file.
     """
-    config = read_config(path)
     # The key that Keras goes by. A million layers of a CCT are counted faster than built.
     if config.get("registered_name") == keras.saving.get_registered_name(CCT):
         check_declared_size(4 * parameter_count(ModelSpec(**config["config"]["spec"])), path)
@@ -220,7 +264,7 @@ def _check_architecture_size(path: Path) -> None:
     check_declared_size(max(_sizes(config), default=0), path)
     # Keras keeps pending initializations and name counters per thread; they end with this one.
     with ThreadPoolExecutor(1) as thread:
-        declared_bytes = thread.submit(_weight_bytes, config).result()
+        declared_bytes = thread.submit(_weight_bytes, config, objects).result()
     check_declared_size(declared_bytes, path)
 
 
@@ -250,13 +294,21 @@ def _sizes(config: Any) -> Iterator[int]:
                 yield from _sizes(value)
 
 
-def _check_activations(model: keras.Model, path: Path) -> None:
+def check_activations(model: keras.Model, path: Path) -> None:
     """Refuses a model of few weights that computes giant tensors, which TensorFlow would hold.
 
     Raises:
-        InvalidModel: of one image, a layer computes more than ``_MAX_ACTIVATIONS`` numbers.
+        InvalidModel: see ``check_largest``.
     """
-    largest = max(_activations(model), default=0)
+    check_largest(max(_activations(model), default=0), path)
+
+
+def check_largest(largest: int, path: Path) -> None:
+    """Refuses a model whose largest layer computes that many numbers of one image.
+
+    Raises:
+        InvalidModel: they are more than ``_MAX_ACTIVATIONS``.
+    """
     if largest > _MAX_ACTIVATIONS:
         raise InvalidModel(
             f"{path} is refused: a layer computes {largest:,} numbers of one image, more than the "
@@ -277,12 +329,13 @@ def _activations(model: Any) -> Iterator[int]:
         yield from _activations(operation)
 
 
-def _weight_bytes(config: JSONObject) -> int:
+def _weight_bytes(config: JSONObject, objects: Objects) -> int:
     """Returns the bytes of a model's weights as float32.
 
     Keras builds the model in a scope in which variables have a shape and no memory.
     """
-    with keras.StatelessScope(initialize_variables=False):
+    known = keras.saving.custom_object_scope(dict(objects))
+    with keras.StatelessScope(initialize_variables=False), known:
         model = keras.saving.deserialize_keras_object(
             config | {"compile_config": None}, safe_mode=True
         )

@@ -8,7 +8,7 @@ from cct_export.errors import InvalidRequest
 from cct_export.records import OperatorProfile
 from cct_export.runtimes import keras, litert, litert_profile, onnxruntime, onnxruntime_profile
 from cct_export.runtimes.session import Session
-from cct_export.specs import DEFAULT_DELEGATION, Delegation
+from cct_export.specs import DEFAULT_DELEGATION, NO_OPTIONS, Delegation, ModelOptions
 
 
 class Engine(Protocol):
@@ -40,6 +40,7 @@ class Engine(Protocol):
         threads: int = 1,
         trusted: bool = False,
         delegation: Delegation = DEFAULT_DELEGATION,
+        options: ModelOptions = NO_OPTIONS,
     ) -> Session:
         """Opens a file.
 
@@ -49,6 +50,7 @@ class Engine(Protocol):
             trusted: whether this process just wrote the file; others first run in a subprocess,
                 where a broken file can crash the engine.
             delegation: the delegate or execution provider, one of ``DELEGATES``.
+            options: what the file of a MODEL does not say; an exported file says it all.
 
         Raises:
             InvalidArtifact: the file is broken, or does not map images to logits.

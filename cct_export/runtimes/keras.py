@@ -35,6 +35,7 @@ class KerasSession(Session):
         self.delegate = "default"
         self.image_shape = loaded.image_shape
         self.io = "float32"
+        self.batch = self._model.inputs[0].shape[0]
         self.contract = Contract(
             format="keras",
             scheme="none",
@@ -77,7 +78,8 @@ def open_session(
 
     TensorFlow takes the number of threads for the whole process, before its first operation; JAX
     chooses its own. ``trusted`` has no effect: a model never runs code from its file. The backend
-    chooses the processor; the delegates ``cpu`` and ``gpu`` only require it.
+    chooses the processor; the delegates ``cpu`` and ``gpu`` only require it. ``options`` are what
+    the user says of the model.
     """
     delegation = replace(delegation, name=choose_delegate(delegation.name))
     location.check(os.fspath(path))

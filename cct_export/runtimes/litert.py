@@ -20,7 +20,7 @@ from cct_export.runtimes.litert_file import (
     partitions,
 )
 from cct_export.runtimes.session import Logits, Session, check_contract, chosen_delegate
-from cct_export.specs import DEFAULT_DELEGATION, Delegation
+from cct_export.specs import DEFAULT_DELEGATION, NO_OPTIONS, Delegation, ModelOptions
 from cct_export.streams import quiet_start
 
 DELEGATES = {
@@ -103,6 +103,7 @@ def open_session(
     threads: int = 1,
     trusted: bool = False,
     delegation: Delegation = DEFAULT_DELEGATION,
+    options: ModelOptions = NO_OPTIONS,
 ) -> Session:
     """Opens a ``.tflite`` file; see ``Engine.open_session``."""
     check_file(path)

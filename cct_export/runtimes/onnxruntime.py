@@ -13,7 +13,7 @@ from cct_export.files import check_file
 from cct_export.records import CONTRACT_KEY, Contract
 from cct_export.runtimes.isolated import IsolatedSession, Opening
 from cct_export.runtimes.session import Logits, Session, check_contract, chosen_delegate
-from cct_export.specs import DEFAULT_DELEGATION, Delegation
+from cct_export.specs import DEFAULT_DELEGATION, NO_OPTIONS, Delegation, ModelOptions
 from cct_export.untrusted import refusing
 
 CPU = "CPUExecutionProvider"
@@ -149,6 +149,7 @@ def open_session(
     threads: int = 1,
     trusted: bool = False,
     delegation: Delegation = DEFAULT_DELEGATION,
+    options: ModelOptions = NO_OPTIONS,
 ) -> Session:
     """Opens an ``.onnx`` file; see ``Engine.open_session``."""
     check_file(path)

@@ -133,6 +133,11 @@ KINDS: dict[str, Kind] = {
             (hdf5.mutate,),
         ),
         Kind(
+            "hdf5",
+            (form("m.h5", "export inspect {}"), form("m.h5", "export predict {} 0.png", "0.png")),
+            (hdf5.mutate,),
+        ),
+        Kind(
             "safetensors",
             (
                 form("m.safetensors", "export import {} -o new.keras"),
@@ -149,7 +154,10 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             "saved-model",
-            (form("saved/saved_model.pb", "export import saved -o new.keras", "saved/"),),
+            (
+                form("saved/saved_model.pb", "export import saved -o new.keras", "saved/"),
+                form("saved/saved_model.pb", "export inspect saved", "saved/"),
+            ),
             (protobufs.mutate_wire,),
         ),
         Kind(

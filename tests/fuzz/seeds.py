@@ -157,6 +157,7 @@ def _foreign(folder: Path) -> None:
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
+    model.save(folder / "m.h5")
     with tf.device("cpu"):
         model.export(folder / "saved", verbose=False)
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from classifiers import KINDS, outputs
 from linked import python_with
 
 import cct_export
@@ -111,7 +112,7 @@ def test_a_saved_model_that_does_more_than_compute_is_neither_loaded_nor_run(
     before = sorted(tmp_path.rglob("*"))
     ended = in_process("export", "import", "saved")
     assert ended.code == 1
-    assert "saved is not run: it has what no CCT needs (WriteFile)" in ended.err
+    assert "saved is not run: it has what no image classifier needs (WriteFile)" in ended.err
     assert len(ended.err.splitlines()) == 1
     assert sorted(tmp_path.rglob("*")) == before
     # The program works: run without these checks, it writes the file.
@@ -119,15 +120,62 @@ def test_a_saved_model_that_does_more_than_compute_is_neither_loaded_nor_run(
     assert (tmp_path / "executed").exists()
 
 
-def test_a_saved_model_of_another_kind_is_refused(tmp_path):
-    class Other(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec((None, 2, 2, 3), tf.float32)])
-        def __call__(self, image):
-            return {"logits": tf.reduce_mean(image, (1, 2))}
+class Function(tf.Module):
+    """A program around a function of images of 2×2 pixels."""
 
-    tf.saved_model.save(module := Other(), tmp_path / "saved", signatures=module.__call__)
-    with pytest.raises(InvalidModel, match="has no readable weights of Keras 2"):
-        load_model(str(tmp_path / "saved"))
+    def __init__(self, function):
+        super().__init__()
+        self.kernel = tf.Variable(tf.range(12.0) - 3)
+        self.function = function
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 2, 2, 3), tf.float32, "image")])
+    def __call__(self, image):
+        return {"outputs": self.function(tf.reshape(image, (-1, 12)) * self.kernel)}
+
+    def save(self, folder):
+        """Writes a SavedModel; returns its path."""
+        signature = self.__call__.get_concrete_function()
+        tf.saved_model.save(self, str(folder), signatures=signature)
+        return str(folder)
+
+
+def test_a_program_without_keras_is_a_model(tmp_path):
+    source = Function(lambda x: tf.nn.softmax(x[:, :5])).save(tmp_path / "saved")
+    images = np.random.default_rng(0).random((3, 2, 2, 3), np.float32)
+    expected = tf.saved_model.load(source).signatures["serving_default"](tf.constant(images))
+    (logits,) = outputs(load_model(source).model, images)
+    np.testing.assert_allclose(logits, expected["outputs"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda x: x[0], r"it maps \[\(None, 2, 2, 3\)\] to \[\(12,\)\]"),
+        (lambda x: tf.reduce_sum(tf.zeros((10**9, 1)) + x[:1, :1], 0), "computes 1,000,000,000"),
+        (lambda x: tf.cast(tf.cast(x, tf.float16) * 2, tf.float32), r"float16, .* as \.keras"),
+    ],
+    ids=["no batch", "giant", "half"],
+)
+def test_a_program_that_is_no_classifier_or_too_large_is_refused(function, reason, tmp_path):
+    source = Function(function).save(tmp_path / "saved")
+    with pytest.raises(InvalidModel, match=reason) as refused:
+        load_model(source)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["plain", "dict_of_one_output", "subclassed", "batch_of_four"])
+def test_what_keras_3_exports_is_a_model(kind, tmp_path):
+    model = KINDS[kind]()
+    model.export(tmp_path / "saved", verbose=False)
+    loaded = load_model(str(tmp_path / "saved"))
+    np.testing.assert_allclose(outputs(loaded.model)[0], outputs(model)[0], atol=1e-4)
+    assert loaded.source == str(tmp_path / "saved")
+
+
+def test_a_program_that_is_no_cct_is_not_imported_but_exported(tmp_path):
+    source = Function(lambda x: x[:, :5]).save(tmp_path / "saved")
+    with pytest.raises(InvalidModel, match=r"is no CCT .*: export it as it is"):
+        cct_export.import_model(source, output=tmp_path / "m.keras")
 
 
 def test_hub_ids_are_distinguished_from_paths(tmp_path, monkeypatch):

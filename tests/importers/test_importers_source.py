@@ -55,9 +55,10 @@ def test_an_unknown_name_is_refused_with_everything_that_model_may_be(
     assert ended.code == 2
     (line,) = ended.err.splitlines()
     assert line == (
-        f"error: there is no file, run directory or preset called {name}: MODEL is a .keras or "
-        ".weights.h5 file, a run directory, a preset with weights (cct_keras_io, cct_2_3x2_32), a "
-        "PyTorch state dict (.pth, .safetensors), a folder with a SavedModel, or hf:OWNER/NAME"
+        f"error: there is no file, run directory or preset called {name}: MODEL is a .keras, .h5 "
+        "or .weights.h5 file, a run directory, a preset with weights (cct_keras_io, "
+        "cct_2_3x2_32), a PyTorch state dict (.pth, .safetensors), a folder with a SavedModel, or "
+        "hf:OWNER/NAME"
     )
 
 
@@ -90,11 +91,11 @@ def test_a_run_json_without_data_is_refused(tmp_path, digits_run):
         load_model(str(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["m.h5", "model"])
+@pytest.mark.parametrize("name", ["m.hdf", "model"])
 def test_a_file_of_another_kind_is_refused_with_the_kinds_of_models(tmp_path, name):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(
-        InvalidRequest, match=r"MODEL is a \.keras or \.weights\.h5 file, a run directory"
+        InvalidRequest, match=r"MODEL is a \.keras, \.h5 or \.weights\.h5 file, a run directory"
     ):
         load_model(str(tmp_path / name))
 

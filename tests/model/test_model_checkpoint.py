@@ -332,7 +332,9 @@ def test_a_layer_class_that_is_not_registered_is_refused(tmp_path):
 
     path = tmp_path / "m.keras"
     keras.Sequential([layers.Input((8, 8, 3)), Own(), layers.Flatten(), layers.Dense(2)]).save(path)
-    with pytest.raises(InvalidModel, match=r"cannot be loaded: Could not locate class 'Own'"):
+    with pytest.raises(
+        InvalidModel, match=r"a class Own, which is not of Keras: .*--import FILE\.py"
+    ):
         checkpoint.load(path)
 
 
@@ -340,35 +342,6 @@ def _classifier_file(folder):
     path = Path(folder) / "m.keras"
     keras.Sequential([layers.Input((8, 8, 3)), layers.Flatten(), layers.Dense(2)]).save(path)
     return path
-
-
-def _functional(shapes, outputs):
-    inputs = [keras.Input(shape) for shape in shapes]
-    flat = [layers.GlobalAveragePooling2D()(x) if len(x.shape) == 4 else x for x in inputs]
-    x = layers.Concatenate()(flat) if len(flat) > 1 else flat[0]
-    return keras.Model(inputs, [output(x) for output in outputs])
-
-
-NOT_CLASSIFIERS = {
-    "four channels": lambda: _functional([(8, 8, 4)], [layers.Dense(2)]),
-    "any size": lambda: _functional([(None, None, 3)], [layers.Dense(2)]),
-    "vectors": lambda: _functional([(10,)], [layers.Dense(2)]),
-    "one logit": lambda: _functional([(8, 8, 3)], [layers.Dense(1)]),
-    "two images": lambda: _functional([(8, 8, 3), (8, 8, 3)], [layers.Dense(2)]),
-    "two outputs": lambda: _functional([(8, 8, 3)], [layers.Dense(2), layers.Dense(3)]),
-    "a map of logits": lambda: keras.Sequential([layers.Input((8, 8, 3)), layers.Conv2D(2, 3)]),
-    "channels first": lambda: _functional([(3, 8, 8)], [layers.Dense(2)]),
-}
-
-
-@pytest.mark.parametrize("kind", NOT_CLASSIFIERS)
-def test_a_model_that_is_not_an_image_classifier_is_refused_with_its_shapes(tmp_path, kind):
-    model = NOT_CLASSIFIERS[kind]()
-    model.save(tmp_path / "m.keras")
-    with pytest.raises(InvalidModel, match=r"m\.keras is not an image classifier") as refused:
-        checkpoint.load(tmp_path / "m.keras")
-    for tensor in model.inputs + model.outputs:
-        assert str(tuple(tensor.shape)) in str(refused.value)
 
 
 def test_a_classifier_of_keras_layers_is_loaded(tmp_path):
