@@ -1,7 +1,7 @@
 """The file formats: each writes an inference plan as the bytes of a TFLite or ONNX file.
 
-``tflite`` and ``onnx`` write plans, on ``flatbuffer`` and ``onnx_graph``. ``traced`` runs the stock
-converters on models that cannot be lowered.
+``tflite`` and ``onnx`` write plans, on ``tflite_graph`` and ``onnx_graph``. ``traced`` runs the
+stock converters on models that cannot be lowered.
 """
 
 from collections.abc import Mapping, Sequence

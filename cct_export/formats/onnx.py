@@ -1,7 +1,7 @@
 """Writes a plan as an ONNX graph of standard operators."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import singledispatchmethod
 
 import numpy as np
@@ -17,6 +17,8 @@ from cct_export.specs import ExportSpec, opset_of
 
 # These folds do not make files faster in this format: LayerNormalization is one operator.
 SKIPPED_FOLDS = ("centred-residual",)
+# Operators of one activation, beside those that clip values.
+_ACTIVATIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "hard-sigmoid": "HardSigmoid"}
 # The first opsets that have these operators and types; older ones get them composed of others.
 _LAYER_NORMALIZATION = 17
 _GELU = 20
@@ -30,7 +32,8 @@ def legalize(plan: Plan, spec: ExportSpec) -> Plan:
     Raises:
         InvalidRequest: unknown opset.
     """
-    return expand(plan, layer_norm=opset_of(spec) >= _LAYER_NORMALIZATION)
+    layer_norm = opset_of(spec) >= _LAYER_NORMALIZATION
+    return expand(plan, layer_norm=layer_norm, activations=("relu", "relu6", *_ACTIVATIONS))
 
 
 def emit(plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, str] = {}) -> bytes:
@@ -69,6 +72,7 @@ class _Writer(OnnxGraph):
             self.config = self.quantized.config(step)
             self.add(step, *step.inputs)
         plan = self.plan
+        self.end_channels_last(plan.output)
         image = GraphEnd(plan.INPUT, self.io, [self.batch, *plan.shapes[plan.INPUT]])
         logits = GraphEnd(plan.output, "float32", [self.batch, *plan.shapes[plan.output]])
         return self.serialize(image, logits, metadata)
@@ -80,8 +84,9 @@ class _Writer(OnnxGraph):
 
     @add.register
     def _(self, step: steps.Scale, x: str) -> None:
-        scale = self.constant(f"{step.output}/scale", step.scale)
-        self.node("Mul", [self.last(x), scale], step.output)
+        inputs = self.elementwise(step)
+        scale = self.constant(f"{step.output}/scale", self.beside(step, step.scale))
+        self.node("Mul", [*inputs, scale], step.output)
 
     @add.register
     def _(self, step: steps.Conv, x: str) -> None:
@@ -93,11 +98,30 @@ class _Writer(OnnxGraph):
             inputs.append(self._conv_bias(step, step.bias))
         attributes = {"strides": step.strides, "pads": _pads(step.pads)}
         attributes["kernel_shape"] = step.kernel.shape[:2]
+        self.channels_first.add(step.output)
+        self.node("Conv", inputs, self._sum(step), **attributes)
+        self._relu(step)
+
+    def _sum(self, step: steps.Conv | steps.Dense) -> str:
+        """Returns the tensor that a step computes before its ReLU."""
+        return f"{step.output}/sum" if step.relu else step.output
+
+    def _relu(self, step: steps.Conv | steps.Dense) -> None:
+        """Adds the ReLU of a step, if it has one."""
         if step.relu:
-            y = self.node("Conv", inputs, f"{step.output}/sum", **attributes)
-            self.feature_map("Relu", step, [y])
+            self._clipped([self._sum(step)], step.output, step.ceiling)
+
+    def _clipped(self, inputs: list[str], output: str, ceiling: float) -> None:
+        """Adds ReLU, or what limits values to 0 … ``ceiling``."""
+        if ceiling == math.inf:
+            self.node("Relu", inputs, output)
         else:
-            self.feature_map("Conv", step, inputs, **attributes)
+            limits = {"floor": 0.0, "ceiling": ceiling}
+            names = [
+                self.typed_constant(f"{output}/{key}", np.array(value), "float32", scalar=True)
+                for key, value in limits.items()
+            ]
+            self.node("Clip", [*inputs, *names], output)
 
     def _conv_bias(self, step: steps.Conv, bias: Array) -> str:
         """Adds the bias: that of an integer convolution in units of its products."""
@@ -118,14 +142,44 @@ class _Writer(OnnxGraph):
 
     @add.register
     def _(self, step: steps.MaxPool, x: str) -> None:
+        self._pool("MaxPool", step, x)
+
+    @add.register
+    def _(self, step: steps.AveragePool, x: str) -> None:
+        self._pool("AveragePool", step, x)  # the padding does not count, by default
+
+    def _pool(self, kind: str, step: steps.MaxPool | steps.AveragePool, x: str) -> None:
         self.feature_map(
-            "MaxPool",
+            kind,
             step,
             [self.first(x)],
             kernel_shape=step.size,
             strides=step.strides,
             pads=_pads(step.pads),
         )
+
+    @add.register
+    def _(self, step: steps.GlobalPool, x: str) -> None:
+        rank = len(self.plan.shapes[x])
+        if x not in self.channels_first:
+            self._mean(self.last(x), step.output, range(1, rank), keep=False)
+            return
+        pooled = self.node("GlobalAveragePool", [self.first(x)], f"{step.output}/map")
+        self.node("Flatten", [pooled], step.output)
+
+    @add.register
+    def _(self, step: steps.Gather, x: str) -> None:
+        order = self.constant(f"{step.output}/order", np.array(step.order))
+        axis = 1 if x in self.channels_first else -1
+        self.node("Gather", [*self.elementwise(step), order], step.output, axis=axis)
+
+    @add.register
+    def _(self, step: steps.Resize, x: str) -> None:
+        sizes = zip(self.plan.shapes[x][:2], step.size, strict=True)
+        factors = np.array([1, 1, *(_factor(before, after) for before, after in sizes)])
+        scales = self.constant(f"{step.output}/scales", factors)
+        mode = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        self.feature_map("Resize", step, [self.first(x), "", scales], **mode)
 
     @add.register
     def _(self, step: steps.Reshape, x: str) -> None:
@@ -149,36 +203,38 @@ class _Writer(OnnxGraph):
 
     @add.register
     def _(self, step: steps.Add, x: str, y: str) -> None:
-        self.node("Add", [self.last(x), self.last(y)], step.output)
+        self.node("Add", self.elementwise(step), step.output)
 
     @add.register
     def _(self, step: steps.AddConstant, x: str) -> None:
-        value = self.float_constant(f"{step.output}/value", step.value)
-        self.node("Add", [self.last(x), value], step.output)
+        inputs = self.elementwise(step)
+        value = self.float_constant(f"{step.output}/value", self.beside(step, step.value))
+        self.node("Add", [*inputs, value], step.output)
 
     @add.register
     def _(self, step: steps.Subtract, x: str, y: str) -> None:
-        self.node("Sub", [self.last(x), self.last(y)], step.output)
+        self.node("Sub", self.elementwise(step), step.output)
 
     @add.register
     def _(self, step: steps.Multiply, x: str, y: str) -> None:
-        self.node("Mul", [self.last(x), self.last(y)], step.output)
+        self.node("Mul", self.elementwise(step), step.output)
 
     @add.register
     def _(self, step: steps.Mean, x: str) -> None:
-        self._mean(self.last(x), step.output)
+        self._mean(self.last(x), step.output, [-1])
 
     @add.register
     def _(self, step: steps.MeanSquare, x: str) -> None:
         source = self.last(x)
-        self._mean(self.node("Mul", [source, source], f"{step.output}/square"), step.output)
+        self._mean(self.node("Mul", [source, source], f"{step.output}/square"), step.output, [-1])
 
-    def _mean(self, x: str, output: str) -> None:
+    def _mean(self, x: str, output: str, axes: Sequence[int], keep: bool = True) -> None:
         if self.opset < _AXES_AS_INPUT:
-            self.node("ReduceMean", [x], output, axes=[-1], keepdims=1)
+            self.node("ReduceMean", [x], output, axes=list(axes), keepdims=int(keep))
         else:
-            axes = self.constant("last_axis", np.array([-1]))
-            self.node("ReduceMean", [x, axes], output, keepdims=1)
+            name = "last_axis" if keep else f"{output}/axes"
+            stored = self.constant(name, np.array(axes))
+            self.node("ReduceMean", [x, stored], output, keepdims=int(keep))
 
     @add.register
     def _(self, step: steps.Rsqrt, x: str) -> None:
@@ -218,16 +274,20 @@ class _Writer(OnnxGraph):
 
     @add.register
     def _(self, step: steps.Dense, x: str) -> None:
+        self._dense(step, self.last(x))
+        self._relu(step)
+
+    def _dense(self, step: steps.Dense, x: str) -> None:
         if self.config.inputs == "dynamic" and self.config.weights is not None:
-            self._dynamic_dense(step, self.last(x), self.config.weights)
+            self._dynamic_dense(step, x, self.config.weights)
             return
-        source, kernel = self.last(x), self.kernel(step, step.kernel, 1)
+        kernel = self.kernel(step, step.kernel, 1)
         rank = len(self.plan.shapes[step.output])
         if rank == 1 and step.bias is not None and self.config.inputs == "float":
             bias = self.constant(f"{step.output}/bias", step.bias)
-            self.node("Gemm", [source, kernel, bias], step.output)
+            self.node("Gemm", [x, kernel, bias], self._sum(step))
         else:
-            self._biased(step, "MatMul", [source, kernel])
+            self._biased(step, "MatMul", [x, kernel])
 
     def _dynamic_dense(self, step: steps.Dense, x: str, weights: QuantParams) -> None:
         """Adds an integer product whose input range is computed at run time."""
@@ -245,15 +305,15 @@ class _Writer(OnnxGraph):
     def _biased(self, step: steps.Dense, kind: str, inputs: list[str]) -> None:
         """Adds the product of a dense layer, and its bias if it has one."""
         if step.bias is None:
-            self.node(kind, inputs, step.output)
+            self.node(kind, inputs, self._sum(step))
             return
         product = self.node(kind, inputs, f"{step.output}/product")
         bias = self.constant(f"{step.output}/bias", step.bias)
-        self.node("Add", [product, bias], step.output)
+        self.node("Add", [product, bias], self._sum(step))
 
     @add.register
     def _(self, step: steps.Gelu, x: str) -> None:
-        name, x = step.output, self.last(x)
+        name, (x,) = step.output, self.elementwise(step)
         if self.opset >= _GELU:
             self.node("Gelu", [x], name, approximate="tanh" if step.tanh else "none")
             return
@@ -277,6 +337,16 @@ class _Writer(OnnxGraph):
         self.node("Mul", [twice, scalar("half", 0.5)], name)
 
     @add.register
+    def _(self, step: steps.Activation, x: str) -> None:
+        inputs = self.elementwise(step)
+        if step.function in ("relu", "relu6"):
+            self._clipped(inputs, step.output, 6.0 if step.function == "relu6" else math.inf)
+            return
+        kind = _ACTIVATIONS[step.function]
+        attributes = {"alpha": 1 / 6, "beta": 0.5} if kind == "HardSigmoid" else {}
+        self.node(kind, inputs, step.output, **attributes)
+
+    @add.register
     def _(self, step: steps.Softmax, x: str) -> None:
         self.node("Softmax", [self.last(x)], step.output, axis=-1)
 
@@ -288,6 +358,14 @@ class _Writer(OnnxGraph):
             order = [*leading, len(leading) + 1, len(leading)]
             columns = self.node("Transpose", [columns], f"{step.output}/transposed", perm=order)
         self.node("MatMul", [self.last(a), columns], step.output)
+
+
+def _factor(before: int, after: int) -> np.float32:
+    """Returns the smallest float32 scale of an axis that gives the size ``after``, rounded down."""
+    factor = np.float32(after / before)
+    while int(before * float(factor)) < after:
+        factor = np.nextafter(factor, np.float32(np.inf))
+    return factor
 
 
 def _pads(pads: steps.Pads) -> list[int]:

@@ -23,8 +23,9 @@ class GraphEnd(NamedTuple):
 class OnnxGraph:
     """The nodes and constants of a plan.
 
-    Convolutions and pools take channels first, all other operators channels last; a tensor is
-    transposed for its first consumer that needs the other layout. Quantized tensors are written as
+    Convolutions and pools take channels first, elementwise operators what their first input has,
+    all other operators channels last; a tensor is transposed for its first consumer that needs the
+    other layout. Quantized tensors are written as
     QDQ pairs (QuantizeLinear, DequantizeLinear), which engines turn into integer arithmetic.
 
     Args:
@@ -64,15 +65,24 @@ class OnnxGraph:
         """Adds a constant, once per name: int64 if it holds integers, else float32."""
         return self.typed_constant(name, array, "int64" if array.dtype.kind == "i" else "float32")
 
-    def typed_constant(self, name: str, array: np.ndarray, type: str) -> str:
-        """Adds a constant of a numpy type, or of ``int4``; returns its name."""
+    def typed_constant(self, name: str, array: np.ndarray, type: str, scalar: bool = False) -> str:
+        """Adds a constant of a numpy type, or of ``int4``; returns its name.
+
+        Args:
+            name: its name.
+            array: its values.
+            type: its type.
+            scalar: whether a single value has the shape ``()``, not ``(1,)``.
+        """
         if type == "int4":
             flat = array.astype(np.int64).reshape(-1)
             int4 = self.onnx.TensorProto.INT4
             tensor = self.onnx.helper.make_tensor(name, int4, array.shape, flat)
         else:
             stored = np.ascontiguousarray(array.astype(type))
-            tensor = self.onnx.numpy_helper.from_array(stored, name)
+            tensor = self.onnx.numpy_helper.from_array(
+                stored.reshape(()) if scalar else stored, name
+            )
         self.constants[name] = tensor
         return name
 
@@ -128,6 +138,30 @@ class OnnxGraph:
             return self._consumed(name, name)
         return self._consumed(name, self._transposed(name, "channels_last", [0, 2, 3, 1]))
 
+    def elementwise(self, step: Step) -> list[str]:
+        """Returns the inputs of a step in the layout of the first; its output has that, too."""
+        if step.inputs[0] in self.channels_first:
+            self.channels_first.add(step.output)
+            return [self.first(name) for name in step.inputs]
+        return [self.last(name) for name in step.inputs]
+
+    def beside(self, step: Step, array: Array) -> Array:
+        """Returns a constant in the layout of an elementwise step whose output it broadcasts to."""
+        if step.output not in self.channels_first or array.size == 1:
+            return array
+        return np.moveaxis(array.reshape((1,) * (3 - array.ndim) + array.shape), -1, 0)
+
+    def end_channels_last(self, name: str) -> None:
+        """Transposes the output of the graph if it has its channels first; it keeps its name."""
+        if name not in self.channels_first:
+            return
+        stored = f"{name}/channels_first"
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                names[:] = [stored if other == name else other for other in names]
+            node.name = node.output[0]
+        self.node("Transpose", [stored], name, perm=[0, 2, 3, 1])
+
     def _transposed(self, name: str, layout: str, order: list[int]) -> str:
         """Returns the tensor in another layout, transposed once for all consumers."""
         output = f"{name}/{layout}"
@@ -156,16 +190,20 @@ class OnnxGraph:
         output = f"{stored}/on_grid"
         if output not in self.conversions:
             self.conversions.add(output)
-            self._qdq_pair(stored, output, self.quantized.qparams[name], is_integer=pixels)
+            self._qdq_pair(name, stored, output, is_integer=pixels)
         return output
 
-    def _qdq_pair(self, stored: str, output: str, params: QuantParams, is_integer: bool) -> None:
+    def _qdq_pair(self, name: str, stored: str, output: str, is_integer: bool) -> None:
         """Adds the QDQ pair of a tensor; only the second half if it ``is_integer`` already."""
+        params, producer = self.quantized.qparams[name], self.plan.producer(name)
+        # ONNX Runtime's integer average pool refuses parameters of the shape (1,).
+        pools = (producer, *self.plan.consumers(name))
+        scalar = any(isinstance(step, steps.AveragePool) for step in pools)
         shift = 128 if self.unsigned or is_integer else 0
         type = "uint8" if shift else "int8"
-        scale = self.constant(f"{output}/scale", np.array(params.scale))
+        scale = self.typed_constant(f"{output}/scale", params.scale, "float32", scalar)
         zero_point = np.array(params.zero_point + shift)
-        zero = self.typed_constant(f"{output}/zero_point", zero_point, type)
+        zero = self.typed_constant(f"{output}/zero_point", zero_point, type, scalar)
         integers = stored
         if not is_integer:
             integers = self.node("QuantizeLinear", [stored, scale, zero], f"{output}/integers")

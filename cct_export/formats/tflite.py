@@ -7,27 +7,36 @@ constants to tensors of rank 2 wrongly.
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import singledispatchmethod
-from typing import Any
 
 import numpy as np
 
-from cct_export.formats.flatbuffer import FlatGraph, Quantization
+from cct_export.formats.flatbuffer import Quantization
+from cct_export.formats.tflite_graph import TfliteGraph
 from cct_export.graph import steps
-from cct_export.graph.expand import expand
+from cct_export.graph.expand import expand, is_same_padding
 from cct_export.graph.plan import Plan
-from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams
-from cct_export.graph.steps import Array, Shape, Step, same_pads
+from cct_export.graph.quantized import QuantizedPlan
+from cct_export.graph.steps import Step
 from cct_export.specs import ExportSpec
 
 # Every fold makes files of this format faster.
 SKIPPED_FOLDS: tuple[str, ...] = ()
-# Type and zero point of raw pixels: int8 is the pixel minus 128.
-_PIXELS = {"int8": ("INT8", -128), "uint8": ("UINT8", 0)}
+# Operators of one activation, with their options; other activations are composed of these.
+_ACTIVATIONS = {
+    "relu": ("RELU", ""),
+    "relu6": ("RELU6", ""),
+    "sigmoid": ("LOGISTIC", ""),
+    "tanh": ("TANH", ""),
+    "hard-silu": ("HARD_SWISH", "HardSwishOptions"),
+}
 
 
 def legalize(plan: Plan, spec: ExportSpec) -> Plan:
     """Returns the plan in steps that TFLite has as operators."""
-    return expand(plan, layer_norm=False)
+    # LiteRT has no hard-silu of 16-bit integers.
+    missing = {"hard-silu"} if spec.scheme == "int16x8" else set()
+    activations = _ACTIVATIONS.keys() - missing
+    return expand(plan, layer_norm=False, activations=activations, uneven_means=False)
 
 
 def emit(plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, str] = {}) -> bytes:
@@ -48,30 +57,8 @@ def emit(plan: Plan | QuantizedPlan, spec: ExportSpec, metadata: Mapping[str, st
     return _Writer(plan, spec.io).write(metadata)
 
 
-class _Writer:
-    """Writes the steps of a plan as operators.
-
-    A tensor is stored as its producer gives it, quantized or float, and converted once for all
-    consumers that need the other.
-    """
-
-    def __init__(self, quantized: QuantizedPlan, io: str) -> None:
-        self.quantized = quantized
-        self.plan = quantized.plan
-        self.io = io
-        self.graph = FlatGraph()
-        # By name and storage: "float", "quantized", or "pixels" of the image's own type.
-        self.tensors: dict[tuple[str, str], int] = {}
-        self.config = OpQuantConfig()
-        shape = (1, *self.plan.image_shape)
-        if io == "float32":
-            self.image = self.graph.tensor(self.plan.INPUT, shape)
-            self.tensors[self.plan.INPUT, "float"] = self.image
-        else:
-            type, zero_point = _PIXELS[io]
-            pixels = Quantization(np.ones(1), zero_point)
-            self.image = self.graph.tensor(self.plan.INPUT, shape, type, quantization=pixels)
-            self.tensors[self.plan.INPUT, "pixels"] = self.image
+class _Writer(TfliteGraph):
+    """Writes the steps of a plan as operators."""
 
     def write(self, metadata: Mapping[str, str]) -> bytes:
         """Returns the flatbuffer."""
@@ -98,99 +85,10 @@ class _Writer:
         converted = self.graph.tensor(f"{name}/uint8", shape, "UINT8", quantization=shifted)
         return self.graph.operator("QUANTIZE", [logits], converted, "QuantizeOptions")
 
-    def _converted(self, name: str, storage: str) -> int:
-        """Returns a tensor as ``quantized`` or ``float``, converted if no consumer did so yet."""
-        if (name, storage) in self.tensors:
-            return self.tensors[name, storage]
-        (stored,) = (index for (other, _), index in self.tensors.items() if other == name)
-        if storage == "float":
-            converted = self.graph.tensor(f"{name}/float", (1, *self._shape(name)))
-            self.graph.operator("DEQUANTIZE", [stored], converted, "DequantizeOptions", version=2)
-        elif name == self.plan.INPUT and self.io == "int8" and _is_pixels(self.quantized, name):
-            converted = stored
-        else:
-            converted = self._new(name, f"{name}/integers", self.quantized.qparams[name])
-            self.graph.operator("QUANTIZE", [stored], converted, "QuantizeOptions")
-        self.tensors[name, storage] = converted
-        return converted
-
     @singledispatchmethod
     def add(self, step: Step, *inputs: int) -> int:
         """Adds the operators of a step; returns the tensor that they produce."""
         raise TypeError(f"TFLite has no operator for {step.kind}")
-
-    def _shape(self, name: str) -> Shape:
-        return self.plan.shapes[name]
-
-    def _new(
-        self,
-        name: str,
-        label: str = "",
-        params: QuantParams | None = None,
-        shape: Shape | None = None,
-    ) -> int:
-        """Adds an activation.
-
-        Args:
-            name: of a tensor of the plan, whose shape it has by default.
-            label: its own name, if another.
-            params: its quantization parameters; None for float.
-            shape: without the batch axis.
-        """
-        batched = (1, *(self._shape(name) if shape is None else shape))
-        if params is None:
-            return self.graph.tensor(label or name, batched)
-        type, quantization = f"INT{params.bits}", Quantization(params.scale, params.zero_point)
-        return self.graph.tensor(label or name, batched, type, quantization=quantization)
-
-    def _output(self, step: Step) -> int:
-        """Adds the output of the current step."""
-        quantized = self.config.quantized_output
-        return self._new(
-            step.output, params=self.quantized.qparams[step.output] if quantized else None
-        )
-
-    def _integers(self, name: str, integers: np.ndarray, params: QuantParams) -> int:
-        """Adds a constant of integers."""
-        quantization = Quantization(params.scale, params.zero_point)
-        return self.graph.constant(name, integers, f"INT{params.bits}", quantization)
-
-    def _constant(self, name: str, array: Array, channels_first: bool = False) -> int:
-        """Adds a constant of the current step, stored as its config says.
-
-        Args:
-            name: for people.
-            array: its values.
-            channels_first: whether the scales of a quantized constant belong to the first axis.
-        """
-        params = self.config.weights
-        if params is not None:
-            channels_last = np.moveaxis(array, 0, -1) if channels_first else array
-            integers = params.quantize(channels_last)
-            stored = np.moveaxis(integers, -1, 0) if channels_first else integers
-            return self._integers(name, stored, params)
-        if self.config.float16_weights:
-            half = self.graph.constant(f"{name}/half", array, "FLOAT16")
-            floats = self.graph.tensor(name, array.shape)
-            return self.graph.operator("DEQUANTIZE", [half], floats, "DequantizeOptions", version=3)
-        return self.graph.constant(name, array)
-
-    def _bias(self, step: steps.Conv | steps.Dense) -> int:
-        """Adds the bias: float, or integers in units of the products that it is added to."""
-        name = f"{step.output}/bias"
-        bias = np.zeros(step.kernel.shape[-1]) if step.bias is None else step.bias
-        weights = self.config.weights
-        if self.config.inputs != "static" or weights is None:
-            return self.graph.constant(name, bias)
-        source = self.quantized.qparams[step.inputs[0]]
-        scale = source.scale * weights.scale
-        type = "INT32" if source.bits == 8 else "INT64"
-        return self.graph.constant(name, np.rint(bias / scale), type, Quantization(scale))
-
-    def _elementwise(self, kind: str, step: Step, x: int, y: int) -> int:
-        fields = {} if kind == "MUL" else {"potScaleInt16": False}
-        options = f"{kind.capitalize()}Options"
-        return self.graph.operator(kind, [x, y], self._output(step), options, **fields)
 
     @add.register
     def _(self, step: steps.Scale, x: int) -> int:
@@ -210,50 +108,41 @@ class _Writer:
             padding=schema.Padding.VALID,
             strideH=step.strides[0],
             strideW=step.strides[1],
-            fusedActivationFunction=schema.ActivationFunctionType.RELU if step.relu else 0,
+            fusedActivationFunction=self._fused_activation(step),
         )
+
+    def _fused_activation(self, step: steps.Conv | steps.Dense) -> int:
+        """Returns the activation of an operator's result, in the schema's numbers."""
+        kinds = self.graph.schema.ActivationFunctionType
+        return int((kinds.RELU6 if step.ceiling == 6 else kinds.RELU) if step.relu else kinds.NONE)
 
     @add.register
     def _(self, step: steps.ZeroPad, x: int) -> int:
         return self._pad(step.output, x, step.inputs[0], step.pads, 0.0)
 
-    def _pad(self, name: str, x: int, source: str, pads: steps.Pads, value: float) -> int:
-        """Pads tensor ``x``, which the plan calls ``source``, with a value."""
-        rows, columns, channels = self._shape(source)
-        shape = (rows + sum(pads[0]), columns + sum(pads[1]), channels)
-        static = self.config.inputs == "static"
-        params = self.quantized.qparams[source] if static else None
-        padded = self._new(source, name, params, shape)
-        amounts = self._indices(f"{name}/amounts", [(0, 0), *pads, (0, 0)])
-        if value == 0:
-            return self.graph.operator("PAD", [x, amounts], padded, "PadOptions")
-        if params is None:
-            filler = self.graph.constant(f"{name}/value", np.array([value]))
-        else:
-            filler = self._integers(f"{name}/value", np.array([params.qmin]), params)
-        return self.graph.operator("PADV2", [x, amounts, filler], padded, "PadV2Options")
-
-    def _indices(self, name: str, values: Any) -> int:
-        return self.graph.constant(name, np.array(values), "INT32")
-
     @add.register
     def _(self, step: steps.MaxPool, x: int) -> int:
-        padding = self.graph.schema.Padding
         source = step.inputs[0]
-        shape = self._shape(source)
-        same = tuple(map(same_pads, shape[:2], step.size, step.strides))
-        kind = padding.SAME if step.pads == same else padding.VALID
-        if kind == padding.VALID and step.pads != steps.NO_PADS:
-            producer = self.plan.producer(source)
-            non_negative = isinstance(producer, steps.Conv) and producer.relu
+        same = is_same_padding(step, self._shape(source))
+        if not same and step.pads != steps.NO_PADS:
+            non_negative = self.plan.is_non_negative(source)
             lowest = 0.0 if non_negative else float(np.finfo(np.float32).min)
             x = self._pad(f"{step.output}/padding", x, source, step.pads, lowest)
+        return self._pool("MAX_POOL_2D", step, x, same)
+
+    @add.register
+    def _(self, step: steps.AveragePool, x: int) -> int:
+        # Only SAME has the same meaning in both: the padding does not count.
+        return self._pool("AVERAGE_POOL_2D", step, x, step.pads != steps.NO_PADS)
+
+    def _pool(self, kind: str, step: steps.MaxPool | steps.AveragePool, x: int, same: bool) -> int:
+        padding = self.graph.schema.Padding
         return self.graph.operator(
-            "MAX_POOL_2D",
+            kind,
             [x],
             self._output(step),
             "Pool2DOptions",
-            padding=kind,
+            padding=padding.SAME if same else padding.VALID,
             filterHeight=step.size[0],
             filterWidth=step.size[1],
             strideH=step.strides[0],
@@ -261,15 +150,34 @@ class _Writer:
         )
 
     @add.register
+    def _(self, step: steps.GlobalPool, x: int) -> int:
+        axes = self._indices(f"{step.output}/axes", range(1, len(self._shape(step.inputs[0]))))
+        return self.graph.operator(
+            "MEAN", [x, axes], self._output(step), "ReducerOptions", keepDims=False
+        )
+
+    @add.register
+    def _(self, step: steps.Gather, x: int) -> int:
+        order = self._indices(f"{step.output}/order", step.order)
+        return self.graph.operator(
+            "GATHER", [x, order], self._output(step), "GatherOptions", axis=-1
+        )
+
+    @add.register
+    def _(self, step: steps.Resize, x: int) -> int:
+        size = self._indices(f"{step.output}/size", step.size)
+        return self.graph.operator(
+            "RESIZE_BILINEAR",
+            [x, size],
+            self._output(step),
+            "ResizeBilinearOptions",
+            version=3,  # the first with half-pixel centres
+            halfPixelCenters=True,
+        )
+
+    @add.register
     def _(self, step: steps.Reshape, x: int) -> int:
         return self._reshape(step.output, x, step.to, self._output(step))
-
-    def _reshape(self, name: str, x: int, to: Shape, output: int) -> int:
-        shape = (1, *to)
-        new = self._indices(f"{name}/shape", shape)
-        return self.graph.operator(
-            "RESHAPE", [x, new], output, "ReshapeOptions", newShape=np.array(shape, np.int32)
-        )
 
     @add.register
     def _(self, step: steps.Transpose, x: int) -> int:
@@ -366,6 +274,7 @@ class _Writer:
             "FullyConnectedOptions",
             version=5,  # the first that keeps the leading axes
             keepNumDims=True,
+            fusedActivationFunction=self._fused_activation(step),
             asymmetricQuantizeInputs=self.config.inputs == "dynamic",
         )
 
@@ -374,6 +283,11 @@ class _Writer:
         return self.graph.operator(
             "GELU", [x], self._output(step), "GeluOptions", approximate=step.tanh
         )
+
+    @add.register
+    def _(self, step: steps.Activation, x: int) -> int:
+        kind, options = _ACTIVATIONS[step.function]
+        return self.graph.operator(kind, [x], self._output(step), options)
 
     @add.register
     def _(self, step: steps.Softmax, x: int) -> int:
@@ -388,9 +302,3 @@ class _Writer:
             "BatchMatMulOptions",
             adjY=step.transpose_b,
         )
-
-
-def _is_pixels(quantized: QuantizedPlan, name: str) -> bool:
-    """Returns whether the integers of a tensor are int8 pixels."""
-    params = quantized.qparams[name]
-    return params.bits == 8 and float(params.scale) == 1 and params.zero_point == -128

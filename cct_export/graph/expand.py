@@ -1,4 +1,4 @@
-"""Expands attention, sequence pooling and layer normalization to primitive steps.
+"""Expands steps that formats have no operators for to primitive steps.
 
 This module chooses the layout of attention. Where every head's keys are the tokens themselves, the
 scores of all heads are one product of ``(tokens · heads, size)`` with the tokens, and
@@ -6,32 +6,101 @@ scores of all heads are one product of ``(tokens · heads, size)`` with the toke
 leading axis.
 """
 
+import math
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
 
 from cct_export.graph import steps
+from cct_export.graph.interpret import padded_share
 from cct_export.graph.plan import Plan
 from cct_export.graph.steps import Attention, LayerNorm, Projection, Scale, SequencePool, Step
 
 
-def expand(plan: Plan, layer_norm: bool = True) -> Plan:
-    """Returns the plan in primitive steps: no Attention, no SequencePool.
+def expand(
+    plan: Plan,
+    layer_norm: bool = True,
+    activations: Collection[str] = steps.ACTIVATIONS,
+    uneven_means: bool = True,
+) -> Plan:
+    """Returns the plan in primitive steps: no Attention, no SequencePool, no global maximum.
 
     Args:
         plan: folded or not.
         layer_norm: keep LayerNorm, for formats that have it as an operator.
+        activations: keep these functions; silu, hard-silu and hard-sigmoid can be composed.
+        uneven_means: keep average pools whose padding is not that of TensorFlow's SAME rule.
     """
     replacements: dict[str, list[Step]] = {}
     for step in plan.steps:
+        shape = plan.shapes[step.inputs[0]]
         if isinstance(step, Attention):
-            expansion = _AttentionExpansion(step, plan.shapes[step.inputs[0]])
-            replacements[step.output] = expansion.run()
+            replacements[step.output] = _AttentionExpansion(step, shape).run()
         elif isinstance(step, SequencePool):
-            replacements[step.output] = _pooling_steps(step, plan.shapes[step.inputs[0]])
+            replacements[step.output] = _pooling_steps(step, shape)
         elif isinstance(step, LayerNorm) and not layer_norm:
             replacements[step.output] = _layer_norm_steps(step)
+        elif isinstance(step, steps.Activation):
+            replacements[step.output] = _activation_steps(step, activations)
+        elif isinstance(step, steps.GlobalPool) and step.maximum:
+            replacements[step.output] = _global_maximum_steps(step, shape)
+        elif isinstance(step, steps.AveragePool) and not uneven_means:
+            replacements[step.output] = _mean_steps(step, shape)
     return _separate_shifts(plan.replace(replacements))
+
+
+def is_same_padding(step: steps.MaxPool | steps.AveragePool, shape: steps.Shape) -> bool:
+    """Returns whether a pool pads its input, of this shape, by TensorFlow's SAME rule."""
+    return step.pads == tuple(map(steps.same_pads, shape[:2], step.size, step.strides))
+
+
+def _activation_steps(step: steps.Activation, activations: Collection[str]) -> list[Step]:
+    """Returns the steps of a function: those of ``activations``, sums and products."""
+    name, (x,) = step.output, step.inputs
+    if step.function in activations:
+        return [step]
+    if step.function in ("silu", "hard-silu"):
+        gate = steps.Activation(f"{name}/gate", (x,), step.function.replace("silu", "sigmoid"))
+        product = steps.Multiply(name, (x, gate.output))
+        return [*_activation_steps(gate, activations), product]
+    if step.function == "hard-sigmoid":
+        return [
+            steps.AddConstant(f"{name}/raised", (x,), np.full(1, 3.0)),
+            steps.Activation(f"{name}/clipped", (f"{name}/raised",), "relu6"),
+            steps.Scale(name, (f"{name}/clipped",), np.full(1, 1 / 6), np.zeros(1)),
+        ]
+    return [step]
+
+
+def _global_maximum_steps(step: steps.GlobalPool, shape: steps.Shape) -> list[Step]:
+    """Returns a pool whose only window is the whole map, or all tokens as a column of one."""
+    name, (x,) = step.output, step.inputs
+    *_, columns, channels = (1, *shape)
+    rows = math.prod(shape) // (columns * channels)
+    expanded: list[Step] = []
+    if len(shape) != 3:
+        expanded.append(steps.Reshape(f"{name}/map", (x,), (rows, columns, channels)))
+        x = f"{name}/map"
+    size = (rows, columns)
+    return [
+        *expanded,
+        steps.MaxPool(f"{name}/maximum", (x,), size, size),
+        steps.Reshape(name, (f"{name}/maximum",), (channels,)),
+    ]
+
+
+def _mean_steps(step: steps.AveragePool, shape: steps.Shape) -> list[Step]:
+    """Returns a pool whose padding counts as zeros, and the correction of each window."""
+    if step.pads == steps.NO_PADS or is_same_padding(step, shape):
+        return [step]
+    name = step.output
+    pool = replace(step, output=f"{name}/sums", inputs=(f"{name}/padded",), pads=steps.NO_PADS)
+    return [
+        steps.ZeroPad(f"{name}/padded", step.inputs, step.pads),
+        pool,
+        Scale(name, (pool.output,), padded_share(step, shape), np.zeros(1)),
+    ]
 
 
 def _separate_shifts(plan: Plan) -> Plan:

@@ -9,6 +9,9 @@ import numpy as np
 from cct_export.graph import steps
 from cct_export.graph.steps import Array, Step
 
+# Values that a convolution copies at a time: 256 MiB.
+_MAX_COPIED = 2**25
+
 
 @singledispatch
 def compute(step: Step, *inputs: Array) -> Array:
@@ -46,10 +49,21 @@ def patches(step: steps.Conv, x: Array) -> Array:
 
 @compute.register
 def _(step: steps.Conv, x: Array) -> Array:
-    y: Array = np.tensordot(patches(step, x), step.kernel, axes=((4, 5, 3), (0, 1, 2)))
+    windows = patches(step, x)
+    # A product copies its windows, so that many images need several.
+    images = max(1, _MAX_COPIED // (windows.size // len(windows)))
+    sums = [
+        np.tensordot(windows[i : i + images], step.kernel, axes=((4, 5, 3), (0, 1, 2)))
+        for i in range(0, len(windows), images)
+    ]
+    return _biased(step, sums[0] if len(sums) == 1 else np.concatenate(sums))
+
+
+def _biased(step: steps.Conv | steps.Dense, y: Array) -> Array:
+    """Returns the sums of a step with its bias and its ReLU."""
     if step.bias is not None:
         y = y + step.bias
-    return np.maximum(y, 0) if step.relu else y
+    return np.clip(y, 0, step.ceiling) if step.relu else y
 
 
 @compute.register
@@ -65,11 +79,26 @@ def _(step: steps.MaxPool, x: Array) -> Array:
 
 @compute.register
 def _(step: steps.AveragePool, x: Array) -> Array:
+    return _window_sums(step, x) / _window_sums(step, np.ones((1, *x.shape[1:3], 1)))
+
+
+def _window_sums(step: steps.AveragePool, x: Array) -> Array:
     sums: Array = _windows(_pad(x, step.pads, 0.0), step.size, step.strides).sum((4, 5))
-    counts: Array = _windows(_pad(np.ones_like(x), step.pads, 0.0), step.size, step.strides).sum(
-        (4, 5)
-    )
-    return sums / counts
+    return sums
+
+
+def padded_share(step: steps.AveragePool, shape: steps.Shape) -> Array:
+    """Returns, for every window, its size divided by the number of values that it covers.
+
+    Args:
+        step: the pool.
+        shape: that of its input, ``(height, width, channels)``.
+
+    Returns:
+        ``(rows, columns, 1)``.
+    """
+    share: Array = math.prod(step.size) / _window_sums(step, np.ones((1, *shape[:2], 1)))[0]
+    return share
 
 
 @compute.register
@@ -160,8 +189,7 @@ def _(step: steps.Rsqrt, x: Array) -> Array:
 
 @compute.register
 def _(step: steps.Dense, x: Array) -> Array:
-    y: Array = x @ step.kernel
-    return y if step.bias is None else y + step.bias
+    return _biased(step, x @ step.kernel)
 
 
 @compute.register

@@ -9,7 +9,32 @@ from functools import cached_property
 from itertools import chain
 
 from cct_export.data.dataset import ImageShape
-from cct_export.graph.steps import Shape, Step
+from cct_export.graph.steps import (
+    Activation,
+    Add,
+    AveragePool,
+    Conv,
+    Dense,
+    Gather,
+    GlobalPool,
+    MaxPool,
+    Mean,
+    Multiply,
+    Reshape,
+    Resize,
+    Shape,
+    Slice,
+    Softmax,
+    Step,
+    Transpose,
+    ZeroPad,
+)
+
+# Of values that are not negative they make values that are not negative.
+_SIGN_KEEPING = (
+    Add, AveragePool, Gather, GlobalPool, MaxPool, Mean, Multiply, Reshape, Resize, Slice,
+    Transpose, ZeroPad,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +85,19 @@ class Plan:
     def parameters(self) -> int:
         """The number of elements in all constants."""
         return sum(array.size for step in self.steps for array in step.arrays())
+
+    def is_non_negative(self, name: str) -> bool:
+        """Returns whether no value of a tensor can be negative, whatever the image."""
+        step = self.producer(name)
+        if step is None:
+            return True  # pixels
+        if isinstance(step, Conv | Dense):
+            return step.relu
+        if isinstance(step, Activation):
+            return step.function in ("relu", "relu6", "sigmoid", "hard-sigmoid")
+        if isinstance(step, _SIGN_KEEPING):
+            return all(map(self.is_non_negative, step.inputs))
+        return isinstance(step, Softmax)
 
     def only_consumer(self, name: str) -> Step | None:
         """Returns the consumer of a tensor if it has exactly one and is not the plan's output."""

@@ -129,7 +129,7 @@ class QuantizedPlan:
                 for name, x in zip(step.inputs, inputs, strict=True)
             )
         elif config.inputs == "dynamic":
-            by_token = self.per_token and not isinstance(step, Conv)
+            by_token = self.per_token and (not isinstance(step, Conv) or _is_dense(step))
             inputs = tuple(_dynamic_fake_quantize(x, 1 if by_token else x.ndim - 1) for x in inputs)
         if config.inputs == "static" and isinstance(step, Rsqrt):
             params = self.qparams[step.inputs[0]]
@@ -140,6 +140,11 @@ class QuantizedPlan:
         return (
             self.qparams[step.output].fake_quantize(result) if config.quantized_output else result
         )
+
+
+def _is_dense(step: Conv) -> bool:
+    """Returns whether a convolution is a dense layer on every pixel; XNNPACK computes it as one."""
+    return step.kernel.shape[:2] == (1, 1) and step.strides == (1, 1)
 
 
 def _dynamic_fake_quantize(x: Array, axes: int) -> Array:

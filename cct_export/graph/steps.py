@@ -59,7 +59,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Scale(Step):
-    """``scale · x + shift``; both are ``(1,)``, or one value per channel."""
+    """``scale · x + shift``; both are ``(1,)``, one value per channel, or one per value."""
 
     scale: Array
     shift: Array
@@ -75,6 +75,7 @@ class Conv(Step):
         strides: vertical and horizontal stride.
         pads: zero padding around the input.
         relu: whether ReLU follows.
+        ceiling: the largest value that ReLU lets through: 6 for ReLU6.
     """
 
     kernel: Array
@@ -82,6 +83,7 @@ class Conv(Step):
     strides: tuple[int, int] = (1, 1)
     pads: Pads = NO_PADS
     relu: bool = True
+    ceiling: float = math.inf
 
     def shape(self, *inputs: Shape) -> Shape:
         """Returns ``(height, width, output channels)``."""
@@ -260,10 +262,15 @@ class Rsqrt(Step):
 
 @dataclass(frozen=True, eq=False)
 class Dense(Step):
-    """``x · kernel + bias``; the kernel is ``(input width, output width)``."""
+    """``x · kernel + bias``, if ``relu`` followed by ReLU as in Conv.
+
+    The kernel is ``(input width, output width)``.
+    """
 
     kernel: Array
     bias: Array | None = None
+    relu: bool = False
+    ceiling: float = math.inf
 
     def shape(self, *inputs: Shape) -> Shape:
         """Returns the input's shape with the output width as the last axis."""

@@ -11,7 +11,7 @@ from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams
 from cct_export.graph.steps import Array, Step
 from cct_export.quantize import ranges, rounding
-from cct_export.quantize.statistics import Statistics
+from cct_export.quantize.statistics import Statistics, has_moments
 from cct_export.specs import QuantScheme
 from cct_export.specs.progress import CountProgress, no_progress
 
@@ -28,7 +28,10 @@ MAX_BIAS = 2**30
 FLOAT16_RANGE = (2.0**-10, 65504.0)
 _STATIC_INPUTS = ("static", "static-inputs")
 # Their output has the parameters of their input.
-_VALUE_PRESERVING = (steps.Reshape, steps.Transpose, steps.Slice, steps.MaxPool, steps.ZeroPad)
+_VALUE_PRESERVING = (
+    steps.Reshape, steps.Transpose, steps.Slice, steps.Gather, steps.MaxPool, steps.ZeroPad,
+    steps.AveragePool, steps.Resize,
+)  # fmt: skip
 
 
 def quantization_modes(
@@ -53,9 +56,10 @@ def quantization_modes(
             mode = "float" if small else scheme.dense
         elif isinstance(step, steps.MatMul) and _is_score_product(plan, step):
             mode = scheme.scores
-        elif isinstance(step, steps.MaxPool | steps.ZeroPad):
-            # Dequantizing between integers would gain nothing.
-            mode = "static" if modes.get(step.inputs[0]) == "static" else "float"
+        elif isinstance(step, steps.MaxPool | steps.ZeroPad | steps.Gather):
+            # Dequantizing between integers would gain nothing. Means are more exact in float, and
+            # LiteRT's delegate has no integer average pool.
+            mode = "static" if modes.get(step.inputs[0]) == "static" else scheme.rest
         modes[step.output] = mode
     return modes
 
@@ -85,7 +89,11 @@ def calibrated_tensors(plan: Plan, scheme: QuantScheme) -> set[str]:
 
 def integer_weight_steps(plan: Plan, scheme: QuantScheme) -> set[str]:
     """Returns the outputs of the steps whose second moments ``quantize`` needs."""
-    return {step.output for step in plan.steps if _has_integer_weights(step, scheme)}
+    return {
+        step.output
+        for step in plan.steps
+        if _has_integer_weights(step, scheme) and has_moments(step)
+    }
 
 
 def _has_integer_weights(step: Step, scheme: QuantScheme) -> bool:
@@ -215,26 +223,32 @@ class _Quantizer:
         return in_float and isinstance(step, steps.Dense) and is_small(self._plan, step)
 
     def _with_quantized_kernel(self, step: steps.Conv | steps.Dense) -> tuple[Step, QuantParams]:
-        """Returns a step with a quantized kernel, and the parameters of the kernel.
+        """Returns a step with a quantized kernel and bias, and the parameters of the kernel.
 
-        A bias is stored in units of the products that it is added to. In channels whose weights
-        are so small that it would not fit into the accumulator's 32 bits, their scale is widened.
+        The bias of a static step is an integer in units of the products that it is added to. In
+        channels whose weights are so small that it would not fit into the accumulator's 32 bits,
+        their scale is widened.
         """
         bits = 4 if self._scheme.weights == "int4" and isinstance(step, steps.Dense) else 8
         params = rounding.weight_params(step.kernel, bits)
-        if self._gptq:
+        if self._gptq and has_moments(step):
             moments = self._statistics.second_moments[step.output]
             kernel = rounding.gptq(step.kernel, params, moments)
         else:
             kernel = params.fake_quantize(step.kernel)
-        static = self._modes[step.output] in _STATIC_INPUTS
-        if static and self._scheme.bits == 8 and step.bias is not None:
-            input_scale = self.qparams[step.inputs[0]].scale
-            smallest = np.abs(step.bias) / (input_scale * MAX_BIAS)
+        mode, bias = self._modes[step.output], step.bias
+        if mode not in _STATIC_INPUTS or bias is None:
+            return replace(step, kernel=kernel), params
+        input_scale = self.qparams[step.inputs[0]].scale
+        if self._scheme.bits == 8:
+            smallest = np.abs(bias) / (input_scale * MAX_BIAS)
             too_fine = params.scale < smallest
             params = replace(params, scale=np.maximum(params.scale, smallest))
             kernel = np.where(too_fine, params.fake_quantize(step.kernel), kernel)
-        return replace(step, kernel=kernel), params
+        if mode == "static":
+            unit = input_scale * params.scale
+            bias = np.rint(bias / unit) * unit
+        return replace(step, kernel=kernel, bias=bias), params
 
     def _output_params(self, step: Step, weights: QuantParams | None) -> QuantParams:
         """Returns the parameters of a step's output.
@@ -247,8 +261,9 @@ class _Quantizer:
         static = self._modes[name] == "static"
         if static and isinstance(step, _VALUE_PRESERVING):
             return self.qparams[step.inputs[0]]
-        if static and isinstance(step, steps.Softmax):
-            return softmax_output_params(bits)
+        prescribed = _prescribed_output_params(step, bits)
+        if static and prescribed is not None:
+            return prescribed
         method = self._methods if isinstance(self._methods, str) else self._methods.get(name, "mse")
         # 16 bits are fine enough to clip nothing.
         choose_range = ranges.METHODS[method if bits == 8 else "min-max"]
@@ -308,8 +323,19 @@ def pixel_params(bits: int) -> QuantParams:
     return QuantParams(np.array(255 / 32767), 0, -32767, 32767)
 
 
+def _prescribed_output_params(step: Step, bits: int) -> QuantParams | None:
+    """Returns the parameters that LiteRT prescribes for the output of a static step, if any."""
+    function = step.function if isinstance(step, steps.Activation) else ""
+    if isinstance(step, steps.Softmax) or function == "sigmoid":
+        return softmax_output_params(bits)
+    if function == "tanh":
+        half = 2 ** (bits - 1)
+        return QuantParams(np.array(1 / half), 0, -half, half - 1)
+    return None
+
+
 def softmax_output_params(bits: int) -> QuantParams:
-    """Returns the parameters that LiteRT prescribes for the output of an integer softmax."""
+    """Returns the parameters of the output of an integer softmax or sigmoid in LiteRT."""
     if bits == 8:
         return QuantParams(np.array(1 / 256), -128, -128, 127)
     return QuantParams(np.array(1 / 32768), 0, -32768, 32767)

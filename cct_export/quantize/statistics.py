@@ -28,6 +28,8 @@ BATCH = 25
 MAX_VALUES = 2**16
 MAX_ROWS = 1024
 _USUAL_INPUTS = 1152
+# Weights with more inputs have no second moments: a flattened feature map's would fill the memory.
+MAX_INPUTS = 4096
 # A record fits a plan if the moments of its tensors for one random image agree so closely.
 _PROBE_TOLERANCE = 1e-4
 
@@ -91,8 +93,16 @@ class Statistics:
     def _has_moments(self, step: Step | None) -> bool:
         if not isinstance(step, Conv | Dense) or step.output not in self.second_moments:
             return False
-        inputs = int(step.kernel.size // step.kernel.shape[-1])
-        return len(self.second_moments[step.output]) == inputs
+        return len(self.second_moments[step.output]) == _inputs(step)
+
+
+def has_moments(step: Step) -> bool:
+    """Returns whether calibration collects second moments for a step."""
+    return isinstance(step, Conv | Dense) and _inputs(step) <= MAX_INPUTS
+
+
+def _inputs(step: Conv | Dense) -> int:
+    return int(step.kernel.size // step.kernel.shape[-1])
 
 
 def collect(
@@ -120,7 +130,7 @@ def collect(
         histogram = statistics.histograms[name]
         histogram.counts += _counts(x, histogram.low, histogram.high)
         for step in plan.consumers(name):
-            if isinstance(step, Conv | Dense):
+            if isinstance(step, Conv | Dense) and has_moments(step):
                 rows = input_rows(step, x)
                 sums = statistics.second_moments.get(step.output, 0)
                 statistics.second_moments[step.output] = sums + rows.T @ rows / len(rows) * len(x)
@@ -161,14 +171,14 @@ def input_rows(step: Conv | Dense, x: Array) -> Array:
     Returns:
         ``(rows, inputs)``.
     """
-    if isinstance(step, Conv):
-        windows = patches(step, x).transpose(0, 1, 2, 4, 5, 3)
-        rows = windows.reshape(-1, np.prod(windows.shape[3:]))
-    else:
-        rows = x.reshape(-1, x.shape[-1])
-    share = min(1.0, (_USUAL_INPUTS / rows.shape[1]) ** 2)
-    stride = math.ceil(len(rows) / (MAX_ROWS * share * len(x)))
-    return rows[::stride]
+    windows = patches(step, x).transpose(0, 1, 2, 4, 5, 3) if isinstance(step, Conv) else x
+    positions = windows.shape[: x.ndim - 1]
+    count = math.prod(positions)
+    share = min(1.0, (_USUAL_INPUTS / _inputs(step)) ** 2)
+    stride = math.ceil(count / (MAX_ROWS * share * len(x)))
+    # Only these are copied: all windows together would be larger than the input by their size.
+    chosen = windows[np.unravel_index(np.arange(0, count, stride), positions)]
+    return chosen.reshape(len(chosen), -1)
 
 
 def _counts(x: Array, low: float, high: float) -> NDArray[np.int64]:

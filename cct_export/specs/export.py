@@ -27,8 +27,9 @@ TARGETS = ("x86", "arm64")
 INPUT_TYPES = {"tflite": ("float32", "uint8", "int8"), "onnx": ("float32", "uint8")}
 # The passes of ``graph.fold``, in their order.
 FOLDS = (
-    "rescaling", "pool-padding", "norm-affine", "query-scale", "key-bias", "value-bias",
-    "query-key", "value-output", "fuse-qkv", "pooling-bias", "centred-residual",
+    "channel-order", "batch-norm", "relu", "pool-padding", "rescaling", "norm-affine",
+    "query-scale", "key-bias", "value-bias", "query-key", "value-output", "fuse-qkv",
+    "pooling-bias", "centred-residual",
 )  # fmt: skip
 # ONNX operator sets that plans are written in, and the first that has int4 weights.
 OPSETS = range(13, 24)

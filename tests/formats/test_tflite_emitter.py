@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
-from emitted import read_tflite, run_tflite
+from emitted import partitions_of, read_tflite, run_tflite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import assert_same, random_images, random_model, random_plan, specs
@@ -18,20 +17,10 @@ from cct_export.graph.fold import PASSES, fold
 from cct_export.graph.lower import lower
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import evaluate
-from cct_export.runtimes.litert_file import nodes_of, partitions
 from cct_export.specs import ExportSpec, ModelSpec
 
 SPEC = ExportSpec("tflite")
 SMALL = ModelSpec(filters=(6, 16), mlp_units=(16, 16), heads=2, head_dim=16, layers=2)
-
-
-def partitions_of(content):
-    """Returns how many partitions the XNNPACK delegate runs, and the operators it does not."""
-    interpreter = Interpreter(model_content=content)
-    interpreter.allocate_tensors()
-    nodes = nodes_of(interpreter)
-    operators = sum(not node.is_partition for node in nodes)
-    return sum(node.is_partition for node in nodes), operators - len(partitions(nodes))
 
 
 @settings(max_examples=8, deadline=None)

@@ -10,6 +10,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 
+from cct_export.runtimes.litert_file import nodes_of, partitions
+
 
 class FlatTensor(NamedTuple):
     """A tensor of a flatbuffer; ``scales`` is empty for floats."""
@@ -81,6 +83,15 @@ def run_tflite(source, images):
         return reals
     scale, zero_point = logits["quantization"]
     return (reals - zero_point) * scale
+
+
+def partitions_of(content):
+    """Returns how many partitions the XNNPACK delegate runs, and the operators it does not."""
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    nodes = nodes_of(interpreter)
+    operators = sum(not node.is_partition for node in nodes)
+    return sum(node.is_partition for node in nodes), operators - len(partitions(nodes))
 
 
 def onnx_session(source):

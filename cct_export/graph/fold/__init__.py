@@ -6,13 +6,16 @@ Each pass returns a plan that is equal in exact arithmetic; its docstring says w
 
 from collections.abc import Callable, Collection
 
-from cct_export.graph.fold import attention, norms, tokenizer
+from cct_export.graph.fold import attention, norms, tokenizer, weights
 from cct_export.graph.plan import Plan
 from cct_export.names import choose
 
 PASSES: dict[str, Callable[[Plan], Plan]] = {
-    "rescaling": tokenizer.rescaling,
+    "channel-order": weights.channel_order,
+    "batch-norm": weights.batch_norm,
+    "relu": weights.relu,
     "pool-padding": tokenizer.pool_padding,
+    "rescaling": tokenizer.rescaling,
     "norm-affine": norms.norm_affine,
     "query-scale": attention.query_scale,
     "key-bias": attention.key_bias,

@@ -11,6 +11,7 @@ from cct_export.graph.steps import (
     Array,
     Attention,
     Dense,
+    GlobalPool,
     LayerNorm,
     Mean,
     Projection,
@@ -24,8 +25,9 @@ def norm_affine(plan: Plan) -> Plan:
     """Folds gamma and beta of a layer normalization into the dense layers that consume it.
 
     ``(n·γ + β) W + b = n (γ·W) + (β W + b)``, with γ multiplying the rows of W. Sequence pooling
-    passes them on: its weights sum to 1, so ``Σ w (n·γ + β) = (Σ w n)·γ + β``. Applied where every
-    consumer can absorb them; a residual sum cannot.
+    and the mean of all tokens pass them on: their weights sum to 1, so
+    ``Σ w (n·γ + β) = (Σ w n)·γ + β``. Applied where every consumer can absorb them; a residual sum
+    cannot.
     """
     for norm in plan.steps:
         if isinstance(norm, LayerNorm) and norm.output != plan.output:
@@ -38,11 +40,11 @@ def norm_affine(plan: Plan) -> Plan:
 
 
 def _affine_consumers(plan: Plan, norm: LayerNorm) -> list[Step]:
-    """Returns the steps that gamma and beta reach, past sequence pooling."""
+    """Returns the steps that gamma and beta reach, past a mean of the tokens."""
     consumers: list[Step] = []
     for step in plan.consumers(norm.output):
         consumers.append(step)
-        if isinstance(step, SequencePool):
+        if isinstance(step, SequencePool | GlobalPool):
             pooled = plan.consumers(step.output)
             if step.output == plan.output or not all(isinstance(s, Dense) for s in pooled):
                 return []
@@ -61,6 +63,8 @@ def _absorb_affine(norm: LayerNorm, step: Step) -> Step | None:
             key=_affine(norm, step.key),
             value=_affine(norm, step.value),
         )
+    if isinstance(step, GlobalPool):
+        return None if step.maximum else step
     if isinstance(step, Dense | SequencePool):
         width = 1 if isinstance(step, SequencePool) else step.kernel.shape[1]
         bias = np.zeros(width) if step.bias is None else step.bias
@@ -140,7 +144,7 @@ def _centred_step(step: Step) -> list[Step]:
     """Returns the steps that produce the centred output of a step: one where weights take it."""
     if isinstance(step, AddConstant):
         return [replace(step, value=_centred(step.value))]
-    if isinstance(step, Dense) and step.bias is not None:
+    if isinstance(step, Dense) and step.bias is not None and not step.relu:
         return [replace(step, kernel=_centred(step.kernel), bias=_centred(step.bias))]
     if isinstance(step, Attention):
         out = Projection(_centred(step.out.kernel), _centred(step.out.bias))
