@@ -236,13 +236,36 @@ def log1p_by_log(operation: Any, x: Any) -> Any:
     return tf.math.log(1 + x)
 
 
+def negated_by_product(operation: Any, x: Any) -> Any:
+    """Returns −x as a product, which TFLite also has in integers.
+
+    That in an exact GELU, which multiplies by erfc(−x / √2), stays: TFLite has GELU as a whole.
+    """
+    import tensorflow as tf
+
+    following = operation.outputs[0].consumers()
+    last = [consumer for next in following for consumer in next.outputs[0].consumers()]
+    if any(consumer.type == "Erfc" for consumer in following + last):
+        return tf.negative(x)
+    return -1.0 * x
+
+
+def squared_difference_by_product(operation: Any, x: Any, y: Any) -> Any:
+    """Returns (x − y)² as a product, which TFLite also has in 16 bits."""
+    difference = x - y
+    return difference * difference
+
+
 RESIZES: dict[str, Substitute] = dict.fromkeys(
     ("ScaleAndTranslate", "ResizeBicubic", "ResizeArea"), resized_by_matrices
 )
-# What the formats lack. TFLite's converter recognizes an exact GELU by its Erf, so that is only
-# replaced where it stays.
+# What formats lack, also in integers.
 SUBSTITUTES: dict[str, dict[str, Substitute]] = {
-    "tflite": {**RESIZES, "Erf": erf_by_exp},
+    "tflite": {
+        **RESIZES,
+        "Neg": negated_by_product,
+        "SquaredDifference": squared_difference_by_product,
+    },
     "onnx": {
         **RESIZES,
         "Erfc": erfc_by_erf,
@@ -250,3 +273,6 @@ SUBSTITUTES: dict[str, dict[str, Substitute]] = {
         "Log1p": log1p_by_log,
     },
 }
+# What TFLite's converter recognizes as a part of a whole, such as an exact GELU by its Erf, and
+# lacks elsewhere.
+LAST_RESORTS: dict[str, Substitute] = {"Erf": erf_by_exp}

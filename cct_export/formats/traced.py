@@ -14,8 +14,8 @@ import numpy as np
 from cct_export.errors import ConversionError
 from cct_export.formats.flatbuffer import add_metadata
 from cct_export.formats.frozen import (
+    LAST_RESORTS,
     OUTPUT,
-    RESIZES,
     SUBSTITUTES,
     frozen_graph,
     function_of,
@@ -112,19 +112,18 @@ def convert_tflite(model: keras.Model, spec: ExportSpec) -> bytes:
     Raises:
         ConversionError: the model has operators that TFLite's builtins lack.
     """
-    graph = frozen_graph(inference_model(model), batch=1)
+    graph = substituted(frozen_graph(inference_model(model), batch=1), SUBSTITUTES["tflite"])
     try:
-        return _converted(substituted(graph, RESIZES))
+        return _converted(graph)
     except _MissingOperators as error:
-        substitutes = {name: SUBSTITUTES["tflite"].get(name) for name in error.args}
-        known = {name: function for name, function in substitutes.items() if function}
-        if len(known) < len(substitutes):
-            names = ", ".join(f"tf.{name}" for name in sorted(substitutes.keys() - known.keys()))
+        missing = sorted(set(error.args) - LAST_RESORTS.keys())
+        if missing:
+            names = ", ".join(f"tf.{name}" for name in missing)
             raise ConversionError(
                 f"TFLite's converter refused the model: no builtin for {names}: compute it of "
                 "other operations, or export to ONNX"
             ) from error
-        return _converted(substituted(graph, RESIZES | known))
+        return _converted(substituted(graph, LAST_RESORTS))
 
 
 class _MissingOperators(Exception):
@@ -146,8 +145,20 @@ def _converted(graph: Any) -> bytes:
             if not missing:
                 raise
         else:
-            return content
+            return _with_names(content)
     raise _MissingOperators(*missing)
+
+
+def _with_names(content: bytes) -> bytes:
+    """Gives the inputs and outputs of a flatbuffer the names that its signature has for them."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    for signature in model.signatureDefs:
+        tensors = model.subgraphs[signature.subgraphIndex].tensors
+        for entry in (*signature.inputs, *signature.outputs):
+            tensors[entry.tensorIndex].name = entry.name
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def convert_onnx(model: keras.Model, spec: ExportSpec) -> bytes:
@@ -208,17 +219,20 @@ def _is_known(node: Any) -> bool:
 
 
 def finish_tflite(content: bytes, io: str, metadata: Mapping[str, str]) -> bytes:
-    """Gives a float32 flatbuffer an input of type ``io``, and metadata.
+    """Gives a flatbuffer with a float32 input one of type ``io``, and metadata.
 
     Args:
-        content: the flatbuffer.
+        content: the flatbuffer; one of integers only has such an input already.
         io: ``float32``, ``uint8`` or ``int8``.
         metadata: names and texts.
     """
+    from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    if io != "float32":
+    graph = model.subgraphs[0]
+    is_float = graph.tensors[int(graph.inputs[0])].type == schema.TensorType.FLOAT32
+    if io != "float32" and is_float:
         _dequantize_input(model, io)
     add_metadata(model, metadata)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
