@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import warnings
 from collections.abc import Iterator
 
 from cct_export.errors import ConversionError
@@ -14,12 +15,16 @@ _LONGEST_REASON = 300
 
 @contextlib.contextmanager
 def quiet_tools() -> Iterator[None]:
-    """Hides the progress bars, sizes and advice that the tools print and log."""
+    """Hides the progress bars, sizes and advice that the tools print, log and warn of."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     nowhere = io.StringIO()
     try:
-        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        with (
+            warnings.catch_warnings(action="ignore"),
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
             yield
     finally:
         logging.disable(before)

@@ -21,8 +21,10 @@ from cct_export.specs import METHODS, CalibrationSpec
 # Images that rank operators, and parts that a group of operators is divided into.
 SAMPLES = 16
 PARTS = 8
+# Files that rank operators at most: one of a large model takes seconds.
+MEASUREMENTS = 24
 # Each file with more operators in float has so many times as many: few files are tried.
-GROWTH = 1.5
+GROWTH = 2
 
 
 def best_method(workspace: Workspace, draft: TracedDraft) -> str:
@@ -101,26 +103,29 @@ def _worst_first(
 ) -> Iterator[str]:
     """Yields operators in the order of the error that quantizing each causes, the largest first.
 
-    The worst group of neighbours is divided until it is one operator, so that few files are made
-    for a model of many.
+    The worst group of neighbours is divided until it is one operator, or ``MEASUREMENTS`` are made:
+    then its operators come together.
 
     Args:
         operators: in the order of computation.
         error_db: returns the SQNR with some operators quantized.
     """
     groups: list[tuple[float, int, Sequence[str]]] = []
+    measurements = 0
 
     def divide(names: Sequence[str], start: int) -> None:
+        nonlocal measurements
         size = max(1, -(-len(names) // PARTS))
         for first in range(0, len(names), size):
             part = names[first : first + size]
             heapq.heappush(groups, (error_db(part), start + first, part))
+            measurements += 1
 
     divide(operators, 0)
     while groups:
         _, start, names = heapq.heappop(groups)
-        if len(names) == 1:
-            yield names[0]
+        if len(names) == 1 or measurements >= MEASUREMENTS:
+            yield from names
         else:
             divide(names, start)
 

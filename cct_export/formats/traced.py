@@ -63,10 +63,8 @@ def _apply(model: keras.Model, tensor: Any) -> Any:
         for layer in model.layers:
             tensor = _call(layer, tensor)
         return tensor
-    clone = keras.models.clone_model(
-        model, input_tensors=tensor, clone_function=lambda layer: layer, call_function=_call
-    )
-    return clone.output
+    # Not keras.models.clone_model: it cuts a nested model from the layers before it.
+    return model._run_through_graph(keras.tree.flatten(tensor), call_fn=_call)
 
 
 def _call(layer: Any, *arguments: Any, **keywords: Any) -> Any:

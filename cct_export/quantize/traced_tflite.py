@@ -1,11 +1,8 @@
 """Quantizes float32 flatbuffers: by ai-edge-quantizer, to integers only by TensorFlow's."""
 
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,17 +99,18 @@ class TFLiteQuantizer:
     def _by_recipe(self, operators: set[str], ranges: Mapping[str, Range]) -> bytes:
         from ai_edge_quantizer.quantizer import Quantizer
 
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder, "float.tflite")
-            source.write_bytes(self.content)
-            with refusals("ai-edge-quantizer", "use another scheme"):
-                quantizer = Quantizer(os.fspath(source))
-                self._add_recipe(quantizer, operators)
-                if not quantizer.get_quantization_recipe():
-                    return self.content
-                extremes = {name: _as_extremes(range) for name, range in ranges.items()}
-                found = extremes if quantizer.need_calibration else None
-                return bytes(quantizer.quantize(found).quantized_model)
+        with refusals("ai-edge-quantizer", "use another scheme"):
+            quantizer = Quantizer(bytearray(self.content))
+            self._add_recipe(quantizer, operators)
+            if not quantizer.get_quantization_recipe():
+                return self.content
+            extremes = {name: _as_extremes(range) for name, range in ranges.items()}
+            result = quantizer.quantize(
+                extremes if quantizer.need_calibration else None,
+                # The report traces every allocation, which takes longer than the work.
+                enable_progress_report=False,
+            )
+            return bytes(result.quantized_model)
 
     def _add_recipe(self, quantizer: Any, operators: set[str]) -> None:
         from ai_edge_quantizer.qtyping import QuantGranularity, TFLOperationName

@@ -161,3 +161,12 @@ def test_a_tflite_file_has_its_signature_whatever_the_activation(activation):
     content = CONVERTERS["tflite"](model_with(layers.Activation(activation)), spec_of("tflite"))
     signatures = Interpreter(model_content=content).get_signature_list()
     assert signatures == {"serving_default": {"inputs": ["image"], "outputs": ["logits"]}}
+
+
+@each_format
+def test_a_whole_classifier_after_other_layers_computes_what_keras_computes(format, tmp_path):
+    backbone = model_with(LAYERS["squeeze and excite"])
+    image = keras.Input((16, 16, 3))
+    x = layers.Conv2D(3, 1)(layers.RandomFlip()(image))
+    model = keras.Model(image, layers.Dense(4)(backbone(x)))
+    assert_same_logits(model, spec_of(format), tmp_path)
