@@ -29,10 +29,9 @@ INTRODUCTION = f"""# Classifiers
 Which schemes of which classifiers pass parity: written by `python docs/write_classifiers.py`, with
 keras {keras.__version__}. The models have random weights, seeded, {SHAPE[0]} × {SHAPE[1]} pixels
 and {CLASSES} classes. Batch normalization got its statistics, and a layer scale that begins at
-almost zero the value 0.1, so that activations are about as large as those of a trained model; the
-logits of a trained one differ more, which makes parity easier. A cell has the SQNR of the logits
-against Keras on {SAMPLES} photo crops, the size, and how many operators stayed in float because
-the file missed the policy of its scheme otherwise.
+almost zero the value 0.1: otherwise activations vanish. A cell has the SQNR of the logits against
+Keras on {SAMPLES} photo crops, the size, and how many operators stayed in float because the file
+missed the policy of its scheme otherwise.
 """
 
 
