@@ -13,7 +13,8 @@ import numpy as np
 
 import cct_export
 from cct_export.data import read, sampling
-from cct_export.specs import CALIBRATION_SAMPLES
+from cct_export.formats.traced import convert_onnx
+from cct_export.specs import CALIBRATION_SAMPLES, ExportSpec
 
 OPSET = 18
 # ONNX Runtime's quantizers start from this file.
@@ -180,45 +181,13 @@ def with_augmentation(model: Any) -> Any:
     return keras.Model(image, model(x))
 
 
-def without_augmentation(model: Any) -> Any:
-    """Returns the model as its author would rebuild it for tf2onnx: without augmentation."""
-    import keras
-
-    image = x = keras.Input(model.input_shape[1:])
-    for layer in model.layers[1:]:
-        if not type(layer).__name__.startswith("Random"):
-            x = layer(x)
-    return keras.Model(image, x)
-
-
 def onnx(model: Any, path: Path) -> None:
-    """Converts the model without augmentation with tf2onnx, for any batch."""
-    import tensorflow as tf
-    import tf2onnx
+    """Converts the model without augmentation with tf2onnx, for any batch.
 
-    plain = without_augmentation(model)
-    shape = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="image")
-    function = tf.function(lambda image: plain(image, training=False), input_signature=[shape])
-    graph, _ = tf2onnx.convert.from_function(
-        function,
-        input_signature=[shape],
-        opset=OPSET,
-        custom_op_handlers={"Erfc": (_erfc, [])},
-    )
-    path.write_bytes(graph.SerializeToString())
-
-
-def _erfc(graph: Any, node: Any, name: str, arguments: Any) -> None:
-    """Adds the operator of Keras' exact GELU to tf2onnx: ``erfc(x) = 1 − erf(x)``.
-
-    Without it, the file holds an Erfc, which ONNX does not have, and no runtime loads it.
+    tf2onnx lacks the operator of Keras' exact GELU: it gets what cct-export gives it of models
+    that it does not fold.
     """
-    del name, arguments
-    one = graph.make_const(f"{node.name}/one", np.ones((), np.float32))
-    erf = graph.make_node("Erf", [node.input[0]])
-    difference = graph.make_node("Sub", [one.output[0], erf.output[0]])
-    graph.replace_all_inputs(node.output[0], difference.output[0])
-    graph.remove_node(node.name)
+    path.write_bytes(convert_onnx(model, ExportSpec("onnx", opset=OPSET, dynamic_batch=True)))
 
 
 def onnx_quantized(source: Path, scheme: str, images: np.ndarray, path: Path) -> None:

@@ -139,8 +139,7 @@ def export_onnx(
             the run directory, else the model's calibration record and photo crops.
         calibration_samples: training images to calibrate with.
         parity_samples: test images to verify parity on.
-        opset: ONNX operator set: 13 to 23, by default 20; of models that are traced 13 to 18, by
-            default 18.
+        opset: ONNX operator set: 13 to 23, by default 20, for ``int4-weight`` 21.
         dynamic_batch: take any number of images, else exactly one.
         no_fold: names of folds to leave out, of ``cct_export.graph.fold.PASSES``.
         calibrate: how the range of a tensor follows from its values: ``min-max``, ``percentile``,

@@ -11,19 +11,18 @@ import numpy as np
 
 from cct_export import machine
 from cct_export.bounds import falls_short
-from cct_export.errors import ConversionError, InvalidArtifact, InvalidRequest, UnsupportedScheme
+from cct_export.errors import ConversionError, InvalidArtifact, InvalidRequest
 from cct_export.evaluation import parity
-from cct_export.export import tuning
+from cct_export.export import traced_tuning, tuning
 from cct_export.export.draft import Draft
+from cct_export.export.traced_draft import TracedDraft
 from cct_export.export.tuning import quantize_within
 from cct_export.export.workspace import Workspace
 from cct_export.files import locked, replacing, write_bytes
 from cct_export.formats import tflite_metadata
-from cct_export.formats.traced import CONVERTERS, FINISHERS
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.model.outputs import activation_of
 from cct_export.quantize.schemes import choose_io, scheme_of
-from cct_export.quantize.traced import QUANTIZERS
 from cct_export.records import (
     CONTRACT_KEY,
     Artifact,
@@ -92,14 +91,8 @@ def build(
     choose_io(spec.io, scheme, spec.format)
     bound_db = request.constraints.min_sqnr_db if mixed_precision else None
     draft = workspace.draft(spec, scheme)
-    bound = None
     if draft is None:
-        _check_traceable(workspace, request, scheme, by_step=bound_db is not None)
-        spec = _of_its_batch(workspace, spec)
-        workspace.progress("converting")
-        content, origin = _traced(workspace, spec, scheme)
-        contract = _contract(workspace, spec, origin, None)
-        content = FINISHERS[spec.format](content, spec.io, _metadata(contract))
+        content, contract, bound = _traced(workspace, request, scheme, mixed_precision)
     else:
         quantized, calibration, bound = _quantized(workspace, draft, calibration, bound_db)
         contract = _contract(workspace, spec, draft.origin, _summary(draft, calibration))
@@ -111,29 +104,6 @@ def build(
     artifact = Artifact(request.output, contract, len(content), hashlib.sha256(content).hexdigest())
     report = _verify(workspace, artifact, content, request.constraints.min_sqnr_db)
     return CandidateFile(artifact, content, report, bound)
-
-
-def _check_traceable(
-    workspace: Workspace, request: ExportRequest, scheme: QuantScheme, by_step: bool
-) -> None:
-    """Refuses what needs the steps of a plan."""
-    source, reason = workspace.loaded.source, workspace.lowering.reason
-    if scheme.quantizes_weights and (by_step or request.calibration.methods == BEST):
-        raise InvalidRequest(
-            f"--calibrate best and --min-sqnr work step by step, and {source} is traced as a whole "
-            f"({reason}): leave them out"
-        )
-    if request.spec.no_fold:
-        raise InvalidRequest(
-            f"nothing is folded in {source}, which is traced ({reason}): leave --no-fold "
-            f"{request.spec.no_fold[0]} out"
-        )
-    if scheme.integers_only or scheme.weights == "int4":
-        raise UnsupportedScheme(
-            f"{scheme.name} needs the steps of a model, and {source} is traced as a whole "
-            f"({reason}): use int8, int8-dynamic or fp16",
-            needs="known steps",
-        )
 
 
 def _of_its_batch(workspace: Workspace, spec: ExportSpec) -> ExportSpec:
@@ -152,16 +122,50 @@ def _of_its_batch(workspace: Workspace, spec: ExportSpec) -> ExportSpec:
     return spec
 
 
-def _traced(workspace: Workspace, spec: ExportSpec, scheme: QuantScheme) -> tuple[bytes, str]:
-    """Returns a model that is no plan, quantized by the format's stock tool, and its images."""
-    model = workspace.loaded.model
-    workspace.note(f"traced as it is, not folded: {workspace.lowering.reason}")
-    images = workspace.calibration_images if scheme.calibrated else None
-    content = CONVERTERS[spec.format](model, spec)
-    if scheme.name != "none":
-        pixels = () if images is None else images.images
-        content = QUANTIZERS[spec.format](content, scheme, pixels)
-    return content, "" if images is None else images.origin
+def _traced(
+    workspace: Workspace, request: ExportRequest, scheme: QuantScheme, mixed_precision: bool
+) -> tuple[bytes, Contract, MixedPrecision | None]:
+    """Converts a model that is not lowered by the libraries' own tools.
+
+    Operators stay in float where the file else misses the policy of its scheme, or the bound.
+
+    Returns:
+        The file, its contract, and what a bound that the user set cost.
+    """
+    reason, calibration = workspace.lowering.reason, request.calibration
+    if request.spec.no_fold:
+        raise InvalidRequest(
+            f"nothing is folded in {workspace.loaded.source}, which is traced ({reason}): leave "
+            f"--no-fold {request.spec.no_fold[0]} out"
+        )
+    workspace.note(f"traced as it is, not folded: {reason}")
+    spec = _of_its_batch(workspace, request.spec)
+    samples = workspace.calibration_images if scheme.calibrated else None
+    workspace.progress("converting")
+    draft = TracedDraft(
+        workspace.loaded, spec, scheme, samples, workspace.counted("calibrating, image")
+    )
+    if calibration.methods == BEST:
+        method = CalibrationSpec.default_method
+        if scheme.calibrated:
+            method = traced_tuning.best_method(workspace, draft)
+        calibration = replace(calibration, methods=method)
+    bound = None
+    if scheme.quantizes_weights and not scheme.integers_only and mixed_precision:
+        content, calibration, bound = traced_tuning.quantize_within(
+            workspace, draft, calibration, request.constraints.min_sqnr_db or 0
+        )
+        if bound.floats and request.constraints.min_sqnr_db is None:
+            workspace.note(
+                f"{scheme.name} alone has {bound.before_db:.1f} dB: {', '.join(bound.floats)} "
+                f"kept in float, {bound.after_db:.1f} dB"
+            )
+    else:
+        content = draft.written(str(calibration.methods), draft.operators)
+    origin = "" if samples is None else samples.origin
+    contract = _contract(workspace, spec, origin, draft.summary(calibration))
+    given = request.constraints.min_sqnr_db is not None
+    return draft.finished(content, _metadata(contract)), contract, bound if given else None
 
 
 def _quantized(

@@ -118,9 +118,9 @@ def quantize_within(
             changed = replace(calibration, floats=(*calibration.floats, *floats))
             quantized = draft.quantized(changed)
             after_db = _sqnr_db(workspace, draft, quantized, last)
-        slowdown = _slowdown(first, last) if floats else 1.0
+        ratio = slowdown(first, last) if floats else 1.0
     calibration = replace(calibration, floats=(*calibration.floats, *floats))
-    cost = MixedPrecision(floats, before_db, after_db, slowdown, min_sqnr_db)
+    cost = MixedPrecision(floats, before_db, after_db, ratio, min_sqnr_db)
     return quantized, calibration, cost
 
 
@@ -153,7 +153,7 @@ def _sqnr_db(workspace: Workspace, draft: Draft, quantized: QuantizedPlan, path:
     return logits_sqnr_db(workspace.reference, logits)
 
 
-def _slowdown(first: Path, last: Path) -> float:
+def slowdown(first: Path, last: Path) -> float:
     """Returns the latency of ``last`` over that of ``first``, one thread, interleaved."""
     times = time_files([first, last], rounds=ROUNDS)
     return median(times[1]) / median(times[0])

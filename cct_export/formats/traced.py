@@ -5,7 +5,7 @@ only then it gets the type of its input and its metadata.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -13,14 +13,21 @@ import numpy as np
 
 from cct_export.errors import ConversionError
 from cct_export.formats.flatbuffer import add_metadata
+from cct_export.formats.frozen import (
+    LAST_RESORTS,
+    OUTPUT,
+    SUBSTITUTES,
+    frozen_graph,
+    function_of,
+    substituted,
+)
 from cct_export.formats.onnx_graph import checked
 from cct_export.graph.plan import Plan
-from cct_export.specs import ExportSpec, choose_opset
+from cct_export.specs import ExportSpec, opset_of
+from cct_export.stock_tools import refusals
 
-# What tf2onnx supports.
-ONNX_OPSETS = range(13, 19)
-DEFAULT_ONNX_OPSET = 18
-_OUTPUT = "logits"
+# The last that tf2onnx writes; onnx's own converter makes later ones of it.
+TF2ONNX_OPSET = 18
 # Raw pixels have scale 1: p arrives as p (uint8) or p − 128 (int8).
 _ZERO_POINTS = {"uint8": 0, "int8": -128}
 
@@ -91,40 +98,6 @@ def _is_augmentation(layer: Any) -> bool:
     )
 
 
-def _frozen_function(model: keras.Model, batch: int | None) -> Any:
-    """Traces ``model`` at inference and turns its weights into constants.
-
-    Args:
-        model: an image classifier.
-        batch: images per call, None for any number.
-
-    Returns:
-        A ``tf.function`` with a fixed signature, from ``image`` float32 ``(batch, H, W, C)``,
-        0–255, to a dict with ``logits``.
-
-    Raises:
-        ConversionError: Keras runs on another backend than TensorFlow, or the model has operators
-            that only training needs.
-    """
-    if keras.backend.backend() != "tensorflow":
-        raise ConversionError(
-            f"conversion needs Keras on TensorFlow, not on {keras.backend.backend()}: "
-            "start the process with KERAS_BACKEND=tensorflow"
-        )
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    inference = inference_model(model)
-    shape = (batch, *model.inputs[0].shape[1:])
-    signature = [tf.TensorSpec(shape, tf.float32, name=Plan.INPUT)]
-    traced = tf.function(lambda image: inference(image, training=False), input_signature=signature)
-    frozen = convert_variables_to_constants_v2(traced.get_concrete_function())
-    random = sorted({op.type for op in frozen.graph.get_operations() if "Random" in op.type})
-    if random:
-        raise ConversionError(f"operators that draw random numbers remain: {', '.join(random)}")
-    return tf.function(lambda image: {_OUTPUT: frozen(image)[0]}, input_signature=signature)
-
-
 def convert_tflite(model: keras.Model, spec: ExportSpec) -> bytes:
     """Converts a model with builtin operators only, batch 1, signature ``serving_default``.
 
@@ -139,18 +112,53 @@ def convert_tflite(model: keras.Model, spec: ExportSpec) -> bytes:
     Raises:
         ConversionError: the model has operators that TFLite's builtins lack.
     """
+    graph = substituted(frozen_graph(inference_model(model), batch=1), SUBSTITUTES["tflite"])
+    try:
+        return _converted(graph)
+    except _MissingOperators as error:
+        missing = sorted(set(error.args) - LAST_RESORTS.keys())
+        if missing:
+            names = ", ".join(f"tf.{name}" for name in missing)
+            raise ConversionError(
+                f"TFLite's converter refused the model: no builtin for {names}: compute it of "
+                "other operations, or export to ONNX"
+            ) from error
+        return _converted(substituted(graph, LAST_RESORTS))
+
+
+class _MissingOperators(Exception):
+    """TFLite has no builtin for operations; their types are the arguments."""
+
+
+def _converted(graph: Any) -> bytes:
+    """Returns a frozen graph as a flatbuffer; raises ``_MissingOperators``, ``ConversionError``."""
     import tensorflow as tf
 
-    function = _frozen_function(model, batch=1).get_concrete_function()
+    function = function_of(graph).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    try:
-        content: bytes = converter.convert()
-    except Exception as error:  # the converter raises bare Exceptions
-        missing = sorted(set(re.findall(r"'(tf\.\w+)' op", str(error))))
-        reason = f"no builtin for {', '.join(missing)}" if missing else str(error)
-        raise ConversionError(f"TFLite's converter refused the model: {reason}") from error
-    return content
+    with refusals("TFLite's converter", "export to ONNX"):
+        try:
+            content: bytes = converter.convert()
+        except Exception as error:  # the converter raises bare Exceptions
+            missing = set(re.findall(r"'tf\.(\w+)' op", str(error)))
+            if not missing:
+                raise
+        else:
+            return _with_names(content)
+    raise _MissingOperators(*missing)
+
+
+def _with_names(content: bytes) -> bytes:
+    """Gives the inputs and outputs of a flatbuffer the names that its signature has for them."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    for signature in model.signatureDefs:
+        tensors = model.subgraphs[signature.subgraphIndex].tensors
+        for entry in (*signature.inputs, *signature.outputs):
+            tensors[entry.tensorIndex].name = entry.name
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def convert_onnx(model: keras.Model, spec: ExportSpec) -> bytes:
@@ -158,7 +166,7 @@ def convert_onnx(model: keras.Model, spec: ExportSpec) -> bytes:
 
     Args:
         model: an image classifier.
-        spec: ``opset`` (18 if None) and ``dynamic_batch`` are used.
+        spec: ``opset`` (20 if None) and ``dynamic_batch`` are used.
 
     Returns:
         The serialized graph: ``image`` float32 ``(batch, H, W, C)``, 0–255, to ``logits`` float32
@@ -166,34 +174,65 @@ def convert_onnx(model: keras.Model, spec: ExportSpec) -> bytes:
 
     Raises:
         InvalidRequest: unknown opset.
+        UnsupportedScheme: the opset has no type for the weights of the scheme.
         ConversionError: the model has operators that ONNX lacks.
     """
-    opset = choose_opset(spec, ONNX_OPSETS, DEFAULT_ONNX_OPSET)
+    opset = opset_of(spec)
+    import onnx
     import tf2onnx
 
-    function = _frozen_function(model, batch=None if spec.dynamic_batch else 1)
-    try:
-        graph, _ = tf2onnx.convert.from_function(
-            function, input_signature=function.input_signature, opset=opset
+    graph = frozen_graph(inference_model(model), batch=None if spec.dynamic_batch else 1)
+    names = {f"{name}:0": name for name in (Plan.INPUT, OUTPUT)}
+    with refusals("tf2onnx", "export to TFLite"):
+        converted, _ = tf2onnx.convert.from_graph_def(
+            substituted(graph, SUBSTITUTES["onnx"]),
+            input_names=[f"{Plan.INPUT}:0"],
+            output_names=[f"{OUTPUT}:0"],
+            tensors_to_rename=names,
+            opset=min(opset, TF2ONNX_OPSET),
         )
-    except Exception as error:  # tf2onnx raises what its handlers raise
-        raise ConversionError(f"tf2onnx refused the model: {error}") from error
-    content: bytes = graph.SerializeToString()
+        missing = sorted({node.op_type for node in _nodes(converted.graph) if not _is_known(node)})
+        if missing:
+            raise ConversionError(
+                f"tf2onnx refused the model: ONNX has no operator for {', '.join(missing)}: "
+                "compute it of other operations, or export to TFLite"
+            )
+        if opset > TF2ONNX_OPSET:
+            converted = onnx.version_converter.convert_version(converted, opset)
+    content: bytes = converted.SerializeToString()
     return content
 
 
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Yields the nodes of an ONNX graph and of those inside, such as a loop's."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
+
+
+def _is_known(node: Any) -> bool:
+    import onnx
+
+    return node.domain != "" or bool(onnx.defs.has(node.op_type, node.domain))
+
+
 def finish_tflite(content: bytes, io: str, metadata: Mapping[str, str | bytes]) -> bytes:
-    """Gives a float32 flatbuffer an input of type ``io``, and metadata.
+    """Gives a flatbuffer with a float32 input one of type ``io``, and metadata.
 
     Args:
-        content: the flatbuffer.
+        content: the flatbuffer; one of integers only has such an input already.
         io: ``float32``, ``uint8`` or ``int8``.
         metadata: names and texts.
     """
+    from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    if io != "float32":
+    graph = model.subgraphs[0]
+    is_float = graph.tensors[int(graph.inputs[0])].type == schema.TensorType.FLOAT32
+    if io != "float32" and is_float:
         _dequantize_input(model, io)
     add_metadata(model, metadata)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))

@@ -155,20 +155,18 @@ def test_folds_cannot_be_left_out_of_a_traced_model(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("opset", [12, 19])
-def test_a_traced_model_has_the_opsets_of_tf2onnx(opset):
-    with pytest.raises(InvalidRequest, match="choose 13 to 18"):
+@pytest.mark.parametrize("opset", [12, 24])
+def test_a_traced_model_has_the_opsets_of_plans(opset):
+    with pytest.raises(InvalidRequest, match="choose 13 to 23"):
         convert(sequential(), ExportSpec("onnx", opset=opset))
 
 
-@pytest.mark.parametrize(
-    ("make", "opset"), [(sequential, 18), (lambda: random_model(SMALL, 0), 20)]
-)
-def test_the_default_opset_is_that_of_the_way_taken(make, opset):
+@pytest.mark.parametrize("make", [sequential, lambda: random_model(SMALL, 0)])
+def test_the_default_opset_is_the_same_on_both_ways(make):
     import onnx
 
     content = convert(make(), ExportSpec("onnx"))
-    assert onnx.load_from_string(content).opset_import[0].version == opset
+    assert onnx.load_from_string(content).opset_import[0].version == 20
 
 
 def test_help_names_every_fold(in_process):

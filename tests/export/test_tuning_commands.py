@@ -217,21 +217,6 @@ def test_constraints_that_contradict_are_refused(in_process, digits_model, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("scheme", ["int8-full", "int16x8", "int4-weight"])
-def test_models_that_are_traced_have_the_stock_schemes_only(scheme, tmp_path):
-    import keras
-
-    import cct_export
-    from cct_export.errors import UnsupportedScheme
-
-    model = keras.Sequential(
-        [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3, "elu")]
-    )
-    with pytest.raises(UnsupportedScheme, match="use int8"):
-        cct_export.export_tflite(model, output=tmp_path / "m.tflite", scheme=scheme)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_pixels_that_are_not_numbers_are_refused_and_nothing_is_written(
     in_process, digits_model, tmp_path
 ):
