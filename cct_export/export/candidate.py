@@ -29,7 +29,6 @@ from cct_export.records import (
     Exported,
     InputContract,
     MixedPrecision,
-    OutputContract,
     ParityReport,
     QuantizationSummary,
     checksum,
@@ -184,6 +183,7 @@ def _contract(
 ) -> Contract:
     loaded = workspace.loaded
     batch = None if spec.dynamic_batch else 1
+    outputs = loaded.outputs
     return Contract(
         format=spec.format,
         scheme=spec.scheme,
@@ -198,7 +198,8 @@ def _contract(
         versions=machine.versions(*_LIBRARIES),
         quantization=quantization,
         input=InputContract.of(spec.io, batch, loaded.image_shape),
-        output=OutputContract("logits", "float32", loaded.classes),
+        output=outputs[0],
+        outputs=outputs if len(outputs) > 1 else (),
     )
 
 
@@ -217,6 +218,7 @@ def _verify(
         scheme=artifact.scheme,
         names=(workspace.loaded.source, str(artifact.path)),
         images=images.origin,
+        outputs=workspace.loaded.outputs,
     )
     if min_sqnr_db is not None and falls_short(report.sqnr_db, min_sqnr_db):
         missed = f"SQNR {report.sqnr_db:.1f} dB is below the {min_sqnr_db:g} dB of --min-sqnr"

@@ -15,12 +15,12 @@ from cct_export.errors import ConversionError
 from cct_export.formats.flatbuffer import add_metadata
 from cct_export.formats.onnx_graph import checked
 from cct_export.graph.plan import Plan
+from cct_export.model.outputs import outputs_of
 from cct_export.specs import ExportSpec, choose_opset
 
 # What tf2onnx supports.
 ONNX_OPSETS = range(13, 19)
 DEFAULT_ONNX_OPSET = 18
-_OUTPUT = "logits"
 # Raw pixels have scale 1: p arrives as p (uint8) or p − 128 (int8).
 _ZERO_POINTS = {"uint8": 0, "int8": -128}
 
@@ -100,7 +100,7 @@ def _frozen_function(model: keras.Model, batch: int | None) -> Any:
 
     Returns:
         A ``tf.function`` with a fixed signature, from ``image`` float32 ``(batch, H, W, C)``,
-        0–255, to a dict with ``logits``.
+        0–255, to a dict of outputs by name, see ``outputs_of``.
 
     Raises:
         ConversionError: Keras runs on another backend than TensorFlow, or the model has operators
@@ -122,7 +122,14 @@ def _frozen_function(model: keras.Model, batch: int | None) -> Any:
     random = sorted({op.type for op in frozen.graph.get_operations() if "Random" in op.type})
     if random:
         raise ConversionError(f"operators that draw random numbers remain: {', '.join(random)}")
-    return tf.function(lambda image: {_OUTPUT: frozen(image)[0]}, input_signature=signature)
+    names = _output_names(model)
+    return tf.function(
+        lambda image: dict(zip(names, frozen(image), strict=True)), input_signature=signature
+    )
+
+
+def _output_names(model: keras.Model) -> list[str]:
+    return [output.name for output in outputs_of(model)]
 
 
 def convert_tflite(model: keras.Model, spec: ExportSpec) -> bytes:
@@ -133,8 +140,8 @@ def convert_tflite(model: keras.Model, spec: ExportSpec) -> bytes:
         spec: not used; TFLite files take one image.
 
     Returns:
-        The flatbuffer: ``image`` float32 ``(1, H, W, C)``, 0–255, to ``logits`` float32
-        ``(1, classes)``.
+        The flatbuffer: ``image`` float32 ``(1, H, W, C)``, 0–255, to the outputs of the model as
+        float32, in their order.
 
     Raises:
         ConversionError: the model has operators that TFLite's builtins lack.
@@ -150,7 +157,19 @@ def convert_tflite(model: keras.Model, spec: ExportSpec) -> bytes:
         missing = sorted(set(re.findall(r"'(tf\.\w+)' op", str(error))))
         reason = f"no builtin for {', '.join(missing)}" if missing else str(error)
         raise ConversionError(f"TFLite's converter refused the model: {reason}") from error
-    return content
+    return _in_order(content, _output_names(model))
+
+
+def _in_order(content: bytes, names: list[str]) -> bytes:
+    """Returns a flatbuffer with its outputs in this order: the converter sorts them by name."""
+    if len(names) == 1:
+        return content
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    indices = {entry.name.decode(): entry.tensorIndex for entry in model.signatureDefs[0].outputs}
+    model.subgraphs[0].outputs = np.asarray([indices[name] for name in names], np.int32)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def convert_onnx(model: keras.Model, spec: ExportSpec) -> bytes:
@@ -178,6 +197,9 @@ def convert_onnx(model: keras.Model, spec: ExportSpec) -> bytes:
         )
     except Exception as error:  # tf2onnx raises what its handlers raise
         raise ConversionError(f"tf2onnx refused the model: {error}") from error
+    outputs = {value.name: value for value in graph.graph.output}
+    del graph.graph.output[:]
+    graph.graph.output.extend(outputs[name] for name in _output_names(model))
     content: bytes = graph.SerializeToString()
     return content
 

@@ -6,6 +6,7 @@ computes the same with these weights.
 
 from dataclasses import replace
 from itertools import takewhile
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,6 +30,8 @@ def equivalent_cct(model: keras.Model) -> CCT | None:
     Args:
         model: a built image classifier, of any classes.
     """
+    if [len(output.shape) for output in model.outputs] != [2]:
+        return None
     weights = model.get_weights()
     images = probe_images(image_shape(model))
     try:
@@ -71,13 +74,22 @@ def probe_images(shape: ImageShape) -> np.ndarray:
 
 
 def logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Returns the model's logits for ``images``, in batches of the model's size if it is fixed."""
+    """Returns the model's logits for ``images``, in batches of the model's size if it is fixed.
+
+    The values of several outputs, or of slots, follow each other in the row of an image.
+    """
     size = model.inputs[0].shape[0] or len(images)
     batches = [
-        keras.ops.convert_to_numpy(model(images[start : start + size], training=False))
+        _values(model(images[start : start + size], training=False))
         for start in range(0, len(images) - size + 1, size)
     ]
     return np.concatenate(batches)
+
+
+def _values(outputs: Any) -> np.ndarray:
+    several = outputs if isinstance(outputs, list | tuple) else [outputs]
+    arrays = [keras.ops.convert_to_numpy(output) for output in several]
+    return np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
 
 
 def spec_from_shapes(shapes: list[tuple[int, ...]], image: ImageShape, name: str) -> ModelSpec:

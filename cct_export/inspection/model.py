@@ -62,7 +62,7 @@ def inspect(model: "keras.Model", *, name: str) -> Architecture:
     if can_lower(model):
         weights = [(each.path, math.prod(each.shape), each.trainable) for each in model.weights]
         return _architecture(name, model.spec, lower(model), weights)
-    classes = int(model.outputs[0].shape[1])
+    classes = int(model.outputs[0].shape[-1])
     return Architecture(name, image_shape(model), classes, labels(model), _layers(model))
 
 

@@ -102,7 +102,7 @@ def labels(model: keras.Model) -> tuple[str, ...]:
 
 
 def check_classifier(model: Any, where: str) -> None:
-    """Checks that ``model`` maps images (N, H, W, 1 or 3) to logits (N, classes).
+    """Checks that ``model`` maps images (N, H, W, 1 or 3) to classes, or slots of classes.
 
     Args:
         model: of any kind.
@@ -114,17 +114,18 @@ def check_classifier(model: Any, where: str) -> None:
     inputs = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
     outputs = [tuple(tensor.shape) for tensor in getattr(model, "outputs", None) or ()]
     is_classifier = (
-        len(inputs) == len(outputs) == 1
+        len(inputs) == 1
         and len(inputs[0]) == 4
         and None not in inputs[0][1:]
         and inputs[0][3] in (1, 3)
-        and len(outputs[0]) == 2
-        and (outputs[0][1] or 0) >= 2
+        and bool(outputs)
+        and all(len(shape) in (2, 3) and all(shape[1:]) for shape in outputs)
     )
     if not is_classifier:
         raise InvalidModel(
             f"{where} is not an image classifier: it maps {inputs} to {outputs}; "
-            "needed is one image (None, height, width, 1 or 3) to logits (None, classes)"
+            "needed is one image (None, height, width, 1 or 3) to outputs (None, classes) or "
+            "(None, slots, classes)"
         )
 
 

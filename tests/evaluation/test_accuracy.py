@@ -10,7 +10,7 @@ from cct_export.data.dataset import ArraySplit, Dataset
 from cct_export.errors import InvalidData
 from cct_export.evaluation import accuracy
 from cct_export.evaluation.accuracy import calibration_error, mcnemar, score, wilson_interval
-from cct_export.records import Contract
+from cct_export.records import Contract, OutputContract
 from cct_export.specs.progress import no_progress
 
 
@@ -19,12 +19,14 @@ class FirstPixel:
 
     image_shape = (1, 1, 1)
     io = "uint8"
-    input_quantization = output_quantization = None
+    input_quantization = None
+    output_quantizations = ()
     batch = None
 
     def __init__(self, classes, labels=()):
         self.classes = classes
         self.contract = Contract(labels=tuple(labels))
+        self.outputs = (OutputContract("logits", "float32", classes, activation="none"),)
 
     def invoke(self, prepared):
         first = prepared.reshape(len(prepared), -1)[:, :1].astype(int)
@@ -61,7 +63,7 @@ def test_fewer_than_five_classes_are_always_in_the_top_five():
 
 
 def test_a_label_that_the_model_has_no_logit_for_is_refused():
-    with pytest.raises(InvalidData, match="label 4, the model 3 logits"):
+    with pytest.raises(InvalidData, match="label 4, the model 3 classes"):
         measure(FirstPixel(3), [0, 1], [0, 4], "abcde")
 
 
@@ -122,18 +124,19 @@ def test_the_calibration_error_is_that_of_a_loop_over_bins(logits):
         if inside.any():
             gap = correct[inside].mean() - confidence[inside].mean()
             expected += inside.mean() * abs(gap)
-    assert calibration_error(logits, correct=correct) == pytest.approx(expected, abs=1e-9)
+    assert calibration_error(probabilities, correct=correct) == pytest.approx(expected, abs=1e-9)
 
 
 def test_confidence_that_equals_the_accuracy_is_no_error():
-    logits = np.log(np.array([[0.75, 0.25]] * 4))
+    probabilities = np.array([[0.75, 0.25]] * 4)
     correct = np.array([True, True, True, False])
-    assert calibration_error(logits, correct=correct) == pytest.approx(0)
-    assert calibration_error(logits, correct=np.array([True] * 4)) == pytest.approx(0.25)
+    assert calibration_error(probabilities, correct=correct) == pytest.approx(0)
+    assert calibration_error(probabilities, correct=np.array([True] * 4)) == pytest.approx(0.25)
 
 
 def test_large_logits_do_not_overflow():
-    assert calibration_error(np.array([[1e30, 0.0]]), correct=np.array([True])) == 0.0
+    report, _ = score(np.array([[1e30, 0.0]]), targets=np.array([0]), data="d")
+    assert report.calibration_error == 0.0
 
 
 @given(LOGITS)

@@ -88,7 +88,7 @@ def test_a_file_contains_its_contract(exports, digits_run, format):
     assert contract.input.shape == (batch, 32, 32, 3)
     assert contract.input.range == (0, 255)
     assert contract.input.channels == "RGB"
-    assert contract.output == OutputContract("logits", "float32", 10)
+    assert contract.output == OutputContract("logits", "float32", 10, (10,), "none")
     assert contract.versions["keras"] == keras.__version__
     json_text = f'"source_sha256": "{contract.source_sha256}"'
     assert json_text.encode() in path.read_bytes()

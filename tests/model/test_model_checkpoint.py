@@ -353,9 +353,10 @@ NOT_CLASSIFIERS = {
     "four channels": lambda: _functional([(8, 8, 4)], [layers.Dense(2)]),
     "any size": lambda: _functional([(None, None, 3)], [layers.Dense(2)]),
     "vectors": lambda: _functional([(10,)], [layers.Dense(2)]),
-    "one logit": lambda: _functional([(8, 8, 3)], [layers.Dense(1)]),
     "two images": lambda: _functional([(8, 8, 3), (8, 8, 3)], [layers.Dense(2)]),
-    "two outputs": lambda: _functional([(8, 8, 3)], [layers.Dense(2), layers.Dense(3)]),
+    "a vector and a map": lambda: _functional(
+        [(8, 8, 3)], [layers.Dense(2), layers.Reshape((1, 1, 3))]
+    ),
     "a map of logits": lambda: keras.Sequential([layers.Input((8, 8, 3)), layers.Conv2D(2, 3)]),
     "channels first": lambda: _functional([(3, 8, 8)], [layers.Dense(2)]),
 }
