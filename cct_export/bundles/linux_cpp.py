@@ -31,7 +31,11 @@ def files(contents: Contents) -> Files:
             f"this one takes {input_type} and returns {output_type}"
         )
     return {
-        **render("linux_cpp", summary=contents.summary),
+        **render(
+            "linux_cpp",
+            summary=contents.summary,
+            activation=contents.description.output.activation,
+        ),
         **contents.common_files(),
         "golden.bin": golden_bin(contents),
     }
