@@ -156,3 +156,57 @@ def test_an_image_whose_logits_are_not_finite_is_wrong_and_not_in_the_confusion_
     assert report.top1 == report.top5 == pytest.approx(1 / 3)
     assert report.confusion == ((0, 0), (0, 1))
     assert report.per_class == (None, 1.0)
+
+
+def test_probabilities_go_through_no_second_softmax():
+    answers = np.eye(10)[np.arange(50) % 10]
+    output = OutputContract("logits", "float32", 10, (10,), "softmax")
+    report, _ = score(answers, targets=np.arange(50) % 10, data="d", output=output)
+    assert (report.top1, report.calibration_error) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("activation", "values"),
+    [("sigmoid", [0.75, 0.75, 0.25, 0.75]), ("none", [np.log(3)] * 4)],
+)
+def test_one_value_tells_two_classes_apart(activation, values):
+    output = OutputContract("logits", "float32", 1, (1,), activation)
+    values = np.array(values)[:, None]
+    targets = (values[:, 0] > (0.5 if activation == "sigmoid" else 0)).astype(int)
+    report, _ = score(values, targets=targets, data="d", output=output)
+    assert report.top1 == 1
+    assert report.calibration_error == pytest.approx(0.25)
+    assert len(report.confusion) == 2
+    wrong, _ = score(values, targets=1 - targets, data="d", output=output)
+    assert (wrong.top1, wrong.top5) == (0, 1)
+
+
+class TwoOutputs(FirstPixel):
+    """A session with the classes of ``FirstPixel`` after an output of three others."""
+
+    def __init__(self, classes, *others):
+        super().__init__(classes)
+        self.outputs = (*others, *self.outputs)
+
+    def invoke(self, prepared):
+        width = sum(output.width for output in self.outputs[:-1])
+        others = np.ones((len(prepared), width), np.float32)
+        return np.concatenate([others, super().invoke(prepared)], axis=1)
+
+
+def test_the_accuracy_of_several_outputs_is_that_of_the_one_with_these_classes():
+    session = TwoOutputs(10, OutputContract("weather", "float32", 3, (3,), "none"))
+    report = measure(session, [3, 4], [3, 5], "0123456789")
+    assert report.top1 == 0.5
+
+
+@pytest.mark.parametrize("sizes", [(10,), (4, 10), (3, 3)])
+def test_without_one_output_for_the_labels_the_accuracy_is_refused(sizes):
+    other = OutputContract("other", "float32", sizes[-1], sizes, "none")
+    session = TwoOutputs(10, other)
+    if sizes != (10,):
+        session.outputs = (other,)
+        session.invoke = lambda prepared: np.ones((len(prepared), other.width), np.float32)
+    with pytest.raises(InvalidData, match="needs one output for the one label") as refused:
+        measure(session, [3, 4], [3, 5], "0123456789")
+    assert "parity and latency can be measured" in str(refused.value)
