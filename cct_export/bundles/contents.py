@@ -113,11 +113,9 @@ class Contents:
         """The model's input and output, in a sentence for a README."""
         model = self.description
         height, width, channels = self.golden.images.shape[1:]
-        kind = "logit" if model.output.activation == "none" else "probability"
-        many = "logits" if kind == "logit" else "probabilities"
-        held = f"the {many} of {model.output.classes} classes"
+        held = f"the {model.output.contents} of {model.output.classes} classes"
         if model.output.classes == 1:
-            held = f"the {kind} of the second of two classes"
+            held = "one value, which tells two classes apart,"
         return (
             f"`{model.model}` ({len(self.model):,} bytes, quantization scheme `{model.scheme}`) "
             f"takes {'RGB' if channels == 3 else 'grey'} images of {height} × {width} pixels as "

@@ -183,7 +183,9 @@ def _contract(
 ) -> Contract:
     loaded = workspace.loaded
     batch = None if spec.dynamic_batch else 1
-    outputs = loaded.outputs
+    integers_only = scheme_of(spec.scheme, spec.format).integers_only
+    dtype = spec.io if integers_only else "float32"
+    outputs = tuple(replace(output, dtype=dtype) for output in loaded.outputs)
     return Contract(
         format=spec.format,
         scheme=spec.scheme,

@@ -58,12 +58,20 @@ def inspect(model: "keras.Model", *, name: str) -> Architecture:
         name: the source that the user named.
     """
     from cct_export.model.checkpoint import image_shape, labels
+    from cct_export.model.outputs import outputs_of
 
     if can_lower(model):
         weights = [(each.path, math.prod(each.shape), each.trainable) for each in model.weights]
         return _architecture(name, model.spec, lower(model), weights)
-    classes = int(model.outputs[0].shape[-1])
-    return Architecture(name, image_shape(model), classes, labels(model), _layers(model))
+    outputs = outputs_of(model)
+    return Architecture(
+        name,
+        image_shape(model),
+        outputs[0].classes,
+        labels(model),
+        _layers(model),
+        outputs=outputs,
+    )
 
 
 def _architecture(

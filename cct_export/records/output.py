@@ -52,6 +52,11 @@ class OutputContract:
         return self.activation == "sigmoid" or self.classes == 1
 
     @property
+    def contents(self) -> str:
+        """What the values are, in a word."""
+        return {"none": "logits", "": "values"}.get(self.activation, "probabilities")
+
+    @property
     def class_count(self) -> int:
         """Number of classes that have names: two where one value tells them apart."""
         return 2 if self.classes == 1 else self.classes
