@@ -198,6 +198,31 @@ def exports(once, digits_run, in_process):
 
 
 @pytest.fixture(scope="session")
+def head_exports(once, in_process):
+    """Returns the export of a small model with some kind of outputs, made once; do not change it.
+
+    The model is beside it, as ``m.keras``; see ``output_kinds``.
+    """
+
+    def get(kind, format, scheme="none", io="float32"):
+        name = f"m-{scheme}-{io}.{format}"
+
+        def export(folder):
+            from output_kinds import model_of
+
+            model_of(kind).save(folder / "m.keras")
+            options = ("--quantize", scheme, "--io", io, "-o", folder / name, "--json", "-")
+            ended = in_process("export", format, folder / "m.keras", *options)
+            assert ended.code == 0, ended.err
+            (folder / "record.json").write_text(ended.out)
+
+        folder = once(f"{kind}-{name}", export)
+        return Export(folder / name, json.loads((folder / "record.json").read_text()))
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def digit_images():
     """The test images of ``digits``, uint8 (360, 32, 32, 3), and their labels."""
     from cct_export import data

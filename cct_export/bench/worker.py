@@ -27,7 +27,7 @@ from cct_export.data.sampling import timing_images
 from cct_export.errors import InvalidRequest
 from cct_export.evaluation import accuracy, golden
 from cct_export.evaluation.golden import GoldenCheck
-from cct_export.graph.interpret import softmax
+from cct_export.evaluation.outputs import cut, probabilities
 from cct_export.records import Conditions, MachineInfo, OperatorProfile, Runtime
 from cct_export.records.encoding import from_json
 from cct_export.runtimes import ENGINES, PROFILERS, keras
@@ -126,9 +126,9 @@ class Worker:
             _median_ms(lambda: self._top5(logits)),
         )
 
-    def _top5(self, logits: np.ndarray) -> np.ndarray:
-        reals = dequantize(logits, self._session.output_quantization)
-        return np.sort(softmax(reals), axis=1)[:, -5:]
+    def _top5(self, logits: np.ndarray) -> list[np.ndarray]:
+        values = cut(dequantize(self._session, logits), self._session.outputs)
+        return [np.sort(probabilities(part, output))[..., -5:] for output, part in values]
 
     def memory(self) -> PeakMemory:
         """Returns the peak memory of this process, which only ran the artifact."""

@@ -2,6 +2,7 @@
 
 import platform
 import unicodedata
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from cct_export.bundles.folder import Files
-from cct_export.errors import InvalidArtifact
+from cct_export.errors import InvalidArtifact, InvalidRequest
 from cct_export.evaluation import parity
+from cct_export.evaluation.outputs import activation_of
 from cct_export.evaluation.parity import Policy
 from cct_export.records import InputContract, OutputContract
 from cct_export.records.encoding import to_text
@@ -18,7 +20,7 @@ from cct_export.records.sidecar import Golden, Sidecar, examine
 from cct_export.records.sidecar import path_of as sidecar_path
 from cct_export.records.sidecar import read as read_sidecar
 from cct_export.runtimes import engine_of, format_of
-from cct_export.runtimes.session import Quantization, Session, dequantize, prepare
+from cct_export.runtimes.session import Session, dequantize, prepare
 
 # Unicode categories of what a label of one line cannot hold: control characters, surrogates, and
 # separators of lines and paragraphs.
@@ -111,10 +113,13 @@ class Contents:
         """The model's input and output, in a sentence for a README."""
         model = self.description
         height, width, channels = self.golden.images.shape[1:]
+        held = f"the {model.output.contents} of {model.output.classes} classes"
+        if model.output.classes == 1:
+            held = "one value, which tells two classes apart,"
         return (
             f"`{model.model}` ({len(self.model):,} bytes, quantization scheme `{model.scheme}`) "
             f"takes {'RGB' if channels == 3 else 'grey'} images of {height} × {width} pixels as "
-            f"{self.inputs.dtype} and returns the logits of {model.output.classes} classes as "
+            f"{self.inputs.dtype} and returns {held} as "
             f"{self.outputs.dtype}."
         )
 
@@ -135,13 +140,14 @@ def gather(artifact: Path, name: str) -> Contents:
         name: of the bundle.
 
     Raises:
-        InvalidRequest: the file is of another kind.
+        InvalidRequest: the file is of another kind, or gives an image more than one class.
         InvalidArtifact: it cannot be run, has changed since it was exported, has no usable sidecar,
             or its logits miss the bounds.
         MissingDependency: its engine is not installed.
     """
     format = format_of(artifact)
     with closing(engine_of(format).open_session(artifact)) as session:
+        _check_single(session.outputs, artifact)
         examine(artifact, session.contract).require()
         sidecar = read_sidecar(artifact, session.contract)
         if sidecar is None:
@@ -152,9 +158,18 @@ def gather(artifact: Path, name: str) -> Contents:
         inputs, outputs = _run_golden(session, sidecar.golden, artifact)
         if problem := _sidecar_problem(sidecar, format, inputs, outputs):
             raise InvalidArtifact(f"{sidecar_path(artifact)} {problem}: export the model again")
-        _verify(sidecar, dequantize(outputs, session.output_quantization), artifact)
+        _verify(sidecar, dequantize(session, outputs), session.outputs, artifact)
         description = _describe(sidecar, outputs, session)
     return Contents(name, artifact.read_bytes(), description, sidecar.golden, inputs, outputs)
+
+
+def _check_single(outputs: Sequence[OutputContract], artifact: Path) -> None:
+    if len(outputs) > 1 or outputs[0].has_slots:
+        shapes = ", ".join(f"{output.name} {list(output.sizes)}" for output in outputs)
+        raise InvalidRequest(
+            f"the programs of bundles show the classes of one output without slots, and {artifact} "
+            f"gives {shapes}: run it with cct-export predict, or with its engine"
+        )
 
 
 def _run_golden(session: Session, golden: Golden, artifact: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -172,11 +187,11 @@ def _run_golden(session: Session, golden: Golden, artifact: Path) -> tuple[np.nd
 def _sidecar_problem(sidecar: Sidecar, format: str, inputs: np.ndarray, outputs: np.ndarray) -> str:
     """Returns why no program could use what the sidecar says; empty if one can."""
     contract, classes = sidecar.contract, outputs.shape[1]
-    labels = contract.labels or ("",) * classes
+    labels = contract.labels
     golden_classes = sidecar.golden.logits.shape[1]
     if contract.format != format:
         return f"is of the format {contract.format!r}"
-    if golden_classes != classes or len(labels) != classes:
+    if golden_classes != classes or len(labels) not in (0, max(classes, 2)):
         return (
             f"has {golden_classes} golden logits and {len(labels)} labels, and the model {classes} "
             "logits"
@@ -192,7 +207,9 @@ def _sidecar_problem(sidecar: Sidecar, format: str, inputs: np.ndarray, outputs:
     return ""
 
 
-def _verify(sidecar: Sidecar, logits: np.ndarray, artifact: Path) -> None:
+def _verify(
+    sidecar: Sidecar, logits: np.ndarray, outputs: Sequence[OutputContract], artifact: Path
+) -> None:
     """Raises ``InvalidArtifact`` unless the logits of the golden inputs meet the bounds."""
     scheme = sidecar.contract.scheme
     report = parity.compare(
@@ -201,6 +218,7 @@ def _verify(sidecar: Sidecar, logits: np.ndarray, artifact: Path) -> None:
         scheme=scheme,
         names=(sidecar.contract.source, str(artifact)),
         images=f"golden images in the sidecar ({sidecar.golden.origin})",
+        outputs=outputs,
         policy=parity.policy_of(scheme, golden=True),
     )
     if not report.passed:
@@ -211,10 +229,9 @@ def _verify(sidecar: Sidecar, logits: np.ndarray, artifact: Path) -> None:
 
 def _describe(sidecar: Sidecar, outputs: np.ndarray, session: Session) -> ModelDescription:
     """Returns the description of a model whose sidecar ``_sidecar_problem`` accepts."""
-    contract, classes = sidecar.contract, outputs.shape[1]
+    contract, (output,) = sidecar.contract, session.outputs
     assert contract.input is not None
-    assert contract.output is not None
-    quantization: Quantization | tuple[None, None] = session.output_quantization or (None, None)
+    (scale, zero_point) = (*session.output_quantizations, None)[0] or (None, None)
     policy = parity.policy_of(contract.scheme, golden=True)
     return ModelDescription(
         model=f"model.{contract.format}",
@@ -226,15 +243,15 @@ def _describe(sidecar: Sidecar, outputs: np.ndarray, session: Session) -> ModelD
         input=contract.input,
         versions=contract.versions,
         output=OutputDescription(
-            name=contract.output.name,
+            name=output.name,
             dtype=str(outputs.dtype),
-            classes=classes,
-            shape=contract.output.shape,
-            activation=contract.output.activation,
-            scale=quantization[0],
-            zero_point=quantization[1],
+            classes=outputs.shape[1],
+            shape=outputs.shape[1:],
+            activation=activation_of(sidecar.golden.logits, output),
+            scale=scale,
+            zero_point=zero_point,
         ),
-        labels=contract.labels or tuple(map(str, range(classes))),
+        labels=output.class_names(contract.labels),
         golden=GoldenDescription(
             **asdict(policy),
             images=len(outputs),

@@ -32,7 +32,13 @@ def files(contents: Contents) -> Files:
             f"this one takes {input_type} and returns {output_type}"
         )
     return {
-        **render("linux_cpp", summary=contents.summary, antialias=image.antialias, crop=image.crop),
+        **render(
+            "linux_cpp",
+            summary=contents.summary,
+            activation=contents.description.output.activation,
+            antialias=image.antialias,
+            crop=image.crop,
+        ),
         **contents.common_files(),
         "golden.bin": golden_bin(contents),
     }

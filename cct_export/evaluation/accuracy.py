@@ -4,6 +4,7 @@ The statistics use the standard library: SciPy is not installed on small devices
 """
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -11,8 +12,8 @@ import numpy as np
 
 from cct_export.data.dataset import Dataset, check_classes
 from cct_export.errors import InvalidData
-from cct_export.graph.interpret import softmax
-from cct_export.records import Accuracy, PairedAccuracy
+from cct_export.evaluation.outputs import cut, distances, probabilities
+from cct_export.records import Accuracy, OutputContract, PairedAccuracy
 from cct_export.runtimes.session import Logits, Session, run
 from cct_export.specs.progress import CountProgress, no_progress
 
@@ -47,21 +48,46 @@ def measure(session: Session, *, dataset: Dataset, progress: CountProgress = no_
     Raises:
         InvalidData: the labels are not those of the model.
     """
-    labels = session.contract.labels
     check_labels(session, dataset)
+    output = _labelled_output(session.outputs, dataset)
     logits = _logits(session, dataset, progress)
+    (values,) = (part for each, part in cut(logits, session.outputs) if each.name == output.name)
     targets = np.asarray(dataset.test.labels)
-    return score(logits, targets=targets, data=dataset.name, labels=tuple(labels))
+    labels = session.contract.labels
+    return score(values, targets=targets, data=dataset.name, labels=labels, output=output)
 
 
 def check_labels(session: Session, dataset: Dataset) -> None:
     """Raises ``InvalidData`` if the labels of a dataset are not those of the model."""
     check_classes(dataset, session.contract.labels)
     (image,) = dataset.test.images([0])
-    classes = run(session, image[np.newaxis]).shape[1]
+    values = run(session, image[np.newaxis])
+    wanted = _labelled_output(session.outputs, dataset)
+    (output,) = (each for each, _ in cut(values, session.outputs) if each.name == wanted.name)
     largest = int(np.max(dataset.test.labels))
-    if largest >= classes:
-        raise InvalidData(f"{dataset.name} has label {largest}, the model {classes} logits")
+    if largest >= output.class_count:
+        raise InvalidData(
+            f"{dataset.name} has label {largest}, the model {output.class_count} classes"
+        )
+
+
+def _labelled_output(outputs: Sequence[OutputContract], dataset: Dataset) -> OutputContract:
+    """Returns the output that the labels of a dataset are of.
+
+    Raises:
+        InvalidData: there is none, or more than one.
+    """
+    if len(outputs) == 1 and not outputs[0].has_slots:
+        return outputs[0]
+    classes = len(dataset.classes)
+    fitting = [each for each in outputs if not each.has_slots and each.class_count == classes]
+    if len(fitting) != 1:
+        shapes = ", ".join(f"{each.name} {list(each.sizes)}" for each in outputs)
+        raise InvalidData(
+            f"accuracy needs one output for the one label that {dataset.name} has per image, of "
+            f"{classes} classes; the model gives {shapes}: parity and latency can be measured"
+        )
+    return fitting[0]
 
 
 def _logits(session: Session, dataset: Dataset, progress: CountProgress) -> Logits:
@@ -75,7 +101,12 @@ def _logits(session: Session, dataset: Dataset, progress: CountProgress) -> Logi
 
 
 def score(
-    logits: np.ndarray, *, targets: np.ndarray, data: str, labels: tuple[str, ...] = ()
+    logits: np.ndarray,
+    *,
+    targets: np.ndarray,
+    data: str,
+    labels: tuple[str, ...] = (),
+    output: OutputContract | None = None,
 ) -> Scored:
     """Compares logits with labels.
 
@@ -83,16 +114,21 @@ def score(
     matrix.
 
     Args:
-        logits: float ``(N, classes)``.
+        logits: float ``(N, classes)``, or what else the output holds.
         targets: int ``(N,)``, the true classes.
         data: where the images are from.
         labels: class names.
+        output: what the logits are of; by default logits of the classes.
 
     Returns:
         The accuracy, and which images are classified correctly.
     """
-    total, classes = logits.shape
+    output = output or OutputContract("logits", "float32", logits.shape[1], activation="none")
+    total, classes = len(logits), output.class_count
     finite = np.isfinite(logits).all(axis=1)
+    chances = probabilities(logits[finite].astype(np.float64), output)[:, 0]
+    if output.classes == 1:  # as the logits of two classes
+        logits = np.concatenate([-distances(logits, output), distances(logits, output)], axis=1)
     ranked = (-np.where(finite[:, None], logits, 0.0)).argsort(axis=1, kind="stable")
     hits = (ranked == targets[:, None]) & finite[:, None]
     correct = hits[:, 0]
@@ -106,7 +142,7 @@ def score(
         data=data,
         top1_interval=wilson_interval(top1, total),
         top5_interval=wilson_interval(top5, total),
-        calibration_error=calibration_error(logits[finite], correct=correct[finite]),
+        calibration_error=calibration_error(chances, correct=correct[finite]),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         labels=labels,
     )
@@ -131,23 +167,23 @@ def wilson_interval(hits: int, total: int) -> tuple[float, float]:
     return low, high
 
 
-def calibration_error(logits: np.ndarray, *, correct: np.ndarray) -> float:
+def calibration_error(probabilities: np.ndarray, *, correct: np.ndarray) -> float:
     """Returns the expected calibration error over 15 equal bins (arXiv:1706.04599, equation 3).
 
     Args:
-        logits: finite ``(N, classes)``.
+        probabilities: ``(N, classes)``, 0 to 1.
         correct: bool ``(N,)``.
 
     Returns:
-        The mean absolute difference of accuracy and confidence (softmax of the best class), 0 to
-        1; 0 for no images.
+        The mean absolute difference of accuracy and confidence (the probability of the best class),
+        0 to 1; 0 for no images.
     """
-    if not len(logits):
+    if not len(probabilities):
         return 0.0
-    confidence = softmax(np.asarray(logits, np.float64)).max(axis=1)
+    confidence = probabilities.max(axis=1)
     bins = np.ceil(confidence * BINS).astype(int).clip(1, BINS) - 1
     gaps = np.bincount(bins, weights=correct - confidence, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(logits))
+    return float(np.abs(gaps).sum() / len(probabilities))
 
 
 def mcnemar(*, reference: np.ndarray, candidate: np.ndarray) -> PairedAccuracy:

@@ -58,6 +58,7 @@ def check(session: Session, *, path: Path, delegation: Delegation) -> GoldenChec
         scheme=scheme,
         names=(expected.contract.source, str(path)),
         images=f"golden images in the sidecar ({expected.golden.origin})",
+        outputs=session.outputs,
         policy=parity.policy_of(scheme, golden=True),
     )
     return GoldenCheck(report, changed)

@@ -1,13 +1,16 @@
 """Numerical parity: logits compared with the reference, judged by a policy per scheme."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from cct_export.bounds import exceeds, falls_short
 from cct_export.errors import InvalidArtifact
-from cct_export.records import ParityReport
+from cct_export.evaluation.outputs import cut, distances, slots
+from cct_export.records import OutputContract, ParityReport
 from cct_export.runtimes.session import Logits
 
 
@@ -29,6 +32,8 @@ class Policy:
     flips: int = 0
 
 
+# Logits whose number tells that of the classes.
+ONE_OUTPUT = (OutputContract("logits", "float32", 0, activation="none"),)
 # The bounds hold on a thousand images; on a handful of golden images the figures scatter.
 GOLDEN_SLACK_DB = 3.0
 GOLDEN_FLIPS = 1
@@ -77,12 +82,21 @@ def sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
     return 10 * float(np.log10(signal / noise)) if signal > 0 else float("-inf")
 
 
-def logits_sqnr_db(reference: np.ndarray, candidate: np.ndarray) -> float:
-    """Returns the SQNR of logits ``(N, classes)`` in dB, each image's minus their mean.
+def logits_sqnr_db(
+    reference: np.ndarray,
+    candidate: np.ndarray,
+    outputs: Sequence[OutputContract] = ONE_OUTPUT,
+) -> float:
+    """Returns the SQNR of logits ``(N, values of all outputs)`` in dB, that of the worst output.
 
-    The softmax is invariant to that mean; counted as signal, a large one would hide any error.
+    Each image's are taken minus their mean: the softmax is invariant to that mean; counted as
+    signal, a large one would hide any error. Values that are a decision each are taken minus their
+    threshold.
     """
-    return sqnr_db(_centered(reference), _centered(candidate))
+    return min(
+        sqnr_db(_signal(expected, output), _signal(actual, output, expected))
+        for output, expected, actual in _pairs(reference, candidate, outputs)
+    )
 
 
 def compare(
@@ -92,73 +106,127 @@ def compare(
     scheme: str,
     names: tuple[str, str],
     images: str,
+    outputs: Sequence[OutputContract] = ONE_OUTPUT,
     policy: Policy | None = None,
 ) -> ParityReport:
     """Compares the logits of two sessions on the same images.
 
     Args:
-        reference: float32 ``(N, classes)`` of the model.
+        reference: float32 ``(N, values of all outputs)`` of the model.
         candidate: float32 of the same shape of the exported file.
         scheme: quantization scheme of the candidate.
         names: names of reference and candidate, for the report.
         images: where the images are from, for the report.
-        policy: the requirements; by default those of the scheme.
+        outputs: what the logits are of; by default one output with a class per logit.
+        policy: the requirements of each output; by default those of the scheme.
 
     Returns:
-        The report, with the requirements that are not met.
+        The report of the output that is farthest from the requirements, with what any output
+        misses of them.
     """
     policy = policy or policy_of(scheme)
-    decided = _decided(reference, policy)
-    signal, measured = _centered(reference), _centered(candidate)
-    same_class = reference.argmax(1) == candidate.argmax(1)
+    made = functools.partial(
+        ParityReport, reference=names[0], candidate=names[1], scheme=scheme, images=images
+    )
+    reports = []
+    for output, expected, actual in _pairs(reference, candidate, outputs):
+        report = made(
+            samples=len(expected),
+            failures=(),
+            output=output.name if len(outputs) > 1 else "",
+            **_figures(expected, actual, output, policy),
+        )
+        reports.append(replace(report, failures=tuple(_failures(report, policy, expected))))
+    if len(reports) == 1:
+        return reports[0]
+    missed = [f"{report.output}: {line}" for report in reports for line in report.failures]
+    worst = min(reports, key=lambda report: (report.passed, report.finite, report.sqnr_db))
+    return replace(worst, failures=tuple(missed))
+
+
+def _pairs(
+    reference: np.ndarray, candidate: np.ndarray, outputs: Sequence[OutputContract]
+) -> Iterator[tuple[OutputContract, np.ndarray, np.ndarray]]:
+    """Yields every output with its values in the reference and in the candidate."""
+    for (output, expected), (_, actual) in zip(
+        cut(reference, outputs), cut(candidate, outputs), strict=True
+    ):
+        yield output, expected, actual
+
+
+def _figures(
+    expected: np.ndarray, actual: np.ndarray, output: OutputContract, policy: Policy
+) -> dict[str, Any]:
+    """Returns the figures of a report about an output, by field."""
+    signal, measured = _signal(expected, output), _signal(actual, output, expected)
+    classes, found = _classes(expected, output), _classes(actual, output, expected)
+    decided = _decided(expected, output, policy)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        difference = np.abs(reference.astype(np.float64) - candidate.astype(np.float64))
+        difference = np.abs(expected.astype(np.float64) - actual.astype(np.float64))
         norms = np.linalg.norm(signal, axis=1) * np.linalg.norm(measured, axis=1)
         products = np.sum(signal * measured, axis=1)
         cosine = float(np.mean(products / np.maximum(norms, np.finfo(np.float32).tiny)))
         ratio = sqnr_db(signal, measured)
-    report = ParityReport(
-        reference=names[0],
-        candidate=names[1],
-        scheme=scheme,
-        images=images,
-        samples=len(reference),
-        max_abs=float(difference.max()),
-        mean_abs=float(difference.mean()),
-        cosine=cosine,
-        sqnr_db=ratio,
-        top1_agreement=float(same_class[decided].mean()) if decided.any() else 1.0,
-        decided=int(decided.sum()),
-        finite=bool(np.isfinite(candidate).all()),
-        constant=_is_constant(candidate) and not _is_constant(reference),
-        failures=(),
-    )
-    limit = None if policy.max_abs is None else policy.max_abs * max(1.0, np.abs(reference).max())
-    return replace(report, failures=tuple(_failures(report, policy, limit)))
+    return {
+        "max_abs": float(difference.max()),
+        "mean_abs": float(difference.mean()),
+        "cosine": cosine,
+        "sqnr_db": ratio,
+        "top1_agreement": float((classes == found)[decided].mean()) if decided.any() else 1.0,
+        "decided": int(decided.sum()),
+        "finite": bool(np.isfinite(actual).all()),
+        "constant": _is_constant(found) and not _is_constant(classes),
+    }
 
 
-def _centered(logits: np.ndarray) -> np.ndarray:
-    """Returns the logits minus their mean over the classes."""
+def _signal(
+    values: np.ndarray, output: OutputContract, reference: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns what decides, ``(N, width)``: values minus their mean, or minus their threshold."""
+    if output.is_binary:
+        return distances(values, output, reference=reference).astype(np.float64)
+    rows = slots(values, output)
     with np.errstate(invalid="ignore"):
-        centered: np.ndarray = logits - logits.mean(axis=1, keepdims=True, dtype=np.float64)
-    return centered
+        centered: np.ndarray = rows - rows.mean(axis=2, keepdims=True, dtype=np.float64)
+    return centered.reshape(values.shape)
 
 
-def _is_constant(logits: Logits) -> bool:
-    """Returns whether all images have the same best class."""
-    return len(np.unique(logits.argmax(1))) == 1
+def _classes(
+    values: np.ndarray, output: OutputContract, reference: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns the best class of each slot, or the decision of each value: int ``(N, decisions)``.
+
+    Args:
+        values: ``(N, width)``.
+        output: what they are of.
+        reference: see ``distances``.
+    """
+    if output.is_binary:
+        return (distances(values, output, reference=reference) > 0).astype(int)
+    best: np.ndarray = slots(values, output).argmax(2)
+    return best
 
 
-def _decided(reference: Logits, policy: Policy) -> np.ndarray:
-    """Returns which images, bool ``(N,)``, have a best class that the allowed error keeps."""
-    allowed = np.sqrt(np.mean(_centered(reference) ** 2)) * 10 ** (-policy.sqnr_db / 20)
-    best_two = np.sort(reference, axis=1)[:, -2:]
-    decided: np.ndarray = best_two[:, 1] - best_two[:, 0] > allowed
+def _is_constant(classes: np.ndarray) -> bool:
+    """Returns whether all images have the same classes."""
+    return bool((classes == classes[0]).all())
+
+
+def _decided(reference: np.ndarray, output: OutputContract, policy: Policy) -> np.ndarray:
+    """Returns which decisions, bool ``(N, decisions)``, the allowed error cannot change."""
+    allowed = np.sqrt(np.mean(_signal(reference, output) ** 2)) * 10 ** (-policy.sqnr_db / 20)
+    if output.is_binary:
+        # As of the two values of a softmax, which differ by twice their distance from 0.5.
+        decided: np.ndarray = 2 * np.abs(distances(reference, output)) > allowed
+        return decided
+    best_two = np.sort(slots(reference, output), axis=2)[:, :, -2:]
+    decided = best_two[:, :, 1] - best_two[:, :, 0] > allowed
     return decided
 
 
-def _failures(report: ParityReport, policy: Policy, limit: float | None) -> Iterator[str]:
-    """Yields the requirements that are not met; ``limit`` bounds the difference of a logit."""
+def _failures(report: ParityReport, policy: Policy, reference: np.ndarray) -> Iterator[str]:
+    """Yields the requirements that are not met."""
+    limit = None if policy.max_abs is None else policy.max_abs * max(1.0, np.abs(reference).max())
     if not report.finite:
         yield "the logits hold NaN or infinity"
     if report.constant:

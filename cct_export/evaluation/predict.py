@@ -10,11 +10,11 @@ import numpy as np
 from cct_export.data.dataset import Images
 from cct_export.data.decoding import decode
 from cct_export.errors import InvalidData, InvalidModel
+from cct_export.evaluation.outputs import cut, is_guessed, probabilities
 from cct_export.files import check_file
-from cct_export.graph.interpret import softmax
-from cct_export.records import Prediction, sidecar
+from cct_export.records import Answer, OutputContract, Prediction, sidecar
 from cct_export.runtimes import engine_of, format_of, is_artifact
-from cct_export.runtimes.session import Logits, Session, run
+from cct_export.runtimes.session import Session, run
 from cct_export.specs import NO_OPTIONS, ModelOptions
 from cct_export.specs.progress import StatusProgress, no_progress
 
@@ -56,12 +56,6 @@ def opened(
         yield session
 
 
-def probabilities(logits: Logits) -> np.ndarray:
-    """Returns the softmax of each row; rows that are probabilities already are returned as is."""
-    normalized = (logits >= 0).all(axis=1) & np.isclose(logits.sum(axis=1), 1, atol=1e-2)
-    return np.where(normalized[:, np.newaxis], logits, softmax(logits))
-
-
 def refuse(error: InvalidData) -> None:
     """Raises ``error``: an image that cannot be read ends the work."""
     raise error
@@ -80,7 +74,7 @@ def classify(
     Args:
         session: an open file or model.
         images: image files of any size, see ``data.decoding.FORMATS``.
-        top: classes per image.
+        top: classes per image and output; of slots it is always the best one.
         on_unreadable: called with the error of every image that cannot be read and is left out.
         progress: called at the start of every batch.
 
@@ -89,8 +83,13 @@ def classify(
 
     Raises:
         InvalidData: by default, if a file is missing or no image.
-        InvalidModel: the logits are not finite, or there are not as many labels.
+        InvalidModel: the logits are not finite.
     """
+    if is_guessed(session.outputs):
+        log.warning(
+            "the model does not say whether it gives logits or probabilities: values that sum to 1 "
+            "are taken for probabilities, and so is a single value if all are from 0 to 1"
+        )
     for start in range(0, len(images), BATCH):
         progress(f"{start:,} of {len(images):,} images")
         paths: list[Path] = []
@@ -102,17 +101,30 @@ def classify(
             except InvalidData as error:
                 on_unreadable(error)
         if paths:
-            for path, best in zip(paths, _best(session, np.stack(pixels), top), strict=True):
-                yield Prediction(path, best)
+            answers = _answers(session, np.stack(pixels), top)
+            for path, answer in zip(paths, answers, strict=True):
+                yield Prediction.of(path, answer)
 
 
-def _best(session: Session, images: Images, top: int) -> list[tuple[tuple[str, float], ...]]:
-    """Returns the best classes of each image with their probabilities."""
+def _answers(session: Session, images: Images, top: int) -> Iterator[tuple[Answer, ...]]:
+    """Yields what each output says about each image."""
     logits = run(session, images)
     if not np.isfinite(logits).all():
         raise InvalidModel("the logits hold NaN or infinity: train or export the model again")
-    rows = probabilities(logits)
-    labels = session.contract.labels or tuple(map(str, range(rows.shape[1])))
-    if len(labels) != rows.shape[1]:
-        raise InvalidModel(f"{len(labels)} labels for {rows.shape[1]} logits: export it again")
-    return [tuple((labels[i], float(row[i])) for i in np.argsort(-row)[:top]) for row in rows]
+    labels = session.contract.labels
+    by_output = []
+    for output, values in cut(logits, session.outputs):
+        names = output.class_names(labels)
+        rows = probabilities(values, output)
+        by_output.append([_answer(output, names, row, top) for row in rows])
+    yield from zip(*by_output, strict=True)
+
+
+def _answer(output: OutputContract, names: tuple[str, ...], row: np.ndarray, top: int) -> Answer:
+    """Returns the answer of ``row``, probabilities ``(slots, classes)``."""
+    if not output.has_slots:
+        best = np.argsort(-row[0])[:top]
+        return Answer(output.name, tuple((names[i], float(row[0, i])) for i in best))
+    scores = tuple((names[slot.argmax()], float(slot.max())) for slot in row)
+    separator = "" if max(map(len, names)) == 1 else " "
+    return Answer(output.name, scores, separator.join(label for label, _ in scores))

@@ -72,11 +72,12 @@ def verify(
 
         chosen = sampling.parity(open_dataset(loaded, data), session.image_shape, samples)
         keras_progress = counted(progress, "running the Keras model")
-        reference = run(KerasSession(loaded), chosen.images, progress=keras_progress)
+        model = KerasSession(loaded)
+        reference = run(model, chosen.images, progress=keras_progress)
         candidate = run(session, chosen.images, progress=counted(progress, "verifying"))
     if reference.shape != candidate.shape:
         raise InvalidRequest(
-            f"{artifact} gives {candidate.shape[1]} logits, {loaded.source} "
+            f"{artifact} gives {candidate.shape[1]} values, {loaded.source} "
             f"{reference.shape[1]}: they are not the same model"
         )
     return parity.compare(
@@ -85,6 +86,7 @@ def verify(
         scheme=scheme or contract.scheme or "none",
         names=(loaded.source, str(artifact)),
         images=chosen.origin,
+        outputs=model.outputs,
     )
 
 

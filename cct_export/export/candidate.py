@@ -21,7 +21,6 @@ from cct_export.export.workspace import Workspace
 from cct_export.files import locked, replacing, write_bytes
 from cct_export.formats import tflite_metadata
 from cct_export.graph.quantized import QuantizedPlan
-from cct_export.model.outputs import activation_of
 from cct_export.quantize.schemes import choose_io, scheme_of
 from cct_export.records import (
     CONTRACT_KEY,
@@ -30,7 +29,6 @@ from cct_export.records import (
     Exported,
     InputContract,
     MixedPrecision,
-    OutputContract,
     ParityReport,
     QuantizationSummary,
     checksum,
@@ -209,6 +207,10 @@ def _contract(
     if normalization is not None and normalization.is_identity:
         normalization = None
     batch = None if spec.dynamic_batch else 1
+    integers_only = scheme_of(spec.scheme, spec.format).integers_only
+    dtype = spec.io if integers_only else "float32"
+    softmax = loaded.options.softmax
+    outputs = tuple(replace(each, dtype=dtype, softmax=softmax) for each in loaded.outputs)
     return Contract(
         format=spec.format,
         scheme=spec.scheme,
@@ -225,14 +227,8 @@ def _contract(
         input=InputContract.of(
             spec.io, batch, loaded.image_shape, loaded.resize, normalization=normalization
         ),
-        output=OutputContract(
-            "logits",
-            "float32",
-            loaded.classes,
-            shape=tuple(loaded.model.outputs[0].shape[1:]),
-            activation=activation_of(loaded.model),
-            softmax=loaded.options.softmax,
-        ),
+        output=outputs[0],
+        outputs=outputs if len(outputs) > 1 else (),
     )
 
 
@@ -254,6 +250,7 @@ def _verify(
         scheme=artifact.scheme,
         names=(workspace.loaded.source, str(artifact.path)),
         images=images.origin,
+        outputs=workspace.loaded.outputs,
     )
     if min_sqnr_db is not None and falls_short(report.sqnr_db, min_sqnr_db):
         missed = f"SQNR {report.sqnr_db:.1f} dB is below the {min_sqnr_db:g} dB of --min-sqnr"

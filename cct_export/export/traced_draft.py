@@ -1,6 +1,6 @@
 """A model that is not lowered to a plan on its way to a file, by the libraries' own tools."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -65,7 +65,7 @@ class TracedDraft:
         ranges = ranges_of(self._histograms, method, self.scheme.bits)
         return self._quantizer.quantize(operators, ranges, self.spec.io)
 
-    def finished(self, content: bytes, metadata: dict[str, str]) -> bytes:
+    def finished(self, content: bytes, metadata: Mapping[str, str | bytes]) -> bytes:
         """Returns a file that ``written`` made with its input and metadata: names and texts."""
         return FINISHERS[self.spec.format](content, self.spec.io, metadata)
 

@@ -150,7 +150,7 @@ def _sqnr_db(workspace: Workspace, draft: Draft, quantized: QuantizedPlan, path:
         logits = run(session, workspace.parity_images.images)
     finally:
         session.close()
-    return logits_sqnr_db(workspace.reference, logits)
+    return logits_sqnr_db(workspace.reference, logits, workspace.loaded.outputs)
 
 
 def slowdown(first: Path, last: Path) -> float:

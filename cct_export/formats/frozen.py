@@ -1,6 +1,6 @@
 """A Keras model as one flat TensorFlow graph with constant weights, for the stock converters."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,8 @@ from cct_export.errors import ConversionError
 from cct_export.graph.plan import Plan
 from cct_export.stock_tools import quiet_tools
 
-OUTPUT = "logits"
+# Nodes of a frozen graph, with a number; no layer has such a name.
+_OUTPUT = "__output_"
 Substitute = Callable[..., Any]
 
 
@@ -28,7 +29,7 @@ def frozen_graph(model: keras.Model, batch: int | None) -> Any:
         batch: images per call, None for any number.
 
     Returns:
-        A ``GraphDef`` from ``image`` float32 ``(batch, H, W, C)``, 0–255, to ``logits``.
+        A ``GraphDef`` from ``image`` float32 ``(batch, H, W, C)``, 0–255, to ``output_nodes``.
 
     Raises:
         ConversionError: Keras runs on another backend than TensorFlow, or the model has operators
@@ -43,7 +44,8 @@ def frozen_graph(model: keras.Model, batch: int | None) -> Any:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     def call(image: Any) -> Any:
-        return tf.identity(model(image, training=False), name=OUTPUT)
+        outputs = keras.tree.flatten(model(image, training=False))
+        return [tf.identity(each, f"{_OUTPUT}{index}") for index, each in enumerate(outputs)]
 
     shape = (batch, *model.inputs[0].shape[1:])
     signature = [tf.TensorSpec(shape, tf.float32, name=Plan.INPUT)]
@@ -77,25 +79,35 @@ def _functions_inline() -> Iterator[None]:
         tf.config.run_functions_eagerly(before)
 
 
-def function_of(graph: Any) -> Any:
+def output_nodes(graph: Any) -> list[str]:
+    """Returns the names of the nodes that are the outputs of a frozen graph, in their order."""
+    names = [node.name for node in graph.node if node.name.startswith(_OUTPUT)]
+    return sorted(names, key=lambda name: int(name.removeprefix(_OUTPUT)))
+
+
+def function_of(graph: Any, names: Sequence[str]) -> Any:
     """Returns the graph as a ``tf.function`` with a fixed signature.
 
     Args:
         graph: made by ``frozen_graph``.
+        names: of its outputs.
 
     Returns:
-        From ``image`` to a dict with ``logits``.
+        From ``image`` to a dict of outputs by these names.
     """
     import tensorflow as tf
 
     (image,) = (node for node in graph.node if node.name == Plan.INPUT)
     shape = tf.TensorShape(image.attr["shape"].shape)
 
+    nodes = [f"{node}:0" for node in output_nodes(graph)]
+
     def call(image: Any) -> Any:
-        return tf.graph_util.import_graph_def(graph, {Plan.INPUT: image}, [f"{OUTPUT}:0"], name="")
+        outputs = tf.graph_util.import_graph_def(graph, {Plan.INPUT: image}, nodes, name="")
+        return dict(zip(names, outputs, strict=True))
 
     signature = [tf.TensorSpec(shape, tf.float32, name=Plan.INPUT)]
-    return tf.function(lambda image: {OUTPUT: call(image)[0]}, input_signature=signature)
+    return tf.function(call, input_signature=signature)
 
 
 def substituted(graph: Any, substitutes: Mapping[str, Substitute]) -> Any:

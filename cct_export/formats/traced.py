@@ -5,7 +5,7 @@ only then it gets the type of its input and its metadata.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,14 +15,15 @@ from cct_export.errors import ConversionError
 from cct_export.formats.flatbuffer import add_metadata
 from cct_export.formats.frozen import (
     LAST_RESORTS,
-    OUTPUT,
     SUBSTITUTES,
     frozen_graph,
     function_of,
+    output_nodes,
     substituted,
 )
 from cct_export.formats.onnx_graph import checked
 from cct_export.graph.plan import Plan
+from cct_export.model.outputs import outputs_of
 from cct_export.specs import ExportSpec, opset_of
 from cct_export.stock_tools import refusals
 
@@ -98,6 +99,10 @@ def _is_augmentation(layer: Any) -> bool:
     )
 
 
+def _output_names(model: keras.Model) -> list[str]:
+    return [output.name for output in outputs_of(model)]
+
+
 def convert_tflite(model: keras.Model, spec: ExportSpec) -> bytes:
     """Converts a model with builtin operators only, batch 1, signature ``serving_default``.
 
@@ -106,35 +111,41 @@ def convert_tflite(model: keras.Model, spec: ExportSpec) -> bytes:
         spec: not used; TFLite files take one image.
 
     Returns:
-        The flatbuffer: ``image`` float32 ``(1, H, W, C)``, 0–255, to ``logits`` float32
-        ``(1, classes)``.
+        The flatbuffer: ``image`` float32 ``(1, H, W, C)``, 0–255, to the outputs of the model as
+        float32, in their order.
 
     Raises:
         ConversionError: the model has operators that TFLite's builtins lack.
     """
+    names = _output_names(model)
     graph = substituted(frozen_graph(inference_model(model), batch=1), SUBSTITUTES["tflite"])
     try:
-        return _converted(graph)
+        return _converted(graph, names)
     except _MissingOperators as error:
         missing = sorted(set(error.args) - LAST_RESORTS.keys())
         if missing:
-            names = ", ".join(f"tf.{name}" for name in missing)
+            operators = ", ".join(f"tf.{name}" for name in missing)
             raise ConversionError(
-                f"TFLite's converter refused the model: no builtin for {names}: compute it of "
+                f"TFLite's converter refused the model: no builtin for {operators}: compute it of "
                 "other operations, or export to ONNX"
             ) from error
-        return _converted(substituted(graph, LAST_RESORTS))
+        return _converted(substituted(graph, LAST_RESORTS), names)
 
 
 class _MissingOperators(Exception):
     """TFLite has no builtin for operations; their types are the arguments."""
 
 
-def _converted(graph: Any) -> bytes:
-    """Returns a frozen graph as a flatbuffer; raises ``_MissingOperators``, ``ConversionError``."""
+def _converted(graph: Any, names: Sequence[str]) -> bytes:
+    """Returns a frozen graph as a flatbuffer whose outputs have these names.
+
+    Raises:
+        _MissingOperators: TFLite has no builtin for some of its operations.
+        ConversionError: the converter refused it for another reason.
+    """
     import tensorflow as tf
 
-    function = function_of(graph).get_concrete_function()
+    function = function_of(graph, names).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     with refusals("TFLite's converter", "export to ONNX"):
@@ -145,19 +156,24 @@ def _converted(graph: Any) -> bytes:
             if not missing:
                 raise
         else:
-            return _with_names(content)
+            return _with_names(content, names)
     raise _MissingOperators(*missing)
 
 
-def _with_names(content: bytes) -> bytes:
-    """Gives the inputs and outputs of a flatbuffer the names that its signature has for them."""
+def _with_names(content: bytes, names: Sequence[str]) -> bytes:
+    """Gives inputs and outputs the names of the signature; outputs in this order.
+
+    The converter sorts them by name.
+    """
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    for signature in model.signatureDefs:
-        tensors = model.subgraphs[signature.subgraphIndex].tensors
-        for entry in (*signature.inputs, *signature.outputs):
-            tensors[entry.tensorIndex].name = entry.name
+    signature = model.signatureDefs[0]
+    graph = model.subgraphs[signature.subgraphIndex]
+    for entry in (*signature.inputs, *signature.outputs):
+        graph.tensors[entry.tensorIndex].name = entry.name
+    indices = {entry.name.decode(): entry.tensorIndex for entry in signature.outputs}
+    graph.outputs = np.asarray([indices[name] for name in names], np.int32)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
@@ -182,13 +198,14 @@ def convert_onnx(model: keras.Model, spec: ExportSpec) -> bytes:
     import tf2onnx
 
     graph = frozen_graph(inference_model(model), batch=None if spec.dynamic_batch else 1)
-    names = {f"{name}:0": name for name in (Plan.INPUT, OUTPUT)}
+    names = _output_names(model)
+    outputs = {f"{node}:0": name for node, name in zip(output_nodes(graph), names, strict=True)}
     with refusals("tf2onnx", "export to TFLite"):
         converted, _ = tf2onnx.convert.from_graph_def(
             substituted(graph, SUBSTITUTES["onnx"]),
             input_names=[f"{Plan.INPUT}:0"],
-            output_names=[f"{OUTPUT}:0"],
-            tensors_to_rename=names,
+            output_names=list(outputs),
+            tensors_to_rename={f"{Plan.INPUT}:0": Plan.INPUT, **outputs},
             opset=min(opset, TF2ONNX_OPSET),
         )
         missing = sorted({node.op_type for node in _nodes(converted.graph) if not _is_known(node)})
@@ -199,6 +216,9 @@ def convert_onnx(model: keras.Model, spec: ExportSpec) -> bytes:
             )
         if opset > TF2ONNX_OPSET:
             converted = onnx.version_converter.convert_version(converted, opset)
+    values = {value.name: value for value in converted.graph.output}
+    del converted.graph.output[:]
+    converted.graph.output.extend(values[name] for name in names)
     content: bytes = converted.SerializeToString()
     return content
 

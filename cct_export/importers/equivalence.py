@@ -29,6 +29,8 @@ def equivalent_cct(model: keras.Model) -> CCT | None:
     Args:
         model: a built image classifier, of any classes.
     """
+    if [len(output.shape) for output in model.outputs] != [2]:
+        return None
     weights = model.get_weights()
     images = probe_images(image_shape(model))
     try:

@@ -24,6 +24,8 @@ from cct_export.model import checkpoint
 from cct_export.model.adapting import adapt
 from cct_export.model.cct import CCT
 from cct_export.model.checkpoint import NO_OBJECTS, Objects
+from cct_export.model.outputs import outputs_of
+from cct_export.records import OutputContract
 from cct_export.specs import (
     DEFAULT_RESIZE,
     NO_OPTIONS,
@@ -70,8 +72,13 @@ class LoadedModel:
 
     @property
     def classes(self) -> int:
-        """Number of logits."""
-        return int(self.model.outputs[0].shape[-1])
+        """Number of classes of the first output."""
+        return self.outputs[0].classes
+
+    @cached_property
+    def outputs(self) -> tuple[OutputContract, ...]:
+        """Name, shape and activation of each output."""
+        return outputs_of(self.model)
 
     @property
     def labels(self) -> tuple[str, ...]:

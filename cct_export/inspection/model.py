@@ -59,15 +59,21 @@ def inspect(model: "keras.Model", *, name: str) -> Architecture:
     """
     from cct_export.graph.lowering import lower_model
     from cct_export.model.checkpoint import image_shape, labels
+    from cct_export.model.outputs import outputs_of
 
     if can_lower(model):
         weights = [(each.path, math.prod(each.shape), each.trainable) for each in model.weights]
         return _architecture(name, model.spec, lower(model), weights)
     plan = lower_model(model).plan
-    cost = None if plan is None else _cost(fold(plan))
-    classes = int(model.outputs[0].shape[1])
+    outputs = outputs_of(model)
     return Architecture(
-        name, image_shape(model), classes, labels(model), _layers(model), folded=cost
+        name,
+        image_shape(model),
+        outputs[0].classes,
+        labels(model),
+        _layers(model),
+        folded=None if plan is None else _cost(fold(plan)),
+        outputs=outputs,
     )
 
 

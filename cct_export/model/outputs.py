@@ -1,12 +1,19 @@
 """What the outputs of a model are, logits or probabilities: its graph tells."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
-_PROBABILITIES = {
+from cct_export.records import OutputContract
+from cct_export.records.output import Activation
+
+SINGLE_OUTPUT = "logits"
+# No output may have the name of the input.
+_TAKEN = "image"
+_PROBABILITIES: dict[Any, Activation] = {
     keras.activations.softmax: "softmax",
     keras.ops.softmax: "softmax",
     keras.activations.sigmoid: "sigmoid",
@@ -16,7 +23,11 @@ _PROBABILITIES = {
     keras.ops.log_softmax: "none",
 }
 # Layers and operations, by the names of their classes.
-_OPERATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid", "LogSoftmax": "none"}
+_OPERATIONS: dict[str, Activation] = {
+    "Softmax": "softmax",
+    "Sigmoid": "sigmoid",
+    "LogSoftmax": "none",
+}
 # Those that only move values.
 _MOVING = (
     "Activation", "Cast", "ExpandDims", "Flatten", "GetItem", "Identity", "Permute", "Reshape",
@@ -30,7 +41,37 @@ _LINEAR = (
 )  # fmt: skip
 
 
-def activation_of(model: keras.Model, output: int = 0) -> str:
+def outputs_of(model: keras.Model) -> tuple[OutputContract, ...]:
+    """Returns name, shape and activation of each output of a model.
+
+    A single output is called ``logits``, whatever it holds; of several each has its Keras name.
+
+    Args:
+        model: an image classifier with a flat list of outputs, see ``checkpoint.check_classifier``.
+    """
+    names = _names(model)
+    return tuple(
+        OutputContract(
+            name, "float32", tensor.shape[-1], tuple(tensor.shape[1:]), activation_of(model, index)
+        )
+        for index, (name, tensor) in enumerate(zip(names, model.outputs, strict=True))
+    )
+
+
+def _names(model: keras.Model) -> list[str]:
+    if len(model.outputs) == 1:
+        return [SINGLE_OUTPUT]
+    names: list[str] = []
+    for keras_name in model.output_names:
+        plain = re.sub(r"[^A-Za-z0-9_.-]", "_", str(keras_name)) or "output"
+        name, number = plain, 1
+        while name in (_TAKEN, *names):
+            name, number = f"{plain}_{number}", number + 1
+        names.append(name)
+    return names
+
+
+def activation_of(model: keras.Model, output: int = 0) -> Activation:
     """Returns what an output of a model is.
 
     Identities, dropout, changes of shape and type, nested models and layers of the user's are
@@ -90,7 +131,7 @@ def _is_keras(operation: Any) -> bool:
     return type(operation).__module__.startswith("keras.")
 
 
-def _activation(tensor: Any, outer: Mapping[int, Any]) -> str:
+def _activation(tensor: Any, outer: Mapping[int, Any]) -> Activation:
     """Returns what a tensor of a graph is.
 
     Args:
@@ -121,7 +162,9 @@ def _has_kernel(operation: Any) -> bool:
     return bool(getattr(operation, "weights", ())) and hasattr(operation, "activation")
 
 
-def _after_operation(operation: Any, tensor: Any, argument: Any, before: Sequence[str]) -> str:
+def _after_operation(
+    operation: Any, tensor: Any, argument: Any, before: Sequence[Activation]
+) -> Activation:
     """Returns what an operation without an activation function, or a linear one, makes.
 
     Args:
@@ -138,11 +181,17 @@ def _after_operation(operation: Any, tensor: Any, argument: Any, before: Sequenc
         # A softmax is one over the last axis only.
         broken = before[0] == "softmax" and argument.shape[-1] != tensor.shape[-1]
         return "" if broken else before[0]
+    if kind == "Average" and len(set(before)) == 1:
+        return before[0]
+    if kind == "Concatenate" and set(before) == {"sigmoid"}:
+        return "sigmoid"
     is_linear = not before or (kind in _LINEAR and set(before) == {"none"})
     return "none" if is_linear else ""
 
 
-def _after_function(function: Any, tensor: Any, before: Any, outer: Mapping[int, Any]) -> str:
+def _after_function(
+    function: Any, tensor: Any, before: Any, outer: Mapping[int, Any]
+) -> Activation:
     """Returns what an activation function makes: of a tensor, or of logits if that is None."""
     if function in _PROBABILITIES:
         return _PROBABILITIES[function]

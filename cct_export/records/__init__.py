@@ -5,8 +5,6 @@ from cct_export.records.artifact import (
     Artifact,
     Contract,
     InputContract,
-    OutputContract,
-    Prediction,
     QuantizationSummary,
 )
 from cct_export.records.bench import (
@@ -24,5 +22,7 @@ from cct_export.records.export import Exported, MixedPrecision, TriedScheme
 from cct_export.records.inspection import Inspection, Operator, OperatorKind, Tensor
 from cct_export.records.machine import Conditions, Diagnosis, MachineInfo, RunConditions
 from cct_export.records.model import Architecture, Cost, Imported, Layer, Pushed, SentFile
+from cct_export.records.output import OutputContract
 from cct_export.records.parity import ParityReport
+from cct_export.records.prediction import Answer, Prediction
 from cct_export.records.quantization import QuantizationReport, StepError

@@ -1,5 +1,6 @@
 """An exported file, and the contract that it carries inside."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from msgspec import Meta
 from cct_export.files import reason
 from cct_export.records.encoding import from_json, parse_json, to_json
 from cct_export.records.machine import Count
+from cct_export.records.output import OutputContract, difference
 from cct_export.specs import DEFAULT_RESIZE, JSONObject, ModelOptions, Normalization, Resize
 from cct_export.untrusted import Malformed
 
@@ -82,29 +84,6 @@ class InputContract:
 
 
 @dataclass(frozen=True)
-class OutputContract:
-    """What the output holds.
-
-    Attributes:
-        name: of the tensor.
-        dtype: of its values.
-        classes: size of its last axis.
-        shape: its axes after the batch axis; all but the last are slots, such as the letters of a
-            number plate, each with classes of its own. Empty in files of earlier versions.
-        activation: ``none`` for logits, ``softmax`` or ``sigmoid`` for probabilities; empty if that
-            is not known.
-        softmax: whether the export appended the softmax, which the model does not have.
-    """
-
-    name: str
-    dtype: str
-    classes: Count
-    shape: tuple[Count, ...] = ()
-    activation: str = ""
-    softmax: bool = False
-
-
-@dataclass(frozen=True)
 class QuantizationSummary:
     """How a file was quantized.
 
@@ -136,12 +115,14 @@ class Contract:
         content_sha256: checksum of this file, see ``records.checksum``; empty if it carries none.
         image_shape: height, width, channels.
         batch: images per call; None for any number.
-        labels: class names, in the order of the logits; empty if not known.
+        labels: class names, in the order of the logits; empty if not known. Those of the outputs
+            that have as many classes.
         calibration: which images calibrated it; empty if none.
         quantization: how it was quantized; None if it was not.
         versions: of the libraries that it was made with.
         input: what the image input expects.
-        output: what the output holds.
+        output: what the first output holds.
+        outputs: what each output holds, where there are several; see ``all_outputs``.
     """
 
     format: str = ""
@@ -158,6 +139,12 @@ class Contract:
     quantization: QuantizationSummary | None = None
     input: InputContract | None = None
     output: OutputContract | None = None
+    outputs: tuple[OutputContract, ...] = ()
+
+    @property
+    def all_outputs(self) -> tuple[OutputContract, ...]:
+        """What each output holds, in the order of the graph; empty if the file does not say."""
+        return self.outputs or ((self.output,) if self.output else ())
 
     def __bool__(self) -> bool:
         """Whether the file says anything about itself."""
@@ -187,12 +174,18 @@ class Contract:
         if not self:
             return {}
         fields: JSONObject = to_json(self)
-        if not self.content_sha256:
-            del fields["content_sha256"]
+        for optional in ("content_sha256", "outputs"):
+            if not fields.get(optional):
+                fields.pop(optional, None)
         return fields | {"quantization": fields["quantization"] or {}}
 
     def contradiction(
-        self, *, format: str, io: str, image_shape: tuple[int | None, ...], classes: int | None
+        self,
+        *,
+        format: str,
+        io: str,
+        image_shape: tuple[int | None, ...],
+        outputs: Sequence[OutputContract],
     ) -> str:
         """Compares the contract with the graph of its file.
 
@@ -200,28 +193,34 @@ class Contract:
             format: of the file.
             io: type of its input.
             image_shape: height, width, channels.
-            classes: number of its logits; None if the file does not tell.
+            outputs: as the graph has them.
 
         Returns:
             Where they differ, and what to do; empty if they do not.
         """
-        image, logits = self.input, self.output
+        image = self.input
         claims = {
             "format": (self.format, format),
             "io": (self.io, io),
             "image_shape": (self.image_shape, image_shape),
             "input.dtype": (image.dtype if image else "", io),
             "input.shape": (image.shape[1:] if image else (), image_shape),
-            "number of labels": (len(self.labels), classes),
-            "output.classes": (logits.classes if logits else 0, classes),
         }
-        for name, (claimed, actual) in claims.items():
-            if claimed and actual is not None and claimed != actual:
-                return (
-                    f"its contract contradicts its graph: {name} is {claimed} in the contract and "
-                    f"{actual} in the graph; export it again"
-                )
-        return ""
+        problems = [
+            f"{name} is {claimed} in the contract and {actual} in the graph"
+            for name, (claimed, actual) in claims.items()
+            if claimed and claimed != actual
+        ]
+        counts = [output.class_count for output in outputs]
+        if self.labels and 0 not in counts and len(self.labels) not in counts:
+            actual = ", ".join(map(str, counts))
+            problems.append(
+                f"number of labels is {len(self.labels)} in the contract and {actual} in the graph"
+            )
+        problems += filter(None, [difference(self.all_outputs, outputs)])
+        if not problems:
+            return ""
+        return f"its contract contradicts its graph: {problems[0]}; export it again"
 
     @classmethod
     def parse(cls, text: str | bytes) -> "Contract":
@@ -281,21 +280,3 @@ class Artifact:
             "sha256": self.sha256,
             **fields,
         }
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The best classes of one image.
-
-    Attributes:
-        image: the file.
-        top: classes with their probabilities, best first.
-    """
-
-    image: Path
-    top: tuple[tuple[str, float], ...]
-
-    def to_dict(self) -> JSONObject:
-        """Returns plain JSON types."""
-        top = [{"label": label, "probability": probability} for label, probability in self.top]
-        return {"image": str(self.image), "top": top}

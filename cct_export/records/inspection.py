@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cct_export.records.artifact import Contract
 from cct_export.records.encoding import to_json
+from cct_export.records.output import output_of
 from cct_export.specs import JSONObject
 
 
@@ -127,14 +128,14 @@ class Inspection:
     @property
     def contradiction(self) -> str:
         """Where the contract contradicts the graph, see ``Contract.contradiction``."""
-        if len(self.inputs) != 1 or len(self.outputs) != 1:
+        if len(self.inputs) != 1:
             return ""
-        (image,), (logits,) = self.inputs, self.outputs
+        (image,) = self.inputs
         return self.contract.contradiction(
             format=self.format,
             io=image.dtype,
             image_shape=(image.shape or ())[1:],
-            classes=(logits.shape or (None,))[-1],
+            outputs=[output_of(tensor.name, tensor.dtype, tensor.shape) for tensor in self.outputs],
         )
 
     @property

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cct_export.records.encoding import to_json
+from cct_export.records.output import OutputContract
 from cct_export.specs import JSONObject, ModelSpec
 
 
@@ -50,11 +51,12 @@ class Architecture:
     Attributes:
         name: what the user wrote.
         image_shape: height, width, channels.
-        classes: number of logits.
+        classes: number of logits; of several outputs, those of the first.
         labels: names of the classes, empty if not known.
         layers: in order.
         spec: hyperparameters of a CCT; None of another model.
         folded: cost of the exported file; None of a model that is traced.
+        outputs: of a model that is no CCT, what each output holds.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Architecture:
     layers: tuple[Layer, ...]
     spec: ModelSpec | None = None
     folded: Cost | None = None
+    outputs: tuple[OutputContract, ...] = ()
 
     @property
     def trainable(self) -> int:

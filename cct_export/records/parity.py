@@ -23,14 +23,18 @@ class ParityReport:
         cosine: mean cosine between the two logit vectors of an image, each minus its mean.
         sqnr_db: signal to quantization noise ratio: power of the reference logits over power of
             the difference, in dB, each image's logits minus their mean, which a softmax does not
-            see; infinite if they are equal.
+            see; infinite if they are equal. Where each value is a decision of its own, a sigmoid's
+            or a single one, it is taken minus its threshold instead.
         top1_agreement: share of the decided images with the same best class, 0 to 1.
         decided: images whose two best reference logits differ by more than the error the scheme
-            may have; only these count for agreement.
+            may have; only these count for agreement. Where an output decides several things about
+            an image, such as the letters of a number plate, each counts like an image.
         finite: no NaN and no infinity in the candidate's logits.
         constant: the candidate predicts one class for every image, the reference does not (one
             that does so itself is not the export's fault).
         failures: requirements of the policy that were not met, one line each.
+        output: name of the output that the figures are of, the one that is farthest from the
+            requirements; empty if the model has no other.
     """
 
     reference: str
@@ -47,6 +51,7 @@ class ParityReport:
     finite: bool
     constant: bool
     failures: tuple[str, ...]
+    output: str = ""
 
     @classmethod
     def from_dict(cls, fields: JSONObject) -> "ParityReport":

@@ -154,6 +154,7 @@ def show_parity(report: ParityReport) -> None:
     """Logs parity in a line; as an error, with the requirements that were not met, if it failed."""
     line = (
         f"parity {'passed' if report.passed else 'FAILED'} on {report.images}: "
+        f"{f'worst of the outputs is {report.output}: ' if report.output else ''}"
         f"SQNR {report.sqnr_db:.1f} dB, "
         f"top-1 agreement {report.top1_agreement:.4f} ({report.decided} decided), "
         f"max |difference| {report.max_abs:.2e}, cosine {report.cosine:.6f}"

@@ -234,11 +234,20 @@ def _interval(values: tuple[float, ...], pattern: str) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
+def _outputs(model: Architecture) -> str:
+    """Returns the sizes and contents of a model's outputs, with their names if it has several."""
+    held = [f"{shape(output.sizes)} {output.contents}" for output in model.outputs]
+    if len(held) < 2:
+        return "".join(held)
+    named = (f"{text} ({output.name})" for text, output in zip(held, model.outputs, strict=True))
+    return ", ".join(named)
+
+
 def show_model(model: Architecture) -> None:
     """Prints input and output, every layer, totals, and the cost of the exported file."""
     labels = f" ({_few(model.labels)})" if model.labels else ""
     images = f"images of {shape(model.image_shape)}"
-    say(f"{model.name}: {images} to {model.classes:,} logits{labels}")
+    say(f"{model.name}: {images} to {_outputs(model) or f'{model.classes:,} logits'}{labels}")
     say()
     total = Layer("total", "", (), model.trainable, model.fixed, model.macs)
     print_table(layer_columns(), [*model.layers, total])

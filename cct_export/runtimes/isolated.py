@@ -9,7 +9,7 @@ import numpy as np
 from cct_export import workers
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import CCTExportError, EngineFailed, InvalidArtifact
-from cct_export.records import Contract
+from cct_export.records import Contract, OutputContract
 from cct_export.records.encoding import from_json
 from cct_export.runtimes.session import Logits, Quantization, Session, check_logits
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
@@ -72,7 +72,8 @@ class Description:
     io: str
     contract: Contract
     input_quantization: Quantization | None
-    output_quantization: Quantization | None
+    outputs: tuple[OutputContract, ...]
+    output_quantizations: tuple[Quantization | None, ...]
     batch: int | None
     delegated_nodes: int | None
     total_nodes: int | None
@@ -102,7 +103,8 @@ class IsolatedSession(Session):
         self.io, self.batch = description.io, description.batch
         self.contract = description.contract
         self.input_quantization = description.input_quantization
-        self.output_quantization = description.output_quantization
+        self.outputs = description.outputs
+        self.output_quantizations = description.output_quantizations
         self.delegated_nodes = description.delegated_nodes
         self.total_nodes = description.total_nodes
 

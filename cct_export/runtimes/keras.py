@@ -10,7 +10,7 @@ import numpy as np
 from cct_export.errors import InvalidRequest, NotAvailable
 from cct_export.importers import location
 from cct_export.records import Contract, InputContract
-from cct_export.runtimes.session import Logits, Session, chosen_delegate
+from cct_export.runtimes.session import Logits, Session, chosen_delegate, side_by_side
 from cct_export.specs import DEFAULT_DELEGATION, NO_OPTIONS, Delegation, ModelOptions
 
 if TYPE_CHECKING:
@@ -44,10 +44,13 @@ class KerasSession(Session):
             labels=loaded.labels,
             input=InputContract.of("float32", None, loaded.image_shape, loaded.resize),
         )
+        self.outputs = loaded.outputs
 
     def invoke(self, prepared: np.ndarray) -> Logits:
         """Runs once; see ``Session``."""
-        return np.asarray(self._model.predict_on_batch(prepared), np.float32)
+        outputs = self._model.predict_on_batch(prepared)
+        several = outputs if isinstance(outputs, list | tuple) else [outputs]
+        return side_by_side([np.asarray(output, np.float32) for output in several])
 
     def close(self) -> None:
         """Frees the model."""

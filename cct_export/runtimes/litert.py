@@ -15,11 +15,17 @@ from cct_export.runtimes.isolated import IsolatedSession, Opening
 from cct_export.runtimes.litert_file import (
     Node,
     contract_of,
-    image_and_logits,
+    image_and_outputs,
     nodes_of,
     partitions,
 )
-from cct_export.runtimes.session import Logits, Session, check_contract, chosen_delegate
+from cct_export.runtimes.session import (
+    Logits,
+    Session,
+    checked_outputs,
+    chosen_delegate,
+    side_by_side,
+)
 from cct_export.specs import DEFAULT_DELEGATION, NO_OPTIONS, Delegation, ModelOptions
 from cct_export.streams import quiet_start
 
@@ -55,14 +61,15 @@ class LiteRTSession(Session):
         self.engine = ("litert", metadata.version("ai-edge-litert"))
         self.delegate = "xnnpack" if delegation.name == "default" else delegation.name
         self.accelerator = "external" if delegation.name.startswith("external:") else "cpu"
-        image, logits = image_and_logits(self._interpreter, path=path)
-        self._input, self._output = image.index, logits.index
+        image, outputs = image_and_outputs(self._interpreter, path=path)
+        self._input, self._outputs = image.index, [output.index for output in outputs]
         self.input_quantization = image.quantization
-        self.output_quantization = logits.quantization
+        self.output_quantizations = tuple(output.quantization for output in outputs)
         self.image_shape: ImageShape = image.shape[1:]  # type: ignore[assignment]
         self.io = image.dtype
         self.batch = image.shape[0]
-        check_contract(self, path=path, format="tflite", classes=logits.shape[1])
+        found = [output.contract for output in outputs]
+        self.outputs = checked_outputs(self, path=path, format="tflite", outputs=found)
         delegated, total = len(partitions(nodes)), sum(not node.is_partition for node in nodes)
         self.delegated_nodes, self.total_nodes = delegated, total
         _check_delegated(path, delegation, delegated, total)
@@ -71,8 +78,7 @@ class LiteRTSession(Session):
         """Runs once; see ``Session``."""
         self._interpreter.set_tensor(self._input, prepared)
         self._interpreter.invoke()
-        logits: Logits = self._interpreter.get_tensor(self._output)
-        return logits
+        return side_by_side([self._interpreter.get_tensor(index) for index in self._outputs])
 
     def nodes(self) -> list[Node]:
         """Returns the file's operators, followed by the delegate's partitions."""

@@ -1,6 +1,7 @@
 """LiteRT's CompiledModel on a GPU or NPU."""
 
 import contextlib
+import math
 import os
 import re
 import stat
@@ -14,8 +15,8 @@ import numpy as np
 
 from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest, NotAvailable
-from cct_export.runtimes.litert_file import TensorDetails, contract_of, image_and_logits
-from cct_export.runtimes.session import Logits, Session, check_contract
+from cct_export.runtimes.litert_file import TensorDetails, contract_of, image_and_outputs
+from cct_export.runtimes.session import Logits, Session, checked_outputs, side_by_side
 from cct_export.specs import Delegation
 
 # Parts of log lines that report a failure.
@@ -38,33 +39,37 @@ class CompiledSession(Session):
     def __init__(self, path: Path, *, threads: int, delegation: Delegation) -> None:
         """Opens ``path``; see ``Engine.open_session``."""
         self.contract = contract_of(path)
-        image, self._logits = _image_and_logits(path)
+        image, self._details = _image_and_outputs(path)
         self.engine = ("litert", metadata.version("ai-edge-litert"))
         self.delegate = self.accelerator = delegation.name
         self._model, log_lines = _compile(path, threads, delegation)
         self._inputs = self._model.create_input_buffers(0)
-        self._outputs = self._model.create_output_buffers(0)
+        self._buffers = self._model.create_output_buffers(0)
         self.image_shape: ImageShape = image.shape[1:]  # type: ignore[assignment]
         self.batch = image.shape[0]
         self.io = image.dtype
-        check_contract(self, path=path, format="tflite", classes=self._logits.shape[1])
+        found = [output.contract for output in self._details]
+        self.outputs = checked_outputs(self, path=path, format="tflite", outputs=found)
         self.input_quantization = image.quantization
-        self.output_quantization = self._logits.quantization
+        self.output_quantizations = tuple(output.quantization for output in self._details)
         # LiteRT logs the number of operators only where some of them fell back to the CPU.
         self.delegated_nodes, self.total_nodes = _coverage(log_lines)
 
     def invoke(self, prepared: np.ndarray) -> Logits:
         """Runs once; see ``Session``. The run is asynchronous: reading the output waits for it."""
         self._inputs[0].write(np.ascontiguousarray(prepared))
-        self._model.run_by_index(0, self._inputs, self._outputs)
-        shape, dtype = self._logits.shape, np.dtype(self._logits.dtype).type
-        values = self._outputs[0].read(int(np.prod(shape)), dtype)
-        logits: Logits = np.asarray(values).reshape(shape)
-        return logits
+        self._model.run_by_index(0, self._inputs, self._buffers)
+        pairs = zip(self._buffers, self._details, strict=True)
+        return side_by_side([_read(buffer, details) for buffer, details in pairs])
 
     def close(self) -> None:
         """Frees the model."""
         self._model.close()
+
+
+def _read(buffer: Any, details: TensorDetails) -> np.ndarray:
+    values = buffer.read(math.prod(details.shape), np.dtype(details.dtype).type)
+    return np.asarray(values).reshape(details.shape)
 
 
 def _compile(path: Path, threads: int, delegation: Delegation) -> tuple[Any, list[str]]:
@@ -134,12 +139,12 @@ def _precision(delegation: Delegation) -> str:
     return precision
 
 
-def _image_and_logits(path: Path) -> tuple[TensorDetails, TensorDetails]:
-    """Returns input and output as the interpreter has them: CompiledModel has no scales."""
+def _image_and_outputs(path: Path) -> tuple[TensorDetails, tuple[TensorDetails, ...]]:
+    """Returns input and outputs as the interpreter has them: CompiledModel has no scales."""
     from ai_edge_litert.interpreter import Interpreter
 
     try:
-        return image_and_logits(Interpreter(str(path)), path=path)
+        return image_and_outputs(Interpreter(str(path)), path=path)
     except (ValueError, RuntimeError) as error:
         raise InvalidArtifact(f"LiteRT cannot open {path}: {error}") from error
 

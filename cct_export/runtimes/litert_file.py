@@ -9,8 +9,9 @@ import numpy as np
 
 from cct_export.errors import InvalidArtifact
 from cct_export.files import check_file
-from cct_export.records import CONTRACT_KEY, Contract
-from cct_export.runtimes.session import Quantization
+from cct_export.records import CONTRACT_KEY, Contract, OutputContract
+from cct_export.records.output import output_of
+from cct_export.runtimes.session import Quantization, classifies
 from cct_export.untrusted import Malformed, refusing
 
 # Begins the reason why a file is refused.
@@ -43,19 +44,26 @@ class Node:
 
 @dataclass(frozen=True)
 class TensorDetails:
-    """The image input or the logits of a file.
+    """The image input or an output of a file.
 
     Attributes:
         index: of the tensor.
+        name: of the tensor.
         shape: with the batch axis.
         dtype: numpy's name of the type.
         quantization: what its integers stand for; None for floats and plain pixels.
     """
 
     index: int
+    name: str
     shape: tuple[int, ...]
     dtype: str
     quantization: Quantization | None
+
+    @property
+    def contract(self) -> OutputContract:
+        """What the graph tells about it as an output."""
+        return output_of(self.name, self.dtype, self.shape)
 
 
 def contract_of(path: Path) -> Contract:
@@ -124,40 +132,42 @@ def partitions(nodes: Sequence[Node]) -> dict[int, int]:
     return assigned
 
 
-def image_and_logits(interpreter: Any, *, path: Path) -> tuple[TensorDetails, TensorDetails]:
-    """Returns the image input and the logits of a file.
+def image_and_outputs(
+    interpreter: Any, *, path: Path
+) -> tuple[TensorDetails, tuple[TensorDetails, ...]]:
+    """Returns the image input and the outputs of a file.
 
     Args:
         interpreter: LiteRT's, opened on ``path``.
         path: named in errors.
 
     Raises:
-        InvalidArtifact: the file does not map one image to logits.
+        InvalidArtifact: the file does not map one image to classes.
     """
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     is_classifier = (
-        len(inputs) == len(outputs) == 1
-        and len(inputs[0]["shape"]) == 4
+        len(inputs) == 1
         and -1 not in inputs[0]["shape_signature"][1:]
-        and len(outputs[0]["shape"]) == 2
+        and classifies(len(inputs[0]["shape"]), [len(details["shape"]) for details in outputs])
     )
     if not is_classifier:
         shapes = [tuple(map(int, details["shape"])) for details in (*inputs, *outputs)]
         raise InvalidArtifact(
             f"{path} does not map one image to logits: its inputs and outputs are {shapes}"
         )
-    image, logits = _details(inputs[0]), _details(outputs[0])
+    image = _details(inputs[0])
     if image.dtype not in _IMAGE_TYPES:
         raise InvalidArtifact(f"{path} takes {image.dtype}, not {', '.join(_IMAGE_TYPES)} images")
     if image.dtype == "int8" and image.quantization is None:
         raise InvalidArtifact(f"{path} has no scale for its int8 input: the pixels are undefined")
-    return image, logits
+    return image, tuple(map(_details, outputs))
 
 
 def _details(details: Any) -> TensorDetails:
     scale, zero_point = details["quantization"]
     return TensorDetails(
         int(details["index"]),
+        str(details["name"]),
         tuple(map(int, details["shape"])),
         np.dtype(details["dtype"]).name,
         Quantization(float(scale), int(zero_point)) if scale else None,

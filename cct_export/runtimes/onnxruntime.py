@@ -11,8 +11,16 @@ from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest, MissingDependency, NotAvailable
 from cct_export.files import check_file
 from cct_export.records import CONTRACT_KEY, Contract
+from cct_export.records.output import output_of
 from cct_export.runtimes.isolated import IsolatedSession, Opening
-from cct_export.runtimes.session import Logits, Session, check_contract, chosen_delegate
+from cct_export.runtimes.session import (
+    Logits,
+    Session,
+    checked_outputs,
+    chosen_delegate,
+    classifies,
+    side_by_side,
+)
 from cct_export.specs import DEFAULT_DELEGATION, NO_OPTIONS, Delegation, ModelOptions
 from cct_export.untrusted import refusing
 
@@ -91,10 +99,11 @@ class OnnxRuntimeSession(Session):
         self.image_shape: ImageShape = (height, width, channels)
         self.io = _IMAGE_TYPES[image.type]
         self.batch = batch if isinstance(batch, int) else None
-        classes = self._session.get_outputs()[0].shape[1]
-        check_contract(
-            self, path=path, format="onnx", classes=classes if isinstance(classes, int) else None
-        )
+        found = [
+            output_of(each.name, _dtype(each.type), each.shape)
+            for each in self._session.get_outputs()
+        ]
+        self.outputs = checked_outputs(self, path=path, format="onnx", outputs=found)
         subgraphs = self._session.get_provider_graph_assignment_info()
         nodes = [(part.ep_name, len(part.get_nodes())) for part in subgraphs]
         # Builds with WebGPU report no subgraphs.
@@ -123,8 +132,7 @@ class OnnxRuntimeSession(Session):
 
     def invoke(self, prepared: np.ndarray) -> Logits:
         """Runs once; see ``Session``."""
-        logits: Logits = self._session.run(None, {self._input: prepared})[0]
-        return logits
+        return side_by_side(self._session.run(None, {self._input: prepared}))
 
     def end_profile(self) -> Path:
         """Stops profiling; returns the file with the times of the operators."""
@@ -257,14 +265,10 @@ def _add_plugin(options: Any, delegation: Delegation) -> str:
 
 
 def _image_input(session: Any, path: Path) -> Any:
-    """Returns the image input; raises ``InvalidArtifact`` if there is not one image and logits."""
+    """Returns the image input; raises ``InvalidArtifact`` if there is not one image and classes."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
-    is_classifier = (
-        len(inputs) == len(outputs) == 1
-        and len(inputs[0].shape) == 4
-        and len(outputs[0].shape) == 2
-    )
-    if not is_classifier:
+    ranks = [len(tensor.shape) for tensor in outputs]
+    if len(inputs) != 1 or not classifies(len(inputs[0].shape), ranks):
         shapes = [tensor.shape for tensor in (*inputs, *outputs)]
         raise InvalidArtifact(
             f"{path} does not map one image to logits: its inputs and outputs are {shapes}"
@@ -277,3 +281,9 @@ def _image_input(session: Any, path: Path) -> Any:
             f"{path} takes images of any size, {image.shape}: export it with a fixed one"
         )
     return image
+
+
+def _dtype(type: str) -> str:
+    """Returns numpy's name of an ONNX Runtime type such as ``tensor(float)``."""
+    name = type.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)

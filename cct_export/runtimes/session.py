@@ -1,7 +1,12 @@
-"""A session: a model file opened by an engine, which computes logits from raw pixels."""
+"""A session: a model file opened by an engine, which computes logits from raw pixels.
+
+Logits are what the outputs hold, be it probabilities too: one row per image, in which the values of
+all outputs follow each other; ``evaluation.outputs`` takes them apart.
+"""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -11,7 +16,7 @@ from numpy.typing import NDArray
 from cct_export.data.dataset import MAX_CLASSES, Images, ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest
 from cct_export.names import choose
-from cct_export.records import Contract
+from cct_export.records import Contract, OutputContract
 from cct_export.specs.progress import CountProgress, no_progress
 
 Logits = NDArray[np.float32]
@@ -40,7 +45,9 @@ class Session(Protocol):
         contract: the contract stored in the file.
         input_quantization: maps the input's integers to pixels 0–255; None if they are the pixels,
             or floats.
-        output_quantization: maps the output's integers to logits; None for floats.
+        outputs: what each output holds, by the file's contract where it has one.
+        output_quantizations: maps the integers of each output to its values; None for floats, and
+            empty if all are.
         batch: images per call; None for any number.
         delegated_nodes: operators that the delegate runs; None if not known.
         total_nodes: operators in all; None if not known.
@@ -53,13 +60,14 @@ class Session(Protocol):
     io: str
     contract: Contract
     input_quantization: Quantization | None = None
-    output_quantization: Quantization | None = None
+    outputs: tuple[OutputContract, ...]
+    output_quantizations: tuple[Quantization | None, ...] = ()
     batch: int | None = None
     delegated_nodes: int | None = None
     total_nodes: int | None = None
 
     def invoke(self, prepared: np.ndarray) -> Logits:
-        """Runs once on an input from ``prepare``; returns the raw output ``(n, classes)``."""
+        """Runs once on an input from ``prepare``; returns the raw outputs, see ``side_by_side``."""
         ...
 
     def close(self) -> None:
@@ -67,18 +75,20 @@ class Session(Protocol):
         ...
 
 
-def check_contract(session: Session, *, path: Path, format: str, classes: int | None) -> None:
-    """Refuses a file whose contract describes another graph than it has, or with giant images.
+def checked_outputs(
+    session: Session, *, path: Path, format: str, outputs: Sequence[OutputContract]
+) -> tuple[OutputContract, ...]:
+    """Returns what the outputs hold: what the graph tells, with the contract's names for it.
 
     Args:
         session: the session, with the images' size, number and type as the graph has them.
         path: the file.
         format: of the file.
-        classes: number of the graph's logits; None if the file does not tell.
+        outputs: as the graph has them.
 
     Raises:
-        InvalidArtifact: the contract contradicts the graph, or the images of one run have more than
-            ``MAX_VALUES`` numbers.
+        InvalidArtifact: the contract contradicts the graph, the images of one run have more than
+            ``MAX_VALUES`` numbers, or several outputs have unknown sizes.
     """
     shape = (session.batch or 1, *session.image_shape)
     if math.prod(shape) > MAX_VALUES:
@@ -87,10 +97,36 @@ def check_contract(session: Session, *, path: Path, format: str, classes: int | 
             f"{MAX_VALUES:,} that are possible: export it for smaller images"
         )
     problem = session.contract.contradiction(
-        format=format, io=session.io, image_shape=session.image_shape, classes=classes
+        format=format, io=session.io, image_shape=session.image_shape, outputs=outputs
     )
     if problem:
         raise InvalidArtifact(f"{path}: {problem}")
+    claimed = session.contract.all_outputs or tuple(outputs)
+    merged = tuple(
+        replace(claim, dtype=found.dtype, shape=claim.sizes if claim.width else ())
+        for claim, found in zip(claimed, outputs, strict=True)
+    )
+    if len(merged) > 1 and not all(output.width for output in merged):
+        raise InvalidArtifact(
+            f"{path} does not tell the sizes of its {len(merged)} outputs: export it with fixed "
+            "ones"
+        )
+    return merged
+
+
+def classifies(image_rank: int, output_ranks: Sequence[int]) -> bool:
+    """Returns whether a graph maps an image to classes, or slots of classes, by its ranks."""
+    return image_rank == 4 and bool(output_ranks) and set(output_ranks) <= {2, 3}
+
+
+def side_by_side(outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the values of all outputs, a row per image, in the outputs' own type."""
+    rows = [output if output.ndim == 2 else _rows(output) for output in outputs]
+    return rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
+
+
+def _rows(output: np.ndarray) -> np.ndarray:
+    return output.reshape(len(output), math.prod(output.shape[1:]))
 
 
 def chosen_delegate(name: str, delegates: Iterable[str], *, engine: str, library: str = "") -> str:
@@ -157,7 +193,7 @@ def run(
         progress: called with the number of images that are done, and of all.
 
     Returns:
-        float32 ``(N, classes)``.
+        float32 ``(N, values of all outputs)``; ``(N, classes)`` of a single output without slots.
     """
     size = session.batch or min(batch, max(1, MAX_VALUES // max(1, math.prod(session.image_shape))))
     batches = []
@@ -169,11 +205,24 @@ def run(
         outputs = session.invoke(prepare(session, chunk))
         batches.append(outputs[: len(outputs) - padding])
         progress(min(start + size, len(images)), len(images))
-    return dequantize(np.concatenate(batches), session.output_quantization)
+    return dequantize(session, np.concatenate(batches))
 
 
-def dequantize(outputs: np.ndarray, quantization: Quantization | None) -> Logits:
-    """Returns float32 logits of an engine's output; floats stay as they are."""
+def dequantize(session: Session, values: np.ndarray) -> Logits:
+    """Returns float32 logits of what ``Session.invoke`` returned; floats stay as they are."""
+    if not any(session.output_quantizations):
+        return values.astype(np.float32, copy=False)
+    widths = [output.width for output in session.outputs]
+    parts = [values] if len(widths) == 1 else np.split(values, np.cumsum(widths)[:-1], axis=1)
+    return side_by_side(
+        [
+            _dequantized(part, quantization)
+            for part, quantization in zip(parts, session.output_quantizations, strict=True)
+        ]
+    )
+
+
+def _dequantized(values: np.ndarray, quantization: Quantization | None) -> Logits:
     if quantization is not None:
-        outputs = (outputs.astype(np.float64) - quantization.zero_point) * quantization.scale
-    return outputs.astype(np.float32, copy=False)
+        values = (values.astype(np.float64) - quantization.zero_point) * quantization.scale
+    return values.astype(np.float32, copy=False)

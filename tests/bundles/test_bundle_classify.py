@@ -228,13 +228,14 @@ def test_probabilities_do_not_overflow_and_those_of_a_softmax_stay(bundle_of, mo
     classify = runpy.run_path(str(bundle_of() / "classify.py"))["classify"]
     sys.modules.pop("model", None)
     model = SimpleNamespace(
-        description={"labels": ["a", "b", "c"]},
+        description={"labels": ["a", "b", "c"], "output": {"activation": "none"}},
         prepare=lambda pixels: pixels,
         run=lambda prepared: prepared,
         dequantize=lambda outputs: outputs.astype(np.float32),
     )
     large = classify(model, np.array([[1e4, 0, -1e4]]), 2)
     assert large == [{"label": "a", "probability": 1.0}, {"label": "b", "probability": 0.0}]
+    model.description["output"]["activation"] = "softmax"
     softmax = classify(model, np.array([[0.7, 0.2, 0.1]]), 2)
     assert [score["label"] for score in softmax] == ["a", "b"]
     assert softmax[0]["probability"] == pytest.approx(0.7)

@@ -14,9 +14,12 @@ from PIL import Image
 import cct_export
 from cct_export.errors import InvalidData, InvalidRequest
 from cct_export.evaluation import predict
-from cct_export.evaluation.predict import classify, opened, probabilities
+from cct_export.evaluation.outputs import probabilities
+from cct_export.evaluation.predict import classify, opened
+from cct_export.records import OutputContract
 
 CAT = Path(__file__).parents[2] / "docs/cat.jpg"
+UNKNOWN = OutputContract("logits", "float32", 3)
 PROGRAM = "from cct_export.commands.program import export_main; export_main()"
 
 
@@ -235,13 +238,13 @@ def test_a_top_above_the_number_of_classes_lists_all(in_process, exports, pngs):
 
 
 def test_large_logits_do_not_overflow():
-    rows = probabilities(np.array([[1e4, 0, -1e4], [3, 3, 3]], np.float32))
-    np.testing.assert_allclose(rows, [[1, 0, 0], [1 / 3] * 3])
+    rows = probabilities(np.array([[1e4, 0, -1e4], [3, 3, 3]], np.float32), UNKNOWN)
+    np.testing.assert_allclose(rows[:, 0], [[1, 0, 0], [1 / 3] * 3])
 
 
 def test_rows_of_probabilities_are_unchanged():
     rows = np.array([[0.7, 0.2, 0.1], [0, 0, 1]], np.float32)
-    assert (probabilities(rows) == rows).all()
+    assert (probabilities(rows, UNKNOWN)[:, 0] == rows).all()
 
 
 def test_nan_logits_are_an_error(tmp_path, pngs, digits_model, in_process):

@@ -10,7 +10,7 @@ from cct_export.data.dataset import ArraySplit, Dataset
 from cct_export.errors import InvalidData
 from cct_export.evaluation import accuracy
 from cct_export.evaluation.accuracy import calibration_error, mcnemar, score, wilson_interval
-from cct_export.records import Contract
+from cct_export.records import Contract, OutputContract
 from cct_export.specs.progress import no_progress
 
 
@@ -19,12 +19,14 @@ class FirstPixel:
 
     image_shape = (1, 1, 1)
     io = "uint8"
-    input_quantization = output_quantization = None
+    input_quantization = None
+    output_quantizations = ()
     batch = None
 
     def __init__(self, classes, labels=()):
         self.classes = classes
         self.contract = Contract(labels=tuple(labels))
+        self.outputs = (OutputContract("logits", "float32", classes, activation="none"),)
 
     def invoke(self, prepared):
         first = prepared.reshape(len(prepared), -1)[:, :1].astype(int)
@@ -61,7 +63,7 @@ def test_fewer_than_five_classes_are_always_in_the_top_five():
 
 
 def test_a_label_that_the_model_has_no_logit_for_is_refused():
-    with pytest.raises(InvalidData, match="label 4, the model 3 logits"):
+    with pytest.raises(InvalidData, match="label 4, the model 3 classes"):
         measure(FirstPixel(3), [0, 1], [0, 4], "abcde")
 
 
@@ -122,18 +124,19 @@ def test_the_calibration_error_is_that_of_a_loop_over_bins(logits):
         if inside.any():
             gap = correct[inside].mean() - confidence[inside].mean()
             expected += inside.mean() * abs(gap)
-    assert calibration_error(logits, correct=correct) == pytest.approx(expected, abs=1e-9)
+    assert calibration_error(probabilities, correct=correct) == pytest.approx(expected, abs=1e-9)
 
 
 def test_confidence_that_equals_the_accuracy_is_no_error():
-    logits = np.log(np.array([[0.75, 0.25]] * 4))
+    probabilities = np.array([[0.75, 0.25]] * 4)
     correct = np.array([True, True, True, False])
-    assert calibration_error(logits, correct=correct) == pytest.approx(0)
-    assert calibration_error(logits, correct=np.array([True] * 4)) == pytest.approx(0.25)
+    assert calibration_error(probabilities, correct=correct) == pytest.approx(0)
+    assert calibration_error(probabilities, correct=np.array([True] * 4)) == pytest.approx(0.25)
 
 
 def test_large_logits_do_not_overflow():
-    assert calibration_error(np.array([[1e30, 0.0]]), correct=np.array([True])) == 0.0
+    report, _ = score(np.array([[1e30, 0.0]]), targets=np.array([0]), data="d")
+    assert report.calibration_error == 0.0
 
 
 @given(LOGITS)
@@ -153,3 +156,57 @@ def test_an_image_whose_logits_are_not_finite_is_wrong_and_not_in_the_confusion_
     assert report.top1 == report.top5 == pytest.approx(1 / 3)
     assert report.confusion == ((0, 0), (0, 1))
     assert report.per_class == (None, 1.0)
+
+
+def test_probabilities_go_through_no_second_softmax():
+    answers = np.eye(10)[np.arange(50) % 10]
+    output = OutputContract("logits", "float32", 10, (10,), "softmax")
+    report, _ = score(answers, targets=np.arange(50) % 10, data="d", output=output)
+    assert (report.top1, report.calibration_error) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("activation", "values"),
+    [("sigmoid", [0.75, 0.75, 0.25, 0.75]), ("none", [np.log(3)] * 4)],
+)
+def test_one_value_tells_two_classes_apart(activation, values):
+    output = OutputContract("logits", "float32", 1, (1,), activation)
+    values = np.array(values)[:, None]
+    targets = (values[:, 0] > (0.5 if activation == "sigmoid" else 0)).astype(int)
+    report, _ = score(values, targets=targets, data="d", output=output)
+    assert report.top1 == 1
+    assert report.calibration_error == pytest.approx(0.25)
+    assert len(report.confusion) == 2
+    wrong, _ = score(values, targets=1 - targets, data="d", output=output)
+    assert (wrong.top1, wrong.top5) == (0, 1)
+
+
+class TwoOutputs(FirstPixel):
+    """A session with the classes of ``FirstPixel`` after an output of three others."""
+
+    def __init__(self, classes, *others):
+        super().__init__(classes)
+        self.outputs = (*others, *self.outputs)
+
+    def invoke(self, prepared):
+        width = sum(output.width for output in self.outputs[:-1])
+        others = np.ones((len(prepared), width), np.float32)
+        return np.concatenate([others, super().invoke(prepared)], axis=1)
+
+
+def test_the_accuracy_of_several_outputs_is_that_of_the_one_with_these_classes():
+    session = TwoOutputs(10, OutputContract("weather", "float32", 3, (3,), "none"))
+    report = measure(session, [3, 4], [3, 5], "0123456789")
+    assert report.top1 == 0.5
+
+
+@pytest.mark.parametrize("sizes", [(10,), (4, 10), (3, 3)])
+def test_without_one_output_for_the_labels_the_accuracy_is_refused(sizes):
+    other = OutputContract("other", "float32", sizes[-1], sizes, "none")
+    session = TwoOutputs(10, other)
+    if sizes != (10,):
+        session.outputs = (other,)
+        session.invoke = lambda prepared: np.ones((len(prepared), other.width), np.float32)
+    with pytest.raises(InvalidData, match="needs one output for the one label") as refused:
+        measure(session, [3, 4], [3, 5], "0123456789")
+    assert "parity and latency can be measured" in str(refused.value)

@@ -1,111 +1,87 @@
-"""What an output is, logits or probabilities, is read from the graph."""
+"""What is read from the graph of a Keras model about its outputs."""
 
 import keras
 import pytest
-from keras import layers, ops
+from keras import layers
+from output_kinds import HEADS, SHAPE, model_of
 
-from cct_export.model.cct import CCT
-from cct_export.model.outputs import activation_of
-from cct_export.specs import ModelSpec
-
-
-def model(*head, units=5):
-    return keras.Sequential([keras.Input((6, 6, 3)), layers.Flatten(), layers.Dense(units), *head])
+from cct_export.model.outputs import outputs_of
 
 
-def functional(head):
-    image = keras.Input((6, 6, 3))
-    return keras.Model(image, head(layers.Dense(5)(layers.Flatten()(image))))
+def _read(head):
+    image = keras.Input(SHAPE)
+    return outputs_of(keras.Model(image, head(layers.Flatten()(image))))
 
 
-class Head(layers.Layer):
-    """As a user writes it: its own layers, and Keras' operations."""
-
-    def __init__(self, activation):
-        super().__init__()
-        self.dense = layers.Dense(5)
-        self.activation = activation  # not what a layer of Keras calls so
-
-    def call(self, x):
-        return self.activation(self.dense(x))
+@pytest.mark.parametrize("kind", HEADS)
+def test_shapes_and_activations_of_every_kind_of_head(kind):
+    model = model_of(kind)
+    outputs = outputs_of(model)
+    assert [output.activation for output in outputs] == HEADS[kind][1]
+    assert [output.shape for output in outputs] == [tensor.shape[1:] for tensor in model.outputs]
+    names = ["weather", "indoors", "plate"] if kind == "several" else ["logits"]
+    assert [output.name for output in outputs] == names
 
 
-class Opaque(layers.Layer):
-    """Computes with another library."""
-
-    def call(self, x):
-        import tensorflow as tf
-
-        return tf.nn.softmax(x) if tf.is_tensor(x) else tf.nn.softmax(x, axis=-1)
-
-
-HEADS = {
-    "logits": ((), "none"),
-    "linear activation": ([layers.Activation("linear")], "none"),
-    "dropout": ([layers.Dropout(0.5)], "none"),
-    "softmax layer": ([layers.Softmax()], "softmax"),
-    "softmax activation": ([layers.Activation("softmax")], "softmax"),
-    "dense softmax": ([layers.Dense(4, activation="softmax")], "softmax"),
-    "dense sigmoid": ([layers.Dense(1, activation="sigmoid")], "sigmoid"),
-    "operation": ([layers.Dense(4, activation=ops.sigmoid)], "sigmoid"),
-    "function of the user's": ([layers.Activation(lambda x: ops.softmax(x / 2))], "softmax"),
-    "scaling of the user's": ([layers.Activation(lambda x: x / 2)], "none"),
-    "temperature": ([layers.Rescaling(0.5)], "none"),
-    "log-softmax": ([layers.Activation("log_softmax")], "none"),
-    "moved": ([layers.Softmax(), layers.Dropout(0.1), layers.Identity()], "softmax"),
-    "slots": ([layers.Dense(10), layers.Reshape((2, 5)), layers.Softmax()], "softmax"),
-    "slots, then flat": (
-        [layers.Dense(10), layers.Reshape((2, 5)), layers.Softmax(), layers.Flatten()], "",
+ENDS = {
+    "an activation layer": (lambda x: layers.Activation("softmax")(layers.Dense(4)(x)), "softmax"),
+    "a linear activation layer": (
+        lambda x: layers.Activation("linear")(layers.Dense(4)(x)),
+        "none",
     ),
-    "softmax over the slots": ([layers.Reshape((1, 5)), layers.Softmax(axis=1)], ""),
-    "sigmoids, then flat": (
-        [layers.Dense(4, activation="sigmoid"), layers.Reshape((2, 2)), layers.Flatten()],
+    "a softmax of keras.ops": (lambda x: keras.ops.softmax(layers.Dense(4)(x)), "softmax"),
+    "a sigmoid of keras.ops": (lambda x: keras.ops.sigmoid(layers.Dense(4)(x)), "sigmoid"),
+    "dropout after a softmax": (
+        lambda x: layers.Dropout(0.5)(layers.Dense(4, activation="softmax")(x)),
+        "softmax",
+    ),
+    "a softmax for each slot, put together": (
+        lambda x: layers.Reshape((3, 4))(
+            layers.Concatenate()([layers.Dense(4, activation="softmax")(x) for _ in range(3)])
+        ),
+        "softmax",
+    ),
+    "a softmax over all slots at once": (
+        lambda x: layers.Reshape((3, 4))(layers.Dense(12, activation="softmax")(x)),
+        "",
+    ),
+    "a softmax over the slots": (
+        lambda x: layers.Softmax(axis=1)(layers.Reshape((3, 4))(layers.Dense(12)(x))),
+        "",
+    ),
+    "the mean of two softmaxes": (
+        lambda x: layers.Average()([layers.Dense(4, activation="softmax")(x) for _ in range(2)]),
+        "softmax",
+    ),
+    "a softmax beside logits": (
+        lambda x: layers.Concatenate()(
+            [layers.Dense(2, activation="softmax")(x), layers.Dense(2)(x)]
+        ),
+        "",
+    ),
+    "a batch normalization": (lambda x: layers.BatchNormalization()(layers.Dense(4)(x)), "none"),
+    "a ReLU": (layers.Dense(4, activation="relu"), ""),
+    "twice a softmax": (lambda x: 2 * layers.Dense(4, activation="softmax")(x), ""),
+    "a model inside": (
+        keras.Sequential([layers.Dense(4, activation="sigmoid")]),
         "sigmoid",
     ),
-    "scaled probabilities": ([layers.Softmax(), layers.Rescaling(2.0)], ""),
-    "relu": ([layers.Dense(4, activation="relu")], ""),
-    "tanh": ([layers.Activation("tanh")], ""),
-    "layer of the user's": ([Head(ops.softmax)], "softmax"),
-    "logits of a layer of the user's": ([Head(lambda x: x)], "none"),
-    "another library": ([Opaque()], ""),
-}  # fmt: skip
+}
 
 
-@pytest.mark.parametrize(("head", "activation"), HEADS.values(), ids=HEADS)
-def test_the_last_activation_says_what_an_output_is(head, activation):
-    assert activation_of(model(*head)) == activation
+@pytest.mark.parametrize("end", ENDS)
+def test_the_activation_is_known_or_left_open(end):
+    head, activation = ENDS[end]
+    assert [output.activation for output in _read(head)] == [activation]
 
 
-def test_operations_after_the_layers_count():
-    assert activation_of(functional(ops.softmax)) == "softmax"
-    assert activation_of(functional(lambda x: ops.softmax(x, axis=-1)[:, :])) == "softmax"
-    assert activation_of(functional(lambda x: ops.expand_dims(ops.sigmoid(x), 1))) == "sigmoid"
-    assert activation_of(functional(lambda x: ops.softmax(x, axis=0))) == ""
-    assert activation_of(functional(lambda x: x + x)) == "none"
-    assert activation_of(functional(lambda x: x + ops.softmax(x))) == ""
-
-
-def test_a_nested_model_is_entered_and_left():
-    softmax = keras.Sequential([keras.Input((5,)), layers.Softmax()])
-    passing = keras.Sequential([keras.Input((5,)), layers.Dropout(0.5)])
-    assert activation_of(functional(softmax)) == "softmax"
-    assert activation_of(functional(lambda x: passing(softmax(x)))) == "softmax"
-    assert activation_of(functional(passing)) == "none"
-
-
-def test_slots_that_share_a_dense_layer():
-    dense = layers.TimeDistributed(layers.Dense(4, activation="softmax"))
-    assert activation_of(model(layers.Reshape((5, 1)), dense)) == "softmax"
-
-
-def test_every_output_has_its_own():
-    image = keras.Input((6, 6, 3))
+def test_names_of_outputs_are_unique_and_not_that_of_the_input():
+    image = keras.Input(SHAPE)
     x = layers.Flatten()(image)
-    heads = [layers.Dense(3, activation="softmax")(x), layers.Dense(2)(x)]
-    both = keras.Model(image, heads)
-    assert [activation_of(both, index) for index in range(2)] == ["softmax", "none"]
-
-
-def test_a_cct_ends_in_logits():
-    spec = ModelSpec(filters=(4, 8), mlp_units=(8, 8), heads=2, head_dim=4)
-    assert activation_of(CCT(spec)) == "none"
+    inner = keras.Input(x.shape[1:])
+    two = keras.Model(
+        inner, [layers.Dense(2, name="a")(inner), layers.Dense(3, name="b")(inner)], name="image"
+    )
+    names = [output.name for output in outputs_of(keras.Model(image, [*two(x), two(x)[0]]))]
+    assert len(set(names)) == 3
+    assert "image" not in names

@@ -104,14 +104,14 @@ def test_nodes_that_xnnpack_does_not_support_are_counted_as_not_delegated(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "case", ["two inputs", "two outputs", "flat image", "unpooled", "any size"]
+    "case", ["two inputs", "a map beside logits", "flat image", "unpooled", "any size"]
 )
 def test_a_tflite_file_that_does_not_map_an_image_to_logits_is_refused(tmp_path, case):
     import tensorflow as tf
 
     content = {
         "two inputs": lambda: _convert(lambda a, b: tf.reduce_sum(a + b, (1, 2)), SHAPE, SHAPE),
-        "two outputs": lambda: _convert(lambda a: (tf.reduce_sum(a, (1, 2)), a[:, 0, 0]), SHAPE),
+        "a map beside logits": lambda: _convert(lambda a: (tf.reduce_sum(a, (1, 2)), a * 2), SHAPE),
         "flat image": lambda: _convert(lambda a: a * 2, (1, 48)),
         "unpooled": lambda: _convert(lambda a: a * 2, SHAPE),
         "any size": lambda: _convert(lambda a: tf.reduce_mean(a, (1, 2)), (1, None, None, 3)),
@@ -241,7 +241,7 @@ class _FirstPixel:
     """A session whose logits are each image's first pixel, and that records its inputs."""
 
     image_shape = (1, 1, 1)
-    output_quantization = None
+    output_quantizations = ()
 
     def __init__(self, io, batch, quantization=None):
         self.io, self.batch, self.inputs = io, batch, []

@@ -90,8 +90,8 @@ def kotlin(tmp_path_factory):
 def module(kotlin, exports, tmp_path_factory):
     """Returns the bundle of an export, compiled without a warning."""
 
-    def make(scheme="none", io="float32"):
-        artifact = exports("tflite", scheme, io).path
+    def make(scheme="none", io="float32", artifact=None):
+        artifact = artifact or exports("tflite", scheme, io).path
         parent = tmp_path_factory.mktemp("android")
         folder = api.bundle(artifact, target="android", output=parent / f'{scheme}-{io} "$x"')
         package = next((folder / "src/main/assets").iterdir()).name
@@ -235,3 +235,22 @@ def test_a_golden_image_as_a_bitmap_has_the_classes_of_its_logits(float32, expor
         for (probability, label), place in zip(top, order, strict=True):
             assert label == contents.description.labels[place]
             assert float(probability) == pytest.approx(expected[place], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "one-sigmoid", "one-logit", "multi-label"])
+def test_every_kind_of_output_has_parity_and_the_probabilities_of_predict(
+    module, head_exports, tmp_path, kind
+):
+    artifact = head_exports(kind, "tflite").path
+    bundle = module(artifact=artifact)
+    assert bundle.test("works").returncode == 0
+    contents = gather(artifact, "outputs")
+    path = tmp_path / "golden.png"
+    Image.fromarray(contents.golden.images[3]).save(path)
+    process = bundle.java(f"cctexport.{bundle.package}.PicturesKt", path)
+    scores = re.findall(r"^score (\S+) (.*)$", process.stdout, re.MULTILINE)
+    (prediction,) = api.predict(artifact, images=[path])
+    shown = {label: float(probability) for probability, label in scores}
+    assert shown == pytest.approx(dict(prediction.top), abs=1e-6)
+    _write_outputs(bundle.outputs, contents, contents.outputs[:, ::-1] + np.float32(0.01))
+    assert bundle.test().returncode == 1

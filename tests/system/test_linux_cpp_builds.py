@@ -49,9 +49,10 @@ def onnxruntime(tmp_path_factory):
 def built(onnxruntime, exports, tmp_path_factory):
     """Returns a bundle of an export, compiled; its name has spaces and an apostrophe."""
 
-    def build(scheme, io="float32"):
+    def build(scheme, io="float32", artifact=None):
         folder = tmp_path_factory.mktemp("cpp") / f"it's {scheme} {io}"
-        api.bundle(exports("onnx", scheme, io).path, target="linux-cpp", output=folder)
+        path = artifact or exports("onnx", scheme, io).path
+        api.bundle(path, target="linux-cpp", output=folder)
         _configure(folder, onnxruntime, check=True)
         process = _run("cmake", "--build", folder / "build")
         assert process.returncode == 0, process.stdout + process.stderr
@@ -140,6 +141,29 @@ def test_the_predictions_for_pictures_of_any_size_are_those_of_predict(float32, 
         both = top.keys() & expected.keys()
         assert len(both) >= 4
         assert all(abs(top[label] - expected[label]) < 0.02 for label in both)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "one-sigmoid", "one-logit", "multi-label"])
+def test_every_kind_of_output_has_parity_and_the_probabilities_of_predict(
+    built, head_exports, tmp_path, kind
+):
+    path = head_exports(kind, "onnx").path
+    folder = built("none", artifact=path)
+    selftest = _run(folder / "build/classify", "--selftest")
+    assert selftest.returncode == 0, selftest.stdout + selftest.stderr
+    image = Image.fromarray(np.random.default_rng(2).integers(0, 256, (16, 16, 3), np.uint8))
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / "a.ppm")
+    lines = _run(folder / "build/classify", tmp_path / "a.ppm").stdout.splitlines()[1:]
+    shown = {label: float(percent) / 100 for percent, label in (row.split(" %  ") for row in lines)}
+    (prediction,) = api.predict(path, images=[tmp_path / "a.png"])
+    assert shown == pytest.approx(dict(prediction.top), abs=1e-4)
+    golden = folder / "build/golden.bin"
+    content = golden.read_bytes()
+    golden.write_bytes(content[:-4] + np.float32(7).tobytes())
+    failed = _run(folder / "build/classify", "--selftest")
+    assert failed.returncode == 1
+    assert "FAILED: SQNR in dB is" in failed.stdout
 
 
 def test_a_file_of_the_bytes_of_the_input_is_not_preprocessed(float32, digit_images, tmp_path):

@@ -4,6 +4,7 @@ It is the tool of the interpreter, of ``tflite/tools/benchmark`` in LiteRT's sou
 CompiledModel API has the same name and other flags; it cannot write what it computes.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from cct_export.evaluation.golden import GoldenCheck
 from cct_export.records import ReportedLatency, sidecar
 from cct_export.runtimes import litert, litert_file
 from cct_export.runtimes.isolated import Opening, check_runs
-from cct_export.runtimes.session import Logits, Quantization, check_contract, prepare
+from cct_export.runtimes.session import Logits, Quantization, checked_outputs, prepare, side_by_side
 from cct_export.specs import BenchSpec
 
 NAME = "benchmark_model"
@@ -269,7 +270,7 @@ class LiteRTTool:
         self.delegated_nodes: int | None = None
         self.total_nodes: int | None = None
         self._shows_output = True
-        self._outputs = 0
+        self._output_files = 0
 
     def _inspect(self) -> None:
         """Reads the input and the output of the file."""
@@ -277,7 +278,7 @@ class LiteRTTool:
 
         check_runs(Opening("litert", str(self._path)))
         interpreter = Interpreter(str(self._path))
-        image, logits = litert_file.image_and_logits(interpreter, path=self._path)
+        image, outputs = litert_file.image_and_outputs(interpreter, path=self._path)
         # No tensors are allocated: no delegate has changed the graph yet.
         self._operators = len(interpreter._get_ops_details())
         self._shape = image.shape
@@ -285,10 +286,10 @@ class LiteRTTool:
         self.batch: int | None = self._shape[0]
         self.io = image.dtype
         self.input_quantization: Quantization | None = image.quantization
-        self.output_quantization: Quantization | None = logits.quantization
-        self._output_type = np.dtype(logits.dtype)
-        self._classes = logits.shape[-1]
-        check_contract(self, path=self._path, format="tflite", classes=self._classes)
+        self.output_quantizations = tuple(output.quantization for output in outputs)
+        self._output_tensors = outputs
+        found = [output.contract for output in outputs]
+        self.outputs = checked_outputs(self, path=self._path, format="tflite", outputs=found)
 
     def first(self) -> Report:
         """Runs once, and checks the delegate; see ``Tool``."""
@@ -312,16 +313,24 @@ class LiteRTTool:
 
     def invoke(self, prepared: np.ndarray) -> Logits:
         """Runs once; see ``Session``."""
-        self._outputs += 1
-        name = f"{self._prefix}output-{self._outputs}"
+        self._output_files += 1
+        name = f"{self._prefix}output-{self._output_files}"
         pixels = self._folder.write(prepared.tobytes(), f"{self._prefix}golden")
         self._run(self._single_run(name), START_LIMIT_S, pixels)
         content = self._folder.read(name)
-        size = self._spec.batch * self._classes * self._output_type.itemsize
+        types = [np.dtype(output.dtype) for output in self._output_tensors]
+        counts = [math.prod(output.shape) for output in self._output_tensors]
+        size = sum(n * dtype.itemsize for n, dtype in zip(counts, types, strict=True))
         if content is None or len(content) != size:
             received = "nothing" if content is None else f"{len(content)} bytes"
             raise EngineFailed(f"{NAME} wrote {received} as the output of {self._path}, not {size}")
-        return np.frombuffer(content, self._output_type).reshape(-1, self._classes)
+        # The tool writes one output after the other.
+        values, start = [], 0
+        for output, count, dtype in zip(self._output_tensors, counts, types, strict=True):
+            part = np.frombuffer(content, dtype, count, start)
+            values.append(part.reshape(output.shape))
+            start += part.nbytes
+        return side_by_side(values)
 
     def _single_run(self, output: str) -> list[str]:
         """Returns the flags of a single run that writes what it computes."""

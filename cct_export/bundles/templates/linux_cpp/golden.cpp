@@ -10,6 +10,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "output.hpp"
+
 namespace {
 
 using Row = std::vector<double>;
@@ -22,28 +24,42 @@ Value read(std::istream& file) {
   return value;
 }
 
-// Returns the logits minus their mean, which a softmax ignores.
-Row centred(const std::vector<float>& logits) {
+// Returns what decides: the logits minus their threshold, or their mean, which a softmax ignores.
+Row signal_of(const std::vector<float>& logits) {
   const double sum = std::accumulate(logits.begin(), logits.end(), 0.0);
   const double mean = sum / static_cast<double>(logits.size());
+  const double origin = is_binary(logits.size()) ? threshold() : mean;
   Row row;
-  for (float logit : logits) row.push_back(logit - mean);
+  for (float logit : logits) row.push_back(logit - origin);
   return row;
 }
 
-std::size_t top1(const std::vector<float>& logits) {
-  return static_cast<std::size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+// Returns the best class, or the decision of each logit.
+std::vector<std::size_t> classes_of(const std::vector<float>& logits) {
+  if (!is_binary(logits.size())) {
+    const auto best = std::max_element(logits.begin(), logits.end());
+    return {static_cast<std::size_t>(best - logits.begin())};
+  }
+  std::vector<std::size_t> decisions;
+  for (float logit : logits) decisions.push_back(logit > threshold() ? 1 : 0);
+  return decisions;
 }
 
-// Returns the difference of the two largest logits.
-double margin(std::vector<float> logits) {
+// Returns the difference of the two largest logits, or twice the distance of each from the
+// threshold.
+Row margins(std::vector<float> logits) {
+  if (is_binary(logits.size())) {
+    Row row = signal_of(logits);
+    for (double& distance : row) distance = 2 * std::abs(distance);
+    return row;
+  }
   std::partial_sort(logits.begin(), logits.begin() + 2, logits.end(), std::greater<>());
-  return static_cast<double>(logits[0]) - logits[1];
+  return {static_cast<double>(logits[0]) - logits[1]};
 }
 
 bool constant(const Rows& logits) {
-  std::set<std::size_t> classes;
-  for (const auto& row : logits) classes.insert(top1(row));
+  std::set<std::vector<std::size_t>> classes;
+  for (const auto& row : logits) classes.insert(classes_of(row));
   return classes.size() == 1;
 }
 
@@ -111,7 +127,7 @@ Golden read_golden(const std::filesystem::path& path) {
               static_cast<std::streamsize>(row.size() * sizeof(float)));
     golden.logits.push_back(std::move(row));
   }
-  if (!file || golden.classes < 2) throw std::runtime_error(path.string() + ": truncated");
+  if (!file || golden.classes < 1) throw std::runtime_error(path.string() + ": truncated");
   return golden;
 }
 
@@ -123,7 +139,7 @@ Parity compare(const Golden& golden, const Rows& candidate) {
       parity.failures.push_back("the model returns another number of logits");
       return parity;
     }
-    const Row signal = centred(golden.logits[image]), noisy = centred(candidate[image]);
+    const Row signal = signal_of(golden.logits[image]), noisy = signal_of(candidate[image]);
     for (std::size_t index = 0; index < signal.size(); ++index) {
       const double noise = signal[index] - noisy[index];
       signal_power += signal[index] * signal[index];
@@ -139,9 +155,13 @@ Parity compare(const Golden& golden, const Rows& candidate) {
   const double allowed_error = std::sqrt(signal_power / count) * std::pow(10, -golden.sqnr_db / 20);
   std::size_t agreeing = 0;
   for (std::size_t image = 0; image < candidate.size(); ++image) {
-    if (margin(golden.logits[image]) <= allowed_error) continue;
-    ++parity.decided;
-    if (top1(golden.logits[image]) == top1(candidate[image])) ++agreeing;
+    const Row clear = margins(golden.logits[image]);
+    const auto expected = classes_of(golden.logits[image]), found = classes_of(candidate[image]);
+    for (std::size_t index = 0; index < clear.size(); ++index) {
+      if (clear[index] <= allowed_error) continue;
+      ++parity.decided;
+      if (expected[index] == found[index]) ++agreeing;
+    }
   }
   parity.sqnr_db = noise_power > 0 ? 10 * std::log10(signal_power / noise_power)
                                    : std::numeric_limits<double>::infinity();

@@ -18,7 +18,7 @@ struct Golden {
 
 struct Parity {
   double sqnr_db = 0, max_abs = 0, agreement = 0;
-  std::size_t decided = 0;
+  std::size_t decided = 0;  // images, or decisions where each value is one
   std::vector<std::string> failures;  // bounds that are missed; empty if there is parity
 };
 

@@ -99,15 +99,21 @@ def interpolated(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def classify(model: Model, pixels: np.ndarray, top: int) -> list[dict]:
     """Returns the ``top`` classes of an image with their probabilities, best first."""
-    logits = model.dequantize(model.run(model.prepare(pixels)))[0]
-    probabilities = logits
-    # The output of a model that ends in a softmax is probabilities already.
-    if not ((logits >= 0).all() and np.isclose(logits.sum(), 1, atol=1e-2)):
-        exponentials = np.exp(logits - logits.max())
-        probabilities = exponentials / exponentials.sum()
+    values = model.dequantize(model.run(model.prepare(pixels)))[0]
+    scores = probabilities(values, model.description["output"]["activation"])
     labels = model.description["labels"]
-    order = np.argsort(-probabilities)[:top]
-    return [{"label": labels[i], "probability": float(probabilities[i])} for i in order]
+    order = np.argsort(-scores)[:top]
+    return [{"label": labels[i], "probability": float(scores[i])} for i in order]
+
+
+def probabilities(values: np.ndarray, activation: str) -> np.ndarray:
+    """Returns the probability of each class; a single value stands for the second of two."""
+    if activation == "none" and len(values) > 1:
+        exponentials = np.exp(values - values.max())
+        return exponentials / exponentials.sum()
+    if activation == "none":
+        values = (1 + np.tanh(values / 2)) / 2  # a sigmoid that overflows for no logit
+    return np.concatenate([1 - values, values]) if len(values) == 1 else values
 
 
 def report(model: Model, name: str, file: Path | io.BytesIO, options) -> bool:

@@ -70,26 +70,48 @@ def check_labels(description: dict, classes: int) -> list[str]:
     labels = (FOLDER / "labels.txt").read_text(encoding="utf-8").splitlines()
     if labels != description["labels"]:
         return ["labels.txt and model.json have different labels"]
-    return [] if len(labels) == classes else [f"{len(labels)} labels for {classes} logits"]
+    # A single value tells two classes apart.
+    return [] if len(labels) == max(classes, 2) else [f"{len(labels)} labels for {classes} logits"]
 
 
-def decided_images(reference, sqnr_db: float):
-    """Returns which images an error within the SQNR bound cannot give another top-1 class.
+def threshold_of(output: dict) -> float | None:
+    """Returns what a value has to exceed for a yes; None where the largest value is the class."""
+    if output["activation"] == "sigmoid" or output["classes"] == 1:
+        return 0.0 if output["activation"] == "none" else 0.5
+    return None
 
-    Their two best logits differ by more than the root mean square of such an error.
+
+def signal_of(logits, threshold: float | None):
+    """Returns what decides: logits minus the threshold, or their mean, which a softmax ignores."""
+    return logits - (logits.mean(axis=1, keepdims=True) if threshold is None else threshold)
+
+
+def classes_of(logits, threshold: float | None):
+    """Returns the decisions about each image, ``(N, 1)`` or one for each logit."""
+    return logits.argmax(axis=1)[:, None] if threshold is None else logits > threshold
+
+
+def decided_images(reference, sqnr_db: float, threshold: float | None):
+    """Returns which decisions an error within the SQNR bound cannot change.
+
+    The two best logits differ by more than the root mean square of such an error.
     """
     import numpy as np
 
-    signal = reference - reference.mean(axis=1, keepdims=True)
+    signal = signal_of(reference, threshold)
     allowed_error = np.sqrt(np.mean(signal**2)) * 10 ** (-sqnr_db / 20)
+    if threshold is not None:
+        return 2 * np.abs(signal) > allowed_error
     top2 = np.sort(reference, axis=1)[:, -2:]
-    return top2[:, 1] - top2[:, 0] > allowed_error
+    return top2[:, 1:] - top2[:, :1] > allowed_error
 
 
-def check_parity(reference, candidate, bounds: dict) -> tuple[dict, list[str]]:
+def check_parity(
+    reference, candidate, bounds: dict, threshold: float | None = None
+) -> tuple[dict, list[str]]:
     """Compares a model's logits with those of Keras, both float64 ``(N, classes)``.
 
-    The SQNR is of the logits minus their mean over the classes, which a softmax ignores.
+    The SQNR is of what decides, see ``signal_of``.
 
     Returns:
         The figures, and the ``bounds`` ("golden" in model.json) that they miss.
@@ -97,16 +119,15 @@ def check_parity(reference, candidate, bounds: dict) -> tuple[dict, list[str]]:
     import numpy as np
 
     with np.errstate(divide="ignore", invalid="ignore"):
-        signal, noise = (
-            x - x.mean(axis=1, keepdims=True) for x in (reference, reference - candidate)
-        )
-        sqnr_db = float(10 * np.log10(np.sum(signal**2) / np.sum(noise**2)))
-    is_decided = decided_images(reference, bounds["sqnr_db"])
+        signal, measured = (signal_of(x, threshold) for x in (reference, candidate))
+        sqnr_db = float(10 * np.log10(np.sum(signal**2) / np.sum((signal - measured) ** 2)))
+    is_decided = decided_images(reference, bounds["sqnr_db"], threshold)
     decided = int(is_decided.sum())
-    flips = int((reference.argmax(1) != candidate.argmax(1))[is_decided].sum())
+    expected, found = (classes_of(x, threshold) for x in (reference, candidate))
+    flips = int((expected != found)[is_decided].sum())
     max_abs = float(np.abs(reference - candidate).max())
     limit = bounds["max_abs"] and bounds["max_abs"] * max(1.0, float(np.abs(reference).max()))
-    constant = len({*candidate.argmax(1)}) == 1 < len({*reference.argmax(1)})
+    constant = (found == found[0]).all() and not (expected == expected[0]).all()
     too_noisy = not sqnr_db >= bounds["sqnr_db"]  # not "<": a NaN has to fail
     allowed_flips = max(bounds["flips"], (1 - bounds["agreement"]) * decided)
     failures = {
@@ -141,13 +162,14 @@ def run_golden(model, golden) -> tuple[dict, list[str]]:
     logits, recorded = (
         model.dequantize(x).astype(np.float64) for x in (outputs, golden["outputs"])
     )
-    figures, failures = check_parity(golden["logits"].astype(np.float64), logits, bounds)
+    threshold = threshold_of(model.description["output"])
+    figures, failures = check_parity(golden["logits"].astype(np.float64), logits, bounds, threshold)
     figures["outputs"] = {
         "computed_by": bounds["computed_by"],
         "computed_on": bounds["computed_on"],
         "bit_equal": bool(np.array_equal(outputs, golden["outputs"])),
         "max_abs": _finite(float(np.abs(logits - recorded).max())),
-        "same_top1": bool((logits.argmax(1) == recorded.argmax(1)).all()),
+        "same_top1": np.array_equal(classes_of(logits, threshold), classes_of(recorded, threshold)),
     }
     return figures, failures + check_labels(model.description, logits.shape[1])
 
