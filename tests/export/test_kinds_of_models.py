@@ -59,7 +59,9 @@ def test_a_file_of_a_model_of_one_image_takes_one(tmp_path, caplog):
     model = keras.Model(image, layers.Dense(5)(keras.ops.reshape(x, (1, -1))), name="one")
     with caplog.at_level("INFO", "cct_export"):
         exported = _export(model, "onnx", tmp_path)
-    assert "one takes one image at a time, which its graph says: so does the file" in caplog.messages
+    assert (
+        "one takes one image at a time, which its graph says: so does the file" in caplog.messages
+    )
     assert exported.parity.sqnr_db > 90
     assert exported.artifact.contract.batch == 1
     (graph_input,) = onnx.load(tmp_path / "m.onnx").graph.input
