@@ -1,6 +1,7 @@
-"""A SavedModel as a Keras model: its function is a layer, its weights are constants."""
+"""A SavedModel as a Keras model: its function is a layer."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,20 @@ class RestoredFunction(keras.layers.Layer):
     """A function of TensorFlow on images.
 
     Args:
-        function: frozen, of one tensor; returns a list of tensors.
-        names: of these tensors.
+        function: of a tensor of images; returns tensors by name.
         dtype: of the images that it takes.
     """
 
-    def __init__(self, function: Any, names: list[str], dtype: Any) -> None:
+    def __init__(self, function: Callable[[Any], dict[str, Any]], dtype: Any) -> None:
         super().__init__(name="saved_model")
         self._function = function
-        self._names = names
         self._image_dtype = dtype
 
     def call(self, image: Any) -> dict[str, Any]:
         """Returns the outputs by name; images are float32 ``(N, H, W, C)``, 0–255."""
         import tensorflow as tf
 
-        return dict(
-            zip(self._names, self._function(tf.cast(image, self._image_dtype)), strict=True)
-        )
+        return self._function(tf.cast(image, self._image_dtype))
 
 
 def restored(folder: Path) -> keras.Model:
@@ -55,8 +52,8 @@ def restored(folder: Path) -> keras.Model:
 
     program = tf.saved_model.load(str(folder))  # its variables live as long as it does
     function = program.signatures[SIGNATURE]
-    (image,) = function.structured_input_signature[1].values()
-    # Loops stay loops: their lists of tensors have no form in a graph without them.
+    ((name, image),) = function.structured_input_signature[1].items()
+    # Without calls of other functions, whose tensors could not be seen.
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
     tensors = [tensor for op in frozen.graph.get_operations() for tensor in op.outputs]
     check_largest(max(map(_size, tensors)), folder)
@@ -66,7 +63,11 @@ def restored(folder: Path) -> keras.Model:
             f"{folder} computes in {halves.pop().name}, and a SavedModel cannot be rebuilt in "
             "float32: save the model with model.save as .keras, and export that"
         )
-    layer = RestoredFunction(frozen, sorted(function.structured_outputs), image.dtype)
+
+    def run(images: Any) -> dict[str, Any]:
+        return dict(program.signatures[SIGNATURE](**{name: images}))
+
+    layer = RestoredFunction(run, image.dtype)
     tensor = keras.Input(batch_shape=tuple(image.shape), name="image")
     return keras.Model(tensor, layer(tensor), name=Path(folder).resolve().name)
 

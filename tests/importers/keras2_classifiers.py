@@ -103,7 +103,10 @@ def save(name, folder):
     model = globals()[name]()
     random = np.random.default_rng(0)
     weights = model.get_weights()
-    model.set_weights([w + np.abs(random.normal(0, 0.05, w.shape)) for w in weights])
+    # Variances stay positive, and no activation saturates.
+    model.set_weights(
+        [w * random.uniform(0.7, 1.3, w.shape) + random.uniform(0, 0.01, w.shape) for w in weights]
+    )
     images = random.integers(0, 256, (8, *model.input_shape[1:])).astype(np.float32)
     outputs = model(images, training=False)
     outputs = outputs if isinstance(outputs, dict) else {"logits": outputs}
