@@ -110,7 +110,6 @@ output = options.combined(
 @options.softmax
 @options.loading
 @output
-@options.loading
 @options.common
 def tflite(model: str, **arguments: Any) -> Outcome:
     """Export MODEL to TFLite and verify numerical parity with Keras.
@@ -158,7 +157,6 @@ def tflite(model: str, **arguments: Any) -> Outcome:
 @options.softmax
 @options.loading
 @output
-@options.loading
 @options.common
 def onnx(model: str, **arguments: Any) -> Outcome:
     """Export MODEL to ONNX and verify numerical parity with Keras.
@@ -215,7 +213,6 @@ def _exported(exported: "Exported") -> Outcome:
     default=".",
     help="Folder for the files, made if missing.",
 )
-@options.loading
 @table_files
 @options.common
 def export_files(model: str, files: TableFiles, **arguments: Any) -> Outcome:
