@@ -246,6 +246,7 @@ def checked(model: Any, metadata: Mapping[str, str | bytes]) -> bytes:
     """
     import onnx
 
+    _part_padding_from_pools(model.graph)
     for name, text in metadata.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = name, text
@@ -254,3 +255,22 @@ def checked(model: Any, metadata: Mapping[str, str | bytes]) -> bytes:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ConversionError(f"onnx.checker refused the graph: {error}") from error
     return bytes(model.SerializeToString())
+
+
+def _part_padding_from_pools(graph: Any) -> None:
+    """Puts a Reshape that changes nothing between a Pad and a MaxPool.
+
+    ONNX Runtime makes the zeros of a Pad part of the pool's own padding, which is −∞: a maximum of
+    negative values then comes out negative. It does not look through a Reshape, which costs
+    nothing.
+    """
+    from onnx import helper, numpy_helper
+
+    padded = {name for node in graph.node if node.op_type == "Pad" for name in node.output}
+    pools = [n for n in graph.node if n.op_type == "MaxPool" and n.input[0] in padded]
+    for pool in pools:
+        shape, apart = f"{pool.output[0]}/padded_shape", f"{pool.output[0]}/padded"
+        graph.initializer.append(numpy_helper.from_array(np.array([0, 0, 0, -1]), shape))
+        reshape = helper.make_node("Reshape", [pool.input[0], shape], [apart], apart)
+        graph.node.insert(list(graph.node).index(pool), reshape)
+        pool.input[0] = apart
