@@ -28,6 +28,7 @@ SPECS = [
     specs.ModelSpec(),
     specs.ImportSpec(),
     specs.TrainSpec("digits"),
+    specs.Normalization(),
     Limits(),
 ]
 

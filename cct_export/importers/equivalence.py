@@ -93,7 +93,7 @@ def logits(model: keras.Model, images: np.ndarray) -> np.ndarray:
     batches = [
         np.concatenate(
             [
-                np.reshape(keras.ops.convert_to_numpy(output), (size, -1))
+                np.reshape(keras.ops.convert_to_numpy(output), (len(output), -1))
                 for output in keras.tree.flatten(
                     model(padded[start : start + size], training=False)
                 )

@@ -150,11 +150,31 @@ def _activation(tensor: Any, outer: Mapping[int, Any]) -> Activation:
     if not _is_keras(operation):
         return ""
     function = getattr(operation, "activation", None)
+    if type(operation).__name__ == "Reshape" and _are_slots(arguments[0], tensor, outer):
+        return "softmax"
     if function in (None, keras.activations.linear):
         before = [_activation(each, outer) for each in arguments if not _has_kernel(operation)]
         return _after_operation(operation, tensor, arguments[0], before)
     is_alone = type(operation).__name__ == "Activation"
     return _after_function(function, tensor, arguments[0] if is_alone else None, outer)
+
+
+def _are_slots(joined: Any, tensor: Any, outer: Mapping[int, Any]) -> bool:
+    """Returns whether a tensor has a softmax in each slot, which were joined side by side before.
+
+    Args:
+        joined: what was reshaped.
+        tensor: the result.
+        outer: see ``_activation``.
+    """
+    operation, node_index, _ = joined._keras_history
+    if type(operation).__name__ != "Concatenate" or len(joined.shape) != 2:
+        return False
+    parts = operation._inbound_nodes[node_index].input_tensors
+    return all(
+        part.shape[-1] == tensor.shape[-1] and _activation(part, outer) == "softmax"
+        for part in parts
+    )
 
 
 def _has_kernel(operation: Any) -> bool:

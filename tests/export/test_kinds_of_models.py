@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import onnx
 import pytest
-from classifiers import KINDS, SHAPE, plain, reshape_to, under
 from keras import layers
+from kinds_of_models import KINDS, SHAPE, plain, reshape_to, under
 
 import cct_export
 from cct_export.errors import ConversionError
@@ -68,8 +68,16 @@ def test_a_file_of_a_model_of_one_image_takes_one(tmp_path, caplog):
     assert graph_input.type.tensor_type.shape.dim[0].dim_value == 1
 
 
+@pytest.mark.parametrize("format", EXPORTS)
+def test_a_model_of_four_images_whose_steps_are_known_is_exported_for_one(tmp_path, format):
+    exported = _export(reshape_to(4), format, tmp_path)
+    assert exported.parity.sqnr_db > 90
+
+
 def test_a_model_of_four_images_whose_graph_says_so_is_refused(tmp_path):
-    model = reshape_to(4)
+    image = keras.Input(SHAPE, batch_size=4)
+    x = layers.Conv2D(2, 3, dilation_rate=2)(layers.Rescaling(1 / 255)(image))
+    model = keras.Model(image, layers.Dense(5)(keras.ops.reshape(x, (4, -1))))
     for format in EXPORTS:
         with pytest.raises(ConversionError, match="takes exactly 4 images at a time") as refused:
             _export(model, format, tmp_path)

@@ -16,7 +16,7 @@ from cct_export.evaluation.parity import logits_sqnr_db
 from cct_export.records import sidecar
 from cct_export.runtimes import engine_of
 from cct_export.runtimes.session import run
-from cct_export.specs import ModelOptions, Normalization
+from cct_export.specs import DEFAULT_RESIZE, ModelOptions, Normalization
 
 SHAPE = (16, 16, 3)
 MEAN = (103.939, 116.779, 123.68)
@@ -136,7 +136,7 @@ def test_verify_takes_no_code_from_a_file():
             "modules": ["evil.py"],
         }
     )
-    assert contract.options == ModelOptions()
+    assert contract.options == ModelOptions(resize=DEFAULT_RESIZE)
 
 
 def test_a_hostile_normalization_in_a_file_is_no_contract():

@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from classifiers import (
+from keras import layers, ops
+from kinds_of_models import (
     IMAGES,
     KINDS,
     SHAPE,
@@ -16,7 +17,6 @@ from classifiers import (
     subclassed,
     under,
 )
-from keras import layers, ops
 
 from cct_export.errors import InvalidModel
 from cct_export.formats.traced import inference_model

@@ -27,6 +27,7 @@ def _logits(model):
 def example(tmp_path_factory):
     """A ``.keras`` file of the example's own classes, and its logits."""
     path = tmp_path_factory.mktemp("example") / "example.keras"
+    keras.backend.clear_session()  # which counts the layers of a process
     model = randomised(published_example())
     model.save(path)
     return path, _logits(model)

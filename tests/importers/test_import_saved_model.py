@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from classifiers import KINDS, outputs
+from kinds_of_models import KINDS, outputs
 from linked import python_with
 
 import cct_export

@@ -8,8 +8,8 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from classifiers import SHAPE, outputs, plain, sequential, under
 from keras import layers
+from kinds_of_models import SHAPE, outputs, plain, sequential, under
 from linked import python_with
 
 import cct_export

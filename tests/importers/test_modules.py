@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from classifiers import IMAGES, outputs
+from kinds_of_models import IMAGES, outputs
 
 import cct_export
 from cct_export.errors import InvalidModel, InvalidRequest

@@ -77,11 +77,12 @@ def test_a_grey_model_has_one_number_per_option_and_no_order_of_channels():
             in_memory(model, ModelOptions(normalization=wrong))
 
 
-def test_a_model_of_integers_is_not_given_normalized_pixels():
+def test_a_model_of_integers_is_given_normalized_pixels_once_it_is_rebuilt():
     image = keras.Input((8, 10, 3), dtype="uint8")
-    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(ops.cast(image, "float32"))))
-    with pytest.raises(InvalidRequest, match=r"takes uint8 pixels.*leave --scale 1/255 out"):
-        in_memory(model, ModelOptions(normalization=Normalization(scale=1 / 255)))
+    head = keras.Sequential([layers.Flatten(), layers.Dense(3)])
+    model = keras.Model(image, head(ops.cast(image, "float32")))
+    loaded = in_memory(model, ModelOptions(normalization=Normalization(scale=1 / 255)))
+    np.testing.assert_allclose(loaded.model(IMAGES), head(IMAGES / 255), rtol=1e-4, atol=1e-5)
 
 
 def test_a_softmax_is_appended_to_logits_only():

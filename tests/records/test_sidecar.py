@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from cct_export.files import sha256
 from cct_export.records import Artifact, Contract, InputContract, OutputContract, sidecar
+from cct_export.specs import DEFAULT_RESIZE
 
 
 def _artifact(path):
@@ -24,7 +25,7 @@ def _artifact(path):
         image_shape=(2, 3, 1),
         labels=("cat", "ü"),
         versions={"numpy": "2"},
-        input=InputContract.of("float32", 1, (2, 3, 1)),
+        input=InputContract.of("float32", 1, (2, 3, 1), DEFAULT_RESIZE),
         output=OutputContract("logits", "float32", 2),
     )
     return Artifact(path, contract, path.stat().st_size, sha256(path))

@@ -188,7 +188,7 @@ def test_a_model_that_is_no_cct_cannot_be_fine_tuned(refused, tmp_path):
     cnn = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
     cnn.save(tmp_path / "cnn.keras")
     line = refused("--from", tmp_path / "cnn.keras", "--data", "digits")
-    assert line.endswith("cnn.keras is no CCT (Sequential): only a CCT can be fine-tuned\n")
+    assert line.endswith("cnn.keras is no CCT (Functional): only a CCT can be fine-tuned\n")
 
 
 def test_images_too_small_for_the_tokenizer_are_refused(refused, digits_run):
