@@ -17,6 +17,7 @@ from cct_export.specs import (
     DEFAULT_MODEL,
     FOLDS,
     INPUT_TYPES,
+    LAYOUTS,
     METHODS,
     POINTS,
     ROUNDINGS,
@@ -110,7 +111,6 @@ output = options.combined(
 @options.softmax
 @options.loading
 @output
-@options.loading
 @options.common
 def tflite(model: str, **arguments: Any) -> Outcome:
     """Export MODEL to TFLite and verify numerical parity with Keras.
@@ -147,6 +147,12 @@ def tflite(model: str, **arguments: Any) -> Outcome:
     default=True,
     help="Take any number of images, or exactly one.",
 )
+@click.option(
+    "--layout",
+    type=OneOf(LAYOUTS),
+    default=ExportSpec.layout,
+    help="Order of the axes of the image input: channels last, or first.",
+)
 @quantization
 @click.option(
     "--target",
@@ -158,7 +164,6 @@ def tflite(model: str, **arguments: Any) -> Outcome:
 @options.softmax
 @options.loading
 @output
-@options.loading
 @options.common
 def onnx(model: str, **arguments: Any) -> Outcome:
     """Export MODEL to ONNX and verify numerical parity with Keras.
@@ -215,7 +220,6 @@ def _exported(exported: "Exported") -> Outcome:
     default=".",
     help="Folder for the files, made if missing.",
 )
-@options.loading
 @table_files
 @options.common
 def export_files(model: str, files: TableFiles, **arguments: Any) -> Outcome:

@@ -21,6 +21,7 @@ from cct_export.export.workspace import Workspace
 from cct_export.files import locked, replacing, write_bytes
 from cct_export.formats import tflite_metadata
 from cct_export.graph.quantized import QuantizedPlan
+from cct_export.importers.source import LoadedModel
 from cct_export.quantize.schemes import choose_io, scheme_of
 from cct_export.records import (
     CONTRACT_KEY,
@@ -34,6 +35,7 @@ from cct_export.records import (
     checksum,
     sidecar,
 )
+from cct_export.records.layout import in_layout, layout_of
 from cct_export.runtimes import engine_of, session
 from cct_export.runtimes.session import Logits
 from cct_export.specs import (
@@ -87,6 +89,7 @@ def build(
     spec, calibration = request.spec, request.calibration
     scheme = scheme_of(spec.scheme, spec.format)
     choose_io(spec.io, scheme, spec.format)
+    _check_layout(workspace.loaded, spec)
     bound_db = request.constraints.min_sqnr_db if mixed_precision else None
     draft = workspace.draft(spec, scheme)
     if draft is None:
@@ -102,6 +105,16 @@ def build(
     artifact = Artifact(request.output, contract, len(content), hashlib.sha256(content).hexdigest())
     report = _verify(workspace, artifact, content, request.constraints.min_sqnr_db)
     return CandidateFile(artifact, content, report, bound)
+
+
+def _check_layout(loaded: LoadedModel, spec: ExportSpec) -> None:
+    """Refuses channels first where no engine could tell: its sizes would be those of the other."""
+    layout = spec.layout.upper()
+    if layout_of((1, *in_layout(loaded.image_shape, layout))) != layout:
+        raise InvalidRequest(
+            f"{loaded.source} takes images {loaded.image_shape[1]} wide, which could be the "
+            f"channels: leave --layout {spec.layout} out"
+        )
 
 
 def _of_its_batch(workspace: Workspace, spec: ExportSpec) -> ExportSpec:
@@ -225,7 +238,12 @@ def _contract(
         versions=machine.versions(*_LIBRARIES),
         quantization=quantization,
         input=InputContract.of(
-            spec.io, batch, loaded.image_shape, loaded.resize, normalization=normalization
+            spec.io,
+            batch,
+            loaded.image_shape,
+            loaded.resize,
+            normalization=normalization,
+            layout=spec.layout.upper(),
         ),
         output=outputs[0],
         outputs=outputs if len(outputs) > 1 else (),

@@ -11,8 +11,8 @@ from cct_export.errors import ConversionError
 from cct_export.graph.plan import Plan
 from cct_export.stock_tools import quiet_tools
 
-# Nodes of a frozen graph, with a number; no layer has such a name.
-_OUTPUT = "__output_"
+# Nodes of a frozen graph, with a number; no layer is called that.
+_OUTPUT = "cct_export.output."
 Substitute = Callable[..., Any]
 
 
