@@ -120,6 +120,7 @@ def export_onnx(
     min_sqnr: float | None = None,
     max_drop: float | None = None,
     target: str = "x86",
+    layout: str = "nhwc",
     options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
 ) -> "Exported":
@@ -150,6 +151,7 @@ def export_onnx(
         max_drop: points of top-1 accuracy, 0 to 100, that ``auto`` may lose; needs ``data``.
         target: processor to choose integers for: ``x86`` for unsigned activations, ``arm64`` for
             signed ones.
+        layout: order of the axes of the image input: ``nhwc``, or ``nchw`` for channels first.
         options: what the model's file does not say: how pixels were normalized, the names of its
             classes, whether to append a softmax. Normalizing becomes part of the file.
         progress: called with what runs now.
@@ -168,7 +170,7 @@ def export_onnx(
     """
     spec = export_spec(
         "onnx", scheme, io=io, dynamic_batch=dynamic_batch, opset=opset, no_fold=no_fold,
-        target=target,
+        target=target, layout=layout,
     )  # fmt: skip
     calibration = calibration_spec(calibration_samples, calibrate, rounding)
     constraints = Constraints(min_sqnr, max_drop)

@@ -12,6 +12,7 @@ from cct_export.specs import (
     AUTO,
     BEST,
     FOLDS,
+    LAYOUTS,
     METHODS,
     NO_OPTIONS,
     PROFILES,
@@ -44,6 +45,7 @@ def export_spec(
     opset: int | None = None,
     no_fold: str | Sequence[str] = (),
     target: str = ExportSpec.target,
+    layout: str = ExportSpec.layout,
     auto: bool = True,
 ) -> ExportSpec:
     """Returns what file to export, with every name as this package writes it.
@@ -56,6 +58,7 @@ def export_spec(
         opset: see there.
         no_fold: see there.
         target: see there.
+        layout: see there.
         auto: whether ``auto`` may stand for a scheme.
 
     Raises:
@@ -74,6 +77,7 @@ def export_spec(
         opset,
         tuple(choose(name, FOLDS, what="fold") for name in folds),
         choose(target, TARGETS, what="target"),
+        choose(layout, LAYOUTS, what="layout"),
     )
     if format == "onnx":
         opset_of(spec)

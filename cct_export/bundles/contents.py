@@ -97,7 +97,7 @@ class Contents:
         model: content of the ``.tflite`` or ``.onnx`` file.
         description: content of ``model.json``.
         golden: golden inputs with the logits of Keras.
-        inputs: the same images in the type of the model's input, ``(N, H, W, C)``.
+        inputs: the same images in the type and layout of the model's input.
         outputs: the model's outputs on this machine in their own type, ``(N, classes)``.
     """
 

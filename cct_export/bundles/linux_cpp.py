@@ -7,6 +7,7 @@ import numpy as np
 from cct_export.bundles.contents import Contents
 from cct_export.bundles.folder import Files, render
 from cct_export.errors import InvalidRequest
+from cct_export.records.layout import NCHW
 
 MAGIC = b"CCTGOLD1"
 
@@ -38,6 +39,7 @@ def files(contents: Contents) -> Files:
             activation=contents.description.output.activation,
             antialias=image.antialias,
             crop=image.crop,
+            channels_first=image.layout == NCHW,
         ),
         **contents.common_files(),
         "golden.bin": golden_bin(contents),

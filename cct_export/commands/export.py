@@ -17,6 +17,7 @@ from cct_export.specs import (
     DEFAULT_MODEL,
     FOLDS,
     INPUT_TYPES,
+    LAYOUTS,
     METHODS,
     POINTS,
     ROUNDINGS,
@@ -145,6 +146,12 @@ def tflite(model: str, **arguments: Any) -> Outcome:
     "dynamic_batch",
     default=True,
     help="Take any number of images, or exactly one.",
+)
+@click.option(
+    "--layout",
+    type=OneOf(LAYOUTS),
+    default=ExportSpec.layout,
+    help="Order of the axes of the image input: channels last, or first.",
 )
 @quantization
 @click.option(

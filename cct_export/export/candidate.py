@@ -21,6 +21,7 @@ from cct_export.export.workspace import Workspace
 from cct_export.files import locked, replacing, write_bytes
 from cct_export.formats import tflite_metadata
 from cct_export.graph.quantized import QuantizedPlan
+from cct_export.importers.source import LoadedModel
 from cct_export.quantize.schemes import choose_io, scheme_of
 from cct_export.records import (
     CONTRACT_KEY,
@@ -34,6 +35,7 @@ from cct_export.records import (
     checksum,
     sidecar,
 )
+from cct_export.records.layout import in_layout, layout_of
 from cct_export.runtimes import engine_of, session
 from cct_export.runtimes.session import Logits
 from cct_export.specs import (
@@ -78,23 +80,73 @@ def build(
     Args:
         workspace: the model, with what its exports share.
         request: its scheme is one of the format's.
-        mixed_precision: whether steps may stay in float to meet ``min_sqnr_db``; else a file that
-            misses it fails parity.
+        mixed_precision: whether steps may stay in float to pass parity and ``min_sqnr_db``; else a
+            file that misses them is as the scheme makes it, and fails parity.
 
     Raises:
         CCTExportError: any of its kinds.
     """
-    spec, calibration = request.spec, request.calibration
+    spec = request.spec
     scheme = scheme_of(spec.scheme, spec.format)
     choose_io(spec.io, scheme, spec.format)
-    bound_db = request.constraints.min_sqnr_db if mixed_precision else None
+    _check_layout(workspace.loaded, spec)
     draft = workspace.draft(spec, scheme)
     if draft is None:
-        content, contract, bound = _traced(workspace, request, scheme, mixed_precision)
-    else:
-        quantized, calibration, bound = _quantized(workspace, draft, calibration, bound_db)
-        contract = _contract(workspace, spec, draft.origin, _summary(draft, calibration))
+        traced = _traced(workspace, request, scheme, mixed_precision)
+        return _verified(workspace, request, *traced)
+    return _planned(workspace, request, draft, mixed_precision)
+
+
+def _planned(
+    workspace: Workspace, request: ExportRequest, draft: Draft, mixed_precision: bool
+) -> CandidateFile:
+    """Writes and verifies a plan; its worst steps stay in float where the file else misses parity.
+
+    Where that does not help either, the file is as the scheme makes it.
+    """
+
+    def written(
+        quantized: QuantizedPlan, calibration: CalibrationSpec, bound: MixedPrecision | None
+    ) -> CandidateFile:
+        contract = _contract(workspace, request.spec, draft.origin, _summary(draft, calibration))
         content = draft.emit(quantized, _metadata(contract))
+        return _verified(workspace, request, content, contract, bound)
+
+    scheme, bound_db = draft.scheme, request.constraints.min_sqnr_db
+    calibration = _with_methods(workspace, draft, request.calibration)
+    can_mix = mixed_precision and scheme.quantizes_weights and not scheme.integers_only
+    if can_mix and bound_db is not None:
+        return written(*quantize_within(workspace, draft, calibration, bound_db))
+    plain = written(
+        draft.quantized(calibration, workspace.counted("quantizing step")), calibration, None
+    )
+    if plain.parity.passed or not can_mix:
+        return plain
+    quantized, calibration, cost = quantize_within(workspace, draft, calibration, None)
+    mixed = written(quantized, calibration, None)
+    if not mixed.parity.passed:
+        return plain
+    _note_floats(workspace, scheme, cost)
+    return mixed
+
+
+def _note_floats(workspace: Workspace, scheme: QuantScheme, cost: MixedPrecision) -> None:
+    """Says what stayed in float although no bound was set."""
+    workspace.note(
+        f"{scheme.name} alone has {cost.before_db:.1f} dB: {', '.join(cost.floats)} "
+        f"kept in float, {cost.after_db:.1f} dB"
+    )
+
+
+def _verified(
+    workspace: Workspace,
+    request: ExportRequest,
+    content: bytes,
+    contract: Contract,
+    bound: MixedPrecision | None,
+) -> CandidateFile:
+    """Adds labels and checksum to a file, and compares it with the model."""
+    spec = request.spec
     if spec.format == "tflite":
         content = tflite_metadata.with_labels(content, contract.labels)
     content = checksum.sealed(content)
@@ -102,6 +154,16 @@ def build(
     artifact = Artifact(request.output, contract, len(content), hashlib.sha256(content).hexdigest())
     report = _verify(workspace, artifact, content, request.constraints.min_sqnr_db)
     return CandidateFile(artifact, content, report, bound)
+
+
+def _check_layout(loaded: LoadedModel, spec: ExportSpec) -> None:
+    """Refuses channels first where no engine could tell: its sizes would be those of the other."""
+    layout = spec.layout.upper()
+    if layout_of((1, *in_layout(loaded.image_shape, layout))) != layout:
+        raise InvalidRequest(
+            f"{loaded.source} takes images {loaded.image_shape[1]} wide, which could be the "
+            f"channels: leave --layout {spec.layout} out"
+        )
 
 
 def _of_its_batch(workspace: Workspace, spec: ExportSpec) -> ExportSpec:
@@ -154,10 +216,7 @@ def _traced(
             workspace, draft, calibration, request.constraints.min_sqnr_db or 0
         )
         if bound.floats and request.constraints.min_sqnr_db is None:
-            workspace.note(
-                f"{scheme.name} alone has {bound.before_db:.1f} dB: {', '.join(bound.floats)} "
-                f"kept in float, {bound.after_db:.1f} dB"
-            )
+            _note_floats(workspace, scheme, bound)
     else:
         content = draft.written(str(calibration.methods), draft.operators)
     origin = "" if samples is None else samples.origin
@@ -166,10 +225,10 @@ def _traced(
     return draft.finished(content, _metadata(contract)), contract, bound if given else None
 
 
-def _quantized(
-    workspace: Workspace, draft: Draft, calibration: CalibrationSpec, bound_db: float | None
-) -> tuple[QuantizedPlan, CalibrationSpec, MixedPrecision | None]:
-    """Returns the quantized plan, how it was calibrated, and what a bound on the SQNR cost."""
+def _with_methods(
+    workspace: Workspace, draft: Draft, calibration: CalibrationSpec
+) -> CalibrationSpec:
+    """Returns how to calibrate, with the best method of each tensor where that is asked for."""
     if calibration.methods == BEST:
         methods: str | dict[str, str] = CalibrationSpec.default_method
         if draft.scheme.quantizes_weights:
@@ -179,10 +238,7 @@ def _quantized(
                 progress=workspace.counted("choosing calibration methods, step"),
             )
         calibration = replace(calibration, methods=methods)
-    if bound_db is None or not draft.scheme.quantizes_weights:
-        progress = workspace.counted("quantizing step")
-        return draft.quantized(calibration, progress), calibration, None
-    return quantize_within(workspace, draft, calibration, bound_db)
+    return calibration
 
 
 def _summary(draft: Draft, calibration: CalibrationSpec) -> QuantizationSummary | None:
@@ -225,7 +281,12 @@ def _contract(
         versions=machine.versions(*_LIBRARIES),
         quantization=quantization,
         input=InputContract.of(
-            spec.io, batch, loaded.image_shape, loaded.resize, normalization=normalization
+            spec.io,
+            batch,
+            loaded.image_shape,
+            loaded.resize,
+            normalization=normalization,
+            layout=spec.layout.upper(),
         ),
         output=outputs[0],
         outputs=outputs if len(outputs) > 1 else (),

@@ -46,7 +46,10 @@ class TracedDraft:
     def _histograms(self) -> dict[str, Histogram]:
         if self.samples is None:
             return {}
-        return self._quantizer.histograms(self.samples.images, self.progress)
+        images = self.samples.images
+        if self.spec.layout == "nchw":
+            images = images.transpose(0, 3, 1, 2)
+        return self._quantizer.histograms(images, self.progress)
 
     @property
     def operators(self) -> tuple[str, ...]:

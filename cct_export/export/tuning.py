@@ -10,6 +10,7 @@ import numpy as np
 
 from cct_export.bounds import falls_short
 from cct_export.data.dataset import Images
+from cct_export.evaluation import parity
 from cct_export.evaluation.latency import time_files
 from cct_export.evaluation.parity import logits_sqnr_db
 from cct_export.export.draft import Draft
@@ -17,7 +18,7 @@ from cct_export.export.sensitivity import logits_of, step_errors
 from cct_export.export.workspace import Workspace
 from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan
 from cct_export.graph.steps import AddConstant, Conv, Dense
-from cct_export.records import MixedPrecision
+from cct_export.records import MixedPrecision, ParityReport
 from cct_export.runtimes import engine_of
 from cct_export.runtimes.session import run
 from cct_export.specs import METHODS, CalibrationSpec
@@ -27,6 +28,8 @@ from cct_export.specs.progress import CountProgress, no_progress
 SAMPLES = 16
 # Interleaved timings of the file with and the file without float steps.
 ROUNDS = 20
+# Each file with more steps in float has so many times as many where no bound asks for the fewest.
+GROWTH = 2
 
 
 def best_methods(
@@ -83,9 +86,12 @@ def _or_one_for_all(
 
 
 def quantize_within(
-    workspace: Workspace, draft: Draft, calibration: CalibrationSpec, min_sqnr_db: float
+    workspace: Workspace,
+    draft: Draft,
+    calibration: CalibrationSpec,
+    min_sqnr_db: float | None,
 ) -> tuple[QuantizedPlan, CalibrationSpec, MixedPrecision]:
-    """Keeps steps in float until the file itself, run by its engine, meets the bound.
+    """Keeps steps in float until the file itself, run by its engine, passes parity and the bound.
 
     The step whose quantization alone costs most goes first.
 
@@ -93,34 +99,43 @@ def quantize_within(
         workspace: the images and reference logits that the bound holds on.
         draft: what is quantized.
         calibration: how; its ``floats`` stay in float in any case.
-        min_sqnr_db: lowest SQNR of the logits in dB.
+        min_sqnr_db: lowest SQNR of the logits in dB. None for that of the scheme's policy: then few
+            files are tried, each with ``GROWTH`` times as many steps in float.
 
     Returns:
         The quantized plan, how it was calibrated, and what the bound cost.
     """
+    bound_db = min_sqnr_db or 0.0
+    growth = GROWTH if min_sqnr_db is None else 1
     quantized = draft.quantized(calibration)
     workspace.progress("looking for steps to keep in float")
+
+    def misses(report: ParityReport) -> bool:
+        return not report.passed or falls_short(report.sqnr_db, bound_db)
+
     with tempfile.TemporaryDirectory() as folder:
         first, last = (Path(folder, f"{name}.{draft.spec.format}") for name in ("first", "last"))
-        before_db = after_db = _sqnr_db(workspace, draft, quantized, first)
+        before = after = _parity(workspace, draft, quantized, first)
         floats: tuple[str, ...] = ()
-        missed = falls_short(before_db, min_sqnr_db)
-        ranked = _worst_first(workspace, draft, quantized) if missed else []
+        ranked = _worst_first(workspace, draft, quantized) if misses(before) else []
+        wanted, measured = 1, 0
         for name in ranked:
-            if not falls_short(after_db, min_sqnr_db):
-                break
-            if not _has_integers(draft, name, (*calibration.floats, *floats)):
-                continue  # a pool between float steps computes in float already
-            floats = (*floats, name)
-            workspace.progress(
-                f"{after_db:.1f} of {min_sqnr_db:g} dB: keeping {name} in float, step {len(floats)}"
-            )
+            # A pool between float steps computes in float already.
+            if _has_integers(draft, name, (*calibration.floats, *floats)):
+                floats = (*floats, name)
+            enough = len(floats) >= wanted or name == ranked[-1]
+            if not enough or len(floats) == measured:
+                continue
+            workspace.progress(f"{after.sqnr_db:.1f} dB: keeping {len(floats)} steps in float")
             changed = replace(calibration, floats=(*calibration.floats, *floats))
             quantized = draft.quantized(changed)
-            after_db = _sqnr_db(workspace, draft, quantized, last)
+            after = _parity(workspace, draft, quantized, last)
+            if not misses(after):
+                break
+            measured, wanted = len(floats), growth * len(floats) + 1
         ratio = slowdown(first, last) if floats else 1.0
     calibration = replace(calibration, floats=(*calibration.floats, *floats))
-    cost = MixedPrecision(floats, before_db, after_db, ratio, min_sqnr_db)
+    cost = MixedPrecision(floats, before.sqnr_db, after.sqnr_db, ratio, bound_db)
     return quantized, calibration, cost
 
 
@@ -142,15 +157,24 @@ def _has_integers(draft: Draft, name: str, floats: tuple[str, ...]) -> bool:
     return weighted or any(name in steps for steps in draft.integer_steps(floats).values())
 
 
-def _sqnr_db(workspace: Workspace, draft: Draft, quantized: QuantizedPlan, path: Path) -> float:
-    """Writes a file and returns the SQNR of its logits."""
+def _parity(
+    workspace: Workspace, draft: Draft, quantized: QuantizedPlan, path: Path
+) -> ParityReport:
+    """Writes a file and compares it with the Keras model."""
     path.write_bytes(draft.emit(quantized))
     session = engine_of(draft.spec.format).open_session(path, trusted=True)
     try:
         logits = run(session, workspace.parity_images.images)
     finally:
         session.close()
-    return logits_sqnr_db(workspace.reference, logits, workspace.loaded.outputs)
+    return parity.compare(
+        workspace.reference,
+        candidate=logits,
+        scheme=draft.scheme.name,
+        names=(workspace.loaded.source, draft.spec.format),
+        images=workspace.parity_images.origin,
+        outputs=workspace.loaded.outputs,
+    )
 
 
 def slowdown(first: Path, last: Path) -> float:

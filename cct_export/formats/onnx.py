@@ -13,6 +13,7 @@ from cct_export.graph.expand import expand
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan, QuantParams
 from cct_export.graph.steps import Array, Step
+from cct_export.records.layout import in_layout
 from cct_export.specs import ExportSpec, opset_of
 
 # These folds do not make files faster in this format: LayerNormalization is one operator.
@@ -43,11 +44,11 @@ def emit(
 
     Args:
         plan: folded or not, quantized or not.
-        spec: ``io``, ``opset`` (20 if None), ``dynamic_batch`` and ``target`` are used.
+        spec: ``io``, ``opset`` (20 if None), ``dynamic_batch``, ``layout`` and ``target`` are used.
         metadata: names and texts to store in the file.
 
     Returns:
-        The serialized graph: ``image`` of type ``spec.io`` ``(batch, H, W, C)``, 0–255, to
+        The serialized graph: ``image`` of type ``spec.io`` in ``spec.layout``, 0–255, to
         ``logits`` float32 ``(batch, classes)``.
 
     Raises:
@@ -75,7 +76,8 @@ class _Writer(OnnxGraph):
             self.add(step, *step.inputs)
         plan = self.plan
         self.end_channels_last(plan.output)
-        image = GraphEnd(plan.INPUT, self.io, [self.batch, *plan.shapes[plan.INPUT]])
+        image_shape = in_layout(plan.shapes[plan.INPUT], self.layout)
+        image = GraphEnd(plan.INPUT, self.io, [self.batch, *image_shape])
         logits = GraphEnd(plan.output, "float32", [self.batch, *plan.shapes[plan.output]])
         return self.serialize(image, logits, metadata)
 

@@ -9,6 +9,7 @@ from cct_export.errors import ConversionError
 from cct_export.graph import steps
 from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams
 from cct_export.graph.steps import Array, Step
+from cct_export.records.layout import NCHW
 from cct_export.specs import ExportSpec
 
 
@@ -30,7 +31,7 @@ class OnnxGraph:
 
     Args:
         quantized: the plan.
-        spec: ``io``, ``dynamic_batch`` and ``target`` are used.
+        spec: ``io``, ``dynamic_batch``, ``layout`` and ``target`` are used.
         opset: version of the operator set.
     """
 
@@ -47,7 +48,8 @@ class OnnxGraph:
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         # Tensors of the plan that are stored channels first, and conversions that exist already.
-        self.channels_first: set[str] = set()
+        self.layout = spec.layout.upper()
+        self.channels_first = {self.plan.INPUT} if self.layout == NCHW else set()
         self.conversions: set[str] = set()
         self.config = OpQuantConfig()
 

@@ -182,10 +182,10 @@ def convert_onnx(model: keras.Model, spec: ExportSpec) -> bytes:
 
     Args:
         model: an image classifier.
-        spec: ``opset`` (20 if None) and ``dynamic_batch`` are used.
+        spec: ``opset`` (20 if None), ``dynamic_batch`` and ``layout`` are used.
 
     Returns:
-        The serialized graph: ``image`` float32 ``(batch, H, W, C)``, 0–255, to ``logits`` float32
+        The serialized graph: ``image`` float32 in ``spec.layout``, 0–255, to ``logits`` float32
         ``(batch, classes)``.
 
     Raises:
@@ -204,6 +204,7 @@ def convert_onnx(model: keras.Model, spec: ExportSpec) -> bytes:
         converted, _ = tf2onnx.convert.from_graph_def(
             substituted(graph, SUBSTITUTES["onnx"]),
             input_names=[f"{Plan.INPUT}:0"],
+            inputs_as_nchw=[f"{Plan.INPUT}:0"] if spec.layout == "nchw" else None,
             output_names=list(outputs),
             tensors_to_rename={f"{Plan.INPUT}:0": Plan.INPUT, **outputs},
             opset=min(opset, TF2ONNX_OPSET),

@@ -107,7 +107,7 @@ def onnx_tensors(model: Any, names: Sequence[str], images: Images) -> Iterator[T
     Args:
         model: a float32 ``ModelProto``.
         names: of the tensors, inputs or outputs of nodes.
-        images: uint8 ``(N, H, W, C)``.
+        images: uint8, in the layout of the graph's input.
     """
     import onnx
     import onnxruntime

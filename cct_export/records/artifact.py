@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from cct_export.files import reason
 from cct_export.records.encoding import from_json, parse_json, to_json
+from cct_export.records.layout import NHWC, in_layout
 from cct_export.records.machine import Count
 from cct_export.records.output import OutputContract, difference
 from cct_export.specs import DEFAULT_RESIZE, JSONObject, ModelOptions, Normalization, Resize
@@ -24,7 +25,7 @@ class InputContract:
     """What the image input expects.
 
     Attributes:
-        layout: order of the axes.
+        layout: order of the axes, ``NHWC`` or ``NCHW``.
         shape: sizes of those axes; None for any number of images.
         dtype: ``float32``, ``uint8`` or ``int8``.
         range: smallest and largest value.
@@ -57,6 +58,7 @@ class InputContract:
         resize: Resize,
         *,
         normalization: Normalization | None = None,
+        layout: str = NHWC,
     ) -> "InputContract":
         """Returns the contract of an exported file's input.
 
@@ -66,11 +68,12 @@ class InputContract:
             image_shape: see there.
             resize: how images of another size are resized.
             normalization: see the attribute.
+            layout: see the attribute.
         """
         integers = io == "int8"
         return cls(
-            layout="NHWC",
-            shape=(batch, *image_shape),
+            layout=layout,
+            shape=(batch, *in_layout(image_shape, layout)),
             dtype=io,
             range=(-128, 127) if integers else (0, 255),
             preprocessing="pixel - 128" if integers else "raw pixels",
@@ -184,6 +187,7 @@ class Contract:
         *,
         format: str,
         io: str,
+        layout: str,
         image_shape: tuple[int | None, ...],
         outputs: Sequence[OutputContract],
     ) -> str:
@@ -192,6 +196,7 @@ class Contract:
         Args:
             format: of the file.
             io: type of its input.
+            layout: order of the axes of its input.
             image_shape: height, width, channels.
             outputs: as the graph has them.
 
@@ -204,7 +209,8 @@ class Contract:
             "io": (self.io, io),
             "image_shape": (self.image_shape, image_shape),
             "input.dtype": (image.dtype if image else "", io),
-            "input.shape": (image.shape[1:] if image else (), image_shape),
+            "input.layout": (image.layout if image else "", layout),
+            "input.shape": (image.shape[1:] if image else (), in_layout(image_shape, layout)),
         }
         problems = [
             f"{name} is {claimed} in the contract and {actual} in the graph"

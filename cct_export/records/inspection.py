@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cct_export.records.artifact import Contract
 from cct_export.records.encoding import to_json
+from cct_export.records.layout import image_shape_of, layout_of
 from cct_export.records.output import output_of
 from cct_export.specs import JSONObject
 
@@ -131,10 +132,14 @@ class Inspection:
         if len(self.inputs) != 1:
             return ""
         (image,) = self.inputs
+        shape = image.shape or ()
+        layout = layout_of(shape)
+        image_shape = image_shape_of(shape, layout) if len(shape) == 4 else shape[1:]
         return self.contract.contradiction(
             format=self.format,
             io=image.dtype,
-            image_shape=(image.shape or ())[1:],
+            layout=layout,
+            image_shape=image_shape,
             outputs=[output_of(tensor.name, tensor.dtype, tensor.shape) for tensor in self.outputs],
         )
 

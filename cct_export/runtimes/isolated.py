@@ -11,6 +11,7 @@ from cct_export.data.dataset import ImageShape
 from cct_export.errors import CCTExportError, EngineFailed, InvalidArtifact
 from cct_export.records import Contract, OutputContract
 from cct_export.records.encoding import from_json
+from cct_export.records.layout import in_layout
 from cct_export.runtimes.session import Logits, Quantization, Session, check_logits
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 from cct_export.specs.progress import CountProgress
@@ -69,6 +70,7 @@ class Description:
     delegate: str
     accelerator: str
     image_shape: tuple[int, int, int]
+    layout: str
     io: str
     contract: Contract
     input_quantization: Quantization | None
@@ -100,6 +102,7 @@ class IsolatedSession(Session):
         self.engine = description.engine
         self.delegate, self.accelerator = description.delegate, description.accelerator
         self.image_shape: ImageShape = description.image_shape
+        self.layout = description.layout
         self.io, self.batch = description.io, description.batch
         self.contract = description.contract
         self.input_quantization = description.input_quantization
@@ -129,7 +132,7 @@ def check_runs(opening: Opening) -> None:
     """Opens a file and runs it once in another process; raises as ``Engine.open_session``."""
     session = IsolatedSession(opening)
     try:
-        shape = (session.batch or 1, *session.image_shape)
+        shape = (session.batch or 1, *in_layout(session.image_shape, session.layout))
         session.invoke(np.zeros(shape, session.io))
     finally:
         session.close()

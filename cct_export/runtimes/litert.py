@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest, MissingDependency, NotAvailable
 from cct_export.files import check_file
+from cct_export.records.layout import image_shape_of, layout_of
 from cct_export.runtimes.isolated import IsolatedSession, Opening
 from cct_export.runtimes.litert_file import (
     Node,
@@ -65,7 +65,8 @@ class LiteRTSession(Session):
         self._input, self._outputs = image.index, [output.index for output in outputs]
         self.input_quantization = image.quantization
         self.output_quantizations = tuple(output.quantization for output in outputs)
-        self.image_shape: ImageShape = image.shape[1:]  # type: ignore[assignment]
+        self.layout = layout_of(image.shape)
+        self.image_shape = image_shape_of(image.shape, self.layout)
         self.io = image.dtype
         self.batch = image.shape[0]
         found = [output.contract for output in outputs]

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest, NotAvailable
+from cct_export.records.layout import image_shape_of, layout_of
 from cct_export.runtimes.litert_file import TensorDetails, contract_of, image_and_outputs
 from cct_export.runtimes.session import Logits, Session, checked_outputs, side_by_side
 from cct_export.specs import Delegation
@@ -45,7 +45,8 @@ class CompiledSession(Session):
         self._model, log_lines = _compile(path, threads, delegation)
         self._inputs = self._model.create_input_buffers(0)
         self._buffers = self._model.create_output_buffers(0)
-        self.image_shape: ImageShape = image.shape[1:]  # type: ignore[assignment]
+        self.layout = layout_of(image.shape)
+        self.image_shape = image_shape_of(image.shape, self.layout)
         self.batch = image.shape[0]
         self.io = image.dtype
         found = [output.contract for output in self._details]

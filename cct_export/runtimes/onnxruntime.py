@@ -11,6 +11,7 @@ from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest, MissingDependency, NotAvailable
 from cct_export.files import check_file
 from cct_export.records import CONTRACT_KEY, Contract
+from cct_export.records.layout import image_shape_of, layout_of
 from cct_export.records.output import output_of
 from cct_export.runtimes.isolated import IsolatedSession, Opening
 from cct_export.runtimes.session import (
@@ -95,10 +96,10 @@ class OnnxRuntimeSession(Session):
             self._input = image.name
             properties = self._session.get_modelmeta().custom_metadata_map
             self.contract = Contract.parse(properties.get(CONTRACT_KEY, "{}"))
-        batch, height, width, channels = image.shape
-        self.image_shape: ImageShape = (height, width, channels)
+        self.layout = layout_of(image.shape)
+        self.image_shape: ImageShape = image_shape_of(image.shape, self.layout)
         self.io = _IMAGE_TYPES[image.type]
-        self.batch = batch if isinstance(batch, int) else None
+        self.batch = image.shape[0] if isinstance(image.shape[0], int) else None
         found = [
             output_of(each.name, _dtype(each.type), each.shape)
             for each in self._session.get_outputs()

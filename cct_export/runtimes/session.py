@@ -17,6 +17,7 @@ from cct_export.data.dataset import MAX_CLASSES, Images, ImageShape
 from cct_export.errors import InvalidArtifact, InvalidRequest
 from cct_export.names import choose
 from cct_export.records import Contract, OutputContract
+from cct_export.records.layout import NCHW, NHWC
 from cct_export.specs.progress import CountProgress, no_progress
 
 Logits = NDArray[np.float32]
@@ -41,6 +42,7 @@ class Session(Protocol):
         delegate: the delegate or execution provider in use, as ``Delegation`` names it.
         accelerator: kind of processor, such as ``cpu`` or ``gpu``.
         image_shape: height, width, channels.
+        layout: order of the axes of the image input, ``NHWC`` or ``NCHW``.
         io: dtype of the image input.
         contract: the contract stored in the file.
         input_quantization: maps the input's integers to pixels 0–255; None if they are the pixels,
@@ -57,6 +59,7 @@ class Session(Protocol):
     delegate: str
     accelerator: str
     image_shape: ImageShape
+    layout: str = NHWC
     io: str
     contract: Contract
     input_quantization: Quantization | None = None
@@ -97,7 +100,11 @@ def checked_outputs(
             f"{MAX_VALUES:,} that are possible: export it for smaller images"
         )
     problem = session.contract.contradiction(
-        format=format, io=session.io, image_shape=session.image_shape, outputs=outputs
+        format=format,
+        io=session.io,
+        layout=session.layout,
+        image_shape=session.image_shape,
+        outputs=outputs,
     )
     if problem:
         raise InvalidArtifact(f"{path}: {problem}")
@@ -172,7 +179,9 @@ def check_logits(outputs: np.ndarray, *, images: int, path: str) -> None:
 
 
 def prepare(session: Session, images: Images) -> np.ndarray:
-    """Converts uint8 pixels ``(n, H, W, C)`` to the input dtype of ``session``."""
+    """Converts uint8 pixels ``(n, H, W, C)`` to the input dtype and layout of ``session``."""
+    if session.layout == NCHW:
+        images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     quantization = session.input_quantization
     if quantization is None:
         return images.astype(session.io, copy=False)

@@ -24,6 +24,7 @@ from cct_export.specs.export import (
     CALIBRATION_SAMPLES,
     FOLDS,
     INPUT_TYPES,
+    LAYOUTS,
     METHODS,
     OPSETS,
     PARITY_SAMPLES,

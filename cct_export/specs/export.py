@@ -25,6 +25,8 @@ POINTS = Range(0, 100)
 TARGETS = ("x86", "arm64")
 # Types of the image input by format, the default first.
 INPUT_TYPES = {"tflite": ("float32", "uint8", "int8"), "onnx": ("float32", "uint8")}
+# Orders of the axes of the image input, without the batch: channels last or first (ONNX only).
+LAYOUTS = ("nhwc", "nchw")
 # The passes of ``graph.fold``, in their order.
 FOLDS = (
     "channel-order", "batch-norm", "relu", "pool-padding", "rescaling", "norm-affine",
@@ -50,6 +52,7 @@ class ExportSpec(Checked):
         opset: ONNX operator set; None for the default of the converter.
         no_fold: names of folds to leave out, see ``graph.fold``.
         target: the processor that integer types are chosen for, of ``TARGETS`` (ONNX only).
+        layout: order of the axes of the image input, of ``LAYOUTS`` (``nchw`` for ONNX only).
     """
 
     format: str
@@ -59,6 +62,7 @@ class ExportSpec(Checked):
     opset: Annotated[int, Range(whole=True)] | None = None
     no_fold: tuple[str, ...] = ()
     target: str = "x86"
+    layout: str = "nhwc"
 
 
 def opset_of(spec: ExportSpec) -> int:

@@ -12,10 +12,11 @@ from pathlib import Path
 import debian_archive
 import numpy as np
 import pytest
+from cases.other_classifiers import small
 from hostile import FILE_NAME, controls
 from PIL import Image
 
-from cct_export import api
+from cct_export import api, export_onnx
 
 pytestmark = pytest.mark.cpp
 
@@ -164,6 +165,23 @@ def test_every_kind_of_output_has_parity_and_the_probabilities_of_predict(
     failed = _run(folder / "build/classify", "--selftest")
     assert failed.returncode == 1
     assert "FAILED: SQNR in dB is" in failed.stdout
+
+
+@pytest.mark.parametrize("io", ["float32", "uint8"])
+def test_channels_first_have_parity_and_the_probabilities_of_predict(built, tmp_path, io):
+    path = tmp_path / "m.onnx"
+    model = small(shape=(16, 24, 3))
+    export_onnx(model, output=path, layout="nchw", io=io, parity_samples=64)
+    folder = built("none", artifact=path)
+    selftest = _run(folder / "build/classify", "--selftest")
+    assert selftest.returncode == 0, selftest.stdout + selftest.stderr
+    image = Image.fromarray(np.random.default_rng(2).integers(0, 256, (16, 24, 3), np.uint8))
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / "a.ppm")
+    lines = _run(folder / "build/classify", tmp_path / "a.ppm").stdout.splitlines()[1:]
+    shown = {label: float(percent) / 100 for percent, label in (row.split(" %  ") for row in lines)}
+    (prediction,) = api.predict(path, images=[tmp_path / "a.png"])
+    assert shown == pytest.approx(dict(prediction.top), abs=1e-4)
 
 
 def test_a_file_of_the_bytes_of_the_input_is_not_preprocessed(float32, digit_images, tmp_path):

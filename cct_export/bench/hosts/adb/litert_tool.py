@@ -20,12 +20,12 @@ from cct_export.bench.hosts.adb.tool import (
     failure,
     parse_options,
 )
-from cct_export.data.dataset import ImageShape
 from cct_export.data.sampling import timing_images
 from cct_export.errors import EngineFailed, InvalidRequest, NotAvailable
 from cct_export.evaluation import golden
 from cct_export.evaluation.golden import GoldenCheck
 from cct_export.records import ReportedLatency, sidecar
+from cct_export.records.layout import image_shape_of, layout_of
 from cct_export.runtimes import litert, litert_file
 from cct_export.runtimes.isolated import Opening, check_runs
 from cct_export.runtimes.session import Logits, Quantization, checked_outputs, prepare, side_by_side
@@ -282,7 +282,8 @@ class LiteRTTool:
         # No tensors are allocated: no delegate has changed the graph yet.
         self._operators = len(interpreter._get_ops_details())
         self._shape = image.shape
-        self.image_shape: ImageShape = self._shape[1:]  # type: ignore[assignment]
+        self.layout = layout_of(self._shape)
+        self.image_shape = image_shape_of(self._shape, self.layout)
         self.batch: int | None = self._shape[0]
         self.io = image.dtype
         self.input_quantization: Quantization | None = image.quantization

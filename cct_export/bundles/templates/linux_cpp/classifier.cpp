@@ -38,7 +38,8 @@ std::string first_name(Get get, const OrtSession* session) {
 
 std::string Classifier::engine_version() { return OrtGetApiBase()->GetVersionString(); }
 
-Classifier::Classifier(const std::filesystem::path& model, int threads) {
+Classifier::Classifier(const std::filesystem::path& model, int threads, bool channels_first)
+    : channels_first_(channels_first) {
   try {
     open(model, threads);
     read_signature();
@@ -87,19 +88,34 @@ void Classifier::close() {
   if (env_ != nullptr) api().ReleaseEnv(env_);
 }
 
+template <typename Number>
+std::vector<Number> Classifier::arranged(const std::vector<std::uint8_t>& pixels) const {
+  if (!channels_first_) return {pixels.begin(), pixels.end()};
+  std::vector<Number> planes;
+  planes.reserve(pixels.size());
+  for (std::size_t channel = 0; channel < channels(); ++channel) {
+    for (std::size_t at = channel; at < pixels.size(); at += channels()) {
+      planes.push_back(pixels[at]);
+    }
+  }
+  return planes;
+}
+
 std::vector<float> Classifier::logits(const std::vector<std::uint8_t>& pixels) {
   if (pixels.size() != size()) {
     throw std::invalid_argument("an image has " + std::to_string(size()) + " bytes, not " +
                                 std::to_string(pixels.size()));
   }
-  // ONNX Runtime only reads the input; its C API has no const.
-  void* data = const_cast<std::uint8_t*>(pixels.data());
-  std::size_t bytes = pixels.size();
-  if (type_ == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT) {
-    floats_.assign(pixels.begin(), pixels.end());
-    data = floats_.data();
-    bytes *= sizeof(float);
+  std::vector<float> floats;
+  std::vector<std::uint8_t> integers;
+  const bool is_float = type_ == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  if (is_float) {
+    floats = arranged<float>(pixels);
+  } else {
+    integers = arranged<std::uint8_t>(pixels);
   }
+  void* data = is_float ? static_cast<void*>(floats.data()) : integers.data();
+  const std::size_t bytes = pixels.size() * (is_float ? sizeof(float) : 1);
   OrtValue* image = nullptr;
   check(api().CreateTensorWithDataAsOrtValue(memory_, data, bytes, shape_.data(), shape_.size(),
                                              type_, &image));

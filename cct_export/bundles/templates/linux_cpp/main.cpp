@@ -155,7 +155,7 @@ int main(int argc, char** argv) {
     if (sha256(folder / "model.onnx") != MODEL_SHA256) {
       throw std::runtime_error("model.onnx has changed since this program was built: build it again");
     }
-    Classifier model(folder / "model.onnx", threads);
+    Classifier model(folder / "model.onnx", threads, kChannelsFirst);
     const std::vector<std::string> labels = read_labels(folder / "labels.txt");
     if (arguments[0] == "--selftest") {
       return selftest(model, read_golden(folder / "golden.bin"), labels.size());

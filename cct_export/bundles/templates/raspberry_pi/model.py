@@ -29,7 +29,9 @@ class Model:
     def __init__(self, threads: int = 1, verbose: bool = False) -> None:
         self.description = json.loads(_verified("model.json"))
         _verified(self.description["model"])
-        self.shape = tuple(self.description["input"]["shape"][1:])
+        shape = self.description["input"]["shape"][1:]
+        self._channels_first = self.description["input"]["layout"] == "NCHW"
+        self.shape = tuple(shape[1:] + shape[:1] if self._channels_first else shape)
         engines = {"tflite": _open_litert, "onnx": _open_onnxruntime}
         open_model = engines[self.description["format"]]
         with contextlib.nullcontext() if verbose else _native_stderr_hidden():
@@ -38,7 +40,9 @@ class Model:
             )
 
     def prepare(self, pixels: np.ndarray) -> np.ndarray:
-        """Returns uint8 pixels ``(H, W, C)`` in the model's input type, ``(1, H, W, C)``."""
+        """Returns uint8 pixels ``(H, W, C)`` as the model takes them, in a batch of one."""
+        if self._channels_first:
+            pixels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
         scale, zero_point = self._quantization
         if not scale:
             return pixels[np.newaxis].astype(self._dtype)
