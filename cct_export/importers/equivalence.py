@@ -14,7 +14,7 @@ from cct_export.bounds import exceeds
 from cct_export.data.dataset import ImageShape
 from cct_export.model.cct import CCT
 from cct_export.model.checkpoint import image_shape
-from cct_export.specs import GELUS, ModelSpec
+from cct_export.specs import GELUS, NORM_EPSILON, ModelSpec
 
 # Relative to the largest logit. Rounding is some 1e-6; another epsilon of a norm or another GELU
 # make larger differences.
@@ -30,6 +30,10 @@ def equivalent_cct(model: keras.Model) -> CCT | None:
         model: a built image classifier, of any classes.
     """
     if [len(output.shape) for output in model.outputs] != [2]:
+        return None
+    # A smaller epsilon hardly shows in the logits of the probe images.
+    norms = [x for x in model._flatten_layers() if isinstance(x, keras.layers.LayerNormalization)]
+    if any(norm.epsilon != NORM_EPSILON for norm in norms):
         return None
     weights = model.get_weights()
     images = probe_images(image_shape(model))

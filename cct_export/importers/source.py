@@ -1,6 +1,7 @@
 """Loads everything that a user may write where a command takes a MODEL."""
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +24,7 @@ from cct_export.importers.preprocessing import with_normalization, with_softmax
 from cct_export.model import checkpoint
 from cct_export.model.adapting import adapt
 from cct_export.model.cct import CCT
-from cct_export.model.checkpoint import NO_OBJECTS, Objects
+from cct_export.model.checkpoint import Objects
 from cct_export.model.outputs import outputs_of
 from cct_export.records import OutputContract
 from cct_export.specs import (
@@ -35,6 +36,8 @@ from cct_export.specs import (
     Resize,
 )
 from cct_export.text import plural
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,10 @@ def load_model(source: str, options: ModelOptions = NO_OPTIONS) -> LoadedModel:
         MissingDependency: a library that reads such a file is not installed.
     """
     location = locate(source)
-    imported, checksum = _read(location, ImportSpec(), objects_of(options.modules))
+    imported, checksum = _read(location, ImportSpec(), options)
+    for note in imported.notes:
+        if note.startswith(keras_io.ASSUMED):
+            log.info("%s: %s", source, note)
     loaded = LoadedModel(
         imported.model,
         source,
@@ -201,9 +207,10 @@ def open_dataset(loaded: LoadedModel, data_name: str | None) -> Dataset | None:
 
 def _load_keras(path: Path, options: ImportSpec, objects: Objects) -> ImportedModel:
     """Reads a ``.keras`` file of this package, of Keras' own layers, or of the keras.io example."""
-    if keras_io.is_example(path) and not objects:
+    is_keras2 = legacy.is_keras2(path)
+    if keras_io.is_example(path) and not (objects or is_keras2):
         return keras_io.load_archive(path, options)
-    load = legacy.load_archive if legacy.is_keras2(path) else checkpoint.load
+    load = legacy.load_archive if is_keras2 else checkpoint.load
     return _whole(path, options, ".keras file", load(path, objects))
 
 
@@ -227,10 +234,9 @@ def _without_code(load: Callable[[Path, ImportSpec], ImportedModel]) -> Reader:
     return lambda path, options, objects: load(path, options)
 
 
-# What reads each kind of MODEL.
+# What reads each kind of MODEL, except weights alone, which need to know of the pixels.
 READERS: dict[str, Reader] = {
     "SavedModel": _without_code(saved_model.load),
-    ".weights.h5": _without_code(keras_io.load_weights),
     ".h5": _load_hdf5,
     ".keras": _load_keras,
     "state dict": _without_code(paper.load),
@@ -238,10 +244,15 @@ READERS: dict[str, Reader] = {
 
 
 def _read(
-    location: Location, options: ImportSpec, objects: Objects = NO_OBJECTS
+    location: Location, spec: ImportSpec, options: ModelOptions = NO_OPTIONS
 ) -> tuple[ImportedModel, str]:
     """Returns the model at a location and the SHA-256 of the file with its weights."""
-    imported = READERS[location.kind](location.path, options, objects)
+    objects = objects_of(options.modules)
+    if location.kind == ".weights.h5":  # a normalization takes the place of the assumed one
+        scaled = options.normalization is not None
+        imported = keras_io.load_weights(location.path, spec, scaled=scaled)
+    else:
+        imported = READERS[location.kind](location.path, spec, objects)
     model = functional(imported.model, str(location.path))
     return replace(imported, model=model), _checksum(location.path)
 

@@ -1,0 +1,140 @@
+"""Files of changed examples whose code is not there: the same logits, or a reason."""
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cases"))
+from changed_ccts import CHANGED_CCTS, CCTTokenizer, changed, layers, stages
+
+from cct_export.errors import InvalidModel
+from cct_export.importers.source import import_checkpoint, load_model
+from cct_export.specs import ImportSpec, ModelOptions, Normalization
+
+# What a file without its code cannot tell, and the beginning of the reason.
+REFUSED = {
+    "batch normalization": "nothing says which function",
+    "batch normalization and SiLU": "nothing says which function",
+    "kernel 5, stride 2": "several settings of its tokenizer give 64 tokens",
+}
+
+
+@pytest.fixture(autouse=True)
+def only_names(monkeypatch):
+    """Files have of the tokenizer what a class without ``get_config`` writes."""
+    monkeypatch.setattr(CCTTokenizer, "get_config", lambda self: {"name": self.name})
+
+
+def logits(model, images):
+    return keras.ops.convert_to_numpy(model(images, training=False))
+
+
+def images_for(model):
+    shape = (4, *model.input_shape[1:])
+    return np.random.default_rng(1).integers(0, 256, shape).astype(np.float32)
+
+
+def assert_same(imported, model):
+    images = images_for(model)
+    expected = logits(model, images)
+    assert np.ptp(expected, axis=0).max() > 1e-3, "the logits of the images must differ"
+    np.testing.assert_allclose(logits(imported, images), expected, rtol=1e-5, atol=1e-5)
+
+
+def has_gelu(case):
+    return case not in ("ReLU in the MLP", "SiLU in the MLP", "no blocks", "a GELU of the user")
+
+
+@pytest.mark.parametrize("case", CHANGED_CCTS)
+def test_a_changed_example_is_read_without_its_code(tmp_path, case):
+    if case == "a GELU of the user":
+        pytest.skip("Keras writes no model of a function that is not registered")
+    model = CHANGED_CCTS[case]()
+    model.save(tmp_path / "m.keras")
+    options = ImportSpec(gelu="exact" if has_gelu(case) else None)
+    if case in REFUSED:
+        with pytest.raises(InvalidModel, match=REFUSED[case]) as refused:
+            import_checkpoint(str(tmp_path / "m.keras"), options)
+        assert "--import" in str(refused.value)
+        return
+    imported, _ = import_checkpoint(str(tmp_path / "m.keras"), options)
+    assert_same(imported.model, model)
+    assert any(note.startswith("assumed: ") for note in imported.notes)
+
+
+# What weights alone cannot tell: these are assumed otherwise, and said to be.
+ASSUMED_OTHERWISE = (
+    "softmax head", "sigmoid head", "ReLU in the MLP", "SiLU in the MLP", "a GELU of the user",
+    "epsilon 1e-3", "Rescaling to -1…1", "Resizing",
+)  # fmt: skip
+REFUSED_WEIGHTS = {
+    **REFUSED,
+    "Normalization": "give --mean and --std",
+    "Rescaling and Normalization": "give --mean and --std",
+    "24×48 pixels": "tokens of a square image",
+    "average pooling": "settings of its tokenizer",
+    "max pooling of 2, valid": "settings of its tokenizer",
+}
+
+
+@pytest.mark.parametrize("case", [case for case in CHANGED_CCTS if case not in ASSUMED_OTHERWISE])
+def test_the_weights_of_a_changed_example_give_its_logits_or_a_reason(tmp_path, case):
+    model = CHANGED_CCTS[case]()
+    path = str(tmp_path / "m.weights.h5")
+    model.save_weights(path)
+    if case in REFUSED_WEIGHTS:
+        with pytest.raises(InvalidModel, match=REFUSED_WEIGHTS[case]):
+            load_model(path)
+        return
+    imported, _ = import_checkpoint(path, ImportSpec(gelu="exact"))
+    assert_same(imported.model, model)
+
+
+def test_a_normalization_that_is_given_takes_the_place_of_the_assumed_scaling(tmp_path):
+    model = changed(front=lambda: [layers.Rescaling(1 / 127.5, -1)], activation=keras.ops.gelu)
+    model.save_weights(tmp_path / "m.weights.h5")
+    options = ModelOptions(normalization=Normalization(scale=1 / 127.5, mean=(1.0,)))
+    assert_same(load_model(str(tmp_path / "m.weights.h5"), options).model, model)
+    with pytest.raises(AssertionError):
+        assert_same(load_model(str(tmp_path / "m.weights.h5")).model, model)
+
+
+def test_constants_that_a_weights_file_lacks_can_be_given(tmp_path):
+    front = [layers.Normalization(mean=[120, 110, 100], variance=[3600, 4000, 4200])]
+    model = changed(front=lambda: front, activation=keras.ops.gelu)
+    model.save_weights(tmp_path / "m.weights.h5")
+    std = tuple(float(np.sqrt(each)) for each in (3600, 4000, 4200))
+    options = ModelOptions(normalization=Normalization(mean=(120.0, 110.0, 100.0), std=std))
+    assert_same(load_model(str(tmp_path / "m.weights.h5"), options).model, model)
+
+
+def test_settings_that_the_class_was_called_with_are_used(tmp_path, monkeypatch):
+    model = changed(
+        tokenizer=lambda: stages((32,), kernel=5, stride=2, activation="silu"),
+        activation=keras.ops.gelu,
+    )
+    settings = {"kernel_size": 5, "stride": 2, "padding": 1, "pooling_kernel_size": 3,
+                "pooling_stride": 2, "activation": "silu"}  # fmt: skip
+    monkeypatch.setattr(CCTTokenizer, "get_config", lambda self: {"name": self.name, **settings})
+    model.save(tmp_path / "m.keras")
+    assert_same(load_model(str(tmp_path / "m.keras")).model, model)
+
+
+def test_what_was_assumed_is_said(tmp_path, caplog):
+    changed().save_weights(tmp_path / "m.weights.h5")
+    with caplog.at_level("INFO", logger="cct_export"):
+        load_model(str(tmp_path / "m.weights.h5"))
+    for word in ("Rescaling(1/255)", "logits", "tanh GELU", "epsilon 1e-05", "ReLU"):
+        assert word in caplog.text
+
+
+def test_an_import_of_a_changed_example_is_read_again(tmp_path):
+    model = changed(activation=keras.ops.gelu, head=lambda: [layers.Dense(7), layers.Dense(5)])
+    model.save(tmp_path / "m.keras")
+    imported, _ = import_checkpoint(str(tmp_path / "m.keras"), ImportSpec())
+    assert any("not an architecture" in note for note in imported.notes)
+    imported.model.save(tmp_path / "ours.keras")
+    assert_same(load_model(str(tmp_path / "ours.keras")).model, model)
