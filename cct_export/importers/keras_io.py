@@ -115,6 +115,7 @@ def load_weights(path: Path, options: ImportSpec, *, scaled: bool = False) -> Im
         otherwise="their shapes do not belong together",
     ):
         model, assumed = model_of(content, options, scaled=scaled)
+    check_activations(model, path)
     notes = (*assumed, _gelu_note(options))
     return _imported(model, "weights of the keras.io example", content, notes)
 

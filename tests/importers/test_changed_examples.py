@@ -18,6 +18,7 @@ from cct_export.specs import ImportSpec, ModelOptions, Normalization
 REFUSED = {
     "batch normalization": "nothing says which function",
     "batch normalization and SiLU": "nothing says which function",
+    "a GELU of the user": "it has a function _gelu_of_the_user, which is not of Keras",
     "kernel 5, stride 2": "several settings of its tokenizer give 64 tokens",
 }
 
@@ -50,8 +51,6 @@ def has_gelu(case):
 
 @pytest.mark.parametrize("case", CHANGED_CCTS)
 def test_a_changed_example_is_read_without_its_code(tmp_path, case):
-    if case == "a GELU of the user":
-        pytest.skip("Keras writes no model of a function that is not registered")
     model = CHANGED_CCTS[case]()
     model.save(tmp_path / "m.keras")
     options = ImportSpec(gelu="exact" if has_gelu(case) else None)
@@ -65,13 +64,20 @@ def test_a_changed_example_is_read_without_its_code(tmp_path, case):
     assert any(note.startswith("assumed: ") for note in imported.notes)
 
 
-# What weights alone cannot tell: these are assumed otherwise, and said to be.
-ASSUMED_OTHERWISE = (
-    "softmax head", "sigmoid head", "ReLU in the MLP", "SiLU in the MLP", "a GELU of the user",
-    "epsilon 1e-3", "Rescaling to -1…1", "Resizing",
-)  # fmt: skip
+# What weights alone cannot tell is assumed otherwise, and the notes say so.
+ASSUMED_OTHERWISE = {
+    "softmax head": "ends in logits",
+    "sigmoid head": "ends in logits",
+    "ReLU in the MLP": "GELU in the blocks",
+    "SiLU in the MLP": "GELU in the blocks",
+    "epsilon 1e-3": "epsilon 1e-05",
+    "Rescaling to -1…1": "Rescaling(1/255)",
+    "Resizing": "its Resizing",
+}
 REFUSED_WEIGHTS = {
-    **REFUSED,
+    "batch normalization": REFUSED["batch normalization"],
+    "batch normalization and SiLU": REFUSED["batch normalization and SiLU"],
+    "kernel 5, stride 2": "settings of its tokenizer",
     "Normalization": "give --mean and --std",
     "Rescaling and Normalization": "give --mean and --std",
     "24×48 pixels": "tokens of a square image",
@@ -91,6 +97,15 @@ def test_the_weights_of_a_changed_example_give_its_logits_or_a_reason(tmp_path, 
         return
     imported, _ = import_checkpoint(path, ImportSpec(gelu="exact"))
     assert_same(imported.model, model)
+
+
+@pytest.mark.parametrize("case", ASSUMED_OTHERWISE)
+def test_what_weights_do_not_tell_is_named(tmp_path, case):
+    path = str(tmp_path / "m.weights.h5")
+    CHANGED_CCTS[case]().save_weights(path)
+    imported, _ = import_checkpoint(path, ImportSpec(gelu="exact"))
+    said = [note for note in imported.notes if note.startswith("assumed: ")]
+    assert any(ASSUMED_OTHERWISE[case] in note for note in said)
 
 
 def test_a_normalization_that_is_given_takes_the_place_of_the_assumed_scaling(tmp_path):
