@@ -99,7 +99,7 @@ def _command(program: object, words: tuple[str, ...], folder: Path) -> None:
         program()  # type: ignore[operator]
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else int(bool(ending.code))
-    except BaseException:
+    except BaseException:  # as an interpreter does whose program raises, whatever it is
         import traceback
 
         traceback.print_exc()
