@@ -13,6 +13,7 @@ from cct_export.importers.example_file import Arrays, Content
 from cct_export.importers.example_layers import CCTTokenizer, PositionEmbedding, SequencePooling
 from cct_export.importers.example_tokenizer import EXAMPLE, Geometry, Stages, only
 from cct_export.model.blocks import gelu_exact, gelu_tanh
+from cct_export.model.checkpoint import without_memory
 from cct_export.specs import NORM_EPSILON, ImportSpec
 from cct_export.untrusted import Malformed
 
@@ -51,9 +52,14 @@ def model_of(
     Raises:
         Malformed: the example's layers do not have such weights, or in another order.
     """
+    _Builder(content).check()
+    # Two small arrays may ask for a third one of any size.
+    without_memory(lambda: _Builder(content).model(options, scaled=scaled))
     builder = _Builder(content)
-    builder.check()
-    return builder.model(options, scaled=scaled), tuple(builder.notes)
+    model = builder.model(options, scaled=scaled)
+    for layer, arrays in builder.weights:
+        layer.set_weights(arrays)
+    return model, tuple(builder.notes)
 
 
 class _Builder:
@@ -82,7 +88,7 @@ class _Builder:
             )
 
     def model(self, options: ImportSpec, *, scaled: bool) -> keras.Model:
-        """Returns the model with its weights; every array of the file is in it."""
+        """Returns the model without its weights, in which every array of the file has a place."""
         stages = Stages(self.content.tokenizer, None, {})
         stages.check()
         size, geometry = self._image(stages, options)
@@ -118,7 +124,8 @@ class _Builder:
             x = self._dense(x, arrays, "relu")
         x = self._dense(x, head[-1], None)
         x = self._end(x, extra=len(head) - 1)
-        return self._filled(keras.Model(image, x, name="cct_keras_io_import"))
+        self._check_shapes()
+        return keras.Model(image, x, name="cct_keras_io_import")
 
     def _all(self, kind: str) -> Sequence[Arrays]:
         return self.layers.get(kind, ())
@@ -268,8 +275,8 @@ class _Builder:
         self.notes.append("assumed: it ends in logits; --softmax appends a softmax")
         return x
 
-    def _filled(self, model: keras.Model) -> keras.Model:
-        """Sets the weights; raises ``Malformed`` for arrays that are left over."""
+    def _check_shapes(self) -> None:
+        """Raises ``Malformed`` for arrays that are left over, or not of the shape of a weight."""
         used = {id(array) for _, arrays in self.weights for array in arrays}
         for arrays in self._all("normalization"):
             used |= set(map(id, arrays.values()))
@@ -282,9 +289,7 @@ class _Builder:
                 raise Malformed(
                     f"{type(layer).__name__} has weights of {shapes} in place of {expected}"
                 )
-            layer.set_weights(given)
         self.notes.append(f"assumed: epsilon {NORM_EPSILON:g}, GELU in the blocks")
-        return model
 
 
 def _ordered(arrays: Arrays) -> list[np.ndarray]:

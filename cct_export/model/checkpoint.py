@@ -7,12 +7,12 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import h5py
 import keras
@@ -29,11 +29,14 @@ from cct_export.untrusted import Malformed, check_size, refusing, size_on_disk
 _WEIGHTS = "model.weights.h5"
 # Numbers that a layer may compute of one image, half a GiB: VGG16's largest computes 3.2 million.
 _MAX_ACTIVATIONS = 2**27
+# And of all images of a fixed batch, 4 GiB.
+_MAX_IN_BATCH = 2**30
 # What Keras says of a name in a file that is not one of its own.
 _UNKNOWN = re.compile(r"(?:Could not locate|Unknown) (class|function|layer):? '([^']+)'")
 
 # The user's own layers and functions, by the names that a file may call them.
 Objects = Mapping[str, Any]
+T = TypeVar("T")
 NO_OBJECTS: Objects = MappingProxyType({})
 
 
@@ -262,10 +265,19 @@ def check_architecture_size(config: JSONObject, path: Path, objects: Objects = N
         return
     # A few layers allocate arrays even while variables are only counted: check their numbers first.
     check_declared_size(max(_sizes(config), default=0), path)
+    check_declared_size(without_memory(lambda: _weight_bytes(config, objects)), path)
+
+
+def without_memory(build: Callable[[], T]) -> T:
+    """Returns what ``build`` does, where variables of Keras have a shape and no memory."""
+
+    def run() -> T:
+        with keras.StatelessScope(initialize_variables=False):
+            return build()
+
     # Keras keeps pending initializations and name counters per thread; they end with this one.
     with ThreadPoolExecutor(1) as thread:
-        declared_bytes = thread.submit(_weight_bytes, config, objects).result()
-    check_declared_size(declared_bytes, path)
+        return thread.submit(run).result()
 
 
 def read_config(path: Path) -> JSONObject:
@@ -298,9 +310,18 @@ def check_activations(model: keras.Model, path: Path) -> None:
     """Refuses a model of few weights that computes giant tensors, which TensorFlow would hold.
 
     Raises:
-        InvalidModel: see ``check_largest``.
+        InvalidModel: see ``check_largest``; or those of its fixed batch are too many.
     """
-    check_largest(max(_activations(model), default=0), path)
+    largest = max(_activations(model), default=0)
+    check_largest(largest, path)
+    shapes = [tensor.shape for tensor in getattr(model, "inputs", None) or ()]
+    batch = max((shape[0] or 1 for shape in shapes if shape), default=1)
+    if largest * batch > _MAX_IN_BATCH:
+        raise InvalidModel(
+            f"{path} is refused: a layer computes {largest:,} numbers of each of the {batch:,} "
+            f"images that the model takes at a time, {_MAX_IN_BATCH:,} in all are possible: save "
+            "it with keras.Input(shape), without batch_size"
+        )
 
 
 def check_largest(largest: int, path: Path) -> None:
@@ -330,12 +351,8 @@ def _activations(model: Any) -> Iterator[int]:
 
 
 def _weight_bytes(config: JSONObject, objects: Objects) -> int:
-    """Returns the bytes of a model's weights as float32.
-
-    Keras builds the model in a scope in which variables have a shape and no memory.
-    """
-    known = keras.saving.custom_object_scope(dict(objects))
-    with keras.StatelessScope(initialize_variables=False), known:
+    """Returns the bytes of a model's weights as float32."""
+    with keras.saving.custom_object_scope(dict(objects)):
         model = keras.saving.deserialize_keras_object(
             config | {"compile_config": None}, safe_mode=True
         )

@@ -120,7 +120,10 @@ def changed(
 
 
 def with_random_weights(model: keras.Model, seed: int = 0) -> keras.Model:
-    """Adds noise to every weight; statistics of batch normalization become those of data."""
+    """Sets every weight by the seed alone; statistics of batch normalization are those of data.
+
+    What Keras gave matrices depends on the layers that were made before.
+    """
     random = np.random.default_rng(seed)
     for layer in model._flatten_layers():
         if isinstance(layer, layers.BatchNormalization):
@@ -130,7 +133,9 @@ def with_random_weights(model: keras.Model, seed: int = 0) -> keras.Model:
             layer.beta.assign(random.normal(0, 0.3, layer.beta.shape))
         elif not isinstance(layer, layers.Normalization):
             for weight in layer._trainable_variables:
-                weight.assign(weight + random.normal(0, 0.05, weight.shape))
+                glorot = keras.initializers.GlorotUniform(int(random.integers(2**31)))
+                start = weight if len(weight.shape) < 2 else glorot(weight.shape)
+                weight.assign(start + random.normal(0, 0.05, weight.shape))
     return model
 
 

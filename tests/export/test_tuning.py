@@ -14,7 +14,7 @@ def narrow(activation):
     model = small(layers.Flatten(), head=[layers.Dense(5, activation=activation)])
     kernel, bias = model.layers[-1].get_weights()
     random = np.random.default_rng(0)
-    outliers = random.choice([1, 60], kernel.shape, p=[0.99, 0.01])
+    outliers = random.choice([1, 400], kernel.shape, p=[0.99, 0.01])
     model.layers[-1].set_weights([kernel * outliers, bias])
     return model
 

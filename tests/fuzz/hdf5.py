@@ -8,6 +8,7 @@ from fuzz import plain, values
 
 Random = np.random.Generator
 _MARKS = (b"\x89HDF", b"OHDR", b"TREE", b"SNOD", b"HEAP", b"GCOL", b"FRHP", b"BTHD", b"OCHK")
+_MAX_READ = 2**24
 
 
 def mutate(content: bytes, random: Random) -> bytes:
@@ -70,15 +71,20 @@ def _dataset(file: "object", random: Random) -> None:
     import h5py
 
     datasets: list[str] = []
-    file.visititems(  # type: ignore[attr-defined]
-        lambda name, entry: datasets.append(name) if isinstance(entry, h5py.Dataset) else None
-    )
+
+    def collect(name: str, entry: object) -> None:
+        # An earlier mutation may have declared more than memory holds.
+        if isinstance(entry, h5py.Dataset) and entry.nbytes <= _MAX_READ:
+            datasets.append(name)
+
+    file.visititems(collect)  # type: ignore[attr-defined]
     name = datasets[random.integers(len(datasets))]
     array = file[name][()]  # type: ignore[index]
     del file[name]  # type: ignore[attr-defined]
     kind = random.integers(6)
     if kind == 0:
-        array = np.full_like(array, values.number(random))
+        with np.errstate(over="ignore"):
+            array = np.full_like(array, values.number(random))
     elif kind == 1:
         array = np.asarray(array).reshape(-1)
     elif kind == 2:

@@ -60,7 +60,9 @@ def functions():
 def heads():
     image = keras.Input(SHAPE)
     x = layers.Flatten()(layers.Conv2D(4, 3)(image / 255.0))
-    return keras.Model(image, {"b": layers.Dense(5)(x), "a": layers.Dense(1, "sigmoid")(x)})
+    # A SavedModel of Keras 2 names outputs by their layers.
+    second, first = layers.Dense(5, name="b")(x), layers.Dense(1, "sigmoid", name="a")(x)
+    return keras.Model(image, {"b": second, "a": first})
 
 
 def mixed():

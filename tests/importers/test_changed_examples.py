@@ -1,8 +1,11 @@
 """Files of changed examples whose code is not there: the same logits, or a reason."""
 
+import json
 import sys
+import zipfile
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -153,3 +156,29 @@ def test_an_import_of_a_changed_example_is_read_again(tmp_path):
     assert any("not an architecture" in note for note in imported.notes)
     imported.model.save(tmp_path / "ours.keras")
     assert_same(load_model(str(tmp_path / "ours.keras")).model, model)
+
+
+def test_weights_that_ask_for_a_vast_layer_are_refused_before_it_is_made(tmp_path):
+    changed().save_weights(tmp_path / "m.weights.h5")
+    with h5py.File(tmp_path / "m.weights.h5", "a") as file:
+        for part, shape in (("query", (32, 200_000, 1)), ("value", (32, 1, 200_000))):
+            kernel = f"layers/multi_head_attention/{part}_dense/vars/0"
+            del file[kernel]
+            file[kernel] = np.zeros(shape, np.float32)
+    # 200,000 heads of 200,000 values.
+    with pytest.raises(InvalidModel, match=r"MultiHeadAttention has weights of"):
+        load_model(str(tmp_path / "m.weights.h5"))
+
+
+def test_a_giant_fixed_batch_is_refused_before_it_is_computed(tmp_path):
+    image = keras.Input((64, 64, 3), batch_size=512)
+    convolved = layers.Conv2D(1024, 1)(image)
+    model = keras.Model(image, layers.Dense(5)(layers.GlobalAveragePooling2D()(convolved)))
+    model.save(tmp_path / "m.keras")
+    config = json.loads(zipfile.ZipFile(tmp_path / "m.keras").read("config.json"))
+    for layer in config["config"]["layers"]:  # which say the shapes of each layer
+        layer.pop("build_config", None)
+    with zipfile.ZipFile(tmp_path / "m.keras", "a") as archive:
+        archive.writestr("config.json", json.dumps(config))
+    with pytest.raises(InvalidModel, match="512 images that the model takes at a time"):
+        load_model(str(tmp_path / "m.keras"))
