@@ -1,6 +1,5 @@
 """Files of changed examples whose code is not there: the same logits, or a reason."""
 
-import json
 import sys
 import zipfile
 from pathlib import Path
@@ -175,10 +174,10 @@ def test_a_giant_fixed_batch_is_refused_before_it_is_computed(tmp_path):
     convolved = layers.Conv2D(1024, 1)(image)
     model = keras.Model(image, layers.Dense(5)(layers.GlobalAveragePooling2D()(convolved)))
     model.save(tmp_path / "m.keras")
-    config = json.loads(zipfile.ZipFile(tmp_path / "m.keras").read("config.json"))
-    for layer in config["config"]["layers"]:  # which say the shapes of each layer
-        layer.pop("build_config", None)
+    # Keras writes the shapes of all tensors, and does not read them.
+    config = zipfile.ZipFile(tmp_path / "m.keras").read("config.json").decode()
+    config = config.replace("[512, 64, 64, 1024]", "[1]")
     with zipfile.ZipFile(tmp_path / "m.keras", "a") as archive:
-        archive.writestr("config.json", json.dumps(config))
+        archive.writestr("config.json", config)
     with pytest.raises(InvalidModel, match="512 images that the model takes at a time"):
         load_model(str(tmp_path / "m.keras"))
