@@ -1,13 +1,12 @@
 """Tells which models go through which format and scheme: `python benchmarks/model_cases.py`.
 
-Every model of tests/cases is exported to both formats in every scheme. A row tells what became of
+Every model of tests/cases is exported to both formats in every scheme. A cell tells what became of
 it: the SQNR of a file that passed parity, ``rejected`` with the SQNR of one that did not, or the
-first words of a refusal. ``--json`` writes the outcomes; ``--before`` of a later run shows them
-beside its own.
+first words of a refusal. ``--json`` writes the outcomes; with ``--before``, the outcomes of an
+earlier version, a cell has both.
 """
 
 import argparse
-import io
 import json
 import logging
 import os
@@ -59,6 +58,24 @@ def outcome(model: object, format: str, scheme: str, folder: Path) -> str:
     return f"{parity.sqnr_db:.1f} dB" if parity.passed else f"rejected at {parity.sqnr_db:.1f} dB"
 
 
+def outcomes(build: Callable[[], object], format: str, folder: Path) -> dict[str, str]:
+    """Returns the outcomes of a model in a format, by their schemes."""
+    try:
+        model = build()
+    except Exception as error:  # a version that cannot build a case tells so
+        return dict.fromkeys(SCHEMES[format], f"not built: {error}")
+    return {scheme: outcome(model, format, scheme, folder) for scheme in SCHEMES[format]}
+
+
+def row(group: str, name: str, format: str, now: dict[str, str], before: dict[str, str]) -> str:
+    """Returns a line of the table; ``before`` may be empty."""
+    cells = [
+        f"{scheme}: {f'{before[scheme]} → ' if scheme in before else ''}{text}"
+        for scheme, text in now.items()
+    ]
+    return f"| {group} | {name} | {format} | {' | '.join(cells)} |"
+
+
 def main() -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -67,35 +84,25 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only models whose name has these words")
     parser.add_argument("--format", choices=SCHEMES, help="only this format")
     arguments = parser.parse_args()
-    before = json.loads(arguments.before.read_text()) if arguments.before else {}
+    before = json.loads(arguments.before.read_text("utf-8")) if arguments.before else {}
     start()
     logging.disable(logging.WARNING)
-    outcomes: dict[str, str] = {}
+    results: dict[str, dict[str, str]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for group, case, build in models(folder):
-            if arguments.only not in case:
-                continue
-            try:
-                model = build()
-            except Exception as error:
-                model = error
-            for format, schemes in SCHEMES.items():
-                if arguments.format not in (None, format):
+            for format in SCHEMES:
+                if arguments.only not in case or arguments.format not in (None, format):
                     continue
-                for scheme in schemes:
-                    key = f"{group} | {case} | {format} | {scheme}"
-                    outcomes[key] = (
-                        f"not built: {model}"
-                        if isinstance(model, Exception)
-                        else outcome(model, format, scheme, folder)
-                    )
-                    earlier = f" | {before.get(key, '')}" if before else ""
-                    print(f"| {key}{earlier} | {outcomes[key]} |", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(outcomes, indent=1, ensure_ascii=False) + "\n")
-    passed = sum(text.endswith("dB") and "rejected" not in text for text in outcomes.values())
-    print(f"{passed} of {len(outcomes)} passed", file=io.TextIOWrapper(sys.stderr.buffer))
+                key = f"{group} | {case} | {format}"
+                results[key] = outcomes(build, format, folder)
+                print(row(group, case, format, results[key], before.get(key, {})), flush=True)
+                if arguments.json:
+                    text = json.dumps(results, indent=1, ensure_ascii=False)
+                    arguments.json.write_text(text + "\n", "utf-8")
+    cells = [text for cases in results.values() for text in cases.values()]
+    passed = sum(text.endswith("dB") and "rejected" not in text for text in cells)
+    print(f"{passed} of {len(cells)} passed")
 
 
 if __name__ == "__main__":
