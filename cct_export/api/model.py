@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     Source: TypeAlias = str | Path | keras.Model | LoadedModel
 
 DEFAULT_RUN = "runs/cct"
+# Of files with a model, the longer one of two that fit first.
+_SUFFIXES = (
+    ".weights.h5", ".h5", ".hdf5", ".keras", ".safetensors", ".pth", ".pt", ".bin", ".ckpt",
+)  # fmt: skip
 
 
 def load(
@@ -59,8 +63,8 @@ def load(
         source: a preset with shipped weights, a ``.keras`` file, a run directory, a Keras model
             in memory, or anything that ``import_model`` takes.
         options: what its file does not say, see ``specs.ModelOptions``: how pixels were normalized,
-            the names of its classes. The model that is returned takes raw pixels, 0–255, whatever
-            they are. Nothing of a model that is loaded already.
+            the names of its classes. With any of them, the model that is returned takes raw
+            pixels, 0–255. Refused for a model that is loaded already.
         progress: called with what runs now.
 
     Returns:
@@ -214,17 +218,7 @@ def stem_of(source: str) -> str:
     name = Path(source).name
     if name in ("", ".."):  # of the working directory, or the one above it
         name = Path(source).resolve().name
-    for suffix in (
-        ".weights.h5",
-        ".h5",
-        ".hdf5",
-        ".keras",
-        ".safetensors",
-        ".pth",
-        ".pt",
-        ".bin",
-        ".ckpt",
-    ):
+    for suffix in _SUFFIXES:
         if name.lower().endswith(suffix):
             name = name[: -len(suffix)]
     return name

@@ -11,6 +11,7 @@ from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams
 from cct_export.graph.steps import Array, Step
 from cct_export.records.layout import NCHW
 from cct_export.specs import ExportSpec
+from cct_export.text import one_line
 
 
 class GraphEnd(NamedTuple):
@@ -255,7 +256,7 @@ def checked(model: Any, metadata: Mapping[str, str | bytes]) -> bytes:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ConversionError(f"onnx.checker refused the graph: {error}") from error
+        raise ConversionError(f"onnx.checker refused the graph: {one_line(error)}") from error
     return bytes(model.SerializeToString())
 
 

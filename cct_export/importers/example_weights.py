@@ -195,8 +195,10 @@ class _Builder:
                 "its Normalization is of pixels beyond 0 to 1, and its Rescaling is not in the "
                 "file: give --scale, --mean or --std for what is done before the Normalization"
             )
-        self.notes.append(f"Normalization of the file: mean {_text(mean)}, variance "
-                          f"{_text(variance)}")  # fmt: skip
+        self.notes.append(
+            f"assumed: the Normalization of the file, mean {_text(mean)}, variance "
+            f"{_text(variance)}, is right before the tokenizer"
+        )
         return layers.Normalization(mean=mean, variance=variance)(x)
 
     def _norm(self, x: Any, arrays: Arrays) -> Any:
