@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
 from cct_export.errors import InvalidRequest
+from cct_export.evaluation.parity import logits_sqnr_db
 from cct_export.formats import FORMATS
 from cct_export.graph.fold import fold
 from cct_export.graph.lowering import lower_model
@@ -14,6 +16,7 @@ from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.quantize import ptq
 from cct_export.quantize.statistics import Statistics
+from cct_export.records import OutputContract
 from cct_export.specs import CalibrationSpec, ExportSpec, QuantScheme
 from cct_export.specs.progress import CountProgress, no_progress
 
@@ -50,18 +53,24 @@ class Draft:
         plan: folded, in the steps that the format has.
         spec: what file to make.
         scheme: how it is quantized.
+        outputs: what the logits are of.
         statistics: of the calibration images; None where the scheme needs none.
     """
 
     plan: Plan
     spec: ExportSpec
     scheme: QuantScheme
+    outputs: tuple[OutputContract, ...]
     statistics: Statistics | None
 
     @property
     def origin(self) -> str:
         """Which images calibrated it; empty if none."""
         return "" if self.statistics is None else self.statistics.origin
+
+    def sqnr_db(self, reference: np.ndarray, logits: np.ndarray) -> float:
+        """Returns the SQNR of logits ``(N, classes)`` in dB, see ``parity.logits_sqnr_db``."""
+        return logits_sqnr_db(reference, logits, self.outputs)
 
     def quantized(
         self, calibration: CalibrationSpec, progress: CountProgress = no_progress

@@ -9,7 +9,6 @@ import numpy as np
 
 from cct_export.data.dataset import Images
 from cct_export.errors import InvalidRequest
-from cct_export.evaluation.parity import logits_sqnr_db
 from cct_export.export.draft import Draft
 from cct_export.export.workspace import Workspace
 from cct_export.graph.quantized import QuantizedPlan, evaluate
@@ -57,7 +56,7 @@ def report(
         scheme=spec.scheme,
         calibration=draft.origin,
         images=images.origin,
-        sqnr_db=logits_sqnr_db(reference, logits_of(quantized, images.images)),
+        sqnr_db=draft.sqnr_db(reference, logits_of(quantized, images.images)),
         steps=tuple(
             step_errors(draft, quantized, images.images, sensitivity=sensitivity, progress=progress)
         ),
@@ -112,8 +111,8 @@ def step_errors(
             without = logits_of(all_but(draft, quantized, step), images)
             error = replace(
                 error,
-                alone_db=logits_sqnr_db(reference, alone),
-                without_db=logits_sqnr_db(reference, without),
+                alone_db=draft.sqnr_db(reference, alone),
+                without_db=draft.sqnr_db(reference, without),
             )
         errors.append(error)
         progress(index + 1, len(steps))

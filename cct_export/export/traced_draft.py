@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cct_export.data.sampling import Samples
+from cct_export.evaluation.parity import logits_sqnr_db
 from cct_export.formats.traced import CONVERTERS, FINISHERS
 from cct_export.importers.source import LoadedModel
 from cct_export.quantize.file_statistics import ranges_of
 from cct_export.quantize.statistics import Histogram
 from cct_export.quantize.traced import QUANTIZERS, FileQuantizer
 from cct_export.records import QuantizationSummary
+from cct_export.runtimes.session import Logits
 from cct_export.specs import CalibrationSpec, ExportSpec, QuantScheme
 from cct_export.specs.progress import CountProgress, no_progress
 
@@ -50,6 +52,10 @@ class TracedDraft:
         if self.spec.layout == "nchw":
             images = images.transpose(0, 3, 1, 2)
         return self._quantizer.histograms(images, self.progress)
+
+    def sqnr_db(self, reference: Logits, logits: Logits) -> float:
+        """Returns the SQNR of logits in dB, see ``parity.logits_sqnr_db``."""
+        return logits_sqnr_db(reference, logits, self.loaded.outputs)
 
     @property
     def operators(self) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from cct_export.bounds import falls_short
 from cct_export.data.dataset import Images
 from cct_export.evaluation import parity
-from cct_export.evaluation.parity import logits_sqnr_db
 from cct_export.export.traced_draft import TracedDraft
 from cct_export.export.tuning import slowdown
 from cct_export.export.workspace import Workspace
@@ -32,7 +31,7 @@ def best_method(workspace: Workspace, draft: TracedDraft) -> str:
     images = workspace.ranking_images.images
     reference = _logits(draft, draft.float_file, images)
     sqnrs = {
-        method: logits_sqnr_db(
+        method: draft.sqnr_db(
             reference, _logits(draft, draft.written(method, draft.operators), images)
         )
         for method in METHODS
@@ -95,6 +94,7 @@ def _parity(workspace: Workspace, draft: TracedDraft, content: bytes) -> ParityR
         scheme=draft.scheme.name,
         names=(workspace.loaded.source, draft.spec.format),
         images=images.origin,
+        outputs=workspace.loaded.outputs,
     )
 
 
@@ -138,7 +138,7 @@ def _error_of(
     reference = _logits(draft, draft.float_file, images)
 
     def error_db(operators: Sequence[str]) -> float:
-        return logits_sqnr_db(reference, _logits(draft, draft.written(method, operators), images))
+        return draft.sqnr_db(reference, _logits(draft, draft.written(method, operators), images))
 
     return error_db
 

@@ -12,7 +12,6 @@ from cct_export.bounds import falls_short
 from cct_export.data.dataset import Images
 from cct_export.evaluation import parity
 from cct_export.evaluation.latency import time_files
-from cct_export.evaluation.parity import logits_sqnr_db
 from cct_export.export.draft import Draft
 from cct_export.export.sensitivity import logits_of, step_errors
 from cct_export.export.workspace import Workspace
@@ -59,7 +58,7 @@ def best_methods(
             continue
         config = {name: OpQuantConfig(quantized_output=True)}
         sqnrs = [
-            logits_sqnr_db(
+            draft.sqnr_db(
                 reference, logits_of(QuantizedPlan(draft.plan, {name: params}, config), few)
             )
             for params in candidates
@@ -76,7 +75,7 @@ def _or_one_for_all(
     reference = logits_of(QuantizedPlan(draft.plan), images)
 
     def sqnr_db(plan: QuantizedPlan) -> float:
-        return logits_sqnr_db(reference, logits_of(plan, images))
+        return draft.sqnr_db(reference, logits_of(plan, images))
 
     sqnrs = {name: sqnr_db(plan) for name, plan in plans.items()}
     best = max(sqnrs, key=lambda name: sqnrs[name])

@@ -141,9 +141,8 @@ class Workspace:
             return None
         plan = prepared(self.lowering.plan, spec)
         needs_statistics = scheme.calibrated or scheme.quantizes_weights
-        return Draft(
-            plan, spec, scheme, self._statistics_of(plan, scheme) if needs_statistics else None
-        )
+        statistics = self._statistics_of(plan, scheme) if needs_statistics else None
+        return Draft(plan, spec, scheme, self.loaded.outputs, statistics)
 
     def _statistics_of(self, plan: Plan, scheme: QuantScheme) -> Statistics:
         names = ptq.calibrated_tensors(plan, scheme)

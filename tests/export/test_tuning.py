@@ -1,5 +1,6 @@
 """Plans whose quantized file misses parity: the worst steps stay in float, until it passes."""
 
+import keras
 import numpy as np
 import pytest
 from cases.other_classifiers import small
@@ -49,3 +50,29 @@ def test_a_file_that_passes_keeps_nothing_in_float(tmp_path, monkeypatch, format
     exported = export(small(), format, tmp_path / f"m.{format}", "int8")
     assert exported.parity.passed
     assert exported.artifact.contract.quantization.kept_float == ()
+
+
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+def test_the_steps_of_a_single_output_have_finite_errors(activation):
+    model = small(head=[layers.Dense(1, activation=activation)])
+    report = cct_export.quantize_report(model, scheme="int8", sensitivity=True)
+    assert np.isfinite(report.sqnr_db)
+    assert report.steps
+    assert all(np.isfinite(step.alone_db) for step in report.steps)
+
+
+def with_two_heads():
+    """A traced model, whose first head is hard to quantize and the second one's values vast."""
+    inner = narrow(None)
+    x = layers.Flatten()(layers.Conv2D(4, 3, strides=2)(inner.input))
+    second = layers.Dense(3, name="second")
+    model = keras.Model(inner.input, [inner.output, second(x)])
+    second.set_weights([1000 * weight for weight in second.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("format", ["tflite", "onnx"])
+def test_operators_stay_in_float_until_every_head_passes(tmp_path, format):
+    exported = export(with_two_heads(), format, tmp_path / f"m.{format}", "int4-weight")
+    assert exported.parity.passed, exported.parity.failures
+    assert exported.artifact.contract.quantization.kept_float
