@@ -75,7 +75,7 @@ def probabilities(path, *, antialiased, crop=True, channels=BGR, mean=MEAN, std=
         resized = keras.ops.image.resize(np.asarray(used, np.float32), (HEIGHT, WIDTH))
         pixels = np.floor(np.asarray(resized) + 0.5)
     normalized = (pixels[np.newaxis, ..., channels] / 255 - mean) / std
-    return np.asarray(keras.ops.softmax(model()(normalized.astype(np.float32))))[0]
+    return np.asarray(keras.ops.softmax(model()(normalized.astype(np.float32)))[0])
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +117,14 @@ def _by_label(top):
 
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize(("format", "scheme", "io"), FILES)
-def test_predict_says_what_the_model_says_of_what_is_preprocessed_by_hand(
+def test_predict_agrees_with_the_model_and_preprocessing_by_hand(
     predicted, pictures, format, scheme, io, resize
 ):
     tolerance = SAME if scheme == "none" else QUANTIZED
     antialiased = resize.startswith("antialiased")
     for picture, scores in zip(pictures, predicted(format, scheme, io, resize), strict=True):
         expected = probabilities(picture, antialiased=antialiased)
-        assert [scores[label] for label in LABELS] == pytest.approx(expected, abs=tolerance)
+        assert [scores[label] for label in LABELS] == pytest.approx(list(expected), abs=tolerance)
         assert next(iter(scores)) == LABELS[expected.argmax()]
 
 
