@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import arm64 as emulated
+import linux_cpp
 import loopback
 import pytest
 from adb_device import Device
@@ -54,6 +55,15 @@ def arm64(tmp_path_factory):
         return emulated.Machine(tmp_path_factory.mktemp("arm64"))
     except Unavailable as error:
         pytest.skip(f"no emulated arm64: {error}")
+
+
+@pytest.fixture(scope="session")
+def onnxruntime(tmp_path_factory):
+    """ONNX Runtime for a C++ compiler; see ``linux_cpp.unpack_onnxruntime``."""
+    try:
+        return linux_cpp.unpack_onnxruntime(tmp_path_factory.mktemp("onnxruntime"))
+    except Unavailable as error:
+        pytest.skip(f"no C++ bundles: {error}")
 
 
 @pytest.fixture

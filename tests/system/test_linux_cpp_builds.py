@@ -1,49 +1,20 @@
-"""The C++ bundle, compiled with a real compiler and run on the real engine.
+"""The C++ bundle, compiled with a real compiler and run on the real engine."""
 
-The headers of ONNX Runtime's C API are from Debian's package, the library from its Python wheel.
-"""
-
-import importlib.util
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
-import debian_archive
+import linux_cpp
 import numpy as np
 import pytest
 from cases.other_classifiers import small
 from hostile import FILE_NAME, controls
+from linux_cpp import run
 from PIL import Image
 
 from cct_export import api, export_onnx
 
 pytestmark = pytest.mark.cpp
-
-RELEASE = "trixie"  # the first one with libonnxruntime-dev
-
-
-@pytest.fixture(scope="module")
-def onnxruntime(tmp_path_factory):
-    """A folder with ``include`` and ``lib``, as in the archives of ONNX Runtime's releases."""
-    for program in ("cmake", "g++"):
-        if shutil.which(program) is None:
-            pytest.skip(f"compiling the bundle needs {program}")
-    package = Path(importlib.util.find_spec("onnxruntime").origin).parent
-    libraries = sorted(package.glob("capi/libonnxruntime.so.*"))
-    if not libraries:
-        pytest.skip("this wheel of onnxruntime has no library of its own")
-    folder = tmp_path_factory.mktemp("onnxruntime")
-    try:
-        root = debian_archive.unpack_alone(folder, "libonnxruntime-dev", release=RELEASE)
-    except debian_archive.Unavailable as error:
-        pytest.skip(f"no headers of ONNX Runtime: {error}")
-    prefix = folder / "onnxruntime"
-    (prefix / "lib").mkdir(parents=True)
-    (prefix / "include").symlink_to(root / "usr/include/onnxruntime")
-    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
-        (prefix / "lib" / name).symlink_to(libraries[0])
-    return prefix
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +25,7 @@ def built(onnxruntime, exports, tmp_path_factory):
         folder = tmp_path_factory.mktemp("cpp") / f"it's {scheme} {io}"
         path = artifact or exports("onnx", scheme, io).path
         api.bundle(path, target="linux-cpp", output=folder)
-        _configure(folder, onnxruntime, check=True)
-        process = _run("cmake", "--build", folder / "build")
-        assert process.returncode == 0, process.stdout + process.stderr
-        assert "warning:" not in process.stdout + process.stderr
+        linux_cpp.compile(folder, onnxruntime)
         return folder
 
     return build
@@ -68,21 +36,9 @@ def float32(built):
     return built("none")
 
 
-def _configure(folder, onnxruntime, check=False):
-    process = _run(
-        "cmake", "-B", folder / "build", "-S", folder, f"-DONNXRUNTIME_ROOT={onnxruntime}"
-    )
-    assert not check or process.returncode == 0, process.stderr
-    return process
-
-
-def _run(*command):
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True)
-
-
 @pytest.mark.parametrize(("scheme", "io"), [("none", "float32"), ("int8", "uint8")])
 def test_the_selftest_passes_and_measures_latency(built, scheme, io):
-    process = _run(built(scheme, io) / "build/classify", "--selftest")
+    process = run(built(scheme, io) / "build/classify", "--selftest")
     assert process.returncode == 0, process.stdout + process.stderr
     assert process.stdout.splitlines()[-1] == "PASSED"
     latency = re.search(r"median ([\d.]+) ms, p90 ([\d.]+) ms, (\d+) runs", process.stdout)
@@ -97,9 +53,9 @@ def test_the_selftest_fails_with_other_golden_logits(float32):
         logits = np.frombuffer(content[-16 * 10 * 4 :], "<f4").copy()
         logits[::10] += 0.01 * np.abs(logits).max()
         golden.write_bytes(content[: -logits.nbytes] + logits.tobytes())
-        process = _run(float32 / "build/classify", "--selftest")
+        process = run(float32 / "build/classify", "--selftest")
         golden.write_bytes(content[:-4])
-        truncated = _run(float32 / "build/classify", "--selftest")
+        truncated = run(float32 / "build/classify", "--selftest")
     finally:
         golden.write_bytes(content)
     assert process.returncode == 1
@@ -115,7 +71,7 @@ def test_the_selftest_fails_without_a_label(float32):
     content = labels.read_text()
     try:
         labels.write_text(content.partition("\n")[2])
-        process = _run(float32 / "build/classify", "--selftest")
+        process = run(float32 / "build/classify", "--selftest")
     finally:
         labels.write_text(content)
     assert process.returncode == 1
@@ -129,13 +85,9 @@ def test_the_predictions_for_pictures_of_any_size_are_those_of_predict(float32, 
         smooth = np.cumsum(random.integers(-9, 10, shape), axis=1) + 128
         paths.append(tmp_path / f"picture {index}.png")
         Image.fromarray(smooth.clip(0, 255).astype(np.uint8)).save(paths[-1])
-        Image.open(paths[-1]).save(paths[-1].with_suffix(".ppm"))
-    process = _run(float32 / "build/classify", *(path.with_suffix(".ppm") for path in paths))
-    assert process.returncode == 0, process.stderr
-    output = process.stdout.splitlines()
-    for index, prediction in enumerate(api.predict(exports("onnx").path, images=paths)):
-        lines = (line.split(" %  ") for line in output[6 * index + 1 : 6 * index + 6])
-        top = {label: float(percent) / 100 for percent, label in lines}
+    predictions = api.predict(exports("onnx").path, images=paths)
+    for top, prediction in zip(linux_cpp.classify(float32, *paths), predictions, strict=True):
+        assert len(top) == 5
         expected = dict(prediction.top)
         assert next(iter(top)) == next(iter(expected))
         # Pixels may differ by one, so the fifth class may be another.
@@ -150,19 +102,17 @@ def test_every_kind_of_output_has_parity_and_the_probabilities_of_predict(
 ):
     path = head_exports(kind, "onnx").path
     folder = built("none", artifact=path)
-    selftest = _run(folder / "build/classify", "--selftest")
+    selftest = run(folder / "build/classify", "--selftest")
     assert selftest.returncode == 0, selftest.stdout + selftest.stderr
     image = Image.fromarray(np.random.default_rng(2).integers(0, 256, (16, 16, 3), np.uint8))
     image.save(tmp_path / "a.png")
-    image.save(tmp_path / "a.ppm")
-    lines = _run(folder / "build/classify", tmp_path / "a.ppm").stdout.splitlines()[1:]
-    shown = {label: float(percent) / 100 for percent, label in (row.split(" %  ") for row in lines)}
+    (shown,) = linux_cpp.classify(folder, tmp_path / "a.png")
     (prediction,) = api.predict(path, images=[tmp_path / "a.png"])
     assert shown == pytest.approx(dict(prediction.top), abs=1e-4)
     golden = folder / "build/golden.bin"
     content = golden.read_bytes()
     golden.write_bytes(content[:-4] + np.float32(7).tobytes())
-    failed = _run(folder / "build/classify", "--selftest")
+    failed = run(folder / "build/classify", "--selftest")
     assert failed.returncode == 1
     assert "FAILED: SQNR in dB is" in failed.stdout
 
@@ -173,13 +123,11 @@ def test_channels_first_have_parity_and_the_probabilities_of_predict(built, tmp_
     model = small(shape=(16, 24, 3))
     export_onnx(model, output=path, layout="nchw", io=io, parity_samples=64)
     folder = built("none", artifact=path)
-    selftest = _run(folder / "build/classify", "--selftest")
+    selftest = run(folder / "build/classify", "--selftest")
     assert selftest.returncode == 0, selftest.stdout + selftest.stderr
     image = Image.fromarray(np.random.default_rng(2).integers(0, 256, (16, 24, 3), np.uint8))
     image.save(tmp_path / "a.png")
-    image.save(tmp_path / "a.ppm")
-    lines = _run(folder / "build/classify", tmp_path / "a.ppm").stdout.splitlines()[1:]
-    shown = {label: float(percent) / 100 for percent, label in (row.split(" %  ") for row in lines)}
+    (shown,) = linux_cpp.classify(folder, tmp_path / "a.png")
     (prediction,) = api.predict(path, images=[tmp_path / "a.png"])
     assert shown == pytest.approx(dict(prediction.top), abs=1e-4)
 
@@ -188,7 +136,7 @@ def test_a_file_of_the_bytes_of_the_input_is_not_preprocessed(float32, digit_ima
     pixels = digit_images[0][0]
     (tmp_path / "raw").write_bytes(pixels.tobytes())
     Image.fromarray(pixels).save(tmp_path / "same.ppm")
-    process = _run(float32 / "build/classify", tmp_path / "raw", tmp_path / "same.ppm")
+    process = run(float32 / "build/classify", tmp_path / "raw", tmp_path / "same.ppm")
     lines = process.stdout.splitlines()
     assert lines[1:6] == lines[7:12]
 
@@ -219,7 +167,7 @@ def test_no_name_of_a_picture_controls_a_terminal(float32, digit_images, tmp_pat
 )
 def test_a_broken_picture_is_an_error_of_one_line(float32, tmp_path, content, reason):
     (tmp_path / "broken.ppm").write_bytes(content)
-    process = _run(float32 / "build/classify", tmp_path / "broken.ppm")
+    process = run(float32 / "build/classify", tmp_path / "broken.ppm")
     assert process.returncode == 1
     assert process.stderr.startswith("classify: ")
     assert reason in process.stderr
@@ -235,7 +183,7 @@ def test_a_model_that_was_changed_after_the_build_classifies_nothing(float32, tm
     try:
         model.write_bytes(changed)
         ended = [
-            _run(float32 / "build/classify", argument)
+            run(float32 / "build/classify", argument)
             for argument in ("--selftest", tmp_path / "any.ppm")
         ]
     finally:
@@ -250,7 +198,7 @@ def test_cmake_refuses_a_changed_model(built, onnxruntime):
     folder = built("none")
     with (folder / "model.onnx").open("ab") as file:
         file.write(b"x")
-    process = _configure(folder, onnxruntime)
+    process = linux_cpp.configure(folder, onnxruntime)
     assert process.returncode != 0
     assert "model.onnx has another SHA-256" in process.stderr
 
@@ -258,6 +206,6 @@ def test_cmake_refuses_a_changed_model(built, onnxruntime):
 def test_cmake_names_its_option_without_onnx_runtime(float32, tmp_path):
     if list(Path("/usr").glob("**/include/onnxruntime*/**/onnxruntime_c_api.h")):
         pytest.skip("ONNX Runtime is installed on this machine")
-    process = _run("cmake", "-B", tmp_path / "build", "-S", float32)
+    process = run("cmake", "-B", tmp_path / "build", "-S", float32)
     assert process.returncode != 0
     assert "-DONNXRUNTIME_ROOT=FOLDER" in process.stderr
