@@ -62,6 +62,24 @@ class SequencePooling(layers.Layer):
         return ops.squeeze(ops.matmul(weights, tokens), -2)
 
 
+class ClassToken(layers.Layer):
+    """Puts a token of its own before the others."""
+
+    def build(self, shape):
+        self.token = self.add_weight(name="token", shape=(1, 1, shape[2]))
+
+    def call(self, tokens):
+        token = ops.broadcast_to(self.token, (ops.shape(tokens)[0], 1, tokens.shape[2]))
+        return ops.concatenate([token, tokens], axis=1)
+
+
+class FirstToken(layers.Layer):
+    """The first token is the vector of the image."""
+
+    def call(self, tokens):
+        return tokens[:, 0]
+
+
 def stages(
     filters=(16, WIDTH), kernel=3, stride=1, bias=False, norm=False, pool=None, activation="relu"
 ):
@@ -86,6 +104,7 @@ def changed(
     shape=(32, 32, 3),
     front: Callable[[], Sequence[layers.Layer]] = lambda: [layers.Rescaling(1 / 255)],
     tokenizer: Callable[[], Sequence[layers.Layer]] = stages,
+    class_token=False,
     positions=True,
     blocks=2,
     heads=2,
@@ -103,6 +122,8 @@ def changed(
     for layer in front():
         x = layer(x)
     tokens = CCTTokenizer(tokenizer())(x)
+    if class_token:
+        tokens = ClassToken()(tokens)
     if positions:
         tokens += PositionEmbedding()(tokens)
     for _ in range(blocks):
@@ -160,6 +181,7 @@ CHANGED_CCTS: dict[str, Callable[[], keras.Model]] = {
     "mean pooling": lambda: changed(pooling=layers.GlobalAveragePooling1D),
     "max pooling of tokens": lambda: changed(pooling=layers.GlobalMaxPooling1D),
     "flattened tokens": lambda: changed(pooling=layers.Flatten),
+    "class token": lambda: changed(class_token=True, pooling=FirstToken),
     "ReLU in the MLP": lambda: changed(activation="relu"),
     "SiLU in the MLP": lambda: changed(activation="silu"),
     "a GELU of the user": lambda: changed(activation=_gelu_of_the_user),

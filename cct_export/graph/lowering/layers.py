@@ -78,7 +78,8 @@ def _conv(builder: Builder, layer: Any, x: Any) -> Tensor:
     y = windows.convolution(builder, layer, x, layer.kernel, _array(layer.bias))
     activated = _activated(builder, layer, y)
     conv, activation = builder.steps[y.name], builder.steps[activated.name]
-    if isinstance(activation, steps.Activation) and activation.function == "relu":
+    is_relu = isinstance(activation, steps.Activation) and activation.function == "relu"
+    if is_relu and activation.inputs == (y.name,):
         assert isinstance(conv, steps.Conv)
         del builder.steps[activated.name]
         builder.steps[y.name] = replace(conv, relu=True)

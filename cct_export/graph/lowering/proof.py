@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from cct_export.data.dataset import ImageShape
 from cct_export.graph import steps
 from cct_export.graph.lower import can_lower, lower
 from cct_export.graph.lowering.builder import NotLowered, Tensor
@@ -16,6 +17,7 @@ from cct_export.graph.quantized import evaluate
 from cct_export.graph.steps import Array
 from cct_export.importers.equivalence import logits, logits_agree, probe_images
 from cct_export.model.checkpoint import image_shape
+from cct_export.text import plural
 
 # Probabilities below are as good as 0 in float32.
 _SMALLEST = 1e-30
@@ -52,8 +54,8 @@ def lower_model(model: keras.Model) -> Lowering:
 
 def _plan(model: keras.Model) -> Plan:
     """Returns the plan of a model, unproven; raises ``NotLowered``."""
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise NotLowered(f"it has {len(model.inputs)} inputs and {len(model.outputs)} outputs")
+    if len(model.outputs) != 1:
+        raise NotLowered(f"it has {plural(len(model.outputs), 'output')}")
     shape = image_shape(model)
     builder, output = follow_model(model, shape)
     if not isinstance(output, Tensor) or len(output.shape) != 1 or output.batch_axis:
@@ -61,11 +63,20 @@ def _plan(model: keras.Model) -> Plan:
     return named(recognize(builder.plan(output)))
 
 
+def _images(shape: ImageShape) -> Array:
+    """Returns the probe images and plain ones, of whose channels some or all are 0."""
+    channels = shape[2]
+    plain = np.zeros((channels + 1, *shape), np.float32)
+    for channel in range(channels):
+        plain[channel, ..., channel] = 255
+    return np.concatenate([probe_images(shape), plain])
+
+
 def _difference(plan: Plan, model: keras.Model) -> str:
     """Returns how a plan differs from its model; empty if only by rounding."""
-    images = probe_images(plan.image_shape)
+    images = _images(plan.image_shape)
     size = model.inputs[0].shape[0] or len(images)
-    images = images[: len(images) // size * size]
+    images = np.resize(images, (-(-len(images) // size) * size, *plan.image_shape))
     if "int" in str(model.inputs[0].dtype):
         images = np.rint(images)
     expected = logits(model, images)

@@ -13,6 +13,8 @@ from cct_export.graph.lowering.builder import (
     Handler,
     NotLowered,
     Tensor,
+    Value,
+    constant,
     tensor,
     with_batch_axis,
 )
@@ -183,19 +185,43 @@ def _flip(builder: Builder, operation: Any, x: Tensor) -> Tensor:
 
 
 def _stack(builder: Builder, operation: Any, parts: Sequence[Tensor]) -> Tensor:
-    rank = len(parts[0].keras_shape)
+    rank = len(tensor(parts[0]).keras_shape)
     if operation.axis not in (-1, rank):
         raise NotLowered("it stacks tensors along another axis than the last")
     return _gathered(builder, [builder.reshape(tensor(part), (*part.shape, 1)) for part in parts])
 
 
-def _concatenate(builder: Builder, operation: Any, parts: Sequence[Tensor]) -> Tensor:
-    if parts[0].axis(operation.axis) != len(parts[0].shape) - 1:
+def _concatenate(builder: Builder, operation: Any, parts: Sequence[Value]) -> Tensor:
+    tensors = [each for each in parts if isinstance(each, Tensor)]
+    if len(tensors) == 1:
+        return _between_constants(builder, operation.axis, tensors[0], parts)
+    if tensor(parts[0]).axis(operation.axis) != len(tensor(parts[0]).shape) - 1:
         raise NotLowered("it joins tensors along another axis than the last")
     return _gathered(builder, parts)
 
 
-def _gathered(builder: Builder, parts: Sequence[Tensor]) -> Tensor:
+def _between_constants(
+    builder: Builder, keras_axis: int, x: Tensor, parts: Sequence[Value]
+) -> Tensor:
+    """Returns a tensor with constants around it, such as a class token before all others.
+
+    It is padded with zeros, to which the constants are added.
+    """
+    axis, rank = tensor(x).axis(keras_axis), len(x.shape)
+    if axis == rank - 1 or rank > 3:
+        raise NotLowered("it joins a tensor and constants along its last axis")
+    arrays = [np.zeros((1, *x.shape)) if each is x else constant(each) for each in parts]
+    sizes = [array.shape[axis + 1] for array in arrays]
+    place = [each is x for each in parts].index(True)
+    pads = [(0, 0), (0, 0)]
+    pads[axis] = (sum(sizes[:place]), sum(sizes[place + 1 :]))
+    maps = x if rank == 3 else builder.reshape(x, (x.shape[0], 1, x.shape[1]))
+    y = builder.add(steps.ZeroPad, maps, part="pad", pads=tuple(pads))
+    value = np.concatenate(arrays, axis=axis + 1)[0]
+    return builder.add(steps.AddConstant, builder.reshape(y, value.shape), value=value)
+
+
+def _gathered(builder: Builder, parts: Sequence[Value]) -> Tensor:
     """Returns the channels that slices took of one tensor, one after the other."""
     sources: set[tuple[str, ...]] = set()
     order: list[int] = []
