@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 
+import numpy as np
+
 from cct_export.data.dataset import ImageShape
 from cct_export.graph.steps import (
     Activation,
@@ -19,9 +21,11 @@ from cct_export.graph.steps import (
     GlobalPool,
     MaxPool,
     Mean,
+    MeanSquare,
     Multiply,
     Reshape,
     Resize,
+    Scale,
     Shape,
     Slice,
     Softmax,
@@ -32,9 +36,19 @@ from cct_export.graph.steps import (
 
 # Of values that are not negative they make values that are not negative.
 _SIGN_KEEPING = (
-    Add, AveragePool, Gather, GlobalPool, MaxPool, Mean, Multiply, Reshape, Resize, Slice,
+    Add, AveragePool, Gather, GlobalPool, MaxPool, Mean, Multiply, Reshape, Resize, Scale, Slice,
     Transpose, ZeroPad,
 )  # fmt: skip
+
+
+def _is_rectified(step: Step) -> bool:
+    if isinstance(step, Activation):
+        return step.function in ("relu", "relu6", "sigmoid", "hard-sigmoid")
+    return isinstance(step, Conv | Dense) and step.relu
+
+
+def _is_square(step: Step) -> bool:
+    return isinstance(step, Multiply) and len(set(step.inputs)) == 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +105,11 @@ class Plan:
         step = self.producer(name)
         if step is None:
             return True  # pixels
-        if isinstance(step, Conv | Dense):
-            return step.relu
-        if isinstance(step, Activation):
-            return step.function in ("relu", "relu6", "sigmoid", "hard-sigmoid")
-        if isinstance(step, _SIGN_KEEPING):
-            return all(map(self.is_non_negative, step.inputs))
-        return isinstance(step, Softmax)
+        if isinstance(step, Softmax | MeanSquare) or _is_rectified(step) or _is_square(step):
+            return True
+        if isinstance(step, Scale) and (np.any(step.scale < 0) or np.any(step.shift < 0)):
+            return False
+        return isinstance(step, _SIGN_KEEPING) and all(map(self.is_non_negative, step.inputs))
 
     def only_consumer(self, name: str) -> Step | None:
         """Returns the consumer of a tensor if it has exactly one and is not the plan's output."""

@@ -10,11 +10,10 @@ from cct_export.graph.lowering.builder import (
     Value,
     with_batch_axis,
 )
+from cct_export.graph.plan import Plan
 from cct_export.graph.steps import Array
 
 _ONE, _ZERO = np.ones(1), np.zeros(1)
-# Of values none of which is below 0 they make no other.
-_KEEPS_SIGN = steps.Mean | steps.GlobalPool | steps.Reshape | steps.Transpose | steps.Slice
 
 
 def plus(builder: Builder, a: Value, b: Value) -> Tensor:
@@ -87,22 +86,10 @@ def root(builder: Builder, x: Tensor) -> Tensor:
     raised = isinstance(before, steps.AddConstant) and bool(np.all(before.value > 0))
     if isinstance(before, steps.Scale):
         raised = bool(np.all(before.scale >= 0) and np.all(before.shift > 0))
-    if not raised or not _is_nonnegative(builder, builder.input_of(before)):  # type: ignore[arg-type]
+    so_far = Plan(builder.image.shape, tuple(builder.steps.values()))  # type: ignore[arg-type]
+    if before is None or not raised or not so_far.is_non_negative(before.inputs[0]):
         raise NotLowered("the square root of values that may be 0 in some image")
     return builder.add(steps.Multiply, x, builder.add(steps.Rsqrt, x, part="inverse", epsilon=0.0))
-
-
-def _is_nonnegative(builder: Builder, x: Tensor) -> bool:
-    """Returns whether no value of a tensor can be below 0: squares, and means of them."""
-    step = builder.steps.get(x.name)
-    if isinstance(step, steps.MeanSquare):
-        return True
-    if isinstance(step, steps.Multiply):
-        return len(set(step.inputs)) == 1
-    if isinstance(step, steps.Scale):
-        rises = bool(np.all(step.scale >= 0) and np.all(step.shift >= 0))
-        return rises and _is_nonnegative(builder, builder.input_of(step))
-    return isinstance(step, _KEEPS_SIGN) and _is_nonnegative(builder, builder.input_of(step))
 
 
 def _check_layouts(a: Tensor, b: Tensor) -> None:
