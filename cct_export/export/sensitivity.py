@@ -75,9 +75,9 @@ def _kernels(draft: Draft, quantized: QuantizedPlan) -> dict[str, int]:
 
 
 def logits_of(plan: QuantizedPlan, images: Images) -> Array:
-    """Returns the logits of a plan, computed with numpy: float64 ``(N, classes)``."""
+    """Returns the logits of a plan, computed with numpy: float64 ``(N, values)``."""
     parts = [evaluate(plan, images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
-    return np.concatenate(parts)
+    return np.concatenate(parts).reshape(len(images), -1)
 
 
 def step_errors(

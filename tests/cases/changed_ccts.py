@@ -205,6 +205,13 @@ CHANGED_CCTS: dict[str, Callable[[], keras.Model]] = {
     "max pooling of 2, valid": lambda: changed(
         tokenizer=lambda: stages(pool=lambda: layers.MaxPooling2D(2))
     ),
+    "slots × letters": lambda: changed(
+        shape=(24, 48, 3),
+        head=lambda: [layers.Dense(4 * 9), layers.Reshape((4, 9)), layers.Softmax()],
+    ),
+    "slots × letters of tokens": lambda: changed(
+        shape=(16, 48, 3), pooling=lambda: layers.Conv1D(WIDTH, 1), head=lambda: [layers.Dense(9)]
+    ),
     "24×48 pixels": lambda: changed(shape=(24, 48, 3)),
     "grey": lambda: changed(shape=(32, 32, 1)),
     "64 pixels": lambda: changed(shape=(64, 64, 3)),

@@ -134,3 +134,10 @@ def test_resnet_is_lowered():
     found = kinds(lowered(model))
     assert found.count("Conv") == 53
     assert found[-1] == "Softmax"
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_slots_of_classes_are_lowered(softmax):
+    stack = [layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(4 * 5), layers.Reshape((4, 5))]
+    plan = lowered(sequential(*stack, *[layers.Softmax()] * softmax))
+    assert plan.shapes[plan.output] == (4, 5)

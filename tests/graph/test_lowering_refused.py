@@ -114,14 +114,13 @@ def test_large_logits_behind_a_softmax_are_no_reason():
     assert lowering.plan is not None, lowering.reason
 
 
-def test_several_outputs_and_outputs_of_more_axes_are_not_lowered():
+def test_several_outputs_and_a_map_as_output_are_not_lowered():
     image = keras.Input((12, 12, 3))
     x = layers.Conv2D(4, 3)(image)
     flat = layers.Flatten()(x)
     heads = keras.Model(image, [layers.Dense(3)(flat), layers.Dense(2)(flat)])
     assert reason(trained(heads)) == "it has 2 outputs"
-    slots = keras.Model(image, layers.Reshape((5, 80))(flat))
-    assert reason(trained(slots)) == "its output is not one vector for each image"
+    assert reason(trained(keras.Model(image, x))).startswith("its output is not one vector")
 
 
 def test_a_model_that_returns_its_image_is_not_lowered():

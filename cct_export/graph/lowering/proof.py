@@ -58,8 +58,8 @@ def _plan(model: keras.Model) -> Plan:
         raise NotLowered(f"it has {plural(len(model.outputs), 'output')}")
     shape = image_shape(model)
     builder, output = follow_model(model, shape)
-    if not isinstance(output, Tensor) or len(output.shape) != 1 or output.batch_axis:
-        raise NotLowered("its output is not one vector for each image")
+    if not isinstance(output, Tensor) or len(output.shape) not in (1, 2) or output.batch_axis:
+        raise NotLowered("its output is not one vector for each image, or one for each slot")
     return named(recognize(builder.plan(output)))
 
 
@@ -90,7 +90,7 @@ def _difference(plan: Plan, model: keras.Model) -> str:
     is_probability = isinstance(last, steps.Softmax) or (
         isinstance(last, steps.Activation) and last.function == "sigmoid"
     )
-    computed = evaluate(plan, images, observe)
+    computed = evaluate(plan, images, observe).reshape(len(images), -1)
     if computed.shape != expected.shape:
         return f"it gives {len(expected)} answers for {len(images)} images"
     if is_probability:  # near 0 it hides what its logarithm shows
