@@ -18,6 +18,7 @@ class FirstPixel:
     """A session whose logits rank the classes from the image's first pixel on."""
 
     image_shape = (1, 1, 1)
+    layout = "NHWC"
     io = "uint8"
     input_quantization = None
     output_quantizations = ()

@@ -13,7 +13,7 @@ from cct_export.runtimes import onnxruntime as engine
 @pytest.fixture
 def model():
     """A quantized graph of one image, small enough to be changed by hand."""
-    constants = {"scale": np.float32([0.5] * 4), "zero": np.int8([0] * 4), "size": np.int64([1, 4])}
+    constants = {"scale": np.float32([0.5] * 3), "zero": np.int8([0] * 3), "size": np.int64([1, 3])}
     graph = helper.make_graph(
         [
             helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], axis=3),
@@ -21,8 +21,8 @@ def model():
             helper.make_node("Reshape", ["d", "size"], ["y"]),
         ],
         "malformed",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 1, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 1, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     opsets = [helper.make_opsetid("", 18)]
@@ -49,7 +49,7 @@ def refused(tmp_path):
 def test_the_graph_of_these_tests_is_read(model, tmp_path):
     onnx.save(model, tmp_path / "m.onnx")
     assert len(cct_export.inspect(tmp_path / "m.onnx").operators) == 3
-    assert engine.open_session(tmp_path / "m.onnx").image_shape == (1, 1, 4)
+    assert engine.open_session(tmp_path / "m.onnx").image_shape == (1, 1, 3)
 
 
 EXTERNAL = {

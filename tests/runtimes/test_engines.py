@@ -241,6 +241,7 @@ class _FirstPixel:
     """A session whose logits are each image's first pixel, and that records its inputs."""
 
     image_shape = (1, 1, 1)
+    layout = "NHWC"
     output_quantizations = ()
 
     def __init__(self, io, batch, quantization=None):
