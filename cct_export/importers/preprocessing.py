@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidRequest
 from cct_export.importers.equivalence import logits, probe_images
 from cct_export.model.checkpoint import image_shape
@@ -173,10 +174,10 @@ def _trained_with(name: str) -> tuple[str, Normalization] | None:
     return None
 
 
-def black_and_white(model: keras.Model) -> np.ndarray:
-    """Returns an image, half black and half white, as often as ``model`` takes one, in float32."""
-    image = np.zeros((model.inputs[0].shape[0] or 1, *image_shape(model)), np.float32)
-    image[:, :, image.shape[2] // 2 :] = 255
+def black_and_white(shape: ImageShape, batch: int | None) -> np.ndarray:
+    """Returns an image that is half black and half white, float32 ``(batch or 1, *shape)``."""
+    image = np.zeros((batch or 1, *shape), np.float32)
+    image[:, :, shape[1] // 2 :] = 255
     return image
 
 
@@ -198,7 +199,7 @@ def scales_pixels(model: keras.Model) -> bool | None:
         None where it cannot be told: the pixels reach code that Keras does not follow, or no layer
         with weights.
     """
-    return _scales(model, black_and_white(model))
+    return _scales(model, black_and_white(image_shape(model), model.inputs[0].shape[0]))
 
 
 def _scales(model: keras.Model, image: Any) -> bool | None:
