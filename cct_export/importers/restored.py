@@ -44,6 +44,9 @@ class RestoredFunction(keras.layers.Layer):
         """Returns the outputs by name; images are float32 ``(N, H, W, C)``, 0–255."""
         import tensorflow as tf
 
+        if isinstance(image, keras.KerasTensor):
+            raise NotImplementedError("a SavedModel is not lowered")
+
         return self._function(tf.cast(image, self._image_dtype))
 
 

@@ -244,6 +244,47 @@ def test_of_a_program_without_matrices_it_cannot_be_told_whether_it_scales(tmp_p
     assert pixels_warning(model).startswith("it cannot be told whether saved scales pixels")
 
 
+@pytest.mark.parametrize(
+    "front",
+    [layers.RandomFlip(), layers.RandomRotation(0.1), layers.RandomZoom(0.1), "stateful"],
+    ids=lambda front: getattr(front, "name", front),
+)
+def test_a_program_that_draws_random_numbers_is_refused_with_what_to_do(front, tmp_path):
+    if front == "stateful":
+        Function(lambda x: x + tf.random.uniform((12,))).save(tmp_path / "saved")
+    else:
+        model = keras.Sequential(
+            [keras.Input((8, 8, 3)), front, layers.Flatten(), layers.Dropout(0.5), layers.Dense(3)]
+        )
+        model.export(tmp_path / "saved", verbose=False)
+    with pytest.raises(InvalidModel) as refused:
+        load_model(str(tmp_path / "saved"))
+    assert str(refused.value) == (
+        f"{tmp_path / 'saved'} draws random numbers when it is run: augmentation was exported with "
+        "it; export the .keras file, or the model without augmentation"
+    )
+
+
+def test_a_program_that_assigns_its_variables_is_refused(tmp_path):
+    count = tf.Variable(0.0)
+    module = Function(lambda x: x + count.assign_add(1.0))
+    module.count = count
+    with pytest.raises(InvalidModel, match="saved assigns variables when it is run, so"):
+        load_model(module.save(tmp_path / "saved"))
+
+
+def test_random_numbers_of_training_alone_do_not_matter(tmp_path):
+    module = Function(lambda x: x[:, :3])
+    spec = [tf.TensorSpec((None, 12), tf.float32)]
+    module.training = tf.function(lambda x: x + tf.random.uniform((12,)), input_signature=spec)
+    assert load_model(module.save(tmp_path / "saved")).classes == 3
+
+
+def test_checking_shapes_is_arithmetic(tmp_path):
+    source = Function(lambda x: tf.ensure_shape(tf.tan(x), (None, 12))).save(tmp_path / "saved")
+    assert load_model(source).classes == 12
+
+
 def test_a_program_that_is_no_cct_is_not_imported_but_exported(tmp_path):
     source = Function(lambda x: x[:, :5]).save(tmp_path / "saved")
     with pytest.raises(InvalidModel, match=r"is no CCT .*: export it as it is"):
