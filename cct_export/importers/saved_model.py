@@ -29,7 +29,7 @@ from cct_export.importers.imported_model import (
 )
 from cct_export.importers.restored import SIGNATURE, restored
 from cct_export.model.cct import CCT
-from cct_export.model.checkpoint import check_declared_size
+from cct_export.model.checkpoint import check_declared_size, check_image
 from cct_export.specs import GELUS, SAVED_MODEL_FILE, ImportSpec
 from cct_export.untrusted import refusing
 
@@ -209,8 +209,12 @@ def _check_operators(graph: Any, folder: Path) -> None:
 
 def _image_shape(graph: Any, folder: Path) -> tuple[int, int, int]:
     inputs = list(graph.signature_def[SIGNATURE].inputs.values())
-    shapes = [tuple(dim.size for dim in tensor.tensor_shape.dim) for tensor in inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or min(shapes[0][1:]) < 1:
+    shapes: list[tuple[Any, ...]] = [
+        tuple(None if dim.size < 0 else dim.size for dim in tensor.tensor_shape.dim)
+        for tensor in inputs
+    ]
+    check_image(shapes, str(folder))
+    if len(shapes) != 1 or len(shapes[0]) != 4 or not all(shapes[0][1:]):
         raise InvalidModel(f"{folder} is not an image classifier: it takes {shapes or 'nothing'}")
     height, width, channels = shapes[0][1:]
     return height, width, channels

@@ -285,6 +285,27 @@ def test_checking_shapes_is_arithmetic(tmp_path):
     assert load_model(source).classes == 12
 
 
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((None, None, 3), r"saved takes images of any size, .*keras.Input\(\(height, width, 3\)\)"),
+        ((28, 24), r"saved takes images without a channel axis, .*keras.Input\(\(28, 24, 1\)\)"),
+        ((5,), r"saved is not an image classifier: it takes \[\(None, 5\)\]"),
+    ],
+    ids=str,
+)
+def test_other_inputs_of_a_program_are_refused_with_what_to_do(shape, said, tmp_path):
+    function = tf.function(
+        lambda x: {"outputs": tf.reduce_max(x, axis=list(range(1, len(shape) + 1)))[:, None]},
+        input_signature=[tf.TensorSpec((None, *shape), tf.float32, "image")],
+    )
+    module = tf.Module()
+    module.kernel = tf.Variable(tf.ones(3))
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=function)
+    with pytest.raises(InvalidModel, match=said):
+        load_model(str(tmp_path / "saved"))
+
+
 def test_a_program_that_is_no_cct_is_not_imported_but_exported(tmp_path):
     source = Function(lambda x: x[:, :5]).save(tmp_path / "saved")
     with pytest.raises(InvalidModel, match=r"is no CCT .*: export it as it is"):
