@@ -27,9 +27,10 @@ _WITH_WEIGHTS = (
     "MatMul",
 )  # fmt: skip
 _SIZES = ("Rank", "Shape", "Size")
-# They run other functions, whose operators are not among those of the graph.
+# They pass tensors to other functions, whose operators are not among those of the graph.
 _CALLS = (
-    "If", "PartitionedCall", "StatefulPartitionedCall", "StatelessIf", "StatelessWhile", "While",
+    "If", "PartitionedCall", "StatefulPartitionedCall", "StatelessIf", "StatelessWhile",
+    "TensorListFromTensor", "While",
 )  # fmt: skip
 
 
@@ -71,13 +72,16 @@ def scales_pixels(frozen: Any, image: np.ndarray) -> bool | None:
         reached = [each for each in operator.inputs if each.ref() in untouched]
         if not reached or operator.type in _SIZES:
             continue
-        if operator.type in _CALLS:
-            return None
-        if operator.type in _WITH_WEIGHTS:
-            first += reached
+        if operator.type in _WITH_WEIGHTS + _CALLS:
+            first += [(each, operator.type in _CALLS) for each in reached]
         else:
             untouched |= {each.ref() for each in operator.outputs}
     if not first:
         return None
-    front = frozen.prune(pixels, first)
-    return not any(are_raw(each.numpy()) for each in front(tf.cast(image, pixels.dtype)))
+    front = frozen.prune(pixels, [tensor for tensor, _ in first])
+    values = front(tf.cast(image, pixels.dtype))
+    raw = [
+        is_call for each, (_, is_call) in zip(values, first, strict=True) if are_raw(each.numpy())
+    ]
+    # One branch without scaling is enough.
+    return None if raw and all(raw) else not raw

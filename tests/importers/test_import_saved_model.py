@@ -210,6 +210,7 @@ def test_every_output_of_a_keras_export_has_its_own_activation(tmp_path):
     assert found == {"z": "softmax", "a": "sigmoid", "m": "none"}
 
 
+LOOP = [layers.Reshape((8, 30)), layers.LSTM(24), layers.Reshape((4, 6, 1))]
 FRONTS = {
     "nothing": ((), False),
     "Rescaling": ([layers.Rescaling(1 / 255)], True),
@@ -219,6 +220,8 @@ FRONTS = {
     "resizing": ([layers.Resizing(16, 16)], False),
     "padding": ([layers.ZeroPadding2D(2)], False),
     "convolution, then Rescaling": ([layers.Conv2D(3, 3), layers.Rescaling(1 / 255)], False),
+    "Rescaling, then a loop": ([layers.Rescaling(1 / 255), *LOOP], True),
+    "loop": (LOOP, None),
 }
 
 
@@ -235,7 +238,7 @@ def test_scaling_in_front_of_the_first_weights_of_a_program_is_found(
     keras.Model(image, x).export(tmp_path / "saved", verbose=False)
     model = load_model(str(tmp_path / "saved")).model
     assert scales_pixels(model) is scales
-    assert ("no layer scales the pixels" in pixels_warning(model)) == (not scales)
+    assert ("no layer scales the pixels" in pixels_warning(model)) == (scales is False)
 
 
 def test_of_a_program_without_matrices_it_cannot_be_told_whether_it_scales(tmp_path):
