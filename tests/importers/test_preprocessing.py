@@ -332,8 +332,10 @@ def test_a_normalization_is_written_as_the_options_that_give_it(value):
     from cct_export.commands import program
 
     words = str(value).split()
-    with program.export.commands["tflite"].make_context("tflite", [*words]) as context:
-        given = context.params
+    command = program.export.commands["tflite"]
+    # Within the program: a command keeps the names of its help option.
+    parent = program.export.make_context("cct-export", ["tflite"])
+    given = command.make_context("tflite", [*words], parent=parent).params
     again = Normalization(
         (given["scale"] or (1.0,))[0],
         given["mean"] or (),
