@@ -42,6 +42,7 @@ def opened(
     """
     if not is_artifact(source):
         with closing(engine_of("keras").open_session(source, options=options)) as session:
+            _warn_if_guessed(source, session)
             yield session
         return
     check_file(source)
@@ -53,7 +54,18 @@ def opened(
             integrity.require(_ALLOW)
         if integrity.warning:
             log.warning("%s: %s", source, integrity.warning)
+        _warn_if_guessed(source, session)
         yield session
+
+
+def _warn_if_guessed(source: Path, session: Session) -> None:
+    if is_guessed(session.outputs):
+        log.warning(
+            "%s does not say whether it gives logits or probabilities: values that sum to 1 are "
+            "taken for probabilities, and so is a single value if all are from 0 to 1; end the "
+            "model in a layer of Keras, such as Dense or Softmax, and export it again",
+            source,
+        )
 
 
 def refuse(error: InvalidData) -> None:
@@ -85,11 +97,6 @@ def classify(
         InvalidData: by default, if a file is missing or no image.
         InvalidModel: the logits are not finite.
     """
-    if is_guessed(session.outputs):
-        log.warning(
-            "the model does not say whether it gives logits or probabilities: values that sum to 1 "
-            "are taken for probabilities, and so is a single value if all are from 0 to 1"
-        )
     for start in range(0, len(images), BATCH):
         progress(f"{start:,} of {len(images):,} images")
         paths: list[Path] = []

@@ -8,7 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from cct_export.data.dataset import ImageShape
 from cct_export.errors import InvalidRequest
+from cct_export.importers.equivalence import logits, probe_images
 from cct_export.model.checkpoint import image_shape
 from cct_export.model.outputs import activation_of, inner_graph
 from cct_export.specs import Normalization
@@ -25,6 +27,9 @@ _TRAINED_WITH = {
     r"densenet|efficientnetv2-b|convnext": _IMAGENET,
     r"efficientnetv2-[sml]": Normalization(scale=1 / 128, mean=(1.0,)),
 }
+
+# Layers of Keras around code that it does not follow.
+_PROGRAMS = ("FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper")
 
 
 def with_normalization(model: keras.Model, normalization: Normalization) -> keras.Model:
@@ -59,7 +64,7 @@ def with_normalization(model: keras.Model, normalization: Normalization) -> kera
 
 def _note(model: keras.Model, normalization: Normalization) -> None:
     """Says what a user may not have meant."""
-    if not gets_raw_pixels(model):
+    if scales_pixels(model):
         log.info(
             "%s scales pixels itself too: it gets what %s makes of them", model.name, normalization
         )
@@ -87,6 +92,8 @@ def with_softmax(model: keras.Model) -> keras.Model:
             raise InvalidRequest(
                 f"{model.name} ends in a {activation} already: leave --softmax out"
             )
+        if not activation:
+            _check_values(model, tensor)
         if tensor.shape[-1] == 1:
             raise InvalidRequest(
                 f"{model.name} has a single output, of which a softmax is always 1: leave "
@@ -95,6 +102,27 @@ def with_softmax(model: keras.Model) -> keras.Model:
     outputs = [keras.layers.Softmax(dtype="float32")(tensor) for tensor in model.outputs]
     single = outputs[0] if len(outputs) == 1 else outputs
     return _named_as(model, keras.Model(model.inputs[0], single, name=model.name))
+
+
+def _check_values(model: keras.Model, tensor: Any) -> None:
+    """Raises ``InvalidRequest`` if an output, of which the graph tells nothing, is probabilities.
+
+    Args:
+        model: of one image.
+        tensor: its output.
+    """
+    images = probe_images(image_shape(model))
+    values = logits(keras.Model(model.inputs[0], tensor), images).reshape(-1, tensor.shape[-1])
+    if values.min() < 0 or values.max() > 1:
+        return
+    if np.allclose(values.sum(axis=1), 1, atol=1e-3):
+        kind, how = "softmax", "sum to 1"
+    else:
+        kind, how = "sigmoid", "are from 0 to 1"
+    raise InvalidRequest(
+        f"the values that {model.name} gives for test images {how}, as those of a {kind}: leave "
+        "--softmax out"
+    )
 
 
 def _named_as(model: keras.Model, changed: keras.Model) -> keras.Model:
@@ -110,17 +138,24 @@ def pixels_warning(model: keras.Model) -> str:
     Args:
         model: Functional or Sequential, with one image as input.
     """
-    if not gets_raw_pixels(model):
+    scales = scales_pixels(model)
+    if scales:
         return ""
+    kind = "RGB" if image_shape(model)[-1] == 3 else "grey"
+    options = "pass --mean, --std, --scale or --channels"
+    if scales is None:
+        return (
+            f"it cannot be told whether {model.name} scales pixels, and it gets {kind} from 0 to "
+            f"255: if it was trained with others and does not make them itself, {options}, else "
+            "--scale 1"
+        )
     known = next(filter(None, map(_trained_with, _names(model))), None)
     advice = (
-        "if it was trained with others, pass --mean, --std, --scale or --channels, and "
-        "--scale 1 if not"
+        f"if it was trained with others, {options}, and --scale 1 if not"
         if known is None
         else f"{known[0]} of keras.applications was trained with {known[1]}: pass that, or "
         "--scale 1 if yours was trained with raw pixels"
     )
-    kind = "RGB" if image_shape(model)[-1] == 3 else "grey"
     return f"no layer scales the pixels, and the model gets {kind} from 0 to 255: {advice}"
 
 
@@ -139,49 +174,77 @@ def _trained_with(name: str) -> tuple[str, Normalization] | None:
     return None
 
 
-def gets_raw_pixels(model: keras.Model) -> bool:
-    """Returns whether pixels reach the first layer with weights as they are.
+def black_and_white(shape: ImageShape, batch: int | None) -> np.ndarray:
+    """Returns an image that is half black and half white, float32 ``(batch or 1, *shape)``."""
+    image = np.zeros((batch or 1, *shape), np.float32)
+    image[:, :, shape[1] // 2 :] = 255
+    return image
 
-    Layers without weights, of Keras and of users, are run on an image that is half black and half
-    white: any scaling shows in what they make of it. A normalization by learned numbers scales.
+
+def are_raw(pixels: np.ndarray) -> bool:
+    """Returns whether the pixels of ``black_and_white`` still are 0 and 255, wherever."""
+    return np.allclose((pixels.min(), pixels.max()), (0, 255), atol=1e-3)
+
+
+def scales_pixels(model: keras.Model) -> bool | None:
+    """Returns whether a model changes the values of pixels before the first layer with weights.
+
+    What is in front of that layer is run on an image that is half black and half white: any scaling
+    shows in what it makes of it. A normalization by learned numbers scales.
 
     Args:
-        model: Functional or Sequential, with one image as input. One without any layer with
-            weights, such as one that is a single function, tells nothing: pixels count as raw.
+        model: Functional or Sequential, with one image as input.
+
+    Returns:
+        None where it cannot be told: the pixels reach code that Keras does not follow, or no layer
+        with weights.
     """
-    image = np.zeros((model.inputs[0].shape[0] or 1, *image_shape(model)), np.float32)
-    image[:, :, image.shape[2] // 2 :] = 255
-    return _gets_raw(model, image)
+    return _scales(model, black_and_white(image_shape(model), model.inputs[0].shape[0]))
 
 
-def _gets_raw(model: keras.Model, image: Any) -> bool:
+def _scales(model: keras.Model, image: Any) -> bool | None:
     if len(model.inputs) != 1:
-        return True
+        return None
     graph = keras.Model(model.inputs[0], model.outputs)
     untouched, first = {id(graph.inputs[0])}, []
     for depth in sorted(graph._nodes_by_depth, reverse=True):
         for node in graph._nodes_by_depth[depth]:
             if not node.input_tensors or not {id(each) for each in node.input_tensors} <= untouched:
                 continue  # an input, or behind a layer with weights
-            if getattr(node.operation, "weights", ()):
+            if getattr(node.operation, "weights", ()) or _may_have_weights(node):
                 first.append((node.operation, node.input_tensors[0]))
             else:
                 untouched |= {id(each) for each in node.output_tensors}
     if not first:
-        return True
+        return None
     front = keras.Model(graph.inputs[0], [tensor for _, tensor in first])
     reached = keras.tree.flatten(front(image, training=False))
-    return any(
-        _takes_raw(operation, values) for (operation, _), values in zip(first, reached, strict=True)
-    )
+    answers = {
+        _layer_scales(operation, keras.ops.convert_to_numpy(values))
+        for (operation, _), values in zip(first, reached, strict=True)
+    }
+    # One branch without scaling is enough.
+    return False if False in answers else None if None in answers else True
 
 
-def _takes_raw(operation: Any, values: Any) -> bool:
-    """Returns whether a layer with weights gets raw pixels, and does not normalize them."""
-    pixels = keras.ops.convert_to_numpy(values)
-    if type(operation).__name__.endswith("Normalization"):
-        return False
-    if not np.allclose((pixels.min(), pixels.max()), (0, 255), atol=1e-3):
-        return False
+def _may_have_weights(node: Any) -> bool:
+    """Returns whether code that Keras does not follow makes something else than an image."""
+    before, after = node.input_tensors[0].shape, node.output_tensors[0].shape
+    is_image = (len(after), after[-1:]) == (len(before), before[-1:])
+    return not is_image and _is_opaque(node.operation, before)
+
+
+def _is_opaque(operation: Any, shape: tuple[int | None, ...]) -> bool:
+    kind = type(operation)
+    is_program = not kind.__module__.startswith("keras.") or kind.__name__ in _PROGRAMS
+    return is_program and inner_graph(operation, shape) is None
+
+
+def _layer_scales(operation: Any, pixels: np.ndarray) -> bool | None:
+    """Returns whether a layer with weights gets other values than raw pixels, or scales those."""
+    if type(operation).__name__.endswith("Normalization") or not are_raw(pixels):
+        return True
+    if _is_opaque(operation, pixels.shape):
+        return getattr(operation, "scales_pixels", None)
     inner = inner_graph(operation, pixels.shape)
-    return inner is None or _gets_raw(inner, pixels[: inner.inputs[0].shape[0]])
+    return inner is not None and _scales(inner, pixels[: inner.inputs[0].shape[0]])

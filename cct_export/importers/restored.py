@@ -8,7 +8,10 @@ from typing import Any
 import keras
 
 from cct_export.errors import InvalidModel
+from cct_export.importers.frozen import activations_of, scales_pixels
+from cct_export.importers.preprocessing import black_and_white
 from cct_export.model.checkpoint import check_largest
+from cct_export.records.output import Activation
 
 SIGNATURE = "serving_default"
 
@@ -19,16 +22,30 @@ class RestoredFunction(keras.layers.Layer):
     Args:
         function: of a tensor of images; returns tensors by name.
         dtype: of the images that it takes.
+        activations: what each output holds, in the order of their names.
+        scales_pixels: see ``preprocessing.scales_pixels``.
     """
 
-    def __init__(self, function: Callable[[Any], dict[str, Any]], dtype: Any) -> None:
+    def __init__(
+        self,
+        function: Callable[[Any], dict[str, Any]],
+        *,
+        dtype: Any,
+        activations: tuple[Activation, ...],
+        scales_pixels: bool | None,
+    ) -> None:
         super().__init__(name="saved_model")
         self._function = function
         self._image_dtype = dtype
+        self.output_activations = activations
+        self.scales_pixels = scales_pixels
 
     def call(self, image: Any) -> dict[str, Any]:
         """Returns the outputs by name; images are float32 ``(N, H, W, C)``, 0–255."""
         import tensorflow as tf
+
+        if isinstance(image, keras.KerasTensor):
+            raise NotImplementedError("a SavedModel is not lowered")
 
         return self._function(tf.cast(image, self._image_dtype))
 
@@ -67,8 +84,14 @@ def restored(folder: Path) -> keras.Model:
     def run(images: Any) -> dict[str, Any]:
         return dict(program.signatures[SIGNATURE](**{name: images}))
 
-    layer = RestoredFunction(run, image.dtype)
-    tensor = keras.Input(batch_shape=tuple(image.shape), name="image")
+    batch, *shape = image.shape
+    layer = RestoredFunction(
+        run,
+        dtype=image.dtype,
+        activations=activations_of(frozen),
+        scales_pixels=scales_pixels(frozen, black_and_white(tuple(shape), batch)),
+    )
+    tensor = keras.Input(batch_shape=(batch, *shape), name="image")
     return keras.Model(tensor, layer(tensor), name=Path(folder).resolve().name)
 
 

@@ -5,7 +5,7 @@ of a CCT, as Keras 2 saved them, and equal logits, it becomes one; else it is ta
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +29,7 @@ from cct_export.importers.imported_model import (
 )
 from cct_export.importers.restored import SIGNATURE, restored
 from cct_export.model.cct import CCT
-from cct_export.model.checkpoint import check_declared_size
+from cct_export.model.checkpoint import check_declared_size, check_image
 from cct_export.specs import GELUS, SAVED_MODEL_FILE, ImportSpec
 from cct_export.untrusted import refusing
 
@@ -41,8 +41,8 @@ _ALLOWED_OPERATORS = """
 Abs Add AddN AddV2 All Any ArgMax ArgMin Assert AssignSubVariableOp AssignVariableOp AvgPool
 BatchMatMul BatchMatMulV2 BatchMatMulV3 BatchToSpaceND BiasAdd Bitcast BroadcastTo Cast Ceil
 Concat ConcatV2 Const Conv2D Conv2DBackpropInput Cos Cumsum DepthToSpace DepthwiseConv2dNative
-Einsum Elu EmptyTensorList Equal Erf Erfc Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod
-FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual Identity IdentityN If
+Einsum Elu EmptyTensorList EnsureShape Equal Erf Erfc Exp ExpandDims Expm1 Fill Floor FloorDiv
+FloorMod FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual Identity IdentityN If
 ImageProjectiveTransformV3 LeakyRelu Less LessEqual Log Log1p LogSoftmax LogicalAnd LogicalNot
 LogicalOr LogicalXor MatMul MatrixBandPart Max MaxPool Maximum Mean Min Minimum MirrorPad Mul
 Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2 PartitionedCall Placeholder
@@ -54,7 +54,7 @@ SpaceToDepth Split SplitV Sqrt Square SquaredDifference Squeeze StatefulPartitio
 StatelessIf StatelessRandomGetAlg StatelessRandomGetKeyCounter StatelessRandomGetKeyCounterAlg
 StatelessRandomNormalV2 StatelessRandomUniformFullIntV2 StatelessRandomUniformIntV2
 StatelessRandomUniformV2 StatelessRandomUniform StatelessWhile StopGradient StridedSlice Sub
-Sum Tanh TensorListElementShape TensorListFromTensor TensorListGetItem TensorListLength
+Sum Tan Tanh TensorListElementShape TensorListFromTensor TensorListGetItem TensorListLength
 TensorListPopBack TensorListPushBack TensorListReserve TensorListSetItem TensorListStack Tile
 TopKV2 Transpose Unpack VarHandleOp VarIsInitializedOp Where While ZerosLike
 """
@@ -82,6 +82,7 @@ def load(folder: Path, options: ImportSpec) -> ImportedModel:
         raise MissingDependency.of("tensorflow", "tensorflow")
     with refusing(InvalidModel, f"{folder} is not a SavedModel that can be read"):
         graph = _graph(folder)
+        _check_repeatable(graph, folder)
         _check_operators(graph, folder)
         image = _image_shape(graph, folder)
         tables = _tables(graph, folder)
@@ -139,15 +140,38 @@ def _graph(folder: Path) -> Any:
     return saved.meta_graphs[0]
 
 
-def _check_operators(graph: Any, folder: Path) -> None:
-    """Refuses a graph that could do more than compute when it is loaded or run.
+def _check_repeatable(graph: Any, folder: Path) -> None:
+    """Refuses a program that does not compute the same for the same image."""
+    outputs = graph.signature_def[SIGNATURE].outputs.values()
+    calls = {tensor.name.partition(":")[0] for tensor in outputs}
+    nodes = [node for node in graph.graph_def.node if node.name in calls]
+    # A crop of Keras 2 has random numbers in a branch that is never taken.
+    names = [node.attr["f"].func.name for node in nodes]
+    operators = _operators(graph, names, without=("If", "StatelessIf"))
+    if not any(operator.startswith(("Assign", "Random", "Rng")) for operator in operators):
+        return
+    if any("Random" in operator or operator.startswith("Rng") for operator in operators):
+        raise InvalidModel(
+            f"{folder} draws random numbers when it is run: augmentation was exported with it; "
+            "export the .keras file, or the model without augmentation"
+        )
+    raise InvalidModel(
+        f"{folder} assigns variables when it is run, so that its outputs depend on earlier images: "
+        "export the .keras file, or the model without that"
+    )
 
-    All functions that the loaded object could call are checked, and those that they call. The
-    functions that write and restore checkpoints are not among them.
+
+def _operators(graph: Any, names: Iterable[str], without: tuple[str, ...] = ()) -> set[str]:
+    """Returns the operators of functions and of those that they call.
+
+    Args:
+        graph: of the SavedModel.
+        names: of the functions.
+        without: operators whose functions do not count.
     """
     functions = {function.signature.name: function for function in graph.graph_def.library.function}
     seen: set[str] = set()
-    pending = list(graph.object_graph_def.concrete_functions)
+    pending = list(names)
     operators: set[str] = set()
     while pending:
         name = pending.pop()
@@ -159,8 +183,20 @@ def _check_operators(graph: Any, folder: Path) -> None:
                 pending.append(node.op)
             else:
                 operators.add(node.op)
+            if node.op in without:
+                continue
             for value in node.attr.values():
                 pending += [value.func.name, *(function.name for function in value.list.func)]
+    return operators
+
+
+def _check_operators(graph: Any, folder: Path) -> None:
+    """Refuses a graph that could do more than compute when it is loaded or run.
+
+    All functions that the loaded object could call are checked, and those that they call. The
+    functions that write and restore checkpoints are not among them.
+    """
+    operators = _operators(graph, graph.object_graph_def.concrete_functions)
     refused = sorted(operators - set(_ALLOWED_OPERATORS.split()))
     kinds = {node.WhichOneof("kind") for node in graph.object_graph_def.nodes}
     refused += sorted(kinds & {"asset", "resource"})
@@ -173,8 +209,12 @@ def _check_operators(graph: Any, folder: Path) -> None:
 
 def _image_shape(graph: Any, folder: Path) -> tuple[int, int, int]:
     inputs = list(graph.signature_def[SIGNATURE].inputs.values())
-    shapes = [tuple(dim.size for dim in tensor.tensor_shape.dim) for tensor in inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or min(shapes[0][1:]) < 1:
+    shapes: list[tuple[Any, ...]] = [
+        tuple(None if dim.size < 0 else dim.size for dim in tensor.tensor_shape.dim)
+        for tensor in inputs
+    ]
+    check_image(shapes, str(folder))
+    if len(shapes) != 1 or len(shapes[0]) != 4 or not all(shapes[0][1:]):
         raise InvalidModel(f"{folder} is not an image classifier: it takes {shapes or 'nothing'}")
     height, width, channels = shapes[0][1:]
     return height, width, channels

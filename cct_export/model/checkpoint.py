@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -163,11 +163,39 @@ def check_classifier(model: Any, where: str) -> None:
         and outputs
         and all(len(shape) in (2, 3) and None not in shape[1:] for shape in outputs)
     )
-    if not is_classifier:
+    if is_classifier:
+        return
+    if all(len(shape) in (2, 3) for shape in outputs):
+        check_image(inputs, where)
+    raise InvalidModel(
+        f"{where} is not an image classifier: it maps {inputs} to {outputs}; needed is one "
+        "image (None, height, width, 1 or 3) to logits (None, classes) or (None, slots, classes)"
+    )
+
+
+def check_image(inputs: Sequence[tuple[int | None, ...]], where: str) -> None:
+    """Refuses images without a size or an axis of channels, with what to do about it.
+
+    Args:
+        inputs: shapes of all inputs, batch first.
+        where: what the message calls the model.
+
+    Raises:
+        InvalidModel: the only input is of such images.
+    """
+    if len(inputs) != 1 or len(inputs[0]) not in (3, 4):
+        return
+    _, height, width, *channels = inputs[0]
+    sizes = f"{height or 'height'}, {width or 'width'}"
+    if not channels:
         raise InvalidModel(
-            f"{where} is not an image classifier: it maps {inputs} to {outputs}; needed is one "
-            "image (None, height, width, 1 or 3) to logits (None, classes) or (None, slots, "
-            "classes)"
+            f"{where} takes images without a channel axis, {inputs[0]}: add one, "
+            f"keras.Input(({sizes}, 1))"
+        )
+    if None in (height, width) and channels[0] in (1, 3):
+        raise InvalidModel(
+            f"{where} takes images of any size, {inputs[0]}: build it for one, "
+            f"keras.Input(({sizes}, {channels[0]}))"
         )
 
 

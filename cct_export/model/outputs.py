@@ -147,8 +147,9 @@ def _activation(tensor: Any, outer: Mapping[int, Any]) -> Activation:
     elif inner := inner_graph(operation, arguments[0].shape):
         links = zip(map(id, inner.inputs), arguments, strict=False)
         return _activation(inner.outputs[tensor_index], {**outer, **dict(links)})
-    if not _is_keras(operation):
-        return ""
+    if not _is_keras(operation):  # a program that was read may tell itself
+        known: Sequence[Activation] = getattr(operation, "output_activations", ())
+        return known[tensor_index] if known else ""
     function = getattr(operation, "activation", None)
     if type(operation).__name__ == "Reshape" and _are_slots(arguments[0], tensor, outer):
         return "softmax"

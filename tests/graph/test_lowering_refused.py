@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from changed import changed_example, lowered, reason, sequential, trained
 from keras import layers, ops
 
@@ -23,13 +24,22 @@ class Shuffled(layers.Conv2D):
         return super().convolution_op(inputs, kernel[::-1])
 
 
-class Looped(layers.Layer):
-    """Code that records nothing."""
+class Function(layers.Layer):
+    """Code of the user's."""
+
+    def __init__(self, function):
+        super().__init__(name="f")
+        self.function = function
 
     def call(self, x):
-        import tensorflow as tf
+        return self.function(x)
 
-        return tf.nn.relu(x)
+
+def fails(x):
+    """Runs on values, and fails without."""
+    if isinstance(x, keras.KerasTensor):
+        raise RuntimeError("a long story, " * 50)
+    return x
 
 
 class Half(layers.Layer):
@@ -60,13 +70,33 @@ class Half(layers.Layer):
             "n: it normalizes another axis than the last",
         ),
         (Half(), "half/erf: Erf is not known"),
-        (Looped(name="loop"), "loop: its code cannot be followed: A KerasTensor cannot be used"),
     ],
     ids=lambda each: each if isinstance(each, str) else type(each).__name__,
 )
 def test_a_layer_that_no_step_computes_is_named(layer, expected):
     model = sequential(layers.Rescaling(1 / 255), layer, layers.Flatten(), layers.Dense(3))
     assert reason(model).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (tf.nn.relu, "f: its code calls TensorFlow"),
+        (lambda x: tf.cast(x, "float32") / 2, "f: its code calls TensorFlow"),
+        (lambda x: ops.convert_to_tensor(np.abs(x)), "f: its code calls NumPy"),
+        (lambda x: ops.relu(x) if x[0, 0] else x, "f: its code cannot be followed: A symbolic"),
+        (fails, "f: its code cannot be followed: a long story, a long"),
+    ],
+    ids=["TensorFlow", "arithmetic of TensorFlow", "NumPy", "condition", "long"],
+)
+def test_code_that_cannot_be_followed_is_said_in_a_few_words(function, expected):
+    image = keras.Input((12, 12, 3))
+    x = layers.Dense(3)(layers.Flatten()(image))
+    layer = Function(function)
+    layer.compute_output_spec = lambda x: keras.KerasTensor(x.shape)
+    said = reason(keras.Model(image, layer(x)))
+    assert said.startswith(expected)
+    assert len(said) < 160
 
 
 def test_an_activation_inside_a_changed_example_is_named():
@@ -131,6 +161,6 @@ def test_a_model_that_returns_its_image_is_not_lowered():
 def test_keras_is_as_before_after_a_layer_was_followed():
     before = keras.Variable.__add__, getattr(keras.KerasTensor, "__array_ufunc__", None)
     lowered(sequential(layers.Flatten(), Scaled(3)))
-    reason(sequential(Looped(), layers.Flatten(), layers.Dense(3)))
+    reason(sequential(Function(tf.nn.relu), layers.Flatten(), layers.Dense(3)))
     after = keras.Variable.__add__, getattr(keras.KerasTensor, "__array_ufunc__", None)
     assert after == before

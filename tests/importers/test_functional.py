@@ -221,7 +221,6 @@ def _classifier(shapes, outputs):
 
 NOT_CLASSIFIERS = {
     "four channels": lambda: _classifier([(8, 8, 4)], [layers.Dense(2)]),
-    "any size": lambda: _classifier([(None, None, 3)], [layers.Dense(2)]),
     "vectors": lambda: _classifier([(10,)], [layers.Dense(2)]),
     "two images": lambda: _classifier([(8, 8, 3), (8, 8, 3)], [layers.Dense(2)]),
     "a map of logits": lambda: keras.Sequential([layers.Input((8, 8, 3)), layers.Conv2D(2, 3)]),
@@ -236,3 +235,38 @@ def test_a_model_that_is_not_an_image_classifier_is_refused_with_its_shapes(kind
         functional(model, "m")
     for tensor in model.inputs + model.outputs:
         assert str(tuple(tensor.shape)) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        (
+            (None, None, 3),
+            "m takes images of any size, (None, None, None, 3): build it for one, "
+            "keras.Input((height, width, 3))",
+        ),
+        (
+            (None, 24, 1),
+            "m takes images of any size, (None, None, 24, 1): build it for one, "
+            "keras.Input((height, 24, 1))",
+        ),
+        (
+            (28, 24),
+            "m takes images without a channel axis, (None, 28, 24): add one, "
+            "keras.Input((28, 24, 1))",
+        ),
+        (
+            (None, None),
+            "m takes images without a channel axis, (None, None, None): add one, "
+            "keras.Input((height, width, 1))",
+        ),
+    ],
+    ids=str,
+)
+def test_images_without_a_size_or_a_channel_axis_are_refused_with_what_to_do(shape, said):
+    image = keras.Input(shape)
+    x = image if len(shape) == 3 else keras.ops.expand_dims(image, -1)
+    model = keras.Model(image, layers.Dense(2)(layers.GlobalMaxPooling2D()(x)))
+    with pytest.raises(InvalidModel) as refused:
+        functional(model, "m")
+    assert str(refused.value) == said

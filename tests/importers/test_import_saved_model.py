@@ -6,15 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 from kinds_of_models import KINDS, outputs
 from linked import python_with
 
 import cct_export
 from cct_export.errors import InvalidModel, MissingDependency
 from cct_export.importers.location import fetch_from_hub, is_hub_id
+from cct_export.importers.preprocessing import pixels_warning, scales_pixels
 from cct_export.importers.source import load_model
 
 PROGRAM = Path(__file__).with_name("keras2_example.py")
@@ -170,6 +173,140 @@ def test_what_keras_3_exports_is_a_model(kind, tmp_path):
     loaded = load_model(str(tmp_path / "saved"))
     np.testing.assert_allclose(outputs(loaded.model)[0], outputs(model)[0], atol=1e-4)
     assert loaded.source == str(tmp_path / "saved")
+
+
+ENDS = {
+    "softmax": (lambda x: tf.nn.softmax(x[:, :5]), "softmax"),
+    "sigmoid": (lambda x: tf.squeeze(tf.nn.sigmoid(x[:, :5])[:, tf.newaxis], 1), "sigmoid"),
+    "slots": (lambda x: tf.nn.softmax(tf.reshape(x, (-1, 3, 4))), "softmax"),
+    "slots, then flat": (
+        lambda x: tf.reshape(tf.nn.softmax(tf.reshape(x, (-1, 3, 4))), (-1, 12)), "",
+    ),
+    "softmax over the slots": (lambda x: tf.nn.softmax(tf.reshape(x, (-1, 3, 4)), axis=1), ""),
+    "double precision": (
+        lambda x: tf.cast(tf.nn.sigmoid(tf.cast(x, tf.float64)), tf.float32), "sigmoid",
+    ),
+    "matrix product": (lambda x: x @ tf.ones((12, 3)), "none"),
+    "log-softmax": (tf.nn.log_softmax, "none"),
+    "tanh": (tf.tanh, ""),
+    "scaled probabilities": (lambda x: 2 * tf.nn.softmax(x), ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "activation"), ENDS.values(), ids=ENDS)
+def test_the_last_operator_says_what_an_output_is(function, activation, tmp_path):
+    (output,) = load_model(Function(function).save(tmp_path / "saved")).outputs
+    assert output.activation == activation
+
+
+def test_every_output_of_a_keras_export_has_its_own_activation(tmp_path):
+    image = keras.Input((8, 8, 3))
+    x = layers.Flatten()(image)
+    heads = {"z": "softmax", "a": "sigmoid", "m": None}
+    outputs = {name: layers.Dense(3, activation=each)(x) for name, each in heads.items()}
+    keras.Model(image, outputs).export(tmp_path / "saved", verbose=False)
+    loaded = load_model(str(tmp_path / "saved"))
+    found = {output.name: output.activation for output in loaded.outputs}
+    assert found == {"z": "softmax", "a": "sigmoid", "m": "none"}
+
+
+LOOP = [layers.Reshape((8, 30)), layers.LSTM(24), layers.Reshape((4, 6, 1))]
+FRONTS = {
+    "nothing": ((), False),
+    "Rescaling": ([layers.Rescaling(1 / 255)], True),
+    "Normalization": ([layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0] * 3)], True),
+    "BatchNormalization": ([layers.BatchNormalization()], True),
+    "reversed channels": ([lambda x: x[..., ::-1]], False),
+    "resizing": ([layers.Resizing(16, 16)], False),
+    "padding": ([layers.ZeroPadding2D(2)], False),
+    "convolution, then Rescaling": ([layers.Conv2D(3, 3), layers.Rescaling(1 / 255)], False),
+    "Rescaling, then a loop": ([layers.Rescaling(1 / 255), *LOOP], True),
+    "loop": (LOOP, None),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize(("front", "scales"), FRONTS.values(), ids=FRONTS)
+def test_scaling_in_front_of_the_first_weights_of_a_program_is_found(
+    front, scales, dtype, tmp_path
+):
+    image = keras.Input((8, 10, 3), dtype=dtype)
+    head = [layers.Conv2D(4, 3), layers.GlobalMaxPooling2D(), layers.Dense(4)]
+    x = keras.ops.cast(image, "float32")
+    for layer in [*front, *head]:
+        x = layer(x)
+    keras.Model(image, x).export(tmp_path / "saved", verbose=False)
+    model = load_model(str(tmp_path / "saved")).model
+    assert scales_pixels(model) is scales
+    assert ("no layer scales the pixels" in pixels_warning(model)) == (scales is False)
+
+
+def test_of_a_program_without_matrices_it_cannot_be_told_whether_it_scales(tmp_path):
+    model = load_model(Function(lambda x: x[:, :5]).save(tmp_path / "saved")).model
+    assert scales_pixels(model) is None
+    assert pixels_warning(model).startswith("it cannot be told whether saved scales pixels")
+
+
+@pytest.mark.parametrize(
+    "front",
+    [layers.RandomFlip(), layers.RandomRotation(0.1), layers.RandomZoom(0.1), "stateful"],
+    ids=lambda front: getattr(front, "name", front),
+)
+def test_a_program_that_draws_random_numbers_is_refused_with_what_to_do(front, tmp_path):
+    if front == "stateful":
+        Function(lambda x: x + tf.random.uniform((12,))).save(tmp_path / "saved")
+    else:
+        model = keras.Sequential(
+            [keras.Input((8, 8, 3)), front, layers.Flatten(), layers.Dropout(0.5), layers.Dense(3)]
+        )
+        model.export(tmp_path / "saved", verbose=False)
+    with pytest.raises(InvalidModel) as refused:
+        load_model(str(tmp_path / "saved"))
+    assert str(refused.value) == (
+        f"{tmp_path / 'saved'} draws random numbers when it is run: augmentation was exported with "
+        "it; export the .keras file, or the model without augmentation"
+    )
+
+
+def test_a_program_that_assigns_its_variables_is_refused(tmp_path):
+    count = tf.Variable(0.0)
+    module = Function(lambda x: x + count.assign_add(1.0))
+    module.count = count
+    with pytest.raises(InvalidModel, match="saved assigns variables when it is run, so"):
+        load_model(module.save(tmp_path / "saved"))
+
+
+def test_random_numbers_of_training_alone_do_not_matter(tmp_path):
+    module = Function(lambda x: x[:, :3])
+    spec = [tf.TensorSpec((None, 12), tf.float32)]
+    module.training = tf.function(lambda x: x + tf.random.uniform((12,)), input_signature=spec)
+    assert load_model(module.save(tmp_path / "saved")).classes == 3
+
+
+def test_checking_shapes_is_arithmetic(tmp_path):
+    source = Function(lambda x: tf.ensure_shape(tf.tan(x), (None, 12))).save(tmp_path / "saved")
+    assert load_model(source).classes == 12
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((None, None, 3), r"saved takes images of any size, .*keras.Input\(\(height, width, 3\)\)"),
+        ((28, 24), r"saved takes images without a channel axis, .*keras.Input\(\(28, 24, 1\)\)"),
+        ((5,), r"saved is not an image classifier: it takes \[\(None, 5\)\]"),
+    ],
+    ids=str,
+)
+def test_other_inputs_of_a_program_are_refused_with_what_to_do(shape, said, tmp_path):
+    function = tf.function(
+        lambda x: {"outputs": tf.reduce_max(x, axis=list(range(1, len(shape) + 1)))[:, None]},
+        input_signature=[tf.TensorSpec((None, *shape), tf.float32, "image")],
+    )
+    module = tf.Module()
+    module.kernel = tf.Variable(tf.ones(3))
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=function)
+    with pytest.raises(InvalidModel, match=said):
+        load_model(str(tmp_path / "saved"))
 
 
 def test_a_program_that_is_no_cct_is_not_imported_but_exported(tmp_path):

@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 import cct_export
 from cct_export.errors import InvalidRequest
-from cct_export.importers.preprocessing import gets_raw_pixels, pixels_warning
+from cct_export.importers.preprocessing import pixels_warning, scales_pixels
 from cct_export.importers.source import in_memory, load_model
 from cct_export.model.cct import CCT
 from cct_export.specs import ModelOptions, ModelSpec, Normalization
@@ -15,6 +16,9 @@ from cct_export.specs import ModelOptions, ModelSpec, Normalization
 CAFFE = Normalization(channels="bgr", mean=(103.939, 116.779, 123.68))
 TORCH = Normalization(scale=1 / 255, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 10, 3)).astype(np.float32)
+
+
+KERNEL = tf.Variable(tf.ones((30, 20)))
 
 
 def network(*front, name="net", channels=3, head=()):
@@ -123,6 +127,51 @@ def test_a_loaded_model_takes_no_options_anymore():
         cct_export.load(loaded, options=ModelOptions(softmax=True))
 
 
+class OfTensorFlow(layers.Layer):
+    """A layer whose code calls TensorFlow, which no graph of Keras shows.
+
+    Args:
+        scale: of the pixels.
+        units: of a dense layer on them; None for none.
+        function: of the result.
+    """
+
+    def __init__(self, *, scale=1.0, units=None, function=tf.identity):
+        super().__init__()
+        self.dense = layers.Dense(units) if units else None
+        self.scale, self.function = scale, function
+
+    def call(self, x):
+        x = tf.cast(x, tf.float32) * self.scale
+        return self.function(self.dense(tf.reshape(x, (-1, 240))) if self.dense else x)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (tf.nn.softmax, "net gives for test images sum to 1, as those of a softmax"),
+        (tf.nn.sigmoid, "net gives for test images are from 0 to 1, as those of a sigmoid"),
+    ],
+    ids=["softmax", "sigmoid"],
+)
+def test_a_softmax_is_not_appended_to_probabilities_that_only_the_values_show(function, reason):
+    head = [layers.Rescaling(1 / 500), OfTensorFlow(function=function)]
+    model = network(head=[layers.Dense(4), *head])
+    with pytest.raises(InvalidRequest, match=reason) as refused:
+        in_memory(model, ModelOptions(softmax=True))
+    assert "leave --softmax out" in str(refused.value)
+
+
+def test_a_softmax_is_appended_to_values_that_are_no_probabilities():
+    image = keras.Input((8, 10, 3))
+    x = layers.Flatten()(image)
+    heads = [OfTensorFlow(function=each)(layers.Dense(3)(x)) for each in (tf.identity, tf.tanh)]
+    model = keras.Model(image, heads)
+    loaded = in_memory(model, ModelOptions(softmax=True))
+    for output, before in zip(loaded.model(IMAGES), model(IMAGES), strict=True):
+        np.testing.assert_allclose(output, ops.softmax(before), rtol=1e-5)
+
+
 class Halves(layers.Layer):
     """A layer of the user's without weights."""
 
@@ -152,56 +201,79 @@ def _nested(*front):
     return network(*front, name="backbone")
 
 
+class Hidden(layers.Layer):
+    """A layer with a variable of TensorFlow."""
+
+    def call(self, x):
+        return tf.matmul(tf.reshape(x, (-1, 8, 30)), KERNEL)[..., tf.newaxis]
+
+
 FRONTS = {
-    "nothing": ((), True),
-    "Rescaling": ([layers.Rescaling(1 / 255)], False),
-    "Normalization": ([layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0] * 3)], False),
-    "BatchNormalization": ([layers.BatchNormalization()], False),
-    "arithmetic": ([lambda x: x / 255], False),
-    "mean only": ([lambda x: x - ops.array([104.0, 117.0, 124.0])], False),
-    "reversed channels": ([lambda x: x[..., ::-1]], True),
-    "augmentation": ([layers.RandomFlip(), layers.RandomRotation(0.1)], True),
+    "nothing": ((), False),
+    "Rescaling": ([layers.Rescaling(1 / 255)], True),
+    "Normalization": ([layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0] * 3)], True),
+    "BatchNormalization": ([layers.BatchNormalization()], True),
+    "arithmetic": ([lambda x: x / 255], True),
+    "mean only": ([lambda x: x - ops.array([104.0, 117.0, 124.0])], True),
+    "reversed channels": ([lambda x: x[..., ::-1]], False),
+    "augmentation": ([layers.RandomFlip(), layers.RandomRotation(0.1)], False),
     "augmentation and Rescaling": (
-        [keras.Sequential([layers.RandomFlip(), layers.Rescaling(1 / 255)])], False,
+        [keras.Sequential([layers.RandomFlip(), layers.Rescaling(1 / 255)])], True,
     ),
-    "resizing": ([layers.Resizing(16, 16)], True),
-    "padding": ([layers.ZeroPadding2D(2)], True),
-    "identity": ([layers.Rescaling(1.0)], True),
-    "layer of the user's": ([Halves()], False),
-    "patches of the user's": ([Patches()], True),
-    "stem of the user's": ([Stem(None)], True),
-    "scaling stem of the user's": ([Stem(1 / 255)], False),
+    "resizing": ([layers.Resizing(16, 16)], False),
+    "padding": ([layers.ZeroPadding2D(2)], False),
+    "identity": ([layers.Rescaling(1.0)], False),
+    "layer of the user's": ([Halves()], True),
+    "patches of the user's": ([Patches()], False),
+    "stem of the user's": ([Stem(None)], False),
+    "scaling stem of the user's": ([Stem(1 / 255)], True),
+    "scaling in TensorFlow": ([OfTensorFlow(scale=1 / 255)], True),
+    "identity in TensorFlow": ([OfTensorFlow()], False),
+    "weights in TensorFlow": ([OfTensorFlow(units=240), layers.Reshape((8, 10, 3))], None),
+    "weights that Keras does not see": ([Hidden()], None),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("front", "raw"), FRONTS.values(), ids=FRONTS)
-def test_scaling_in_front_of_the_first_weights_is_found(front, raw):
+@pytest.mark.parametrize(("front", "scales"), FRONTS.values(), ids=FRONTS)
+def test_scaling_in_front_of_the_first_weights_is_found(front, scales):
     model = network(*front)
-    assert gets_raw_pixels(model) == raw
-    assert bool(pixels_warning(model)) == raw
+    assert scales_pixels(model) is scales
+    assert bool(pixels_warning(model)) == (not scales)
     image = keras.Input((8, 10, 3))
     nested = keras.Model(image, layers.Dense(3)(model(image)))
-    assert gets_raw_pixels(nested) == raw
+    assert scales_pixels(nested) is scales
     outside = keras.Model(image, model(layers.Rescaling(1 / 255)(image)))
-    assert not gets_raw_pixels(outside)
+    assert scales_pixels(outside)
 
 
 def test_scaling_behind_the_first_weights_is_too_late():
     image = keras.Input((8, 10, 3))
     x = layers.Rescaling(1 / 255)(layers.Conv2D(4, 3)(image))
-    assert gets_raw_pixels(keras.Model(image, layers.Dense(3)(layers.Flatten()(x))))
+    assert scales_pixels(keras.Model(image, layers.Dense(3)(layers.Flatten()(x)))) is False
 
 
 def test_one_branch_without_scaling_is_enough():
     image = keras.Input((8, 10, 3))
     branches = [layers.Conv2D(4, 3)(x) for x in (image, layers.Rescaling(1 / 255)(image))]
     x = layers.Flatten()(layers.Add()(branches))
-    assert gets_raw_pixels(keras.Model(image, layers.Dense(3)(x)))
+    assert scales_pixels(keras.Model(image, layers.Dense(3)(x))) is False
 
 
 def test_a_fixed_batch_is_walked_too():
     image = keras.Input(batch_shape=(4, 8, 10, 3))
-    assert gets_raw_pixels(keras.Model(image, layers.Dense(3)(layers.Flatten()(image))))
+    assert scales_pixels(keras.Model(image, layers.Dense(3)(layers.Flatten()(image)))) is False
+
+
+def test_what_cannot_be_told_is_not_stated(caplog):
+    model = network(OfTensorFlow(units=240), layers.Reshape((8, 10, 3)), name="resnet50")
+    assert pixels_warning(model) == (
+        "it cannot be told whether resnet50 scales pixels, and it gets RGB from 0 to 255: if it "
+        "was trained with others and does not make them itself, pass --mean, --std, --scale or "
+        "--channels, else --scale 1"
+    )
+    caplog.set_level("INFO", "cct_export")
+    in_memory(model, ModelOptions(normalization=CAFFE))
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(
@@ -260,8 +332,10 @@ def test_a_normalization_is_written_as_the_options_that_give_it(value):
     from cct_export.commands import program
 
     words = str(value).split()
-    with program.export.commands["tflite"].make_context("tflite", [*words]) as context:
-        given = context.params
+    command = program.export.commands["tflite"]
+    # Within the program: a command keeps the names of its help option.
+    parent = program.export.make_context("cct-export", ["tflite"])
+    given = command.make_context("tflite", [*words], parent=parent).params
     again = Normalization(
         (given["scale"] or (1.0,))[0],
         given["mean"] or (),

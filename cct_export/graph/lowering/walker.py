@@ -13,9 +13,18 @@ from cct_export.data.dataset import ImageShape
 from cct_export.graph.lowering.builder import Builder, Handler, NotLowered, Tensor, Value, constant
 from cct_export.graph.lowering.layers import LAYERS
 from cct_export.graph.lowering.operations import OPERATIONS
+from cct_export.text import one_line
 
 # The functions of Keras' models that run the graph which they hold.
 _GRAPHS = ("Functional.call", "Sequential.call")
+# What Keras and NumPy say where code passes a tensor without values to a library.
+_LIBRARIES = {
+    "input to a TensorFlow function": "TensorFlow",
+    "input to a JAX function": "JAX",
+    "convert it to a NumPy array": "NumPy",
+    "does not support ufuncs": "NumPy",
+}
+_MAX_CAUSE = 120
 _OPERATORS = {"add": ops.add, "sub": ops.subtract, "mul": ops.multiply, "truediv": ops.true_divide}
 
 
@@ -98,8 +107,7 @@ class _Walker:
             try:
                 result = function(*args, **kwargs)
             except Exception as error:  # of other people's code
-                text = str(error).strip().partition("\n")[0]
-                raise NotLowered(f"its code cannot be followed: {text}") from error
+                raise NotLowered(_why_not_followed(error)) from error
         flat = keras.tree.flatten(result)
         self._entered += 1
         try:
@@ -143,6 +151,19 @@ class _Walker:
         automatic = re.sub(r"_\d+$", "", name).replace("re_lu", "relu")
         same = automatic.replace("_", "") == type(operation).__name__.lower()
         return automatic if self._entered and same else name
+
+
+def _why_not_followed(error: Exception) -> str:
+    """Returns why code did not run on tensors without values."""
+    text = re.sub(r"\x1b\[\d*m", "", str(error))
+    for sign, library in _LIBRARIES.items():
+        if sign in text:
+            return f"its code calls {library}"
+    # Around an error in a layer's call Keras says where.
+    cause = text.rpartition("Exception encountered when calling ")[2].partition(".call().")
+    first = one_line((cause[2] or cause[0]).strip().partition("\n")[0]) or type(error).__name__
+    short = first if len(first) <= _MAX_CAUSE else f"{first[: _MAX_CAUSE - 1]}…"
+    return f"its code cannot be followed: {short}"
 
 
 def _handler(operation: Any) -> Handler | None:
