@@ -1,6 +1,7 @@
 """Follows a Keras model from its image to its output, operation by operation."""
 
 import inspect
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from cct_export.graph.lowering.builder import Builder, Handler, NotLowered, Tens
 from cct_export.graph.lowering.layers import LAYERS
 from cct_export.graph.lowering.operations import OPERATIONS
 from cct_export.text import one_line
+
+log = logging.getLogger(__name__)
 
 # The functions of Keras' models that run the graph which they hold.
 _GRAPHS = ("Functional.call", "Sequential.call")
@@ -61,9 +64,11 @@ class _Walker:
                 if error.located:
                     raise
                 raise self._located(str(error), operation) from error
+            # What a handler trips over is a form of the operation that it was not written for.
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-                text = str(error).strip().partition("\n")[0]
-                raise self._located(f"{type(operation).__name__}: {text}", operation) from error
+                reason = f"{type(operation).__name__} is not known in this form"
+                log.debug("%s: %s", reason, error)
+                raise self._located(reason, operation) from error
 
     def _located(self, reason: str, operation: Any) -> NotLowered:
         return NotLowered(f"{self.builder.scope or operation.name}: {reason}", located=True)
