@@ -122,7 +122,7 @@ def load_model(source: str, options: ModelOptions = NO_OPTIONS) -> LoadedModel:
     location = locate(source)
     imported, checksum = _read(location, ImportSpec(), options)
     for note in imported.notes:
-        if note.startswith(keras_io.ASSUMED):
+        if note.startswith((keras_io.ASSUMED, keras_io.IF_WRONG)):
             log.info("%s: %s", source, note)
     loaded = LoadedModel(
         imported.model,
