@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -11,6 +12,10 @@ from cct_export.text import one_line
 
 # Their messages can hold a whole graph.
 _LONGEST_REASON = 300
+# How LiteRT and ONNX Runtime name the operator that they cannot run.
+_OPERATOR = re.compile(
+    r"Node number \d+ \((\w+)\) failed to|Could not find an implementation for (\w+)"
+)
 
 
 @contextlib.contextmanager
@@ -30,6 +35,18 @@ def quiet_tools() -> Iterator[None]:
         logging.disable(before)
 
 
+def not_run(engine: str, error: object, way_out: str = "compute it of other operations") -> str:
+    """Returns that an engine cannot run an operator; empty where ``error`` names none.
+
+    Args:
+        engine: its name.
+        error: what it raised.
+        way_out: what to do; by default what helps where it cannot run the operator in float either.
+    """
+    found = _OPERATOR.search(str(error))
+    return f"{engine} cannot run {found[1] or found[2]} of this model: {way_out}" if found else ""
+
+
 @contextlib.contextmanager
 def refusals(tool: str, way_out: str) -> Iterator[None]:
     """Turns whatever a tool raises, bare ``Exception`` included, into one line.
@@ -47,6 +64,8 @@ def refusals(tool: str, way_out: str) -> Iterator[None]:
     except ConversionError:
         raise
     except Exception as error:
+        if message := not_run(tool, error):
+            raise ConversionError(message) from error
         reason = one_line(error) or type(error).__name__
         if len(reason) > _LONGEST_REASON:
             reason = reason[:_LONGEST_REASON].rsplit(" ", 1)[0] + " …"

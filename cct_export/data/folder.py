@@ -12,6 +12,7 @@ from cct_export.data.decoding import SUFFIXES
 from cct_export.data.encoded import EncodedSplit, train_test_split
 from cct_export.errors import InvalidData
 from cct_export.specs import DEFAULT_RESIZE, Resize
+from cct_export.text import plural
 
 # What a folder of images beside train/ may be called, the first is used; Roboflow writes valid/.
 _TEST_FOLDERS = ("test", "val", "valid", "validation")
@@ -73,6 +74,7 @@ def read(root: Path, shape: ImageShape, resize: Resize = DEFAULT_RESIZE) -> Data
     """
     train = root / "train"
     if not train.is_dir():
+        _check_no_splits(root)
         classes, names, labels = _scan(root)
         splits = train_test_split(ImageFiles(root, names), labels, shape, str(root), resize)
         return Dataset(str(root), classes, *splits)
@@ -100,6 +102,16 @@ def read(root: Path, shape: ImageShape, resize: Resize = DEFAULT_RESIZE) -> Data
             resize,
         ),
     )
+
+
+def _check_no_splits(root: Path) -> None:
+    """Raises ``InvalidData`` if the folders in ``root`` are splits, and not classes."""
+    folders = [entry.name for entry in _visible_entries(root) if entry.is_dir()]
+    if folders and {name.lower() for name in folders} <= {*_TEST_FOLDERS, "train", "training"}:
+        found = " and ".join(f"{name}/" for name in folders)
+        raise InvalidData(
+            f"{root}: there is {found} but no train/: name the folder with the training images so"
+        )
 
 
 def images_below(folder: Path) -> list[Path]:
@@ -156,8 +168,12 @@ def _scan(root: Path) -> tuple[tuple[str, ...], list[str], Labels]:
             )
         labels.append(np.full(len(names) - before, label, np.int64))
     if not names:
+        outside = sum(entry.name.lower().endswith(SUFFIXES) for entry in _visible_entries(root))
+        what = (
+            f"{plural(outside, 'image')} outside of class folders" if outside else "no images in it"
+        )
         raise InvalidData(
-            f"{root}: no images in it: it needs class folders with image files (.png, .jpg, …)"
+            f"{root}: {what}: it needs class folders with image files (.png, .jpg, …)"
         )
     if ignored:
         log.info("%s: left out %d files that are no images: %s%s", root, len(ignored),

@@ -134,14 +134,15 @@ def score(
     correct = hits[:, 0]
     confusion = np.zeros((classes, classes), int)
     np.add.at(confusion, (targets[finite], ranked[finite, 0]), 1)
-    top1, top5 = int(correct.sum()), int(hits[:, :5].any(axis=1).sum())
+    top1 = int(correct.sum())
+    top5 = int(hits[:, :5].any(axis=1).sum()) if classes > 5 else None
     accuracy = Accuracy(
         top1=top1 / total,
-        top5=top5 / total,
+        top5=None if top5 is None else top5 / total,
         samples=total,
         data=data,
         top1_interval=wilson_interval(top1, total),
-        top5_interval=wilson_interval(top5, total),
+        top5_interval=None if top5 is None else wilson_interval(top5, total),
         calibration_error=calibration_error(chances, correct=correct[finite]),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         labels=labels,

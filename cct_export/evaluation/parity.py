@@ -175,7 +175,7 @@ def _figures(
         "top1_agreement": float((classes == found)[decided].mean()) if decided.any() else 1.0,
         "decided": int(decided.sum()),
         "finite": bool(np.isfinite(actual).all()),
-        "constant": _is_constant(found) and not _is_constant(classes),
+        "constant": bool((found == found[0]).all()) and _have_several(classes, decided),
     }
 
 
@@ -207,9 +207,12 @@ def _classes(
     return best
 
 
-def _is_constant(classes: np.ndarray) -> bool:
-    """Returns whether all images have the same classes."""
-    return bool((classes == classes[0]).all())
+def _have_several(classes: np.ndarray, decided: np.ndarray) -> bool:
+    """Returns whether the decided images have several classes; both ``(N, decisions)``."""
+    return any(
+        len(np.unique(column[counts])) > 1
+        for column, counts in zip(classes.T, decided.T, strict=True)
+    )
 
 
 def _decided(reference: np.ndarray, output: OutputContract, policy: Policy) -> np.ndarray:

@@ -13,7 +13,7 @@ from cct_export.records import Contract, ParityReport, sidecar
 from cct_export.runtimes import engine_of, format_of
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import run
-from cct_export.specs import NO_OPTIONS, ModelOptions
+from cct_export.specs import NO_OPTIONS, ModelOptions, Normalization
 from cct_export.specs.progress import StatusProgress, counted, no_progress
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def verify(
             log.warning("%s: %s", artifact, integrity.warning)
         progress("loading the model")
         loaded = against or _source_model(artifact, contract, options)
-        _check_same_options(loaded.options, contract)
+        _check_same_options(loaded.options, contract, recorded_model=against is None)
         if loaded.image_shape != session.image_shape:
             raise InvalidRequest(
                 f"{artifact} takes images of {session.image_shape}, {loaded.source} of "
@@ -90,15 +90,25 @@ def verify(
     )
 
 
-def _check_same_options(options: ModelOptions, contract: Contract) -> None:
-    """Warns of a model without the normalization or the softmax that its export gave the file."""
-    recorded = contract.options
-    if recorded.normalization is not None and options.normalization is None:
+def _check_same_options(options: ModelOptions, contract: Contract, *, recorded_model: bool) -> None:
+    """Warns of a model with another normalization or softmax than its export gave the file.
+
+    Another model than the recorded one may need what is in the layers of that one.
+    """
+    identity, recorded = Normalization(), contract.options
+    given, of_file = options.normalization or identity, recorded.normalization or identity
+    if given.is_identity and not of_file.is_identity:
+        log.warning("the file normalizes pixels, the model does not: add %s", of_file)
+    elif given != of_file and (recorded_model or not of_file.is_identity):
         log.warning(
-            "the file normalizes pixels, the model does not: add %s", recorded.normalization
+            "the file was exported with %s, and the model is loaded with %s: give the same",
+            of_file,
+            given,
         )
     if recorded.softmax and not options.softmax:
         log.warning("the file ends in a softmax, the model does not: add --softmax")
+    if options.softmax and not recorded.softmax and recorded_model:
+        log.warning("the model ends in a softmax, the file does not: leave --softmax out")
 
 
 def _source_model(artifact: Path, contract: Contract, options: ModelOptions) -> "LoadedModel":

@@ -46,6 +46,7 @@ from cct_export.specs import (
     QuantScheme,
 )
 from cct_export.specs.progress import CountProgress
+from cct_export.stock_tools import not_run
 
 # Two files are written and renamed within milliseconds.
 _LOCK_WAIT_S = 10.0
@@ -323,14 +324,16 @@ def _logits(
     content: bytes, artifact: Artifact, images: np.ndarray, progress: CountProgress
 ) -> Logits:
     # Engines check integer graphs less, and can crash on a scale that is out of range.
-    trusted = not scheme_of(artifact.scheme, artifact.format).integers_only
+    integers_only = scheme_of(artifact.scheme, artifact.format).integers_only
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"candidate.{artifact.format}")
         path.write_bytes(content)
         try:
-            engine = engine_of(artifact.format).open_session(path, trusted=trusted)
+            engine = engine_of(artifact.format).open_session(path, trusted=not integers_only)
         except InvalidArtifact as error:
-            reason = str(error).replace(str(path), "the file")
+            other = "use int8 or fp16" if integers_only else "compute it of other operations"
+            engine_name = "LiteRT" if artifact.format == "tflite" else "ONNX Runtime"
+            reason = not_run(engine_name, error, other) or str(error).replace(str(path), "the file")
             raise ConversionError(
                 f"{artifact.contract.source} as {artifact.format} {artifact.scheme}: {reason}"
             ) from error

@@ -91,7 +91,7 @@ class Workspace:
         if loaded.labels or self._data is None or self.dataset is None:
             return loaded.labels
         names = self.dataset.classes
-        if len(names) != loaded.classes:
+        if len(names) != loaded.outputs[0].class_count:
             self.note(
                 f"no labels: {self._data} has {plural(len(names), 'class', 'classes')}, and "
                 f"{loaded.source} {plural(loaded.classes, 'output')}; name them with --labels"

@@ -76,9 +76,7 @@ class _Builder:
         for kind, found in self.layers.items():
             if kind not in _PLACED and not kind.startswith(_RANDOM):
                 names = [name for name in self.content.arrays if f"/{kind}" in f"/{name}"]
-                raise Malformed(
-                    f"left over: {names[0] if names else kind}, and nothing says where it belongs"
-                )
+                raise Malformed(f"left over: {names[0] if names else kind}")
             if kind in ("cct_tokenizer", "position_embedding", "normalization") and len(found) > 1:
                 raise Malformed(f"it has {len(found)} layers {kind}")
         if len(self._all("layer_normalization")) != 2 * len(self._all("multi_head_attention")) + 1:
@@ -151,7 +149,7 @@ class _Builder:
                 self.notes.append(f"assumed: images of {size} pixels; the file has no positions")
             if not stages.is_like_the_examples:
                 raise Malformed("its tokenizer is not the example's, and without positions nothing "
-                                "tells its strides: save the model as .keras")  # fmt: skip
+                                "tells its strides")  # fmt: skip
             return size, EXAMPLE
         tokens = shapes[0][0]
         sizes = (options.image_size,) if options.image_size else _SIZES
@@ -177,12 +175,15 @@ class _Builder:
         found = [arrays for arrays in self._all("normalization") if arrays]
         if self._all("normalization") and not found and not scaled:
             raise Malformed(
-                "its Normalization has constants, which such a file does not hold: give --mean and "
-                "--std, the root of its variance"
+                "its Normalization has constants, which such a file does not hold: or export this "
+                "one, and give --mean and --std, the root of its variance"
             )
         x = image
         if self._all("rescaling") and not scaled:
-            self.notes.append("assumed: Rescaling(1/255); --scale, --mean and --std set another")
+            self.notes.append(
+                "assumed: Rescaling(1/255); exporting this file with --scale, --mean or --std sets "
+                "another"
+            )
             x = layers.Rescaling(1 / 255)(x)
         if not found:
             return x
@@ -193,7 +194,8 @@ class _Builder:
         if self._all("rescaling") and not scaled and float(np.max(mean)) > 1:
             raise Malformed(
                 "its Normalization is of pixels beyond 0 to 1, and its Rescaling is not in the "
-                "file: give --scale, --mean or --std for what is done before the Normalization"
+                "file: or export this one with --scale, --mean or --std for what is done before "
+                "the Normalization"
             )
         self.notes.append(
             f"assumed: the Normalization of the file, mean {_text(mean)}, variance "
@@ -274,7 +276,12 @@ class _Builder:
             self.notes.append("assumed: ReLU in the dense layers before the last one")
         if self._all("softmax"):
             return layers.Softmax()(x)
-        self.notes.append("assumed: it ends in logits; --softmax appends a softmax")
+        self.notes.append(
+            "assumed: it ends in a logit, not in a sigmoid"
+            if x.shape[-1] == 1
+            else "assumed: it ends in logits, not in sigmoids; exporting with --softmax appends a "
+            "softmax"
+        )
         return x
 
     def _check_shapes(self) -> None:

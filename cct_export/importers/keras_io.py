@@ -39,6 +39,11 @@ _HEADS_REASON = "the heads follow from the shapes of its weights"
 _NAME = "cct_keras_io_import"
 # How notes begin that may not be true of a file.
 ASSUMED = "assumed: "
+# What follows them.
+IF_WRONG = (
+    "if an assumption is wrong, export the whole model, saved as .keras, with its code: "
+    "--import FILE.py"
+)
 
 
 def is_example(path: Path) -> bool:
@@ -111,7 +116,8 @@ def load_weights(path: Path, options: ImportSpec, *, scaled: bool = False) -> Im
     check_finite(content.arrays, path)
     with refusing(
         InvalidModel,
-        f"{path} does not hold the keras.io example's weights",
+        f"{path} does not hold the keras.io example's weights, the only ones that are read "
+        "without their model; save the whole model as .keras",
         otherwise="their shapes do not belong together",
     ):
         model, assumed = model_of(content, options, scaled=scaled)
@@ -163,6 +169,9 @@ def _imported(
     model: keras.Model, kind: str, content: Content, notes: Iterable[str]
 ) -> ImportedModel:
     """Returns the record of a model, a CCT of this package in its place if there is one."""
+    notes = tuple(notes)
+    if any(note.startswith(ASSUMED) for note in notes):
+        notes += (IF_WRONG,)
     cct = equivalent_cct(model)
     if cct is None:
         what = "not an architecture of this package's CCT: it stays a model of Keras' layers"
@@ -170,4 +179,4 @@ def _imported(
     else:
         model = CCT(replace(cct.spec, name=_NAME))
         model.set_weights(cct.get_weights())
-    return ImportedModel.from_arrays(model, kind, content.arrays, tuple(notes))
+    return ImportedModel.from_arrays(model, kind, content.arrays, notes)

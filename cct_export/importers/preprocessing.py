@@ -68,13 +68,32 @@ def _note(model: keras.Model, normalization: Normalization) -> None:
         log.info(
             "%s scales pixels itself too: it gets what %s makes of them", model.name, normalization
         )
-    std = normalization.std
-    if normalization.scale == 1 and std and max(std) <= 1:
-        log.warning(
-            "--std %s is of pixels from 0 to 1, and %s gets them from 0 to 255: add --scale 1/255",
-            ",".join(f"{value:g}" for value in std),
-            model.name,
-        )
+    if not _mixes_units(normalization):
+        return
+    scales, offsets = map(np.asarray, normalization.rescaling)
+    advice = "; if they are of pixels from 0 to 1, add --scale 1/255"
+    log.warning(
+        "%s gets values from %.3g to %.3g with %s: --mean and --std are of the scaled pixels, 0 to "
+        "%.3g%s",
+        model.name,
+        offsets.min(),
+        (255 * scales + offsets).max(),
+        normalization,
+        255 * normalization.scale,
+        advice if normalization.scale == 1 else "",
+    )
+
+
+def _mixes_units(normalization: Normalization) -> bool:
+    """Returns whether the numbers seem to be of differently scaled pixels.
+
+    The values span below 0.05 or above 300, or the mean is no 1 to 100 % of the brightest pixel.
+    """
+    brightest = 255 * normalization.scale
+    spans = [brightest / std for std in normalization.std or (1.0,)]
+    mean = max(map(abs, normalization.mean), default=0.0)
+    is_mean_of_pixels = mean == 0 or 0.01 * brightest <= mean <= brightest
+    return min(spans) < 0.05 or max(spans) > 300 or not is_mean_of_pixels
 
 
 def with_softmax(model: keras.Model) -> keras.Model:

@@ -75,7 +75,7 @@ class LoadedModel:
 
     @property
     def classes(self) -> int:
-        """Number of classes of the first output."""
+        """Number of values of the first output, see ``OutputContract``."""
         return self.outputs[0].classes
 
     @cached_property
@@ -122,7 +122,7 @@ def load_model(source: str, options: ModelOptions = NO_OPTIONS) -> LoadedModel:
     location = locate(source)
     imported, checksum = _read(location, ImportSpec(), options)
     for note in imported.notes:
-        if note.startswith(keras_io.ASSUMED):
+        if note.startswith((keras_io.ASSUMED, keras_io.IF_WRONG)):
             log.info("%s: %s", source, note)
     loaded = LoadedModel(
         imported.model,
@@ -138,13 +138,21 @@ def load_model(source: str, options: ModelOptions = NO_OPTIONS) -> LoadedModel:
 def _prepared(loaded: LoadedModel, options: ModelOptions) -> LoadedModel:
     """Returns a model that normalizes pixels and has labels and a softmax as ``options`` say."""
     model, calibration_file = loaded.model, loaded.calibration_file
-    labels, classes = options.labels or checkpoint.labels(model), model.outputs[0].shape[-1]
-    # A single output decides between two classes.
-    if labels and len(labels) != (2 if classes == 1 else classes):
+    labels, outputs = options.labels or checkpoint.labels(model), loaded.outputs
+    count = outputs[0].class_count
+    if labels and len(labels) != count:
         raise InvalidRequest(
             f"--labels names {plural(len(labels), 'class', 'classes')}, and {loaded.source} has "
-            f"{plural(classes, 'output')}: name each class once, in the order of the outputs"
+            f"{plural(loaded.classes, 'output')}: name each of {count} classes once, in the order "
+            "of the outputs"
         )
+    unnamed = [output.name for output in outputs if output.class_count != count]
+    if options.labels and unnamed:
+        named = ", ".join(output.name for output in outputs if output.class_count == count)
+        log.info(
+            "%s: --labels names the %d classes of %s, and none of %s",
+            loaded.source, count, named, ", ".join(unnamed),
+        )  # fmt: skip
     if options.normalization is not None and not options.normalization.is_identity:
         model = with_normalization(model, options.normalization)
         calibration_file = None  # of activations without it

@@ -117,7 +117,10 @@ def _reason(error: Exception) -> str:
     # Keras puts the cause between its own context and the configuration.
     text = str(error).rpartition("Exception encountered: ")[2].partition(" Full object config")[0]
     if "safe_mode" in text or "unsafe" in text.lower():
-        return "it holds Python code (a Lambda layer or another callable), which is never run"
+        return (
+            "it holds Python code (a Lambda layer or another callable), which is never run: "
+            "replace it by a layer, or pass the model itself to the Python API"
+        )
     if unknown := _UNKNOWN.search(text):
         return (
             f"it has a {unknown[1]} {unknown[2]}, which is not of Keras: name the Python file that "

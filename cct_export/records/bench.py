@@ -48,7 +48,7 @@ class Accuracy:
 
     Attributes:
         top1: share of images whose label is the best class, 0 to 1.
-        top5: share whose label is among the five best.
+        top5: share whose label is among the five best; None where there are no more classes.
         samples: number of images.
         data: where they are from.
         top1_interval: Wilson interval of ``top1`` at 95 %.
@@ -60,11 +60,11 @@ class Accuracy:
     """
 
     top1: Share
-    top5: Share
+    top5: Share | None
     samples: Count
     data: str
     top1_interval: tuple[Share, Share] = (0.0, 1.0)
-    top5_interval: tuple[Share, Share] = (0.0, 1.0)
+    top5_interval: tuple[Share, Share] | None = (0.0, 1.0)
     calibration_error: Share = 0.0
     confusion: tuple[tuple[Count, ...], ...] = ()
     labels: tuple[str, ...] = ()
@@ -364,11 +364,11 @@ def _inconsistent(accuracy: Accuracy) -> Iterator[str]:
         yield f"accuracy.confusion is of more than {accuracy.samples} images"
     if rows and len(accuracy.labels) not in (0, len(rows)):
         yield f"accuracy.labels are {len(accuracy.labels)}, confusion is of {len(rows)} classes"
-    if accuracy.top5 < accuracy.top1:
+    if accuracy.top5 is not None and accuracy.top5 < accuracy.top1:
         yield "accuracy.top5 is below top1"
     for name in ("top1", "top5"):
-        low, high = getattr(accuracy, f"{name}_interval")
-        if not low <= getattr(accuracy, name) <= high:
+        share, interval = getattr(accuracy, name), getattr(accuracy, f"{name}_interval")
+        if share is not None and not (interval and interval[0] <= share <= interval[1]):
             yield f"accuracy.{name} is outside of its interval"
 
 

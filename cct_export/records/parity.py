@@ -30,8 +30,8 @@ class ParityReport:
             may have; only these count for agreement. Where an output decides several things about
             an image, such as the letters of a number plate, each counts like an image.
         finite: no NaN and no infinity in the candidate's logits.
-        constant: the candidate predicts one class for every image, the reference does not (one
-            that does so itself is not the export's fault).
+        constant: the candidate predicts one class for every image, the reference several for the
+            decided ones (where it has one class itself, that is not the export's fault).
         failures: requirements of the policy that were not met, one line each.
         output: name of the output that the figures are of, the one that is farthest from the
             requirements; empty if the model has no other.

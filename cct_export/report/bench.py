@@ -121,12 +121,12 @@ def _show_details(result: BenchResult) -> None:
 
 def _log_accuracy(subject: str, accuracy: Accuracy) -> None:
     log.info(
-        "%s: top-1 %.2f %% (%.2f to %.2f), top-5 %.2f %%, calibration error %.3f, %d images of %s",
+        "%s: top-1 %.2f %% (%.2f to %.2f), %scalibration error %.3f, %d images of %s",
         subject,
         100 * accuracy.top1,
         100 * accuracy.top1_interval[0],
         100 * accuracy.top1_interval[1],
-        100 * accuracy.top5,
+        "" if accuracy.top5 is None else f"top-5 {100 * accuracy.top5:.2f} %, ",
         accuracy.calibration_error,
         accuracy.samples,
         accuracy.data,

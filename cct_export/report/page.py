@@ -239,15 +239,17 @@ def _accuracy(accuracy: Accuracy | None) -> JSONObject:
     return {
         "data": accuracy.data,
         "images": accuracy.samples,
-        "top-1": f"{accuracy.top1:.2%}, 95 % interval {_interval(accuracy.top1_interval)}",
-        "top-5": f"{accuracy.top5:.2%}, 95 % interval {_interval(accuracy.top5_interval)}",
+        "top-1": _share(accuracy.top1, accuracy.top1_interval),
+        "top-5": _share(accuracy.top5, accuracy.top5_interval),
         "expected calibration error": accuracy.calibration_error,
         "against the model": to_builtins(accuracy.paired),
     }
 
 
-def _interval(bounds: tuple[float, float]) -> str:
-    return f"{bounds[0]:.2%} to {bounds[1]:.2%}"
+def _share(share: float | None, interval: tuple[float, float] | None) -> str:
+    if share is None or interval is None:
+        return ""
+    return f"{share:.2%}, 95 % interval {interval[0]:.2%} to {interval[1]:.2%}"
 
 
 def _facts(values: Mapping[str, Any], prefix: str = "", depth: int = 1) -> Facts:

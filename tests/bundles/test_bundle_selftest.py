@@ -277,6 +277,16 @@ def test_a_constant_prediction_fails(failures):
     assert "the model predicts one class for every image" in messages
 
 
+@pytest.mark.parametrize(("margin", "fails"), [(1e-6, False), (6.0, True)])
+def test_a_constant_prediction_passes_where_only_undecided_images_had_another(
+    failures, margin, fails
+):
+    reference = np.tile([3.0, -3.0], (16, 1))
+    reference[7] = [-margin / 2, margin / 2]
+    messages = failures(lambda logits: np.tile(logits[:1], (len(logits), 1)), reference)
+    assert ("the model predicts one class for every image" in messages) == fails
+
+
 @pytest.mark.parametrize(("count", "fails"), [(1, False), (2, True)])
 def test_only_as_many_images_as_the_policy_allows_may_have_another_class(failures, count, fails):
     def flip(logits):

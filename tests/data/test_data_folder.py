@@ -216,6 +216,29 @@ def test_a_train_folder_alone_is_refused(tmp_path):
         data.read(str(tmp_path), RGB)
 
 
+@pytest.mark.parametrize(
+    "parts", [("test", "valid"), ("test",), ("Train", "Test"), ("training", "val")]
+)
+def test_splits_without_training_images_are_no_classes(tmp_path, parts):
+    for part in parts:
+        _class_folders(tmp_path / part, 2)
+    with pytest.raises(InvalidData, match="but no train/: ") as refused:
+        data.read(str(tmp_path), RGB)
+    assert f"there is {' and '.join(f'{part}/' for part in sorted(parts))}" in str(refused.value)
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_pictures_outside_of_class_folders_are_said_to_be(tmp_path, part):
+    for name in ("0.png", "1.png"):
+        _put(tmp_path / part / name, _one_colour(1))
+    if part:
+        _class_folders(tmp_path / "test", 1)
+    with pytest.raises(
+        InvalidData, match="2 images outside of class folders: it needs class folders"
+    ):
+        data.read(str(tmp_path), RGB)
+
+
 def test_a_missing_path_is_refused_with_what_data_takes(tmp_path):
     with pytest.raises(InvalidRequest, match=r"no such data: .*nothing.*cifar10, cifar100, digits"):
         data.read(str(tmp_path / "nothing"), RGB)

@@ -20,6 +20,7 @@ class FirstPixel:
     image_shape = (1, 1, 1)
     layout = "NHWC"
     io = "uint8"
+    layout = "NHWC"
     input_quantization = None
     output_quantizations = ()
     batch = None
@@ -58,9 +59,11 @@ def test_top_1_and_top_5_are_counted_over_all_chunks():
     assert calls == [(256, 700), (512, 700), (700, 700)]
 
 
-def test_fewer_than_five_classes_are_always_in_the_top_five():
-    report = measure(FirstPixel(3), [0, 1], [2, 1], "abc")
-    assert (report.top1, report.top5) == (0.5, 1.0)
+@pytest.mark.parametrize(("classes", "top5"), [("abc", None), ("abcde", None), ("abcdef", 1.0)])
+def test_five_classes_or_fewer_have_no_top_five(classes, top5):
+    report = measure(FirstPixel(len(classes)), [0, 1], [2, 1], classes)
+    assert (report.top1, report.top5) == (0.5, top5)
+    assert (report.top5_interval is None) == (top5 is None)
 
 
 def test_a_label_that_the_model_has_no_logit_for_is_refused():
@@ -154,7 +157,7 @@ def test_an_image_whose_logits_are_not_finite_is_wrong_and_not_in_the_confusion_
     logits = np.array([[0.0, 1.0], [np.nan, np.nan], [np.inf, 0.0]])
     report, correct = score(logits, targets=np.array([1, 0, 0]), data="d")
     assert correct.tolist() == [True, False, False]
-    assert report.top1 == report.top5 == pytest.approx(1 / 3)
+    assert report.top1 == pytest.approx(1 / 3)
     assert report.confusion == ((0, 0), (0, 1))
     assert report.per_class == (None, 1.0)
 
@@ -179,7 +182,7 @@ def test_one_value_tells_two_classes_apart(activation, values):
     assert report.calibration_error == pytest.approx(0.25)
     assert len(report.confusion) == 2
     wrong, _ = score(values, targets=1 - targets, data="d", output=output)
-    assert (wrong.top1, wrong.top5) == (0, 1)
+    assert (wrong.top1, wrong.top5) == (0, None)
 
 
 class TwoOutputs(FirstPixel):

@@ -140,6 +140,17 @@ def test_one_class_passes_where_the_model_predicts_only_one(logits):
     assert report.passed
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_one_class_passes_where_the_model_predicts_another_for_undecided_images_only(scheme):
+    reference = np.tile([3.0, -3.0], (20, 1))
+    reference[7] = [0.0, 1e-6]
+    candidate = reference.copy()
+    candidate[7] = [1e-6, 0.0]
+    report = compare(reference, candidate, scheme)
+    assert report.decided == 19
+    assert (report.constant, report.failures) == (False, ())
+
+
 @pytest.mark.parametrize(
     ("scheme", "decibel"), [("none", 90), ("fp16", 45), ("int8-dynamic", 32), ("int8", 28)]
 )

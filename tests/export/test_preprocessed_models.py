@@ -1,6 +1,7 @@
 """Models whose preprocessing is outside: their files take camera bytes, and say what they do."""
 
 import json
+import shutil
 from contextlib import closing
 
 import keras
@@ -129,6 +130,19 @@ def test_file_and_model_predict_the_same_and_verify_rebuilds_the_reference(
     assert "add --softmax" in ended.err
 
 
+def test_verify_says_where_the_recorded_model_is_loaded_in_another_way(here, in_process, tmp_path):
+    for options in ((), WORDS):
+        path = tmp_path / "m.onnx"
+        assert in_process("export", "onnx", "resnet.keras", *options, *FEW, "-o", path).code == 0
+        ended = in_process("export", "verify", path, "--samples", 32, "--mean", 3, "--softmax")
+        exported = " ".join(options) or "--scale 1"
+        assert (
+            f"the file was exported with {exported}, and the model is loaded with --mean 3: give "
+            "the same"
+        ) in ended.err
+        assert "the model ends in a softmax, the file does not: leave --softmax out" in ended.err
+
+
 def test_verify_takes_no_code_from_a_file():
     contract = cct_export.records.Contract.from_dict(
         {
@@ -205,6 +219,18 @@ def test_labels_are_the_class_folders_where_nobody_names_others(here, tmp_path, 
             (three / name / f"{index}.png").write_bytes((here / "photos/w/0.png").read_bytes())
     assert labels(data=str(three)) == ()
     assert "has 3 classes, and resnet.keras 4 outputs; name them with --labels" in caplog.text
+
+
+def test_the_two_class_folders_are_the_labels_of_a_single_output(here, tmp_path):
+    for name in ("no", "yes"):
+        shutil.copytree(here / "photos/w", tmp_path / "two" / name)
+    image = keras.Input((16, 16, 3))
+    pixels = layers.Flatten()(layers.Rescaling(1 / 255)(image))
+    exported = cct_export.export_onnx(
+        keras.Model(image, layers.Dense(1, activation="sigmoid")(pixels)),
+        output=tmp_path / "one.onnx", data=str(tmp_path / "two"), parity_samples=8,
+    )  # fmt: skip
+    assert exported.artifact.contract.labels == ("no", "yes")
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])

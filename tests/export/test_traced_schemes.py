@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import cct_export
-from cct_export.errors import InvalidRequest, UnsupportedScheme
+from cct_export.errors import ConversionError, InvalidRequest, UnsupportedScheme
 from cct_export.quantize.schemes import BY_FORMAT
 
 CASES = [(format, scheme) for format, schemes in BY_FORMAT.items() for scheme in schemes]
@@ -108,6 +108,35 @@ def test_loops_are_refused_where_only_integers_are_wanted(tmp_path, scheme):
     with pytest.raises(UnsupportedScheme, match=r"loops of the model.* use int8"):
         export(recurrent(layers.LSTM(4)), "tflite", tmp_path / "m.tflite", scheme)
     assert list(tmp_path.iterdir()) == []
+
+
+def additive_attention(x):
+    rows = layers.Reshape((16, 48))(x)
+    return layers.GlobalAveragePooling1D()(layers.AdditiveAttention()([rows, rows]))
+
+
+def fourier(x):
+    return ops.abs(ops.rfft(layers.Flatten()(x))[0])
+
+
+@pytest.mark.parametrize(
+    ("body", "scheme", "operator", "way_out"),
+    [
+        (additive_attention, "int16x8", "ADD", "use int8 or fp16"),
+        (fourier, "int8", "RFFT2D", "compute it of other operations"),
+        (fourier, "none", "RFFT2D", "compute it of other operations"),
+    ],
+)
+def test_an_operator_that_the_engine_cannot_run_is_named(tmp_path, body, scheme, operator, way_out):
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 16, 3))
+    model = keras.Model(image, layers.Dense(5)(body(layers.Rescaling(1 / 255)(image))))
+    with pytest.raises(ConversionError) as refused:
+        export(model, "tflite", tmp_path / "m.tflite", scheme)
+    assert str(refused.value).endswith(f"LiteRT cannot run {operator} of this model: {way_out}")
+    if scheme == "int16x8":
+        for other in ("int8", "fp16"):
+            assert export(model, "tflite", tmp_path / "m.tflite", other).parity.passed
 
 
 def test_an_operator_that_costs_too_much_stays_float_and_the_output_says_so(tmp_path, caplog):

@@ -110,6 +110,49 @@ def test_what_weights_do_not_tell_is_named(tmp_path, case):
     assert any(ASSUMED_OTHERWISE[case] in note for note in said)
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_an_import_and_an_export_say_what_to_do_where_an_assumption_is_wrong(
+    tmp_path, suffix, caplog
+):
+    path = tmp_path / f"m{suffix}"
+    model = changed()
+    model.save(path) if suffix == ".keras" else model.save_weights(path)
+    advice = (
+        "if an assumption is wrong, export the whole model, saved as .keras, with its code: "
+        "--import FILE.py"
+    )
+    assert import_checkpoint(str(path), ImportSpec())[0].notes.count(advice) == 1
+    caplog.set_level("INFO", "cct_export")
+    load_model(str(path))
+    assert caplog.messages[-1] == f"{path}: {advice}"
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (1, "it ends in a logit, not in a sigmoid"),
+        (3, "it ends in logits, not in sigmoids; exporting with --softmax appends a softmax"),
+    ],
+)
+def test_a_softmax_is_advised_where_it_can_be_appended(tmp_path, classes, said):
+    model = changed(head=lambda: [layers.Dense(classes)])
+    model.save_weights(tmp_path / "m.weights.h5")
+    imported, _ = import_checkpoint(str(tmp_path / "m.weights.h5"), ImportSpec())
+    (note,) = [note for note in imported.notes if "it ends in" in note]
+    assert note == f"assumed: {said}"
+
+
+def test_weights_of_another_model_are_refused_with_what_can_be_read(tmp_path):
+    model = keras.Sequential([keras.Input((16, 16, 3)), layers.Conv2D(4, 3), layers.Flatten()])
+    model.save_weights(tmp_path / "m.weights.h5")
+    with pytest.raises(InvalidModel) as refused:
+        load_model(str(tmp_path / "m.weights.h5"))
+    assert str(refused.value) == (
+        f"{tmp_path}/m.weights.h5 does not hold the keras.io example's weights, the only ones that "
+        "are read without their model; save the whole model as .keras: left over: conv2d/vars/0"
+    )
+
+
 def test_a_normalization_that_is_given_takes_the_place_of_the_assumed_scaling(tmp_path):
     model = changed(front=lambda: [layers.Rescaling(1 / 127.5, -1)], activation=keras.ops.gelu)
     model.save_weights(tmp_path / "m.weights.h5")

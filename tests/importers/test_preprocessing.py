@@ -114,6 +114,25 @@ def test_labels_are_as_many_as_outputs_and_those_of_a_cct_stay(small_spec):
     assert renamed.labels == tuple("0123456789")
 
 
+def test_a_single_output_has_two_labels():
+    single = network(head=(layers.Dense(1, activation="sigmoid"),))
+    assert in_memory(single, ModelOptions(labels=("no", "yes"))).labels == ("no", "yes")
+    with pytest.raises(InvalidRequest, match="and net has 1 output: name each of 2 classes once"):
+        in_memory(single, ModelOptions(labels=("no", "perhaps", "yes")))
+
+
+def test_labels_say_which_of_several_outputs_they_are_of(caplog):
+    caplog.set_level("INFO", "cct_export")
+    model = network()
+    heads = [layers.Dense(size, name=name)(model.output)
+             for name, size in (("shape", 3), ("size", 2), ("tone", 3))]  # fmt: skip
+    labels = ModelOptions(labels=("a", "b", "c"))
+    in_memory(keras.Model(model.inputs, [heads[0], heads[2]], name="same"), labels)
+    assert caplog.text == ""
+    in_memory(keras.Model(model.inputs, heads, name="net"), labels)
+    assert "net: --labels names the 3 classes of shape, tone, and none of size" in caplog.text
+
+
 def test_the_calibration_record_of_other_pixels_is_not_used(digits_run):
     assert load_model(str(digits_run)).calibration_file is not None
     options = ModelOptions(normalization=Normalization(scale=0.5))
@@ -325,6 +344,49 @@ def test_deviations_of_scaled_pixels_without_their_scale_are_warned_of(caplog):
     imagenet = Normalization(mean=TORCH.mean, std=TORCH.std)
     in_memory(network(), ModelOptions(normalization=imagenet))
     assert "add --scale 1/255" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("normalization", "values"),
+    [
+        (Normalization(scale=1 / 255, mean=(123.0, 117.0, 104.0)), "-123 to -103"),
+        (Normalization(mean=(0.485, 0.456, 0.406)), "-0.485 to 255"),
+        (Normalization(mean=TORCH.mean, std=(58.395, 57.12, 57.375)), "-0.00831 to 4.46"),
+        (Normalization(scale=1 / 255, std=(58.395,)), "0 to 0.0171"),
+        (Normalization(scale=1 / 255, mean=TORCH.mean, std=(58.395,)), "-0.00831 to 0.0102"),
+        (Normalization(scale=255.0), "0 to 6.5e+04"),
+    ],
+    ids=str,
+)
+def test_mixed_units_are_warned_of_with_the_values_that_the_model_gets(
+    normalization, values, caplog
+):
+    in_memory(network(), ModelOptions(normalization=normalization))
+    (warning,) = caplog.messages
+    assert f"net gets values from {values} with {normalization}: " in warning
+
+
+@pytest.mark.parametrize(
+    "normalization",
+    [
+        CAFFE,
+        TORCH,
+        Normalization(scale=1 / 127.5, mean=(1.0,)),
+        Normalization(scale=1 / 128, mean=(1.0,)),
+        Normalization(scale=1 / 255),
+        Normalization(std=(255.0,)),
+        Normalization(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)),
+        Normalization(mean=(127.5,), std=(127.5,)),
+        Normalization(scale=1 / 255, mean=(0.1307,), std=(0.3081,)),
+        Normalization(scale=1 / 255, mean=(0.5,), std=(0.5,)),
+        Normalization(mean=CAFFE.mean, std=(1.0,)),
+        Normalization(channels="bgr"),
+    ],
+    ids=str,
+)
+def test_usual_normalizations_are_not_warned_of(normalization, caplog):
+    in_memory(network(), ModelOptions(normalization=normalization))
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("value", [CAFFE, TORCH, Normalization(), Normalization(scale=0.3)])

@@ -276,7 +276,7 @@ def test_a_lambda_layer_is_refused_and_never_executed(tmp_path):
     )
     model.save(path)
     marker.unlink()
-    with pytest.raises(InvalidModel, match=r"Python code.*never run"):
+    with pytest.raises(InvalidModel, match=r"Python code.*never run: replace it by a layer"):
         checkpoint.load(path)
     assert not marker.exists()
     keras.saving.load_model(path, safe_mode=False)

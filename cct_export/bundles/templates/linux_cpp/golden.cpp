@@ -5,8 +5,8 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <numeric>
-#include <set>
 #include <sstream>
 #include <stdexcept>
 
@@ -58,9 +58,9 @@ Row margins(std::vector<float> logits) {
 }
 
 bool constant(const Rows& logits) {
-  std::set<std::vector<std::size_t>> classes;
-  for (const auto& row : logits) classes.insert(classes_of(row));
-  return classes.size() == 1;
+  return std::all_of(logits.begin(), logits.end(), [&](const std::vector<float>& row) {
+    return classes_of(row) == classes_of(logits.front());
+  });
 }
 
 bool finite(const std::vector<float>& logits) {
@@ -74,13 +74,14 @@ std::string text(const char* figure, double value, const char* relation, double 
   return stream.str();
 }
 
-// Adds the bounds that the figures miss.
-void judge(const Golden& golden, const Rows& candidate, std::size_t agreeing, Parity& parity) {
+// Adds the bounds that the figures miss; several: whether decided images have several classes.
+void judge(const Golden& golden, const Rows& candidate, std::size_t agreeing, bool several,
+           Parity& parity) {
   auto& failures = parity.failures;
   if (!std::all_of(candidate.begin(), candidate.end(), finite)) {
     failures.push_back("the logits hold NaN or infinity");
   }
-  if (constant(candidate) && !constant(golden.logits)) {
+  if (several && constant(candidate)) {
     failures.push_back("the model predicts one class for every image");
   }
   // Not "<": a NaN has to fail.
@@ -154,6 +155,8 @@ Parity compare(const Golden& golden, const Rows& candidate) {
   const double count = static_cast<double>(candidate.size()) * golden.classes;
   const double allowed_error = std::sqrt(signal_power / count) * std::pow(10, -golden.sqnr_db / 20);
   std::size_t agreeing = 0;
+  bool several = false;
+  std::map<std::size_t, std::size_t> first_classes;  // by decision
   for (std::size_t image = 0; image < candidate.size(); ++image) {
     const Row clear = margins(golden.logits[image]);
     const auto expected = classes_of(golden.logits[image]), found = classes_of(candidate[image]);
@@ -161,6 +164,9 @@ Parity compare(const Golden& golden, const Rows& candidate) {
       if (clear[index] <= allowed_error) continue;
       ++parity.decided;
       if (expected[index] == found[index]) ++agreeing;
+      if (first_classes.emplace(index, expected[index]).first->second != expected[index]) {
+        several = true;
+      }
     }
   }
   parity.sqnr_db = noise_power > 0 ? 10 * std::log10(signal_power / noise_power)
@@ -169,6 +175,6 @@ Parity compare(const Golden& golden, const Rows& candidate) {
   if (parity.decided > 0) {
     parity.agreement = static_cast<double>(agreeing) / static_cast<double>(parity.decided);
   }
-  judge(golden, candidate, agreeing, parity);
+  judge(golden, candidate, agreeing, several, parity);
   return parity;
 }
