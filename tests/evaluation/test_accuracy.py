@@ -20,7 +20,6 @@ class FirstPixel:
     image_shape = (1, 1, 1)
     layout = "NHWC"
     io = "uint8"
-    layout = "NHWC"
     input_quantization = None
     output_quantizations = ()
     batch = None
