@@ -103,7 +103,7 @@ def _planned(
 ) -> CandidateFile:
     """Writes and verifies a plan; its worst steps stay in float where the file else misses parity.
 
-    Where that does not help either, the file is as the scheme makes it.
+    Where that does not help either, or leaves no integers, the file is as the scheme makes it.
     """
 
     def written(
@@ -124,6 +124,8 @@ def _planned(
     if plain.parity.passed or not can_mix:
         return plain
     quantized, calibration, cost = quantize_within(workspace, draft, calibration, None)
+    if not any(quantized.config(step).has_integers for step in draft.plan.steps):
+        return plain
     mixed = written(quantized, calibration, None)
     if not mixed.parity.passed:
         return plain

@@ -44,7 +44,9 @@ def quantize_within(
 ) -> tuple[bytes, CalibrationSpec, MixedPrecision]:
     """Keeps operators in float until the file, run by its engine, passes parity and the bound.
 
-    Those whose quantization alone costs most go first.
+    Those whose quantization alone costs most go first. Where nothing would be left of the scheme,
+    all are quantized, and the file misses what it has to pass; a bound that the user set may cost
+    all.
 
     Args:
         workspace: the images and reference logits that the bound holds on.
@@ -75,6 +77,9 @@ def quantize_within(
             floats.append(name)
             if len(floats) < min(wanted, len(draft.operators)):
                 continue
+            if len(floats) == len(draft.operators) and not min_sqnr_db:
+                content, after, floats = first, before, []
+                break
             content, after = measured(floats)
             workspace.progress(f"{after.sqnr_db:.1f} dB with {len(floats)} operators in float")
             if not misses(after):

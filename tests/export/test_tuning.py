@@ -11,13 +11,18 @@ from cct_export.export import tuning
 
 
 def narrow(activation):
-    """A head with few large weights among many small ones, which four or eight bits cannot tell."""
+    """A head with vast weights for a feature that is always 0, beside which the others vanish."""
     model = small(layers.Flatten(), head=[layers.Dense(5, activation=activation)])
-    kernel, bias = model.layers[-1].get_weights()
-    random = np.random.default_rng(0)
-    outliers = random.choice([1, 400], kernel.shape, p=[0.99, 0.01])
-    model.layers[-1].set_weights([kernel * outliers, bias])
+    _, bias = model.layers[2].get_weights()
+    model.layers[2].bias.assign(np.where(np.arange(8) == 0, -1e3, bias))
+    _with_vast_weights(model.layers[-1], 8)
     return model
+
+
+def _with_vast_weights(head, features):
+    kernel, bias = head.get_weights()
+    kernel[::features] = 1e4
+    head.set_weights([kernel, bias])
 
 
 def export(model, format, path, scheme):
@@ -76,3 +81,27 @@ def test_operators_stay_in_float_until_every_head_passes(tmp_path, format):
     exported = export(with_two_heads(), format, tmp_path / f"m.{format}", "int4-weight")
     assert exported.parity.passed, exported.parity.failures
     assert exported.artifact.contract.quantization.kept_float
+
+
+def of_one_layer(build):
+    """A model whose only weights vanish beside vast ones."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 16, 3))
+    head = layers.Dense(5)
+    without_red = layers.ReLU()(layers.Rescaling(1 / 255, [-2, 0, 0])(image))
+    logits = head(layers.Flatten()(without_red))
+    _with_vast_weights(head, 3)
+    return keras.Model(image, build(logits))
+
+
+@pytest.mark.parametrize("format", ["tflite", "onnx"])
+@pytest.mark.parametrize(
+    "build",
+    [lambda x: x, lambda x: layers.LeakyReLU()(x)],
+    ids=["lowered", "traced"],
+)
+def test_a_file_without_integers_is_no_way_to_pass(tmp_path, format, build):
+    exported = export(of_one_layer(build), format, tmp_path / f"m.{format}", "int4-weight")
+    assert not exported.parity.passed
+    assert exported.artifact.contract.quantization.kept_float == ()
+    assert exported.artifact.path.name.endswith(".rejected")
