@@ -22,6 +22,7 @@ REFUSED = {
     "batch normalization and SiLU": "nothing says which function",
     "a GELU of the user": "it has a function _gelu_of_the_user, which is not of Keras",
     "kernel 5, stride 2": "several settings of its tokenizer give 64 tokens",
+    "class token": "it has a class ClassToken, which is not of Keras",
 }
 
 
@@ -77,6 +78,9 @@ ASSUMED_OTHERWISE = {
     "Resizing": "its Resizing",
 }
 REFUSED_WEIGHTS = {
+    "class token": "left over: class_token",
+    "slots × letters": "left over: reshape",
+    "slots × letters of tokens": "left over: conv1d",
     "batch normalization": REFUSED["batch normalization"],
     "batch normalization and SiLU": REFUSED["batch normalization and SiLU"],
     "kernel 5, stride 2": "settings of its tokenizer",
