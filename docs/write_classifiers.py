@@ -33,7 +33,7 @@ almost zero the value 0.1: otherwise activations vanish. A cell has the SQNR of 
 Keras on {SAMPLES} photo crops, the size, and how many operators stayed in float because the file
 missed the policy of its scheme otherwise.
 
-Random weights are harder to quantize than trained ones: the same rounding of float32 that leaves the
+Random weights are harder to quantize than trained ones: the rounding of float32 that leaves the
 vision transformer above 110 dB leaves MobileNetV2 at 94, and integers lose as much more.
 """
 
