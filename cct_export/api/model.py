@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from cct_export.records import Architecture, Imported, Pushed
     from cct_export.specs.train import Value
     from cct_export.training.loop import Trained
+    from cct_export.training.teacher import Teacher
     from cct_export.training.transfer import Pretrained
 
     Source: TypeAlias = str | Path | keras.Model | LoadedModel
@@ -260,6 +261,7 @@ def train(
     stochastic_depth_mode: str | None = None,
     loggers: Sequence[str] = (),
     distribute: str | None = None,
+    teacher: "Source | None" = None,
 ) -> "Trained":
     """Trains a CCT into the run directory ``folder``.
 
@@ -278,15 +280,18 @@ def train(
         distribute: distribute each batch over all devices of this machine (``local``), or of all
             machines that the environment names (``workers``); each of those calls this function
             before it computes anything, and only worker 0 writes ``folder``.
+        teacher: a CCT or other Keras classifier of the same classes and image size, see ``load``,
+            whose answers are learned besides the labels.
 
     Returns:
         The best weights' file and accuracy.
 
     Raises:
-        InvalidModel: ``pretrained`` is no CCT; the images are too small.
+        InvalidModel: ``pretrained`` is no CCT; the images are too small; ``teacher`` cannot be
+            copied, or gives NaN.
         InvalidData: the data cannot be used.
-        InvalidRequest: no such preset, model or data; the recipe cannot be trained, or both
-            ``model`` and ``pretrained`` are given.
+        InvalidRequest: no such preset, model or data; the recipe cannot be trained, both
+            ``model`` and ``pretrained`` are given, or ``teacher`` has other classes or images.
         CCTExportError: the folder holds another run, or another worker was lost.
         OutputError: the folder cannot be written.
 
@@ -304,7 +309,7 @@ def train(
     if distribute is not None:
         distribute = choose(distribute, DISTRIBUTIONS, what="distribution")
     loggers = [choose(name, LOGGERS, what="log") for name in loggers]
-    check_recipe(recipe, pretrained)
+    check_recipe(recipe, pretrained, teacher)
     if distribute != "workers":  # worker 0 alone may have the folder
         check_run_folder(Path(folder), resume)
     start()
@@ -315,7 +320,8 @@ def train(
         base = None if pretrained is None else _pretrained(pretrained)
         spec = architecture if base is None else base.model.spec
         spec = transfer.architecture(spec, image_size, stochastic_depth_mode)
-        job = loop.TrainingJob(spec, recipe, Path(folder), resume, base, tuple(loggers))
+        instructor = None if teacher is None else _teacher(teacher)
+        job = loop.TrainingJob(spec, recipe, Path(folder), resume, base, tuple(loggers), instructor)
         trained = loop.train(job, progress, distribution)
     if not trained.worker:
         _write_calibration_record(str(folder), job.dataset)
@@ -347,6 +353,15 @@ def _pretrained(source: "Source") -> "Pretrained":
     loaded = load(source)
     cct = loaded.model if type(loaded.model) is CCT else equivalent_cct(loaded.model)
     return Pretrained.of(cct or loaded.model, loaded.source, loaded.sha256)
+
+
+def _teacher(source: "Source") -> "Teacher":
+    from cct_export.training.run import WeightsSource
+    from cct_export.training.teacher import Teacher
+
+    loaded = load(source)
+    origin = WeightsSource(loaded.source, loaded.sha256)
+    return Teacher(loaded.model, origin, loaded.labels)
 
 
 def push(

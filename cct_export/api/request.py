@@ -218,7 +218,7 @@ def check_data(name: str) -> str:
     return find_data(name)
 
 
-def check_recipe(recipe: TrainSpec, pretrained: "Source | None") -> None:
+def check_recipe(recipe: TrainSpec, pretrained: "Source | None", teacher: "Source | None") -> None:
     """Refuses names in a recipe that do not exist; raises ``InvalidRequest``."""
     from cct_export.training.recipes import check_parts
 
@@ -227,8 +227,9 @@ def check_recipe(recipe: TrainSpec, pretrained: "Source | None") -> None:
         raise InvalidRequest(
             "only pretrained weights can be frozen: name the model to fine-tune (--from)"
         )
-    if pretrained is not None:
-        check_model(pretrained)
+    for model in (pretrained, teacher):
+        if model is not None:
+            check_model(model)
     check_data(recipe.data)
 
 

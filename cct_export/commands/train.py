@@ -61,6 +61,12 @@ def _option(hyperparameter: Hyperparameter) -> Decorator:
     "blocks (blocks:N for the first N), norm, pooling, head.",
 )
 @click.option(
+    "--teacher",
+    type=Model(),
+    help="Learn the answers of this trained classifier as well as the labels. It has the same "
+    "classes and image size.",
+)
+@click.option(
     "--image-size",
     type=Number(Range(1, 4096, whole=True)),
     metavar="PIXELS",
@@ -116,6 +122,7 @@ def train(
             recipe=recipe,
             model=options.model,
             pretrained=options.pretrained,
+            teacher=options.teacher,
             image_size=options.image_size,
             stochastic_depth_mode=options.stochastic_depth_mode,
             resume=resume,
@@ -160,10 +167,14 @@ def _resumed(options: TrainOptions, output: Path) -> TrainOptions:
         resumed = options.resume(run.record())
     except (InvalidModel, InvalidRequest):
         return options  # Training reports what is wrong with the record.
-    model, images = resumed.pretrained, resumed.data
+    images = resumed.data
     missing: list[str] = []
-    if model is not None and options.pretrained is None and is_hub_id(model):
-        missing += ["--from", model]
+    for option, model, given in (
+        ("--from", resumed.pretrained, options.pretrained),
+        ("--teacher", resumed.teacher, options.teacher),
+    ):
+        if model is not None and given is None and is_hub_id(model):
+            missing += [option, model]
     if images is not None and options.data is None and is_downloaded(images):
         missing += ["--data", find_data(images)]
     if missing:

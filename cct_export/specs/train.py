@@ -12,6 +12,7 @@ OPTIMIZERS = ("adamw", "muon", "sgd")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 JIT = ("auto", "on", "off")
+TEACHER_LOSSES = ("kl", "mse")
 # Experiment trackers that a run can log to, besides its own files.
 LOGGERS = ("tensorboard", "wandb")
 # Devices of this machine, or of all machines that the environment names.
@@ -133,6 +134,28 @@ class TrainSpec:
     )
     label_smoothing: float = _hyperparameter(
         0.1, "Label smoothing of the targets.", minimum=0, below=1
+    )
+    teacher_weight: float = _hyperparameter(
+        0.9,
+        "With --teacher, weight of its answers in the loss; the labels have the rest.",
+        minimum=0,
+        maximum=1,
+    )
+    teacher_loss: str = _hyperparameter(
+        "kl",
+        "Distance from the teacher: kl of the distributions (arXiv:1503.02531), or mse of the "
+        "logits (arXiv:2105.08919).",
+        choices=TEACHER_LOSSES,
+    )
+    temperature: float = _hyperparameter(
+        2.0, "Temperature that softens both distributions for kl.", minimum=0.1, maximum=100
+    )
+    embedding_weight: float = _hyperparameter(
+        0.0,
+        "With --teacher, weight of the distance from what its last layer gets, through a "
+        "projection that is not kept.",
+        minimum=0,
+        maximum=_LARGEST,
     )
     flip: bool = _hyperparameter(True, "Augmentation: random horizontal flips.")
     crop: float = _hyperparameter(

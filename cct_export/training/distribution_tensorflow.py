@@ -14,6 +14,7 @@ from cct_export.specs import TrainSpec
 from cct_export.training.batches import Batches, ShardedBatches
 from cct_export.training.distribution_base import Distribution
 from cct_export.training.learner import Learner, Tensors, WeightedLearner
+from cct_export.training.teacher import Teacher
 
 _EXAMPLE = (
     '{"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}}'
@@ -97,13 +98,14 @@ class StrategyLearner(WeightedLearner):
     Args:
         cct: the model to train.
         recipe: hyperparameters.
+        teacher: see ``Learner``.
     """
 
     train_function: Any
     test_function: Any
 
-    def __init__(self, cct: CCT, recipe: TrainSpec) -> None:
-        super().__init__(cct, recipe)
+    def __init__(self, cct: CCT, recipe: TrainSpec, teacher: Teacher | None = None) -> None:
+        super().__init__(cct, recipe, teacher)
         self.clip_norm = recipe.clip_norm
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:

@@ -10,6 +10,12 @@ from cct_export.errors import InvalidRequest
 from cct_export.model.cct import CCT
 from cct_export.specs import TrainSpec
 from cct_export.training.augmentation import Augmentation
+from cct_export.training.teacher import (
+    FrozenTeacher,
+    Teacher,
+    distillation_losses,
+    embedding_losses,
+)
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +36,22 @@ class Learner(keras.Model):
     Args:
         cct: the model to train; only its weights are kept in the end.
         recipe: hyperparameters.
+        teacher: a model whose answers are learned besides the labels, or None.
     """
 
-    def __init__(self, cct: CCT, recipe: TrainSpec) -> None:
+    def __init__(self, cct: CCT, recipe: TrainSpec, teacher: Teacher | None = None) -> None:
         super().__init__(name="learner")
         self.cct = cct
+        self.recipe = recipe
+        self.teacher = None if teacher is None else FrozenTeacher(teacher)
+        self.projection = None
+        if self.teacher is not None and recipe.embedding_weight:
+            embedding = cct.get_layer("logits").input
+            self.student = keras.Model(cct.inputs, [*cct.outputs, embedding])
+            self.projection = keras.layers.Dense(
+                self.teacher.embedding_width, dtype="float32", name="projection"
+            )
+            self.projection.build(embedding.shape)
         self.augmentation = Augmentation(recipe)
         self.criterion = keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=recipe.label_smoothing
@@ -45,16 +62,32 @@ class Learner(keras.Model):
         ]
 
     def build(self, shapes: Any) -> None:
-        """Marks the model as built: the CCT is, and augmentation has no weights."""
+        """Marks the model as built: its parts are, and augmentation has no weights."""
         self.built = True
 
     def call(self, batch: Any, training: bool | None = None) -> Tensors:
-        """Returns ``logits`` and ``target``, the targets after augmentation."""
+        """Returns ``logits`` and ``target``, the targets after augmentation.
+
+        With a teacher, in training, ``teacher`` too, its logits for the same augmented images; and
+        both embeddings where the recipe has a weight for them, that of the model projected.
+        """
         images, targets = ops.cast(batch["image"], "float32"), batch["target"]
-        if training:
-            images, targets = self.augmentation(images, targets)
-        logits = ops.cast(self.cct(images, training=training), "float32")
-        return {"logits": logits, "target": targets}
+        if not training:
+            return {"logits": self._logits(self.cct(images, training=False)), "target": targets}
+        images, targets = self.augmentation(images, targets)
+        answers: Tensors = {"target": targets}
+        if self.teacher is not None:
+            answers["teacher"], answers["teacher_embedding"] = self.teacher(images)
+        if self.projection is None:
+            answers["logits"] = self._logits(self.cct(images, training=True))
+        else:
+            logits, embedding = self.student(images, training=True)
+            answers["logits"] = self._logits(logits)
+            answers["embedding"] = self.projection(embedding)
+        return answers
+
+    def _logits(self, logits: Any) -> Any:
+        return ops.cast(logits, "float32")
 
     def compute_loss(
         self,
@@ -64,8 +97,27 @@ class Learner(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Returns the cross-entropy of a batch; Keras calls it."""
-        return self.criterion(y_pred["target"], y_pred["logits"])
+        """Returns the loss of a batch; Keras calls it."""
+        return self._loss(y_pred)
+
+    def _loss(self, answers: Tensors, weight: Any = None) -> Any:
+        """Returns the cross-entropy, mixed with the distance from the teacher if there is one.
+
+        Args:
+            answers: see ``call``.
+            weight: of each image, float32 ``(batch,)``; None for 1.
+        """
+        loss = self.criterion(answers["target"], answers["logits"], weight)
+        if "teacher" not in answers:
+            return loss
+        recipe = self.recipe
+        losses = distillation_losses(answers["teacher"], answers["logits"], recipe)
+        loss = (1 - recipe.teacher_weight) * loss
+        loss += recipe.teacher_weight * _mean(losses, weight)
+        if self.projection is not None:
+            losses = embedding_losses(answers["teacher_embedding"], answers["embedding"])
+            loss += recipe.embedding_weight * _mean(losses, weight)
+        return loss
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Tensors:
         """Updates the metrics with a batch and returns them; Keras calls it."""
@@ -81,10 +133,11 @@ class WeightedLearner(Learner):
     Args:
         cct: the model to train.
         recipe: hyperparameters.
+        teacher: see ``Learner``.
     """
 
-    def __init__(self, cct: CCT, recipe: TrainSpec) -> None:
-        super().__init__(cct, recipe)
+    def __init__(self, cct: CCT, recipe: TrainSpec, teacher: Teacher | None = None) -> None:
+        super().__init__(cct, recipe, teacher)
         # Keras' own mean of the loss counts repeated images. This metric comes after it in the
         # list of metrics, and so replaces it in the logs.
         self.mean_loss = keras.metrics.Mean(name="loss")
@@ -102,7 +155,7 @@ class WeightedLearner(Learner):
         training: bool = True,
     ) -> Any:
         """Returns the weighted cross-entropy; Keras calls it."""
-        return self.criterion(y_pred["target"], y_pred["logits"], y_pred["weight"])
+        return self._loss(y_pred, y_pred["weight"])
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Tensors:
         """Updates the metrics with every image once, and returns them; Keras calls it."""
@@ -136,8 +189,17 @@ def check(recipe: TrainSpec) -> None:
         )
 
 
+def _mean(losses: Any, weight: Any) -> Any:
+    """Returns the mean as Keras' losses do: weights do not change the divisor."""
+    return ops.mean(losses if weight is None else losses * weight)
+
+
 def compiled(
-    cct: CCT, recipe: TrainSpec, steps: int, learner_type: type[Learner] = Learner
+    cct: CCT,
+    recipe: TrainSpec,
+    steps: int,
+    learner_type: type[Learner] = Learner,
+    teacher: Teacher | None = None,
 ) -> Learner:
     """Returns a compiled learner.
 
@@ -146,8 +208,9 @@ def compiled(
         recipe: hyperparameters.
         steps: per epoch, for the learning rate schedule.
         learner_type: ``Learner``, or one for several replicas.
+        teacher: see ``Learner``.
     """
-    learner = learner_type(cct, recipe)
+    learner = learner_type(cct, recipe, teacher)
     size, channels = cct.spec.image_size, cct.spec.channels
     learner.build({"image": (None, size, size, channels), "target": (None, cct.spec.classes)})
     jit = "auto" if recipe.jit == "auto" else recipe.jit == "on"

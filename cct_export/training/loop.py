@@ -27,6 +27,7 @@ from cct_export.training import callbacks, card, learner, transfer
 from cct_export.training.batches import Batches, Subset, in_memory
 from cct_export.training.distribution_base import Distribution
 from cct_export.training.run import Accuracy, EpochMetrics, RunDirectory, RunRecord, shortest
+from cct_export.training.teacher import Teacher
 from cct_export.training.transfer import Pretrained
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class TrainingJob:
         pretrained: the model to fine-tune, which differs from ``model`` in image size, classes,
             dropout and stochastic depth only. None for random initialization.
         loggers: experiment trackers to log to, see ``specs.train.LOGGERS``.
+        teacher: a classifier whose answers are learned besides the labels; None for none.
     """
 
     model: ModelSpec
@@ -52,6 +54,7 @@ class TrainingJob:
     resume: bool = False
     pretrained: Pretrained | None = None
     loggers: tuple[str, ...] = ()
+    teacher: Teacher | None = None
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -160,9 +163,11 @@ def _prepare(job: TrainingJob, run: RunDirectory, distribution: Distribution) ->
     record = _record(job)
     pretrained = job.pretrained.model if job.pretrained else None
     transfer.check_frozen(job.recipe.freeze, record.model, pretrained.spec if pretrained else None)
+    if job.teacher is not None:
+        job.teacher.check(record.model, record.start, job.recipe)
     if distribution.workers > 1:
         distribution.check_same(_comparable(record))
-    return _Loop(run, record, _split(job.dataset, record), pretrained, distribution)
+    return _Loop(run, record, _split(job.dataset, record), pretrained, distribution, job.teacher)
 
 
 def _record(job: TrainingJob) -> RunRecord:
@@ -177,6 +182,7 @@ def _record(job: TrainingJob) -> RunRecord:
         train=recipe,
         model=spec,
         start=job.pretrained.origin if job.pretrained else None,
+        teacher=job.teacher.origin if job.teacher else None,
         backend=keras.backend.backend(),
         data=fingerprint(dataset),
     )
@@ -185,8 +191,8 @@ def _record(job: TrainingJob) -> RunRecord:
 def _comparable(record: RunRecord) -> bytes:
     """Returns what must be equal on all workers; the paths of data and weights may differ."""
     train = replace(record.train, data="")
-    checksum = record.start.sha256 if record.start else None
-    return to_text([record.model, train, record.data, checksum]).encode()
+    checksums = [origin and origin.sha256 for origin in (record.start, record.teacher)]
+    return to_text([record.model, train, record.data, checksums]).encode()
 
 
 def _split(dataset: Dataset, record: RunRecord) -> _Images:
@@ -237,6 +243,7 @@ class _Loop:
         images: data.
         pretrained: the model to fine-tune, or None.
         distribution: devices and workers.
+        teacher: see ``TrainingJob``.
     """
 
     run: RunDirectory
@@ -244,6 +251,7 @@ class _Loop:
     images: _Images
     pretrained: CCT | None
     distribution: Distribution
+    teacher: Teacher | None = None
 
     def begin(self, resume: bool, stack: contextlib.ExitStack) -> bytes:
         """Starts or resumes the run, which is locked as long as ``stack`` is open.
@@ -271,7 +279,9 @@ class _Loop:
             with _precision(recipe.precision):
                 cct = self._model()
                 steps = math.ceil(len(images.training.rows) / recipe.batch)
-                model = learner.compiled(cct, recipe, steps, distribution.learner_type)
+                model = learner.compiled(
+                    cct, recipe, steps, distribution.learner_type, self.teacher
+                )
             best = checkpoint.without_optimizer(cct)
             metrics = self.run.load_state(model, state)
             if callbacks.should_stop(metrics, recipe.patience):

@@ -156,6 +156,7 @@ class TrainOptions:
     Attributes:
         model: name of a preset.
         pretrained: the model to fine-tune, see ``importers.load_model``.
+        teacher: the classifier to learn from, of the same kind.
         image_size: height and width in pixels.
         stochastic_depth_mode: one of ``specs.STOCHASTIC_DEPTH_MODES``.
         recipe: a name of ``RECIPES`` or a TOML file.
@@ -167,6 +168,7 @@ class TrainOptions:
 
     model: str | None = None
     pretrained: str | None = None
+    teacher: str | None = None
     image_size: int | None = None
     stochastic_depth_mode: str | None = None
     recipe: str | None = None
@@ -189,6 +191,7 @@ class TrainOptions:
             self,
             model=model,
             pretrained=pretrained,
+            teacher=self.teacher or (record.teacher.source if record.teacher else None),
             image_size=self.image_size or record.model.image_size,
             stochastic_depth_mode=self.stochastic_depth_mode or record.model.stochastic_depth_mode,
             data=record.train.data if self.data is None else self.data,

@@ -78,6 +78,7 @@ class RunRecord:
         train: data and hyperparameters.
         model: the architecture.
         start: pretrained weights that the run fine-tunes; None for random initialization.
+        teacher: the classifier whose answers it learns; None for none.
         backend: of Keras.
         data: fingerprint of the data, see ``data.fingerprint``.
         validation_top1: of the best epoch, 0 to 1; None until the run is finished.
@@ -88,6 +89,7 @@ class RunRecord:
     train: TrainSpec
     model: ModelSpec
     start: WeightsSource | None = None
+    teacher: WeightsSource | None = None
     backend: str | None = None
     data: dict[str, int] | None = None
     validation_top1: Share | None = None
@@ -235,6 +237,13 @@ class RunDirectory:
                 f"{self.path} was started from {earlier.start or 'random weights'}, "
                 f"not from {record.start or 'random weights'}: resume with the same --from"
             )
+        if (earlier.teacher and earlier.teacher.sha256) != (
+            record.teacher and record.teacher.sha256
+        ):
+            raise CCTExportError(
+                f"{self.path} was started with the teacher {earlier.teacher or 'none'}, "
+                f"not {record.teacher or 'none'}: resume with the same --teacher"
+            )
         for part in ("train", "model"):
             before = getattr(earlier, part).to_dict()
             for name, value in getattr(record, part).to_dict().items():
@@ -297,7 +306,7 @@ class RunDirectory:
 
     def save_state(self, model: "keras.Model", metrics: list[EpochMetrics]) -> None:
         """Writes weights, optimizer, random states and metrics into one file."""
-        arrays = {f"model_{i}": np.asarray(v) for i, v in enumerate(model.variables)}
+        arrays = {f"model_{i}": np.asarray(v) for i, v in enumerate(_variables(model))}
         arrays |= {f"optimizer_{i}": np.asarray(v) for i, v in enumerate(model.optimizer.variables)}
         with replacing(self.state_file) as temporary:
             np.savez(temporary, **arrays, history=np.asarray(json.dumps(metrics)))  # type: ignore[arg-type]
@@ -331,14 +340,17 @@ class RunDirectory:
         what = f"{self.state_file} is damaged, train into another folder"
         with refusing(InvalidModel, what, otherwise="another program changed it"):
             state = read_npz(content)
-            for prefix, owner in (("model", model), ("optimizer", model.optimizer)):
+            for prefix, variables in (
+                ("model", _variables(model)),
+                ("optimizer", model.optimizer.variables),
+            ):
                 count = sum(name.startswith(prefix) for name in state)
-                if count and count != len(owner.variables):
+                if count and count != len(variables):
                     raise InvalidModel(
                         f"{self.state_file} is another version's ({prefix}: {count} variables, "
-                        f"not {len(owner.variables)}): train into another folder"
+                        f"not {len(variables)}): train into another folder"
                     )
-                for index, variable in enumerate(owner.variables):
+                for index, variable in enumerate(variables):
                     variable.assign(state[f"{prefix}_{index}"])
             return from_json(json.loads(str(state["history"])), list[EpochMetrics])
 
@@ -349,3 +361,10 @@ class RunDirectory:
         writer.writeheader()
         writer.writerows(metrics)
         write_text(self.metrics_file, table.getvalue())
+
+
+def _variables(model: "keras.Model") -> list[Any]:
+    """Returns what training changes: all variables but those of a teacher."""
+    teacher = getattr(model, "teacher", None)
+    frozen = set(map(id, teacher.variables if teacher else ()))
+    return [variable for variable in model.variables if id(variable) not in frozen]
