@@ -10,6 +10,7 @@ from cct_export.errors import InvalidRequest
 from cct_export.model.cct import CCT
 from cct_export.specs import TrainSpec
 from cct_export.training.augmentation import Augmentation
+from cct_export.training.optimizer import optimizer
 from cct_export.training.teacher import (
     FrozenTeacher,
     Teacher,
@@ -20,11 +21,6 @@ from cct_export.training.teacher import (
 log = logging.getLogger(__name__)
 
 Tensors: TypeAlias = dict[str, Any]
-
-# Variables that are neither matrices nor filters, by the end of their names.
-_NOT_DECAYED = ("bias", "gamma", "beta", "embeddings")
-# Layers whose matrices Muon leaves to AdamW.
-_NOT_ORTHOGONALIZED = ("logits", "pooling")
 
 
 class Learner(keras.Model):
@@ -214,44 +210,5 @@ def compiled(
     size, channels = cct.spec.image_size, cct.spec.channels
     learner.build({"image": (None, size, size, channels), "target": (None, cct.spec.classes)})
     jit = "auto" if recipe.jit == "auto" else recipe.jit == "on"
-    learner.compile(_optimizer(recipe, steps), jit_compile=jit)
+    learner.compile(optimizer(recipe, steps), jit_compile=jit)
     return learner
-
-
-def _optimizer(recipe: TrainSpec, steps: int) -> keras.optimizers.Optimizer:
-    common: dict[str, Any] = {
-        "learning_rate": _learning_rate(recipe, steps),
-        "weight_decay": recipe.weight_decay,
-        "global_clipnorm": recipe.clip_norm or None,
-        "use_ema": recipe.ema > 0,
-    }
-    if recipe.ema:
-        common["ema_momentum"] = recipe.ema
-    if recipe.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(**common)
-    elif recipe.optimizer == "muon":
-        optimizer = keras.optimizers.Muon(
-            **common,
-            adam_weight_decay=recipe.weight_decay,
-            exclude_layers=list(_NOT_ORTHOGONALIZED),
-        )
-    else:
-        optimizer = keras.optimizers.SGD(**common, momentum=0.9, nesterov=True)
-    if not recipe.decay_all:
-        optimizer.exclude_from_weight_decay(var_names=list(_NOT_DECAYED))
-    return optimizer
-
-
-def _learning_rate(recipe: TrainSpec, steps: int) -> Any:
-    """Returns the learning rate, or its schedule: linear warm-up, then constant or cosine."""
-    peak, warmup_steps = recipe.learning_rate, int(recipe.warmup_epochs * steps)
-    if recipe.schedule == "constant" and not warmup_steps:
-        return peak
-    # A cosine from 1 to 1 is constant.
-    final = 1.0 if recipe.schedule == "constant" else recipe.final_rate
-    decay_steps = max(1, recipe.epochs * steps - warmup_steps)
-    if not warmup_steps:
-        return keras.optimizers.schedules.CosineDecay(peak, decay_steps, final)
-    return keras.optimizers.schedules.CosineDecay(
-        0.0, decay_steps, final, warmup_target=peak, warmup_steps=warmup_steps
-    )

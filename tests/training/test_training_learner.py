@@ -12,6 +12,7 @@ from tiny_run import TINY
 from cct_export.model.cct import CCT
 from cct_export.specs import TrainSpec
 from cct_export.training import learner
+from cct_export.training.optimizer import learning_rate
 from cct_export.training.recipes import RECIPES, resolve
 
 SCRIPT = """
@@ -47,7 +48,7 @@ def test_the_learning_rate_warms_up_and_decays_along_a_cosine():
     recipe = TrainSpec(
         "x", epochs=11, schedule="cosine", warmup=1.0, final_rate=0.1, learning_rate=0.01
     )
-    schedule = learner._learning_rate(recipe, steps=10)
+    schedule = learning_rate(recipe, steps=10)
     rates = [float(schedule(step)) for step in range(111)]
     assert rates[0] == 0
     assert rates[10] == pytest.approx(0.01)
@@ -55,10 +56,10 @@ def test_the_learning_rate_warms_up_and_decays_along_a_cosine():
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[60] == pytest.approx(0.0055)
     assert rates[110] == pytest.approx(0.001)
-    constant = learner._learning_rate(replace(recipe, schedule="constant"), steps=10)
+    constant = learning_rate(replace(recipe, schedule="constant"), steps=10)
     assert float(constant(110)) == pytest.approx(0.01)
     recipe = replace(recipe, schedule="constant", warmup=0.0)
-    assert learner._learning_rate(recipe, steps=10) == 0.01
+    assert learning_rate(recipe, steps=10) == 0.01
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_the_learning_rate_warms_up_and_decays_along_a_cosine():
 )
 def test_the_warm_up_takes_a_tenth_of_the_steps_at_most(epochs, warmup, peak_step):
     recipe = TrainSpec("x", epochs=epochs, schedule="cosine", warmup=warmup)
-    schedule = learner._learning_rate(recipe, steps=100)
+    schedule = learning_rate(recipe, steps=100)
     rates = [float(schedule(step)) for step in range(100 * epochs)]
     assert np.argmax(rates) == peak_step
     assert rates[peak_step] == pytest.approx(recipe.learning_rate)
