@@ -117,9 +117,13 @@ def inspect_model(model: "Source", *, options: ModelOptions = NO_OPTIONS) -> "Ar
         3760139
     """
     from cct_export.inspection import model as inspection
-    from cct_export.model.presets import PRESETS, preset
+    from cct_export.model.presets import EXAMPLE_WEIGHTS, PRESETS, preset
 
-    if isinstance(model, str) and (model in PRESETS or _is_name(model)):
+    if (
+        isinstance(model, str)
+        and model != EXAMPLE_WEIGHTS
+        and (model in PRESETS or _is_name(model))
+    ):
         return inspection.inspect_architecture(preset(model))
     loaded = load(model, options=options)
     return inspection.inspect(loaded.model, name=loaded.source)

@@ -81,7 +81,7 @@ class Group(click.Group):
     def _choose_command(self, word: str, program: str) -> str:
         path = Path(word)
         command = self._command_for.get(path.suffix)
-        if word and (path.exists() or find(word, presets.PRESETS)):
+        if word and (path.exists() or find(word, presets.MODELS)):
             command = command or self._model_command
         if command and not find(word, self.commands):
             raise InvalidRequest(

@@ -76,7 +76,7 @@ def import_(foreign: str, labels: str | None, **arguments: Any) -> Outcome:
 
 
 @click.command()
-@click.argument("artifact", type=PathOr(presets.PRESETS, "ARTIFACT|MODEL"))
+@click.argument("artifact", type=PathOr(presets.MODELS, "ARTIFACT|MODEL"))
 @click.option("--against", type=PathOr((), "OTHER"), help="Compare ARTIFACT with this file.")
 @click.option("--tensors", is_flag=True, help="List every quantized tensor; JSON always does.")
 @options.loading

@@ -112,7 +112,7 @@ class Model(PathOr):
     """
 
     def __init__(self, name: str = "MODEL") -> None:
-        super().__init__(filter(presets.ships, presets.PRESETS), name)
+        super().__init__(filter(presets.ships, presets.MODELS), name)
 
 
 class Delegate(OneOf):

@@ -8,7 +8,7 @@ from cct_export.data.decoding import SUFFIXES
 from cct_export.data.folder import images_below
 from cct_export.errors import InvalidRequest
 from cct_export.files import check_file, expand_user
-from cct_export.model.presets import PRESETS
+from cct_export.model.presets import MODELS
 from cct_export.specs import SAVED_MODEL_FILE
 from cct_export.training.run import RunDirectory
 
@@ -23,7 +23,7 @@ def names_images(argument: str) -> bool:
             ``SUFFIXES``, a glob pattern, and a folder. A folder that holds a SavedModel or
             a training run is a model, whatever else is in it, and so is the name of a preset.
     """
-    if argument in PRESETS:
+    if argument in MODELS:
         return False
     path = expand_user(argument)
     if path.is_dir():

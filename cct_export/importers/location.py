@@ -98,9 +98,9 @@ def locate(source: str) -> Location:
         MissingDependency: huggingface_hub is not installed.
     """
     path = expand_user(source)
-    preset = source if source in presets.PRESETS else None  # a folder of that name is ./NAME
+    preset = source if source in presets.MODELS else None  # a folder of that name is ./NAME
     if preset is None and not path.exists():
-        preset = find(source, presets.PRESETS)
+        preset = find(source, presets.MODELS)
     if preset is not None:
         path = presets.shipped_checkpoint(preset)
         return Location(path, ".keras", calibration_file=path.with_suffix(".calibration.npz"))
@@ -148,7 +148,7 @@ def _refuse_missing(path: Path, source: str) -> None:
     """Raises ``InvalidRequest`` for a MODEL that does not exist, with the closest name."""
     if path.suffix:
         check_file(path, "model file")
-    shipped = [name for name in presets.PRESETS if presets.ships(name)]
+    shipped = [name for name in presets.MODELS if presets.ships(name)]
     close, kinds = closest(source, shipped) or similar(path), f"MODEL is {_model_kinds()}"
     hint = f"did you mean {close}? ({kinds})" if close else kinds
     raise InvalidRequest(f"there is no file, run directory or preset called {source}: {hint}")
@@ -156,7 +156,7 @@ def _refuse_missing(path: Path, source: str) -> None:
 
 def _model_kinds() -> str:
     """Returns everything that MODEL may be, for messages."""
-    shipped = ", ".join(name for name in presets.PRESETS if presets.ships(name))
+    shipped = ", ".join(name for name in presets.MODELS if presets.ships(name))
     return (
         f"a .keras, .h5 or .weights.h5 file, a run directory, a preset with weights ({shipped}), a "
         "PyTorch state dict (.pth, .safetensors), a folder with a SavedModel, or hf:OWNER/NAME"

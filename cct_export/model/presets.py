@@ -69,6 +69,10 @@ PRESETS = {
         *(spec for sizes in _LARGE for spec in _variants(_paper(*sizes))),
     )
 }
+# Weights with a name of their own: those of ``cct_keras_io`` by the example's own recipe.
+EXAMPLE_WEIGHTS = "cct_keras_io_example"
+# What may have weights in the package; each is a MODEL.
+MODELS = (*PRESETS, EXAMPLE_WEIGHTS)
 
 
 def preset(name: str) -> ModelSpec:
@@ -88,12 +92,12 @@ def preset(name: str) -> ModelSpec:
 
 
 def shipped_checkpoint(name: str) -> Path:
-    """Returns the ``.keras`` file with trained weights of preset ``name``.
+    """Returns the ``.keras`` file with trained weights of one of ``MODELS``.
 
     Raises:
-        InvalidRequest: the preset is unknown or ships without weights.
+        InvalidRequest: the name is unknown, or a preset that ships without weights.
     """
-    name = preset(name).name
+    name = find(name, MODELS) or preset(name).name
     if not ships(name):
         raise InvalidRequest(
             f"preset {name} ships no weights: train it with `cct-export train --model {name}`"
@@ -102,7 +106,7 @@ def shipped_checkpoint(name: str) -> Path:
 
 
 def ships(name: str) -> bool:
-    """Tells whether trained weights of preset ``name`` are in the package."""
+    """Tells whether trained weights called ``name`` are in the package."""
     return _weights(name).is_file()
 
 

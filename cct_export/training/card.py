@@ -41,7 +41,9 @@ _METRICS = {
 # Hyperparameters that do nothing at 0.
 _OFF_AT_0 = (
     "warmup", "clip_norm", "ema", "crop", "rand_augment", "mixup", "cutmix", "erasing", "patience",
+    "embedding_weight",
 )  # fmt: skip
+_OF_TEACHER = ("teacher_weight", "teacher_loss", "temperature", "embedding_weight")
 # The name of a card in its front matter, without characters that YAML escapes.
 _NAME = re.compile(r'(?<=\nmodel-index:\n- name: )"([^"\\\n]+)"')
 
@@ -233,6 +235,8 @@ def _hyperparameters(record: RunRecord) -> str:
     fields = _resolved(record)
     if record.start is not None:
         fields["fine-tuned from"] = f"{record.start.source} (sha256 {record.start.sha256[:12]})"
+    if record.teacher is not None:
+        fields["teacher"] = f"{record.teacher.source} (sha256 {record.teacher.sha256[:12]})"
     return "## Hyperparameters\n\n" + _properties(fields)
 
 
@@ -252,6 +256,10 @@ def _resolved(record: RunRecord) -> dict[str, _Field]:
         unused.append("magnitude")
     if not (train.mixup or train.cutmix):
         unused.append("mix_probability")
+    if record.teacher is None:
+        unused += _OF_TEACHER
+    elif train.teacher_loss != "kl":
+        unused.append("temperature")
     fields |= dict.fromkeys(unused)
     if train.jit == "auto":
         fields["jit"] = "left to Keras"
@@ -347,6 +355,8 @@ def command(record: RunRecord) -> str:
         options["image_size"] = model.image_size
     if start is not None or model.stochastic_depth_mode != ModelSpec.stochastic_depth_mode:
         options["stochastic_depth_mode"] = model.stochastic_depth_mode
+    if record.teacher is not None:
+        options["teacher"] = record.teacher.source
     recipe = record.train.recipe if record.train.recipe in RECIPES else DEFAULT
     if recipe != DEFAULT or start is not None:
         options["recipe"] = recipe

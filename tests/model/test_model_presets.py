@@ -12,9 +12,11 @@ from cct_export.model.presets import (
     CIFAR,
     CIFAR100,
     IMAGENET,
+    MODELS,
     PRESETS,
     preset,
     shipped_checkpoint,
+    ships,
 )
 from cct_export.model.sizes import parameter_count
 
@@ -106,7 +108,11 @@ def test_a_normalized_model_takes_raw_pixels():
 def test_a_preset_without_weights_is_refused_with_what_to_do():
     with pytest.raises(InvalidRequest, match="preset cct_7_3x1_32 ships no weights: train it"):
         shipped_checkpoint("cct_7_3x1_32")
-    for name in ("cct_keras_io", "cct_2_3x2_32"):
-        model = checkpoint.load(shipped_checkpoint(name))
-        assert (model.spec.name, model.count_params()) == (name, COUNTS[name])
-        assert len(model.spec.labels) == 10
+
+
+@pytest.mark.parametrize("name", filter(ships, MODELS))
+def test_weights_that_ship_are_of_their_preset(name):
+    model = checkpoint.load(shipped_checkpoint(name))
+    architecture = name.removesuffix("_example")
+    assert (model.spec.name, model.count_params()) == (architecture, COUNTS[architecture])
+    assert len(model.spec.labels) == 10

@@ -236,6 +236,18 @@ def test_the_card_names_the_pretrained_weights(written):
     assert "--model" not in options
 
 
+def test_the_card_names_the_teacher(written):
+    teacher = WeightsSource("cct_2_3x2_32", "0123456789abcdef")
+    text = written(_record(teacher=teacher, train={"temperature": 4.0}))
+    rows = dict(_rows(_section(text, "Hyperparameters")))
+    assert rows["teacher"] == "cct_2_3x2_32 (sha256 0123456789ab)"
+    assert (rows["teacher weight"], rows["temperature"]) == ("0.9", "4")
+    options = dict(zip(_command(text)[2::2], _command(text)[3::2], strict=True))
+    assert options["--teacher"] == "cct_2_3x2_32"
+    assert options["--temperature"] == "4.0"
+    assert "teacher" not in written()
+
+
 @pytest.mark.parametrize("name", ["keras-io", "paper", "short", "finetune"])
 @pytest.mark.parametrize(
     "overrides",
