@@ -23,12 +23,13 @@ RECORD = RunRecord(
 )
 
 
-def _record(model=None, train=None, start=None):
+def _record(model=None, train=None, start=None, teacher=None):
     return replace(
         RECORD,
         model=replace(RECORD.model, **(model or {})),
         train=replace(RECORD.train, **(train or {})),
         start=start,
+        teacher=teacher,
     )
 
 
