@@ -111,6 +111,10 @@ class StrategyLearner(WeightedLearner):
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Builds nothing: Keras would do so with a batch averaged over the workers."""
 
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the share of a replica in the mean loss, since gradients are summed up."""
+        return super().compute_loss(*args, **kwargs) / self.distribute_strategy.num_replicas_in_sync
+
     def train_step(self, data: Any) -> Tensors:
         """Trains on the shard of one replica; returns the metrics so far."""
         import tensorflow as tf

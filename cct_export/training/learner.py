@@ -49,9 +49,6 @@ class Learner(keras.Model):
             )
             self.projection.build(embedding.shape)
         self.augmentation = Augmentation(recipe)
-        self.criterion = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=recipe.label_smoothing
-        )
         self.accuracies = [
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.TopKCategoricalAccuracy(5, name="top5"),
@@ -93,27 +90,28 @@ class Learner(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Returns the loss of a batch; Keras calls it."""
-        return self._loss(y_pred)
+        """Returns the mean loss of a batch; Keras calls it."""
+        return ops.mean(self.image_losses(y_pred))
 
-    def _loss(self, answers: Tensors, weight: Any = None) -> Any:
-        """Returns the cross-entropy, mixed with the distance from the teacher if there is one.
+    def image_losses(self, answers: Tensors) -> Any:
+        """Returns the cross-entropy of each image, with its distance from the teacher if any.
 
         Args:
             answers: see ``call``.
-            weight: of each image, float32 ``(batch,)``; None for 1.
         """
-        loss = self.criterion(answers["target"], answers["logits"], weight)
+        recipe, logits = self.recipe, answers["logits"]
+        losses = keras.losses.categorical_crossentropy(
+            answers["target"], logits, from_logits=True, label_smoothing=recipe.label_smoothing
+        )
         if "teacher" not in answers:
-            return loss
-        recipe = self.recipe
-        losses = distillation_losses(answers["teacher"], answers["logits"], recipe)
-        loss = (1 - recipe.teacher_weight) * loss
-        loss += recipe.teacher_weight * _mean(losses, weight)
+            return losses
+        weight = recipe.teacher_weight
+        distances = distillation_losses(answers["teacher"], logits, recipe)
+        losses = (1 - weight) * losses + weight * distances
         if self.projection is not None:
-            losses = embedding_losses(answers["teacher_embedding"], answers["embedding"])
-            loss += recipe.embedding_weight * _mean(losses, weight)
-        return loss
+            distances = embedding_losses(answers["teacher_embedding"], answers["embedding"])
+            losses += recipe.embedding_weight * distances
+        return losses
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Tensors:
         """Updates the metrics with a batch and returns them; Keras calls it."""
@@ -150,18 +148,15 @@ class WeightedLearner(Learner):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Returns the weighted cross-entropy; Keras calls it."""
-        return self._loss(y_pred, y_pred["weight"])
+        """Returns the weighted mean loss of a shard; Keras calls it."""
+        return ops.mean(self.image_losses(y_pred) * y_pred["weight"])
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Tensors:
         """Updates the metrics with every image once, and returns them; Keras calls it."""
         counted = ops.cast(y_pred["weight"] > 0, "float32")
         for accuracy in self.accuracies:
             accuracy.update_state(y_pred["target"], y_pred["logits"], counted)
-        losses = keras.losses.categorical_crossentropy(
-            y_pred["target"], y_pred["logits"], True, self.criterion.label_smoothing
-        )
-        self.mean_loss.update_state(losses, counted)
+        self.mean_loss.update_state(self.image_losses(y_pred), counted)
         metrics: Tensors = self.get_metrics_result()
         return metrics
 
@@ -183,11 +178,6 @@ def check(recipe: TrainSpec) -> None:
             f"jit on: TensorFlow's XLA cannot compile the augmentation of {' and '.join(used)}: "
             "leave jit at auto, set them to 0, or train on JAX"
         )
-
-
-def _mean(losses: Any, weight: Any) -> Any:
-    """Returns the mean as Keras' losses do: weights do not change the divisor."""
-    return ops.mean(losses if weight is None else losses * weight)
 
 
 def compiled(

@@ -242,7 +242,7 @@ def test_the_card_names_the_teacher(written):
     text = written(_record(teacher=teacher, train={"temperature": 4.0}))
     rows = dict(_rows(_section(text, "Hyperparameters")))
     assert rows["teacher"] == "cct_2_3x2_32 (sha256 0123456789ab)"
-    assert (rows["teacher weight"], rows["temperature"]) == ("0.9", "4")
+    assert (rows["teacher weight"], rows["temperature"]) == ("0.9", "4.0")
     options = dict(zip(_command(text)[2::2], _command(text)[3::2], strict=True))
     assert options["--teacher"] == "cct_2_3x2_32"
     assert options["--temperature"] == "4.0"

@@ -60,8 +60,9 @@ def folder(tmp_path_factory):
     """A folder with a tiny checkpoint and gray images."""
     path = tmp_path_factory.mktemp("distribution")
     gray_images(path / "gray.npz", IMAGES)
-    keras.utils.set_random_seed(1)
-    checkpoint.save(CCT(replace(TINY, classes=3)), path / "tiny.keras")
+    for seed, name in ((1, "tiny.keras"), (2, "teacher.keras")):
+        keras.utils.set_random_seed(seed)
+        checkpoint.save(CCT(replace(TINY, classes=3)), path / name)
     return path
 
 
@@ -150,6 +151,20 @@ def test_two_devices_train_to_the_same_result_as_one(folder, single):
     code = TWO_DEVICES if backend == "tensorflow" else ""
     _succeed(_start(folder, run, "--distribute", "local", code=code, backend=backend, **flags))
     _assert_same_metrics(run, reference)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_two_devices_learn_from_a_teacher_as_one_does(folder, backend):
+    flags = TWO_DEVICES_OF_JAX if backend == "jax" else {}
+    code = TWO_DEVICES if backend == "tensorflow" else ""
+    # Neither clipping nor AdamW hides a gradient of another size.
+    sgd = ("--optimizer", "sgd", "--clip-norm", 0, "--learning-rate", 0.05)
+    teacher = ("--teacher", "teacher.keras", "--embedding-weight", 0.5, *sgd)
+    one, two = (folder / f"{name}-taught-{backend}" for name in ("one", "two"))
+    _succeed(_start(folder, one, *teacher, backend=backend))
+    options = (*teacher, "--distribute", "local")
+    _succeed(_start(folder, two, *options, code=code, backend=backend, **flags))
+    _assert_same_metrics(two, one)
 
 
 def test_random_numbers_of_replicas_are_the_same_after_a_resume(folder):
