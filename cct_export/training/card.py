@@ -256,11 +256,11 @@ def _resolved(record: RunRecord) -> dict[str, _Field]:
         unused.append("magnitude")
     if not (train.mixup or train.cutmix):
         unused.append("mix_probability")
-    if record.teacher is None:
-        unused += _OF_TEACHER
-    elif train.teacher_loss != "kl":
+    if train.teacher_loss != "kl":
         unused.append("temperature")
     fields |= dict.fromkeys(unused)
+    if record.teacher is None:
+        fields = {name: value for name, value in fields.items() if name not in _OF_TEACHER}
     if train.jit == "auto":
         fields["jit"] = "left to Keras"
     return fields

@@ -246,7 +246,10 @@ def test_the_card_names_the_teacher(written):
     options = dict(zip(_command(text)[2::2], _command(text)[3::2], strict=True))
     assert options["--teacher"] == "cct_2_3x2_32"
     assert options["--temperature"] == "4.0"
-    assert "teacher" not in written()
+
+
+def test_the_card_of_a_run_without_a_teacher_has_no_options_of_one(written):
+    assert "teacher" not in written(_record(train={"temperature": 4.0}))
 
 
 @pytest.mark.parametrize("name", ["keras-io", "paper", "short", "finetune"])
