@@ -131,9 +131,11 @@ def test_a_public_dataset_is_named_in_the_front_matter(written):
 
 
 def test_every_field_of_the_recipe_is_a_row(written):
-    record = _record(train={"mixup": 0.8, "optimizer": "sgd", "freeze": ("head", "norm")})
+    train = {"mixup": 0.8, "optimizer": "sgd", "freeze": ("head", "norm")}
+    record = _record(train=train, teacher=WeightsSource("big.keras", "0123456789abcdef"))
     rows = dict(_rows(_section(written(record), "Hyperparameters")))
-    assert set(rows) == {name.replace("_", " ") for name in record.train.to_dict()}
+    names = {name.replace("_", " ") for name in record.train.to_dict()}
+    assert set(rows) == names | {"teacher"}
     assert (rows["mixup"], rows["flip"], rows["optimizer"]) == ("0.8", "yes", "sgd")
     assert rows["freeze"] == "head, norm"
 
