@@ -24,7 +24,7 @@ from cct_export.model.cct import CCT
 from cct_export.records.encoding import from_json, parse_json, to_text
 from cct_export.specs import JSONObject, ModelSpec, TrainSpec
 from cct_export.specs.progress import StepProgress, no_progress
-from cct_export.training import callbacks, card, learner, transfer
+from cct_export.training import augmentation, callbacks, card, learner, transfer
 from cct_export.training.batches import Batches, Subset, in_memory
 from cct_export.training.distribution_base import Distribution
 from cct_export.training.run import Accuracy, EpochMetrics, RunDirectory, RunRecord, shortest
@@ -132,6 +132,7 @@ def train(
     distribution = distribution or Distribution()
     callbacks.check_loggers(job.loggers)
     learner.check(job.recipe)
+    augmentation.check(job.recipe, job.model.channels)
     distribution.check(job.recipe)
     run = RunDirectory(job.folder)
     distribution.on_chief(lambda: run.check(job.resume))
