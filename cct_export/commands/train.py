@@ -136,8 +136,10 @@ def train(
             write(STDERR, f"worker {trained.worker}: done, worker 0 has the run directory")
             return
         images, epochs = plural(trained.samples, "test image"), plural(trained.epochs, "epoch")
-        line = f"top-1 {trained.top1:.2%}, top-5 {trained.top5:.2%} on {images}, best of {epochs}"
-        write(STDERR, one_line(f"{trained.best}: {line}"))
+        figures = f"top-1 {trained.top1:.2%}, top-5 {trained.top5:.2%}"
+        if trained.jpeg_top1 is not None:
+            figures += f", top-1 as JPEG {trained.jpeg_top1:.2%}"
+        write(STDERR, one_line(f"{trained.best}: {figures} on {images}, best of {epochs}"))
         written = [file.name for file in RunDirectory(output).files()] + list(loggers)
         log.info("wrote %s: %s", output, ", ".join(written))
 

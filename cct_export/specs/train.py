@@ -11,6 +11,8 @@ from cct_export.names import find, suggestion
 OPTIMIZERS = ("adamw", "muon", "sgd")
 SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+# Further augmentation of images.
+AUGMENTATIONS = ("none", "jpeg")
 JIT = ("auto", "on", "off")
 TEACHER_LOSSES = ("kl", "mse")
 # Experiment trackers that a run can log to, besides its own files.
@@ -172,6 +174,12 @@ class TrainSpec:
     )
     magnitude: float = _hyperparameter(
         9.0, "Magnitude of the RandAugment operations.", above=0, maximum=10
+    )
+    augment: str = _hyperparameter(
+        "none",
+        "Further augmentation: jpeg compresses half of the images as JPEG does, with qualities of "
+        "50 to 95.",
+        choices=AUGMENTATIONS,
     )
     mixup: float = _hyperparameter(
         0.0,

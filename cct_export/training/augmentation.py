@@ -8,7 +8,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from cct_export.errors import InvalidRequest
 from cct_export.specs import TrainSpec
+from cct_export.training.jpeg import JpegCompression
 
 _PIXELS = (0, 255)
 # Strengths of RandAugment at magnitude 10, after timm. Keras' RandAugment has one factor for all
@@ -19,6 +21,25 @@ _TRANSLATION = 0.45
 _POSTERIZE_BITS = 4
 # Keras adds to the pixels where timm multiplies them by 0.1 to 1.9: the same for a middle gray.
 _BRIGHTNESS = 0.45
+_JPEG_PROBABILITY = 0.5
+# From heavy to hardly visible compression, as photographs are found.
+_JPEG_QUALITY = (50, 95)
+
+
+def check(recipe: TrainSpec, channels: int) -> None:
+    """Checks, before any work, that images can be augmented.
+
+    Args:
+        recipe: which augmentation.
+        channels: of the images.
+
+    Raises:
+        InvalidRequest: they cannot.
+    """
+    if recipe.augment == "jpeg" and channels not in (1, 3):
+        raise InvalidRequest(
+            f"augment jpeg: JPEG images have 1 or 3 channels, not {channels}: leave augment at none"
+        )
 
 
 class _LayerFactory:
@@ -167,6 +188,8 @@ def _image_layers(recipe: TrainSpec, make: _LayerFactory) -> list[Any]:
         augmentation.append(make(layers.RandomFlip, "horizontal"))
     if recipe.rand_augment:
         augmentation.append(RandAugment(recipe.rand_augment, recipe.magnitude, make))
+    if recipe.augment == "jpeg":
+        augmentation.append(make(JpegCompression, _JPEG_PROBABILITY, _JPEG_QUALITY))
     if recipe.erasing:
         area = {"scale": (0.02, 0.33), "value_range": _PIXELS}
         augmentation.append(make(layers.RandomErasing, _exactly(recipe.erasing), **area))

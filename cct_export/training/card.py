@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cct_export.data.recompressed import QUALITY
 from cct_export.errors import InvalidModel
 from cct_export.files import write_text
 from cct_export.model.presets import PRESETS
@@ -38,6 +39,11 @@ _METRICS = {
     "learning_rate": "learning rate",
 }  # fmt: skip
 
+_ABOUT_JPEG = (
+    f"\n\n*As JPEG* are the same test images after JPEG compression (quality {QUALITY}, 4:2:0), as "
+    "photographs mostly are stored and sent. The difference between the two rows is what this "
+    "model loses on such images."
+)
 # Hyperparameters that do nothing at 0.
 _OFF_AT_0 = (
     "warmup", "clip_norm", "ema", "crop", "rand_augment", "mixup", "cutmix", "erasing", "patience",
@@ -215,7 +221,11 @@ def _result(record: RunRecord, test: Accuracy, metrics: list[EpochMetrics]) -> s
     rows = [
         ("split", "images", "top-1", "top-5"),
         ("---",) * 4,
-        ("test", f"{test.samples:,}", f"{test.top1:.2%}", f"{test.top5:.2%}"),
+        *(
+            (name, f"{accuracy.samples:,}", f"{accuracy.top1:.2%}", f"{accuracy.top5:.2%}")
+            for name, accuracy in (("test", test), ("test, as JPEG", record.test_jpeg))
+            if accuracy is not None
+        ),
         (
             f"validation (best epoch, {best['epoch']})",
             f"{record.train.validation:.0%} of training",
@@ -227,7 +237,7 @@ def _result(record: RunRecord, test: Accuracy, metrics: list[EpochMetrics]) -> s
     return (
         f"## Result\n\nOn {_escaped(data.name)}:\n\n{_table(rows)}\n\n"
         f"The validation top-1 selected the best of {len(metrics)} epochs; the test split was used "
-        "for the final evaluation only."
+        "for the final evaluation only." + (_ABOUT_JPEG if record.test_jpeg else "")
     )
 
 

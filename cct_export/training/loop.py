@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cct_export import data
 from cct_export.data.dataset import Dataset, fingerprint
 from cct_export.data.encoded import check_readable
+from cct_export.data.recompressed import JpegSplit
 from cct_export.errors import CCTExportError, InvalidData
 from cct_export.machine import versions
 from cct_export.model import checkpoint
@@ -23,7 +24,7 @@ from cct_export.model.cct import CCT
 from cct_export.records.encoding import from_json, parse_json, to_text
 from cct_export.specs import JSONObject, ModelSpec, TrainSpec
 from cct_export.specs.progress import StepProgress, no_progress
-from cct_export.training import callbacks, card, learner, transfer
+from cct_export.training import augmentation, callbacks, card, learner, transfer
 from cct_export.training.batches import Batches, Subset, in_memory
 from cct_export.training.distribution_base import Distribution
 from cct_export.training.run import Accuracy, EpochMetrics, RunDirectory, RunRecord, shortest
@@ -84,6 +85,8 @@ class Trained:
         top1: on the test split, 0 to 1.
         top5: on the test split, 0 to 1.
         samples: number of test images.
+        jpeg_top1: on the test split after JPEG compression (quality 75, 4:2:0), 0 to 1; None where
+            images have neither 1 nor 3 channels.
         worker: index of this worker; worker 0 has the run directory.
     """
 
@@ -93,6 +96,7 @@ class Trained:
     top1: float
     top5: float
     samples: int
+    jpeg_top1: float | None = None
     worker: int = 0
 
     def to_dict(self) -> JSONObject:
@@ -131,6 +135,7 @@ def train(
     distribution = distribution or Distribution()
     callbacks.check_loggers(job.loggers)
     learner.check(job.recipe)
+    augmentation.check(job.recipe, job.model.channels)
     distribution.check(job.recipe)
     run = RunDirectory(job.folder)
     distribution.on_chief(lambda: run.check(job.resume))
@@ -149,6 +154,7 @@ def train(
         len(metrics),
         record.validation_top1,
         **asdict(record.test),
+        jpeg_top1=record.test_jpeg.top1 if record.test_jpeg else None,
         worker=distribution.worker,
     )
 
@@ -302,7 +308,7 @@ class _Loop:
         return metrics
 
     def finish(self, metrics: list[EpochMetrics]) -> bytes:
-        """Evaluates the best weights on the test split, writes record and model card.
+        """Evaluates the best weights on the test split, as it is and as JPEG; writes the results.
 
         Args:
             metrics: of every epoch.
@@ -310,20 +316,26 @@ class _Loop:
         Returns:
             The record as JSON.
         """
-        recipe, test = self.record.train, self.images.test
-        best = learner.compiled(checkpoint.load(self.run.best_file), recipe, 1)
-        batches = Batches(test, recipe.batch, None)
-        with _raising_read_errors(batches):
-            evaluated = best.evaluate(batches, verbose=0, return_dict=True)
-        accuracy = Accuracy(
-            shortest(evaluated["accuracy"]), shortest(evaluated["top5"]), samples=len(test.rows)
-        )
+        test = self.images.test
+        best = learner.compiled(checkpoint.load(self.run.best_file), self.record.train, 1)
+        accuracy, jpeg_accuracy = self._accuracy(best, test), None
+        if self.record.model.channels in (1, 3):
+            jpeg_accuracy = self._accuracy(best, replace(test, split=JpegSplit(test.split)))
         environment = {"backend": keras.backend.backend(), "python": sys.version.split()[0]}
         environment |= versions("keras", "tensorflow", "jax", "numpy")
         validation = max(epoch["val_accuracy"] for epoch in metrics)
-        record = self.run.add_results(validation, accuracy, environment)
+        record = self.run.add_results(validation, accuracy, jpeg_accuracy, environment)
         card.write(self.run, metrics)
         return record.to_json().encode()
+
+    def _accuracy(self, model: learner.Learner, images: Subset) -> Accuracy:
+        """Returns the accuracy on images, which are read batch by batch."""
+        batches = Batches(images, self.record.train.batch, None)
+        with _raising_read_errors(batches):
+            evaluated = model.evaluate(batches, verbose=0, return_dict=True)
+        return Accuracy(
+            shortest(evaluated["accuracy"]), shortest(evaluated["top5"]), samples=len(images.rows)
+        )
 
     def _model(self) -> CCT:
         """Returns the model before its first step."""

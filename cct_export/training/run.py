@@ -83,6 +83,8 @@ class RunRecord:
         data: fingerprint of the data, see ``data.fingerprint``.
         validation_top1: of the best epoch, 0 to 1; None until the run is finished.
         test: of the best epoch; None until the run is finished.
+        test_jpeg: of the same weights on the same images after JPEG compression, see
+            ``data.recompressed``; None where images have neither 1 nor 3 channels.
         environment: versions of Python and the libraries; None until the run is finished.
     """
 
@@ -94,6 +96,7 @@ class RunRecord:
     data: dict[str, int] | None = None
     validation_top1: Share | None = None
     test: Accuracy | None = None
+    test_jpeg: Accuracy | None = None
     environment: dict[str, str] | None = None
 
     def to_json(self) -> str:
@@ -295,11 +298,19 @@ class RunDirectory:
             ) from error
 
     def add_results(
-        self, validation_top1: float, test: Accuracy, environment: dict[str, str]
+        self,
+        validation_top1: float,
+        test: Accuracy,
+        test_jpeg: Accuracy | None,
+        environment: dict[str, str],
     ) -> RunRecord:
         """Adds the results of a finished run to ``run.json``; returns the whole record."""
         record = replace(
-            self.record(), validation_top1=validation_top1, test=test, environment=environment
+            self.record(),
+            validation_top1=validation_top1,
+            test=test,
+            test_jpeg=test_jpeg,
+            environment=environment,
         )
         write_text(self.record_file, record.to_json())
         return record

@@ -156,7 +156,14 @@ def test_flips_and_shifts_are_independent():
 
 @pytest.mark.parametrize(
     ("hyperparameter", "value"),
-    [("mixup", 1), ("cutmix", 1), ("erasing", 1), ("crop", 0.3), ("rand_augment", 2)],
+    [
+        ("mixup", 1),
+        ("cutmix", 1),
+        ("erasing", 1),
+        ("crop", 0.3),
+        ("rand_augment", 2),
+        ("augment", "jpeg"),
+    ],
 )
 def test_augmentation_computes_in_float32_with_mixed_precision(hyperparameter, value):
     images, targets = _batch()

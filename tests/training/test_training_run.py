@@ -1,16 +1,19 @@
 """A training run: its results and files, and data that it refuses."""
 
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_run import gray_images, train_tiny
+from tiny_run import TINY, gray_images, train_tiny
 
+from cct_export.data.recompressed import recompressed
 from cct_export.errors import InvalidData, InvalidRequest
 from cct_export.model import checkpoint
 from cct_export.specs import TrainSpec
 from cct_export.training.loop import holdout
+from cct_export.training.run import Accuracy, RunDirectory
 
 
 def test_the_metrics_have_training_and_validation_of_every_epoch(finished, rows):
@@ -63,9 +66,29 @@ def test_the_test_accuracy_is_that_of_the_best_weights(finished):
     assert checkpoint.labels(model) == ("0", "1", "2")
 
 
+def test_the_accuracy_after_jpeg_compression_is_that_of_the_best_weights(finished):
+    model, jpeg = checkpoint.load(finished.run.best_file), finished.run.record().test_jpeg
+    with np.load(finished.data) as arrays:
+        images = np.stack([recompressed(image, quality=75) for image in arrays["x_test"]])
+        logits = np.asarray(model(images.astype(np.float32), training=False))
+        top1 = (logits.argmax(axis=1) == arrays["y_test"]).mean()
+    assert jpeg == Accuracy(pytest.approx(top1), 1.0, 30)
+    assert finished.trained.jpeg_top1 == finished.trained.to_dict()["jpeg_top1"] == jpeg.top1
+
+
+def test_images_of_four_channels_are_not_evaluated_as_jpeg(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 4)).astype(np.uint8)
+    labels, data = np.arange(20) % 2, str(tmp_path / "d.npz")
+    np.savez(data, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    trained = train_tiny(tmp_path / "run", data, model=replace(TINY, channels=4), epochs=1)
+    assert trained.jpeg_top1 is None
+    assert "JPEG" not in RunDirectory(tmp_path / "run").card_file.read_text()
+
+
 def test_the_card_has_the_test_accuracy(finished):
     card = finished.run.card_file.read_text()
     assert f"| test | 30 | {finished.trained.top1:.2%} | 100.00% |" in card
+    assert f"| test, as JPEG | 30 | {finished.trained.jpeg_top1:.2%} | 100.00% |" in card
 
 
 def test_the_command_of_the_card_repeats_the_run(finished):

@@ -33,7 +33,7 @@ def test_the_record_has_configuration_and_results(finished):
     assert record.backend == record.environment["backend"] == "tensorflow"
     content = json.loads(finished.run.record_file.read_text())
     assert list(content) == [
-        "train", "model", "backend", "data", "validation_top1", "test", "environment",
+        "train", "model", "backend", "data", "validation_top1", "test", "test_jpeg", "environment",
     ]  # fmt: skip
     trained = finished.trained
     assert content["test"] == {"top1": trained.top1, "top5": trained.top5, "samples": 30}

@@ -10,7 +10,10 @@ import pytest
 from PIL import Image
 from tiny_run import train_tiny
 
+from cct_export import data
+from cct_export.data.recompressed import recompressed
 from cct_export.errors import InvalidData
+from cct_export.model import checkpoint
 from cct_export.training import batches
 from cct_export.training.run import RunDirectory
 
@@ -62,6 +65,15 @@ def test_a_run_resumed_with_streamed_images_has_the_same_state_as_one_in_memory(
         monkeypatch.setattr(batches, "_MEMORY_BYTES", 0)
 
     same_state(*resumed(tmp_path, str(photos), ema=0.9, before_resume=stream))
+
+
+def test_test_images_are_compressed_as_jpeg_while_they_are_read(photos, tmp_path):
+    trained = train_tiny(tmp_path / "run", str(photos), epochs=1)
+    model = checkpoint.load(trained.best)
+    read = data.read(str(photos), (8, 8, 1)).test
+    images = np.stack([recompressed(image) for image in read.images(range(12))])
+    logits = np.asarray(model(images.astype(np.float32), training=False))
+    assert trained.jpeg_top1 == pytest.approx((logits.argmax(axis=1) == read.labels).mean())
 
 
 def test_an_image_found_corrupt_while_training_is_named(photos, tmp_path, monkeypatch):
