@@ -86,6 +86,11 @@ def expand_user(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111, which raises for an unknown user
 
 
+def cache_folder() -> Path:
+    """Returns where this program keeps what can be made again (XDG_CACHE_HOME)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or expand_user("~/.cache")) / "cct-export"
+
+
 def make_folder(folder: Path) -> None:
     """Makes a folder, and those above it, unless it is there; raises ``OSError``."""
     if not folder.is_dir():

@@ -1,7 +1,6 @@
 """Data sets known by name: CIFAR-10, CIFAR-100, and scikit-learn's handwritten digits."""
 
 import importlib.util
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import numpy as np
 from cct_export.data import npz
 from cct_export.data.dataset import ArraySplit, Dataset, ImageShape
 from cct_export.errors import InvalidData, MissingDependency, OutputError
-from cct_export.files import check_writable, expand_user, locked, make_folder, replacing
+from cct_export.files import cache_folder, check_writable, locked, make_folder, replacing
 
 SOCKET_TIMEOUT_S = 10
 DOWNLOAD_LIMIT_S = 900
@@ -66,8 +65,7 @@ class NamedDataset:
 
 def cache_file(name: str) -> Path:
     """Returns where the arrays of ``name`` are kept after their download (XDG_CACHE_HOME)."""
-    root = os.environ.get("XDG_CACHE_HOME") or expand_user("~/.cache")
-    return Path(root) / "cct-export" / f"{name}.npz"
+    return cache_folder() / f"{name}.npz"
 
 
 def _is_cached(name: str) -> bool:

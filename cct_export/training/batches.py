@@ -32,9 +32,14 @@ def in_memory(split: Split, shape: ImageShape) -> Split:
         shape: of an image.
     """
     count = len(split.labels)
-    if isinstance(split, ArraySplit) or count * math.prod(shape) > _MEMORY_BYTES:
+    if isinstance(split, ArraySplit) or not fits_in_memory(count * math.prod(shape)):
         return split
     return ArraySplit(split.images(np.arange(count)), split.labels)
+
+
+def fits_in_memory(byte_count: int) -> bool:
+    """Returns whether images of so many bytes are small enough to be kept in memory."""
+    return byte_count <= _MEMORY_BYTES
 
 
 @dataclass(frozen=True)
@@ -90,9 +95,18 @@ class Batches(keras.utils.PyDataset):
             self._order = np.random.default_rng((self.seed, self.epoch)).permutation(self._order)
         self._prefetched: dict[int, Future[Batch]] = {}
 
-    def __len__(self) -> int:
+    @property
+    def steps(self) -> int:
         """Steps in an epoch."""
         return math.ceil(len(self.subset.rows) / self.size)
+
+    def __len__(self) -> int:
+        """Items in an epoch: a step each."""
+        return self.steps
+
+    def steps_done(self, index: int) -> int:
+        """Returns how many steps of an epoch are done after an item."""
+        return index + 1
 
     def __getitem__(self, step: int) -> tuple[Batch]:
         """Returns ``image``, uint8, and one-hot ``target``, float32, of one step."""

@@ -17,8 +17,10 @@ from cct_export.names import choose
 from cct_export.specs.progress import StepProgress
 from cct_export.specs.train import LOGGERS
 from cct_export.training import plots
+from cct_export.training.batches import Batches
 from cct_export.training.distribution_base import Distribution
-from cct_export.training.run import METRICS, EpochMetrics, RunDirectory, shortest
+from cct_export.training.run import METRICS, EpochMetrics, RunDirectory, shortest, state_variables
+from cct_export.training.saving import BackgroundWriter, on_host
 
 # What Keras passes to the hooks of callbacks.
 Logs = dict[str, Any] | None
@@ -31,6 +33,8 @@ class TrainingDiverged(CCTExportError):
 class RunCheckpoint(keras.callbacks.Callback):
     """Saves the best weights and, after every epoch, metrics, curves and the state to resume from.
 
+    It copies what it saves, and the files are written while the next epoch is trained.
+
     It comes before ``SwapEMAWeights`` in the list of callbacks: when a validation ends, the
     averaged weights are still in the model.
 
@@ -40,6 +44,7 @@ class RunCheckpoint(keras.callbacks.Callback):
         best: a model of the same architecture without an optimizer, to hold the best weights.
         patience: for early stopping, see ``should_stop``.
         distribution: the chief alone saves, the other workers wait for it.
+        writer: writes the files, one epoch at a time.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class RunCheckpoint(keras.callbacks.Callback):
         best: CCT,
         patience: int,
         distribution: Distribution,
+        writer: BackgroundWriter,
     ) -> None:
         super().__init__()
         self.run = run
@@ -56,9 +62,11 @@ class RunCheckpoint(keras.callbacks.Callback):
         self.best = best
         self.patience = patience
         self.distribution = distribution
+        self.writer = writer
 
     def on_test_end(self, logs: Logs = None) -> None:
-        """Copies the weights that were validated."""
+        """Copies the weights that were validated, when those before are written."""
+        self._wait()
         self.best.set_weights(self.model.cct.get_weights())
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
@@ -71,15 +79,28 @@ class RunCheckpoint(keras.callbacks.Callback):
         if should_stop(self.metrics, self.patience):
             self.model.stop_training = True
 
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Waits until the last epoch is written."""
+        self._wait()
+
+    def _wait(self) -> None:
+        self.distribution.on_chief(self.writer.wait)
+
     def _save(self, entry: EpochMetrics) -> bytes:
-        """Writes the files of an epoch; returns its metrics for the other workers."""
+        """Begins to write the files of an epoch; returns its metrics for the other workers."""
         metrics = [*self.metrics, entry]
-        if _accuracy(entry) > max(map(_accuracy, self.metrics), default=-math.inf):
-            checkpoint.save(self.best, self.run.best_file)
-        # The state last: if the process is killed before, the epoch is repeated on resume.
-        self.run.write_metrics(metrics)
-        plots.plot_curves(metrics, self.run.curves_file)
-        self.run.save_state(self.model, metrics)
+        is_best = _accuracy(entry) > max(map(_accuracy, self.metrics), default=-math.inf)
+        variables = on_host(state_variables(self.model)), on_host(self.model.optimizer.variables)
+
+        def write() -> None:
+            if is_best:
+                checkpoint.save(self.best, self.run.best_file)
+            # The state last: if the process is killed before, the epoch is repeated on resume.
+            self.run.write_metrics(metrics)
+            plots.plot_curves(metrics, self.run.curves_file)
+            self.run.save_state(variables, metrics)
+
+        self.writer.submit(write)
         return json.dumps(entry).encode()
 
 
@@ -100,11 +121,19 @@ class SwapEMAWeights(keras.callbacks.SwapEMAWeights):
     """Validates the exponential moving average of the weights.
 
     On TensorFlow Keras swaps weights by addition and subtraction, which rounds them; this class
-    swaps them exactly.
+    swaps them exactly. On JAX it swaps them on the device, where Keras copies each to the host.
     """
 
+    def _backend_swap_variables(self, optimizer: Any) -> None:
+        for variable, average in zip(
+            optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True
+        ):
+            value = variable.value
+            variable.assign(average)
+            average.assign(value)
+
     def _tf_swap_variables(self, optimizer: Any) -> None:
-        self._backend_swap_variables(optimizer)
+        super()._backend_swap_variables(optimizer)
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -116,12 +145,14 @@ class StopOnNaN(keras.callbacks.Callback):
     Args:
         run: for the message.
         metrics: of the finished epochs.
+        batches: of an epoch; an item may be several steps.
     """
 
-    def __init__(self, run: RunDirectory, metrics: list[EpochMetrics]) -> None:
+    def __init__(self, run: RunDirectory, metrics: list[EpochMetrics], batches: Batches) -> None:
         super().__init__()
         self.run = run
         self.metrics = metrics
+        self.batches = batches
         self.epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
@@ -134,7 +165,7 @@ class StopOnNaN(keras.callbacks.Callback):
         Raises:
             TrainingDiverged: it is not finite.
         """
-        self._check("loss", logs, f"epoch {self.epoch}, step {batch + 1}")
+        self._check("loss", logs, f"epoch {self.epoch}, step {self.batches.steps_done(batch)}")
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Checks the validation loss.
@@ -160,15 +191,17 @@ class StopOnNaN(keras.callbacks.Callback):
 
 
 class ProgressReport(keras.callbacks.Callback):
-    """Reports every step and epoch.
+    """Reports every step, or where one dispatch takes several the last of them, and every epoch.
 
     Args:
-        progress: called after every step and epoch.
+        progress: called then.
+        batches: of an epoch.
     """
 
-    def __init__(self, progress: StepProgress) -> None:
+    def __init__(self, progress: StepProgress, batches: Batches) -> None:
         super().__init__()
         self.progress = progress
+        self.batches = batches
         self.epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
@@ -177,11 +210,12 @@ class ProgressReport(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         """Reports a step."""
-        self.progress(self.epoch, batch + 1, self.params["steps"], dict(logs or {}))
+        done = self.batches.steps_done(batch)
+        self.progress(self.epoch, done, self.batches.steps, dict(logs or {}))
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Reports the end of an epoch."""
-        self.progress(self.epoch, 0, self.params["steps"], dict(logs or {}))
+        self.progress(self.epoch, 0, self.batches.steps, dict(logs or {}))
 
 
 class WeightsAndBiases(keras.callbacks.Callback):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import keras
 
 from cct_export.errors import CCTExportError, InvalidRequest
-from cct_export.training import distribution_jax, distribution_tensorflow
+from cct_export.training import device_jax, distribution_jax, distribution_tensorflow
 from cct_export.training.distribution_base import Distribution, WorkerLost, worker_lost_message
 
 
@@ -23,7 +23,7 @@ def distributed(mode: str | None) -> Iterator[Distribution]:
             name the workers.
         WorkerLost: another worker ended before the run was finished.
     """
-    distribution = Distribution() if mode is None else _connect(mode)
+    distribution = one_device() if mode is None else _connect(mode)
     try:
         yield distribution
     except BaseException as error:
@@ -33,6 +33,11 @@ def distributed(mode: str | None) -> Iterator[Distribution]:
             raise WorkerLost(message) from error
         raise
     distribution.close(0)
+
+
+def one_device() -> Distribution:
+    """Returns one device of Keras' backend."""
+    return device_jax.JaxDevice() if keras.backend.backend() == "jax" else Distribution()
 
 
 def _connect(mode: str) -> Distribution:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from cct_export.errors import InvalidRequest
+from cct_export.training.device_jax import keep_compiled
 from cct_export.training.distribution_base import Distribution, worker_lost_message
 from cct_export.training.learner import WeightedLearner
 
@@ -37,6 +38,7 @@ def connect(mode: str) -> "JaxDistribution":
     """
     import jax
 
+    keep_compiled()
     if mode == "workers":
         address, workers, worker = _environment()
         try:

@@ -26,8 +26,10 @@ from cct_export.specs import JSONObject, ModelSpec, TrainSpec
 from cct_export.specs.progress import StepProgress, no_progress
 from cct_export.training import augmentation, callbacks, card, learner, transfer
 from cct_export.training.batches import Batches, Subset, in_memory
+from cct_export.training.distribution import one_device
 from cct_export.training.distribution_base import Distribution
 from cct_export.training.run import Accuracy, EpochMetrics, RunDirectory, RunRecord, shortest
+from cct_export.training.saving import BackgroundWriter, check_room
 from cct_export.training.teacher import Teacher
 from cct_export.training.transfer import Pretrained
 
@@ -132,7 +134,7 @@ def train(
         CCTExportError: the directory holds another run.
         OutputError: the directory cannot be written.
     """
-    distribution = distribution or Distribution()
+    distribution = distribution or one_device()
     callbacks.check_loggers(job.loggers)
     learner.check(job.recipe)
     augmentation.check(job.recipe, job.model.channels)
@@ -142,10 +144,10 @@ def train(
     loop = _prepare(job, run, distribution)
     with contextlib.ExitStack() as stack:
         state = distribution.on_chief(lambda: loop.begin(job.resume, stack))
-        reports = []
         if distribution.is_chief:
-            reports = [*callbacks.loggers(job.loggers, run), callbacks.ProgressReport(progress)]
-        metrics = loop.fit(state, reports)
+            metrics = loop.fit(state, callbacks.loggers(job.loggers, run), progress)
+        else:
+            metrics = loop.fit(state, [], no_progress)
         finished = distribution.on_chief(lambda: loop.finish(metrics))
     record = from_json(parse_json(finished), RunRecord)
     assert record.test is not None and record.validation_top1 is not None
@@ -270,12 +272,15 @@ class _Loop:
         self.run.begin(self.record, resume)
         return state
 
-    def fit(self, state: bytes, reports: list[keras.callbacks.Callback]) -> list[EpochMetrics]:
+    def fit(
+        self, state: bytes, loggers: list[keras.callbacks.Callback], progress: StepProgress
+    ) -> list[EpochMetrics]:
         """Trains until the last epoch or early stopping.
 
         Args:
             state: saved state to resume from; empty for a new run.
-            reports: callbacks that report progress.
+            loggers: callbacks of experiment trackers.
+            progress: called after every step and epoch.
 
         Returns:
             The metrics of every epoch.
@@ -292,16 +297,21 @@ class _Loop:
             metrics = self.run.load_state(model, state)
             if callbacks.should_stop(metrics, recipe.patience):
                 return metrics
+            distribution.on_chief(lambda: check_room(self.run, model, best))
             batches = distribution.batches(images.training, recipe.batch, recipe.seed, len(metrics))
             validation = distribution.batches(images.validation, recipe.batch, None)
-            with _raising_read_errors(batches, validation):
+            with BackgroundWriter() as writer, _raising_read_errors(batches, validation):
+                saving = callbacks.RunCheckpoint(
+                    self.run, metrics, best, recipe.patience, distribution, writer
+                )
+                report = callbacks.ProgressReport(progress, batches)
                 distribution.fit(
                     model,
                     batches,
                     validation,
                     initial_epoch=len(metrics),
                     epochs=recipe.epochs,
-                    callbacks=[*self._callbacks(metrics, best), *reports],
+                    callbacks=[*self._callbacks(saving, batches), *loggers, report],
                     shuffle=False,
                     verbose=0,
                 )
@@ -348,12 +358,13 @@ class _Loop:
             transfer.freeze(model, self.record.train.freeze)
         return model
 
-    def _callbacks(self, metrics: list[EpochMetrics], best: CCT) -> list[keras.callbacks.Callback]:
-        recipe = self.record.train
+    def _callbacks(
+        self, saving: callbacks.RunCheckpoint, batches: Batches
+    ) -> list[keras.callbacks.Callback]:
         return [
-            callbacks.StopOnNaN(self.run, metrics),
-            callbacks.RunCheckpoint(self.run, metrics, best, recipe.patience, self.distribution),
-            *([callbacks.SwapEMAWeights()] if recipe.ema else []),
+            callbacks.StopOnNaN(self.run, saving.metrics, batches),
+            saving,
+            *([callbacks.SwapEMAWeights()] if self.record.train.ema else []),
         ]
 
 

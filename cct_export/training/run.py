@@ -6,12 +6,13 @@ import io
 import json
 import logging
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cct_export.errors import CCTExportError, InvalidModel, InvalidRequest, OutputError
 from cct_export.files import (
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Values of the variables of a model, and of its optimizer.
+StateVariables: TypeAlias = tuple[Sequence[NDArray[Any]], Sequence[NDArray[Any]]]
 # Metrics of an epoch by name: epoch, and these.
 # Whole numbers stay whole: a resumed run writes the same bytes.
 EpochMetrics = dict[str, int | float]
@@ -315,10 +318,16 @@ class RunDirectory:
         write_text(self.record_file, record.to_json())
         return record
 
-    def save_state(self, model: "keras.Model", metrics: list[EpochMetrics]) -> None:
-        """Writes weights, optimizer, random states and metrics into one file."""
-        arrays = {f"model_{i}": np.asarray(v) for i, v in enumerate(_variables(model))}
-        arrays |= {f"optimizer_{i}": np.asarray(v) for i, v in enumerate(model.optimizer.variables)}
+    def save_state(self, variables: StateVariables, metrics: list[EpochMetrics]) -> None:
+        """Writes weights, optimizer, random states and metrics into one file.
+
+        Args:
+            variables: values of those of the model, and of its optimizer.
+            metrics: of the finished epochs.
+        """
+        model, optimizer = variables
+        arrays = {f"model_{i}": value for i, value in enumerate(model)}
+        arrays |= {f"optimizer_{i}": value for i, value in enumerate(optimizer)}
         with replacing(self.state_file) as temporary:
             np.savez(temporary, **arrays, history=np.asarray(json.dumps(metrics)))  # type: ignore[arg-type]
 
@@ -352,7 +361,7 @@ class RunDirectory:
         with refusing(InvalidModel, what, otherwise="another program changed it"):
             state = read_npz(content)
             for prefix, variables in (
-                ("model", _variables(model)),
+                ("model", state_variables(model)),
                 ("optimizer", model.optimizer.variables),
             ):
                 count = sum(name.startswith(prefix) for name in state)
@@ -374,7 +383,7 @@ class RunDirectory:
         write_text(self.metrics_file, table.getvalue())
 
 
-def _variables(model: "keras.Model") -> list[Any]:
+def state_variables(model: "keras.Model") -> list[Any]:
     """Returns what training changes: all variables but those of a teacher."""
     teacher = getattr(model, "teacher", None)
     frozen = set(map(id, teacher.variables if teacher else ()))

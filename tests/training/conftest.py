@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from hub_stand_in import TOKEN, StandIn
-from tiny_run import TINY, gray_images, train_tiny
+from tiny_run import TINY, copying_after_first_epoch, gray_images, train_tiny
 
 from cct_export.training.run import RunDirectory
 
@@ -81,17 +81,12 @@ def resumed():
     """Trains a run, and a copy of it as of the first epoch that is resumed; returns both."""
 
     def train(folder, data, before_resume=lambda: None, **recipe):
-        broken = folder / "broken"
-
-        def copy_after_first_epoch(epoch, step, steps, metrics):
-            if (epoch, step) == (1, 0):
-                shutil.copytree(folder / "whole", broken)
-
-        train_tiny(folder / "whole", data, progress=copy_after_first_epoch, **recipe)
+        whole, broken = folder / "whole", folder / "broken"
+        train_tiny(whole, data, progress=copying_after_first_epoch(whole, broken), **recipe)
         assert len((broken / "metrics.csv").read_text().splitlines()) == 2
         before_resume()
         train_tiny(broken, data, resume=True, **recipe)
-        return RunDirectory(folder / "whole"), RunDirectory(broken)
+        return RunDirectory(whole), RunDirectory(broken)
 
     return train
 

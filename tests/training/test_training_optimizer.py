@@ -15,6 +15,7 @@ from cct_export.specs import TrainSpec
 from cct_export.training import learner
 from cct_export.training.optimizer import Muon, matrix_shape, optimizer
 from cct_export.training.run import RunDirectory
+from cct_export.training.saving import on_host
 
 STEPS = 4
 SETTINGS = {
@@ -123,6 +124,6 @@ def test_a_state_of_before_attention_had_matrices_is_refused(tmp_path):
     older.optimizer = keras.optimizers.Muon(exclude_layers=["logits", "pooling"])
     older.optimizer.build(older.trainable_variables)
     run = RunDirectory(tmp_path)
-    run.save_state(older, [])
+    run.save_state((on_host(older.variables), on_host(older.optimizer.variables)), [])
     with pytest.raises(InvalidModel, match=r"another version's \(optimizer: \d+ variables, not"):
         run.load_state(learner.compiled(CCT(TINY), recipe, 1), run.read_state())

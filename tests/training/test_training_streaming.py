@@ -19,20 +19,16 @@ from cct_export.training.run import RunDirectory
 
 # Trains a run, and resumes a copy of it as of the first epoch.
 SCRIPT = """
-import shutil, sys
+import sys
 from pathlib import Path
-from tiny_run import train_tiny
+from tiny_run import copying_after_first_epoch, train_tiny
 from cct_export.training import batches
 
 data, folder, batches._MEMORY_BYTES = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 broken = folder.with_name(f"{folder.name}-broken")
 
-def copy_after_first_epoch(epoch, step, steps, metrics):
-    if (epoch, step) == (1, 0):
-        shutil.copytree(folder, broken)
-
 try:
-    train_tiny(folder, data, ema=0.9, progress=copy_after_first_epoch)
+    train_tiny(folder, data, ema=0.9, progress=copying_after_first_epoch(folder, broken))
     train_tiny(broken, data, ema=0.9, resume=True)
 except Exception as error:
     sys.exit(f"{type(error).__name__}: {error}")

@@ -1,5 +1,7 @@
 """A training run of seconds: a tiny model on gray images."""
 
+import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -30,3 +32,18 @@ def train_tiny(
     """Trains ``model`` for two epochs."""
     recipe = TrainSpec(data, **{"epochs": 2, "batch": 8, "learning_rate": 3e-3} | recipe)
     return train(TrainingJob(model, recipe, folder, resume, loggers=loggers), progress)
+
+
+def copying_after_first_epoch(run: Path, copy: Path):
+    """Returns a progress callback that copies a run as of its first epoch, when that is saved."""
+
+    def progress(epoch, step, steps, metrics):
+        if (epoch, step) != (1, 0):
+            return
+        deadline = time.monotonic() + 60
+        while not (run / "state.npz").exists():
+            assert time.monotonic() < deadline, "the first epoch was not saved"
+            time.sleep(0.01)
+        shutil.copytree(run, copy)
+
+    return progress
