@@ -90,6 +90,17 @@ def test_batches_take_the_steps_of_keras_on_jax():
     assert done.returncode == 0, done.stderr
 
 
+def test_filters_are_updated_as_the_matrices_that_multiply_a_patch():
+    convolution = keras.layers.Conv2D(5, 3)
+    convolution.build((None, 8, 8, 2))
+    (filters, _) = convolution.trainable_variables
+    gradients = _gradients([filters])
+    flat = keras.Variable(np.asarray(filters).reshape(18, 5), name="kernel")
+    (mine,) = _steps(Muon(**SETTINGS), [filters], gradients)
+    (stock,) = _steps(keras.optimizers.Muon(**SETTINGS), [flat], gradients, [(18, 5)])
+    assert np.abs(mine.ravel() - stock.ravel()).max() < 1e-6
+
+
 def test_the_kernels_of_attention_are_updated_as_matrices():
     attention = keras.layers.MultiHeadAttention(2, 4, name="attention")
     attention.build((None, 5, 6), (None, 5, 6))
@@ -106,15 +117,15 @@ def test_the_kernels_of_attention_are_updated_as_matrices():
         assert np.abs(one.ravel() - other.ravel()).max() < 1e-6
 
 
-def test_all_but_the_matrices_of_the_blocks_is_left_to_adamw():
+def test_all_but_filters_and_the_matrices_of_the_blocks_is_left_to_adamw():
     muon = optimizer(TrainSpec("x", optimizer="muon"), 1)
     variables = CCT(TINY).trainable_variables
     muon.build(variables)
     pairs = zip(variables, muon.adam_velocities, strict=True)
     matrices = [variable.path for variable, velocity in pairs if velocity is None]
     assert [path.partition("/")[2] for path in matrices] == [
-        "attention/query/kernel", "attention/key/kernel", "attention/value/kernel",
-        "attention/attention_output/kernel", "mlp_0/kernel", "mlp_1/kernel",
+        "conv_0/kernel", "conv_1/kernel", "attention/query/kernel", "attention/key/kernel",
+        "attention/value/kernel", "attention/attention_output/kernel", "mlp_0/kernel", "mlp_1/kernel",
     ]  # fmt: skip
 
 

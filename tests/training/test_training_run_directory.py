@@ -44,7 +44,8 @@ def test_a_record_is_the_same_after_writing_and_reading(tmp_path):
     run = RunDirectory(tmp_path / "run")
     record = RunRecord(
         TrainSpec("x", freeze=("head", "blocks:1")), ModelSpec(labels=tuple("abcdefghij")),
-        WeightsSource("a.keras", "0" * 64), "jax", {"test images": 3},
+        WeightsSource("a.keras", "0" * 64), WeightsSource("b.keras", "1" * 64), "jax",
+        {"test images": 3},
     )  # fmt: skip
     run.begin(record, resume=False)
     assert run.record() == record
