@@ -96,9 +96,10 @@ def test_filters_are_updated_as_the_matrices_that_multiply_a_patch():
     (filters, _) = convolution.trainable_variables
     gradients = _gradients([filters])
     flat = keras.Variable(np.asarray(filters).reshape(18, 5), name="kernel")
-    (mine,) = _steps(Muon(**SETTINGS), [filters], gradients)
-    (stock,) = _steps(keras.optimizers.Muon(**SETTINGS), [flat], gradients, [(18, 5)])
-    assert np.abs(mine.ravel() - stock.ravel()).max() < 1e-6
+    mine = _steps(Muon(**SETTINGS), [filters], gradients)
+    stock = _steps(keras.optimizers.Muon(**SETTINGS), [flat], gradients, [(18, 5)])
+    for one, other in zip(mine, stock, strict=True):
+        assert np.abs(one.ravel() - other.ravel()).max() < 1e-6
 
 
 def test_the_kernels_of_attention_are_updated_as_matrices():
