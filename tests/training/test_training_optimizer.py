@@ -126,7 +126,8 @@ def test_all_but_filters_and_the_matrices_of_the_blocks_is_left_to_adamw():
     matrices = [variable.path for variable, velocity in pairs if velocity is None]
     assert [path.partition("/")[2] for path in matrices] == [
         "conv_0/kernel", "conv_1/kernel", "attention/query/kernel", "attention/key/kernel",
-        "attention/value/kernel", "attention/attention_output/kernel", "mlp_0/kernel", "mlp_1/kernel",
+        "attention/value/kernel", "attention/attention_output/kernel", "mlp_0/kernel",
+        "mlp_1/kernel",
     ]  # fmt: skip
 
 
