@@ -57,8 +57,8 @@ def test_an_unknown_name_is_refused_with_everything_that_model_may_be(
     assert line == (
         f"error: there is no file, run directory or preset called {name}: MODEL is a .keras, .h5 "
         "or .weights.h5 file, a run directory, a preset with weights (cct_keras_io, "
-        "cct_2_3x2_32), a PyTorch state dict (.pth, .safetensors), a folder with a SavedModel, or "
-        "hf:OWNER/NAME"
+        "cct_2_3x2_32, cct_keras_io_example), a PyTorch state dict (.pth, .safetensors), a folder "
+        "with a SavedModel, or hf:OWNER/NAME"
     )
 
 
