@@ -285,10 +285,12 @@ def test_a_teacher_that_does_not_exist_is_refused_before_anything_is_loaded(trai
 @pytest.mark.slow
 def test_a_teacher_teaches_on_jax(tmp_path, data, teacher_file):
     code = "from cct_export.commands.program import export_main; export_main()"
+    tiny = tmp_path / "tiny.keras"
+    checkpoint.save(CCT(SPEC), tiny)
     done = subprocess.run(
         [
-            sys.executable, "-c", code, "train", "--data", data, "--model", "cct_2_3x2_32",
-            "--image-size", "8", "--teacher", teacher_file, "--embedding-weight", "0.1",
+            sys.executable, "-c", code, "train", "--data", data, "--from", tiny,
+            "--recipe", "keras-io", "--teacher", teacher_file, "--embedding-weight", "0.1",
             "--epochs", "1", "--batch", "16", "-o", tmp_path / "run",
         ],
         capture_output=True,
