@@ -238,18 +238,15 @@ class RunDirectory:
     def _check_same(self, record: RunRecord) -> None:
         """Raises ``CCTExportError`` if the run in the directory would continue differently."""
         earlier = self.record()
-        if (earlier.start and earlier.start.sha256) != (record.start and record.start.sha256):
-            raise CCTExportError(
-                f"{self.path} was started from {earlier.start or 'random weights'}, "
-                f"not from {record.start or 'random weights'}: resume with the same --from"
-            )
-        if (earlier.teacher and earlier.teacher.sha256) != (
-            record.teacher and record.teacher.sha256
+        for before, now, what, without, option in (
+            (earlier.start, record.start, "from", "random weights", "--from"),
+            (earlier.teacher, record.teacher, "with the teacher", "none", "--teacher"),
         ):
-            raise CCTExportError(
-                f"{self.path} was started with the teacher {earlier.teacher or 'none'}, "
-                f"not {record.teacher or 'none'}: resume with the same --teacher"
-            )
+            if (before and before.sha256) != (now and now.sha256):
+                raise CCTExportError(
+                    f"{self.path} was started {what} {before or without}, not {now or without}: "
+                    f"resume {'with the same' if before else 'without'} {option}"
+                )
         for part in ("train", "model"):
             before = getattr(earlier, part).to_dict()
             for name, value in getattr(record, part).to_dict().items():

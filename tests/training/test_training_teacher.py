@@ -218,6 +218,15 @@ def test_resume_notices_another_teacher(train, teacher_file, tmp_path):
     assert ended.code == 0, ended.err
 
 
+def test_a_run_without_a_teacher_gets_none_on_resume(train, teacher_file):
+    ended, _ = train("--epochs", "1", "--batch", "8")
+    assert ended.code == 0, ended.err
+    ended, _ = train("--resume", "--teacher", teacher_file)
+    assert ended.code == 1
+    assert "was started with the teacher none" in ended.err
+    assert "resume without --teacher" in ended.err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
