@@ -171,10 +171,10 @@ class RunDirectory:
         with file:
             self._lock(file)
             if self.record_file.exists():
-                for file_of_run in (self.state_file, self.best_file):
+                for suffix in (".npz", ".keras", ".png", ".csv"):
                     # Nobody else writes such files here: they need not be old. Earlier versions
                     # named them without that of the package.
-                    remove_leftovers(self.path, pattern=f".tmp-*{file_of_run.suffix}", age_s=0)
+                    remove_leftovers(self.path, pattern=f".tmp-*{suffix}", age_s=0)
             yield
 
     def _lock(self, file: IO[str]) -> None:

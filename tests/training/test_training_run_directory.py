@@ -231,12 +231,13 @@ def test_a_locked_directory_is_refused(copied, finished):
 
 
 def test_temporary_files_of_a_killed_process_are_removed_and_other_files_are_not(copied):
-    temporary = copied.path / ".tmp-abc.npz"
-    temporary.write_bytes(b"half")
+    temporaries = [copied.path / f".tmp-abc.{kind}" for kind in ("npz", "keras", "png", "csv")]
+    for temporary in temporaries:
+        temporary.write_bytes(b"half")
     (copied.path / ".tmp-mine.npz").mkdir()
     (copied.path / ".tmp-letter.txt").write_text("mine")
     with copied.lock():
-        assert not temporary.exists()
+        assert not any(temporary.exists() for temporary in temporaries)
     assert (copied.path / ".tmp-mine.npz").is_dir()
     assert (copied.path / ".tmp-letter.txt").read_text() == "mine"
 
