@@ -284,6 +284,14 @@ def test_a_teacher_that_cannot_be_copied_is_refused():
         FrozenTeacher(_teacher(keras.Model(inputs, outputs)))
 
 
+def test_a_saved_model_is_refused_as_teacher_with_what_to_name(tmp_path):
+    _classifier().export(tmp_path / "saved", verbose=False)
+    loaded = cct_export.load(tmp_path / "saved")
+    message = r"copied \(Object RestoredFunction was .*\): name a \.keras or \.h5 file"
+    with pytest.raises(InvalidModel, match=message):
+        FrozenTeacher(Teacher(loaded.model, WeightsSource("saved", loaded.sha256)))
+
+
 def test_a_teacher_that_does_not_exist_is_refused_before_anything_is_loaded(train):
     ended, run = train("--teacher", "nobody.keras")
     assert ended.code == 2
