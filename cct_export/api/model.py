@@ -14,7 +14,7 @@ from cct_export.api.request import (
 )
 from cct_export.errors import InvalidRequest
 from cct_export.model import start
-from cct_export.names import choose
+from cct_export.names import choose, find
 from cct_export.specs import (
     CALIBRATION_SAMPLES,
     DEFAULT_MODEL,
@@ -117,21 +117,20 @@ def inspect_model(model: "Source", *, options: ModelOptions = NO_OPTIONS) -> "Ar
         3760139
     """
     from cct_export.inspection import model as inspection
-    from cct_export.model.presets import EXAMPLE_WEIGHTS, PRESETS, preset
+    from cct_export.model.presets import preset
 
-    if (
-        isinstance(model, str)
-        and model != EXAMPLE_WEIGHTS
-        and (model in PRESETS or _is_name(model))
-    ):
+    if isinstance(model, str) and _is_architecture(model):
         return inspection.inspect_architecture(preset(model))
     loaded = load(model, options=options)
     return inspection.inspect(loaded.model, name=loaded.source)
 
 
-def _is_name(model: str) -> bool:
-    """Whether a word can only be the name of a preset: it is no path of anything."""
-    return model == Path(model).stem and not Path(model).exists()
+def _is_architecture(model: str) -> bool:
+    """Whether a word can only be the name of a preset: no path, and no name of weights alone."""
+    from cct_export.model.presets import EXAMPLE_WEIGHTS, PRESETS
+
+    is_path = model != Path(model).stem or Path(model).exists()
+    return model in PRESETS or not (is_path or find(model, [EXAMPLE_WEIGHTS]))
 
 
 def import_model(

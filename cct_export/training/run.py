@@ -171,10 +171,10 @@ class RunDirectory:
         with file:
             self._lock(file)
             if self.record_file.exists():
-                for file_of_run in (self.state_file, self.best_file):
+                for suffix in (".npz", ".keras", ".png", ".csv"):
                     # Nobody else writes such files here: they need not be old. Earlier versions
                     # named them without that of the package.
-                    remove_leftovers(self.path, pattern=f".tmp-*{file_of_run.suffix}", age_s=0)
+                    remove_leftovers(self.path, pattern=f".tmp-*{suffix}", age_s=0)
             yield
 
     def _lock(self, file: IO[str]) -> None:
@@ -238,18 +238,15 @@ class RunDirectory:
     def _check_same(self, record: RunRecord) -> None:
         """Raises ``CCTExportError`` if the run in the directory would continue differently."""
         earlier = self.record()
-        if (earlier.start and earlier.start.sha256) != (record.start and record.start.sha256):
-            raise CCTExportError(
-                f"{self.path} was started from {earlier.start or 'random weights'}, "
-                f"not from {record.start or 'random weights'}: resume with the same --from"
-            )
-        if (earlier.teacher and earlier.teacher.sha256) != (
-            record.teacher and record.teacher.sha256
+        for before, now, what, without, option in (
+            (earlier.start, record.start, "from", "random weights", "--from"),
+            (earlier.teacher, record.teacher, "with the teacher", "none", "--teacher"),
         ):
-            raise CCTExportError(
-                f"{self.path} was started with the teacher {earlier.teacher or 'none'}, "
-                f"not {record.teacher or 'none'}: resume with the same --teacher"
-            )
+            if (before and before.sha256) != (now and now.sha256):
+                raise CCTExportError(
+                    f"{self.path} was started {what} {before or without}, not {now or without}: "
+                    f"resume {'with the same' if before else 'without'} {option}"
+                )
         for part in ("train", "model"):
             before = getattr(earlier, part).to_dict()
             for name, value in getattr(record, part).to_dict().items():

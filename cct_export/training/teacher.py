@@ -177,8 +177,8 @@ def _copy(model: keras.Model, source: str) -> keras.Model:
     # Layers raise any kind of exception; in each case there is no copy.
     except Exception as error:
         raise InvalidModel(
-            f"the teacher {source} cannot be copied: {one_line(str(error))[:200]}; name a model "
-            "whose layers have a get_config"
+            f"the teacher {source} cannot be copied ({one_line(str(error).partition('. ')[0])}): "
+            "name a .keras or .h5 file, or a model whose layers have a get_config"
         ) from error
     return copy
 

@@ -46,6 +46,13 @@ def test_a_preset_has_the_layers_and_cost_of_a_model_in_keras(name):
     assert cct_export.inspect_model(name) == cct_export.inspect_model(model)
 
 
+@pytest.mark.parametrize("name", ["cct_keras_io_example", "cct-keras-io-example"])
+def test_weights_with_a_name_of_their_own_are_inspected_as_a_model(name):
+    report = cct_export.inspect_model(name)
+    assert report.layers == cct_export.inspect_model("cct_keras_io").layers
+    assert report.labels[:2] == ("airplane", "automobile")
+
+
 def test_every_layer_has_as_many_weights_as_in_keras():
     layers = {layer.name: layer for layer in cct_export.inspect_model("cct_2_3x2_32").layers}
     width = 128

@@ -146,11 +146,18 @@ def test_other_pretrained_weights_are_refused_on_resume(copied):
     record = copied.record()
     a, b = (replace(record, start=WeightsSource(f"{name}.keras", name * 64)) for name in "ab")
     _edit(copied, start={"source": "a.keras", "sha256": "a" * 64})
-    with pytest.raises(CCTExportError, match=r"from a\.keras \(aaa.* not from b\.keras \(bbb"):
+    with pytest.raises(CCTExportError, match=r"from a\.keras \(aaa.* not b\.keras \(bbb"):
         copied.begin(b, resume=True)
-    with pytest.raises(CCTExportError, match="not from random weights: resume with the same --fr"):
+    with pytest.raises(CCTExportError, match="not random weights: resume with the same --from"):
         copied.begin(record, resume=True)
     copied.begin(a, resume=True)
+
+
+def test_pretrained_weights_are_refused_on_resume_of_a_run_without(copied):
+    record = replace(copied.record(), start=WeightsSource("a.keras", "a" * 64))
+    message = r"from random weights, not a\.keras \(aaa.* resume without --from"
+    with pytest.raises(CCTExportError, match=message):
+        copied.begin(record, resume=True)
 
 
 def test_a_directory_with_a_run_is_refused_without_resume(finished):
@@ -224,12 +231,13 @@ def test_a_locked_directory_is_refused(copied, finished):
 
 
 def test_temporary_files_of_a_killed_process_are_removed_and_other_files_are_not(copied):
-    temporary = copied.path / ".tmp-abc.npz"
-    temporary.write_bytes(b"half")
+    temporaries = [copied.path / f".tmp-abc.{kind}" for kind in ("npz", "keras", "png", "csv")]
+    for temporary in temporaries:
+        temporary.write_bytes(b"half")
     (copied.path / ".tmp-mine.npz").mkdir()
     (copied.path / ".tmp-letter.txt").write_text("mine")
     with copied.lock():
-        assert not temporary.exists()
+        assert not any(temporary.exists() for temporary in temporaries)
     assert (copied.path / ".tmp-mine.npz").is_dir()
     assert (copied.path / ".tmp-letter.txt").read_text() == "mine"
 

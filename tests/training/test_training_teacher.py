@@ -218,6 +218,15 @@ def test_resume_notices_another_teacher(train, teacher_file, tmp_path):
     assert ended.code == 0, ended.err
 
 
+def test_a_run_without_a_teacher_gets_none_on_resume(train, teacher_file):
+    ended, _ = train("--epochs", "1", "--batch", "8")
+    assert ended.code == 0, ended.err
+    ended, _ = train("--resume", "--teacher", teacher_file)
+    assert ended.code == 1
+    assert "was started with the teacher none" in ended.err
+    assert "resume without --teacher" in ended.err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -273,6 +282,14 @@ def test_a_teacher_that_cannot_be_copied_is_refused():
     outputs = keras.layers.Dense(3)(keras.layers.Flatten()(Mystery(1)(inputs)))
     with pytest.raises(InvalidModel, match="the teacher big cannot be copied"):
         FrozenTeacher(_teacher(keras.Model(inputs, outputs)))
+
+
+def test_a_saved_model_is_refused_as_teacher_with_what_to_name(tmp_path):
+    _classifier().export(tmp_path / "saved", verbose=False)
+    loaded = cct_export.load(tmp_path / "saved")
+    message = r"copied \(Object RestoredFunction was .*\): name a \.keras or \.h5 file"
+    with pytest.raises(InvalidModel, match=message):
+        FrozenTeacher(Teacher(loaded.model, WeightsSource("saved", loaded.sha256)))
 
 
 def test_a_teacher_that_does_not_exist_is_refused_before_anything_is_loaded(train):
