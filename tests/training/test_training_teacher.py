@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from tiny_run import TINY, gray_images
+from tiny_run import TINY, copying_after_first_epoch, gray_images
 
 import cct_export
 from cct_export.errors import InvalidModel, InvalidRequest
@@ -190,17 +190,11 @@ def test_neither_teacher_nor_projection_is_kept(train, teacher_file):
 
 @pytest.mark.parametrize("recipe", [{}, {"embedding_weight": 0.3, "teacher_loss": "mse"}])
 def test_a_resumed_run_goes_on_with_its_teacher(tmp_path, data, teacher_file, recipe, same_state):
-    import shutil
-
     recipe = TrainSpec(data, epochs=3, batch=8, cutmix=1.0, **recipe)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-
-    def copy_after_first_epoch(epoch, step, steps, metrics):
-        if (epoch, step) == (2, 1):
-            shutil.copytree(whole, broken)
-
     options = {"recipe": recipe, "model": TINY, "teacher": teacher_file}
-    cct_export.train(whole, progress=copy_after_first_epoch, **options)
+    cct_export.train(whole, progress=copying_after_first_epoch(whole, broken), **options)
+    assert len(RunDirectory(broken).metrics_file.read_text().splitlines()) == 2
     cct_export.train(broken, resume=True, **options)
     same_state(RunDirectory(whole), RunDirectory(broken))
 
