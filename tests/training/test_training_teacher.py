@@ -278,6 +278,21 @@ def test_a_teacher_that_cannot_be_copied_is_refused():
         FrozenTeacher(_teacher(keras.Model(inputs, outputs)))
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--teacher-weight", "0.5"), ("--teacher-loss", "mse"), ("--temperature", "4"),
+        ("--embedding-weight", "0.1"),
+    ],
+)  # fmt: skip
+def test_an_option_of_a_teacher_is_refused_without_one(train, option):
+    ended, run = train(*option)
+    assert ended.code == 2
+    name = option[0].removeprefix("--").replace("-", "_")
+    assert f"{name} does nothing without a teacher: name one (--teacher)" in ended.err
+    assert not run.path.exists()
+
+
 def test_a_saved_model_is_refused_as_teacher_with_what_to_name(tmp_path):
     _classifier().export(tmp_path / "saved", verbose=False)
     loaded = cct_export.load(tmp_path / "saved")
