@@ -1,11 +1,10 @@
-"""Models: loading, importing, inspecting, training and publishing them."""
+"""Models: loading, importing, inspecting and training them."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cct_export.api.request import (
-    check_artifact,
     check_model,
     check_not_read,
     check_options,
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
     from cct_export.data.dataset import Dataset
     from cct_export.importers.source import LoadedModel
-    from cct_export.records import Architecture, Imported, Pushed
+    from cct_export.records import Architecture, Imported
     from cct_export.specs.train import Value
     from cct_export.training.loop import Trained
     from cct_export.training.teacher import Teacher
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 
     Source: TypeAlias = str | Path | keras.Model | LoadedModel
 
-DEFAULT_RUN = "runs/cct"
 # Of files with a model, the longer one of two that fit first.
 _SUFFIXES = (
     ".weights.h5", ".h5", ".hdf5", ".keras", ".safetensors", ".pth", ".pt", ".bin", ".ckpt",
@@ -365,51 +363,3 @@ def _teacher(source: "Source") -> "Teacher":
     loaded = load(source)
     origin = WeightsSource(loaded.source, loaded.sha256)
     return Teacher(loaded.model, origin, loaded.labels)
-
-
-def push(
-    hub_id: str,
-    *,
-    run: str | Path = DEFAULT_RUN,
-    artifacts: str | Path | Sequence[str | Path] = (),
-    license: str | None = None,
-    revision: str | None = None,
-    private: bool = False,
-    dry_run: bool = False,
-) -> "Pushed":
-    """Pushes a finished run to the Hugging Face Hub, in one commit.
-
-    The commit has the model card, the best weights, the run's record, metrics, pictures and the
-    calibration record, but not the state to resume from. The token is that of huggingface_hub's
-    login, or ``HF_TOKEN``.
-
-    Args:
-        hub_id: ``OWNER/NAME``; the repository is created if it does not exist.
-        run: run directory.
-        artifacts: ``.tflite`` and ``.onnx`` files exported from it, pushed with their sidecars.
-        license: for the model card, as the Hub's identifier, such as ``apache-2.0``.
-        revision: branch, created if it does not exist; by default ``main``.
-        private: make the repository private.
-        dry_run: push nothing, and return what would be pushed.
-
-    Returns:
-        The files and, if they were pushed, the address of the commit.
-
-    Raises:
-        InvalidRequest: there is no such run directory or artifact.
-        InvalidModel: the run is not finished.
-        InvalidArtifact: an artifact was exported from another model, or has no sidecar.
-        MissingDependency: huggingface_hub is not installed.
-        OutputError: no token, no connection, or the Hub refused; nothing was committed.
-
-    Example:
-        >>> cct_export.push("me/cct", run="runs/cct", artifacts="cct.tflite", dry_run=True).files
-    """
-    from cct_export.training import hub
-
-    if isinstance(artifacts, str | Path):
-        artifacts = [artifacts]
-    paths = [Path(artifact) for artifact in artifacts]
-    for path in paths:
-        check_artifact(path)
-    return hub.push(hub_id, Path(run), paths, license, revision, private, dry_run)

@@ -15,6 +15,8 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 AUGMENTATIONS = ("none", "jpeg")
 JIT = ("auto", "on", "off")
 TEACHER_LOSSES = ("kl", "mse")
+# Hyperparameters that do nothing without a teacher.
+OF_TEACHER = ("teacher_weight", "teacher_loss", "temperature", "embedding_weight")
 # Experiment trackers that a run can log to, besides its own files.
 LOGGERS = ("tensorboard", "wandb")
 # Devices of this machine, or of all machines that the environment names.

@@ -13,7 +13,7 @@ from cct_export.files import write_text
 from cct_export.model.presets import PRESETS
 from cct_export.model.sizes import parameter_count
 from cct_export.specs import ModelSpec
-from cct_export.specs.train import Value
+from cct_export.specs.train import OF_TEACHER, Value
 from cct_export.text import printable
 from cct_export.training import plots
 from cct_export.training.recipes import DEFAULT, RECIPES, resolve
@@ -49,7 +49,6 @@ _OFF_AT_0 = (
     "warmup", "clip_norm", "ema", "crop", "rand_augment", "mixup", "cutmix", "erasing", "patience",
     "embedding_weight",
 )  # fmt: skip
-_OF_TEACHER = ("teacher_weight", "teacher_loss", "temperature", "embedding_weight")
 # The name of a card in its front matter, without characters that YAML escapes.
 _NAME = re.compile(r'(?<=\nmodel-index:\n- name: )"([^"\\\n]+)"')
 
@@ -270,7 +269,7 @@ def _resolved(record: RunRecord) -> dict[str, _Field]:
         unused.append("temperature")
     fields |= dict.fromkeys(unused)
     if record.teacher is None:
-        fields = {name: value for name, value in fields.items() if name not in _OF_TEACHER}
+        fields = {name: value for name, value in fields.items() if name not in OF_TEACHER}
     if train.jit == "auto":
         fields["jit"] = "left to Keras"
     return fields

@@ -10,7 +10,7 @@ from cct_export.errors import InvalidRequest
 from cct_export.files import check_file, reason
 from cct_export.names import choose, suggestion
 from cct_export.specs import TrainSpec
-from cct_export.specs.train import Overrides, Value, hyperparameters
+from cct_export.specs.train import OF_TEACHER, Overrides, Value, hyperparameters
 
 if TYPE_CHECKING:
     from cct_export.training.run import RunRecord
@@ -203,8 +203,13 @@ class TrainOptions:
         """Returns the training run.
 
         Raises:
-            InvalidRequest: unknown recipe, or a value out of bounds.
+            InvalidRequest: unknown recipe, a value out of bounds, or one that needs a teacher.
         """
+        for name in OF_TEACHER:
+            if self.teacher is None and name in self.hyperparameters:
+                raise InvalidRequest(
+                    f"{name} does nothing without a teacher: name one (--teacher), or leave it out"
+                )
         overrides = {**self.hyperparameters, "freeze": _split(self.freeze)}
         data = "cifar10" if self.data is None else self.data
         if self.base is not None:

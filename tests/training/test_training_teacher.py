@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from tiny_run import TINY, gray_images
+from tiny_run import TINY, copying_after_first_epoch, gray_images
 
 import cct_export
 from cct_export.errors import InvalidModel, InvalidRequest
@@ -190,17 +190,11 @@ def test_neither_teacher_nor_projection_is_kept(train, teacher_file):
 
 @pytest.mark.parametrize("recipe", [{}, {"embedding_weight": 0.3, "teacher_loss": "mse"}])
 def test_a_resumed_run_goes_on_with_its_teacher(tmp_path, data, teacher_file, recipe, same_state):
-    import shutil
-
     recipe = TrainSpec(data, epochs=3, batch=8, cutmix=1.0, **recipe)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-
-    def copy_after_first_epoch(epoch, step, steps, metrics):
-        if (epoch, step) == (2, 1):
-            shutil.copytree(whole, broken)
-
     options = {"recipe": recipe, "model": TINY, "teacher": teacher_file}
-    cct_export.train(whole, progress=copy_after_first_epoch, **options)
+    cct_export.train(whole, progress=copying_after_first_epoch(whole, broken), **options)
+    assert len(RunDirectory(broken).metrics_file.read_text().splitlines()) == 2
     cct_export.train(broken, resume=True, **options)
     same_state(RunDirectory(whole), RunDirectory(broken))
 
@@ -282,6 +276,21 @@ def test_a_teacher_that_cannot_be_copied_is_refused():
     outputs = keras.layers.Dense(3)(keras.layers.Flatten()(Mystery(1)(inputs)))
     with pytest.raises(InvalidModel, match="the teacher big cannot be copied"):
         FrozenTeacher(_teacher(keras.Model(inputs, outputs)))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--teacher-weight", "0.5"), ("--teacher-loss", "mse"), ("--temperature", "4"),
+        ("--embedding-weight", "0.1"),
+    ],
+)  # fmt: skip
+def test_an_option_of_a_teacher_is_refused_without_one(train, option):
+    ended, run = train(*option)
+    assert ended.code == 2
+    name = option[0].removeprefix("--").replace("-", "_")
+    assert f"{name} does nothing without a teacher: name one (--teacher)" in ended.err
+    assert not run.path.exists()
 
 
 def test_a_saved_model_is_refused_as_teacher_with_what_to_name(tmp_path):
