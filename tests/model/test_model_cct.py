@@ -247,8 +247,8 @@ def test_any_small_architecture_of_the_paper_survives_a_round_trip(scratch, spec
 
 
 def test_a_file_written_before_the_variants_is_loaded_as_the_same_model(tmp_path):
-    """The shipped file lacks newer fields; they get the values that it was trained with."""
-    path = shipped_checkpoint("cct_keras_io")
+    """A shipped file lacks newer fields; they get the values that it was trained with."""
+    path = shipped_checkpoint("cct_keras_io_example")
     with zipfile.ZipFile(path) as archive:
         fields = json.loads(archive.read("config.json"))["config"]["spec"]
     assert not fields.keys() & {
