@@ -245,3 +245,20 @@ def on_terminal(tmp_path):
         return screen_of(width, [sys.executable, "-c", code, *map(str, arguments)], tmp_path)
 
     return run
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Returns a function that mounts a file system of some kB, where this machine lets us."""
+    folder = tmp_path / "disk"
+
+    def mount(kilobytes):
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", folder]
+        if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("mounting a file system is not allowed here")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", folder], check=True)

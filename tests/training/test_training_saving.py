@@ -1,7 +1,5 @@
 """Files of an epoch: written beside the next one, whole after any end, and only where they fit."""
 
-import os
-import subprocess
 import threading
 import time
 from collections import namedtuple
@@ -122,15 +120,9 @@ def test_a_resumed_run_needs_room_for_one_more_state(copied, finished, monkeypat
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(mounted):
     """A file system of 512 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", folder]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a file system is not allowed here")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    return mounted(512)
 
 
 def test_a_small_disk_is_refused_before_the_first_step(small_disk, data):
