@@ -142,6 +142,8 @@ _TFLM = OperatorList(
             _types("float32 int8"),
         ),
         "GATHER": _types("float32 int8 int32"),  # the positions
+        # It takes integers too, and does not rescale them to its output.
+        "RELU6": _types("float32"),
         "QUANTIZE": _types("float32 int8 int16 int32 uint8"),
         "RESHAPE": _types("bool float32 int8 int16 int32 uint8"),
     },

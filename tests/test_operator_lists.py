@@ -17,6 +17,7 @@ INT8, INT32, FLOAT = frozenset({"int8"}), frozenset({"int32"}), frozenset({"floa
         (OperatorUse("GATHER", 2, INT8 | INT32, INT8), False, True, True),
         (OperatorUse("HARD_SWISH", 1, frozenset({"int16"})), False, True, False),
         (OperatorUse("SQRT", 1, INT8), False, True, False),
+        (OperatorUse("RELU6", 2, INT8), True, True, False),
         (OperatorUse("CUSTOM x", 1, INT8), False, False, False),
         (OperatorUse("FULLY_CONNECTED", 12, INT8, INT8), True, True, False),
         (OperatorUse("FULLY_CONNECTED", 5, FLOAT, FLOAT), False, True, True),

@@ -15,22 +15,22 @@ from cct_export.graph.quantized import QuantizedPlan
 from cct_export.graph.steps import Step
 from cct_export.operator_lists import OPERATOR_LISTS, OperatorUse
 
-# It has these in integers, and computes them exactly; any other function of one value is a table.
-_EXACT = ("relu", "relu6")
-
 
 def is_table(step: Step) -> bool:
-    """Returns whether a step, of one 8-bit integer each, is written as a table."""
+    """Returns whether a step, a function of one 8-bit integer, is written as a table.
+
+    TFLite Micro has no GELU, computes sigmoids less exactly than LiteRT, and its ReLU6 does not
+    rescale. Its ReLU is that of LiteRT.
+    """
     if isinstance(step, steps.Activation):
-        return step.function not in _EXACT
+        return step.function != "relu"
     return isinstance(step, steps.Gelu)
 
 
 def add_table(writer: TfliteGraph, step: Step, x: int) -> int:
     """Adds a function of 8-bit integers as a table of its 256 values; returns its output.
 
-    TFLite Micro has no GELU, and computes a sigmoid less exactly than LiteRT. GATHER takes 32-bit
-    positions from 0 on.
+    GATHER takes 32-bit positions from 0 on.
     """
     schema, graph, name = writer.graph.schema, writer.graph, step.output
     source, result = (writer.quantized.qparams[tensor] for tensor in (step.inputs[0], name))
