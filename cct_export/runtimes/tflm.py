@@ -46,8 +46,9 @@ class TFLMSession(Session):
         self.delegate, self.accelerator = "reference", "cpu"
         with refusing(InvalidArtifact, f"{path}: not a readable TFLite file"):
             tensors = _Tensors(path.read_bytes())
+            arena_size = tensors.arena_limit
         self._interpreter: Any = self._called(
-            lambda: runtime.Interpreter.from_file(str(path), arena_size=tensors.arena_limit)
+            lambda: runtime.Interpreter.from_file(str(path), arena_size=arena_size)
         )
         image, outputs = image_and_outputs(tensors, path=path)
         self._outputs = range(len(outputs))
