@@ -13,12 +13,13 @@ from cct_export.bundles import c_source
 
 KEYWORDS = """
     alignas alignof and and_eq asm atomic_cancel auto bitand bitor bool break case catch char
-    char16_t char8_t class co_await co_return concept const const_cast constexpr continue decltype
-    default delete do double dynamic_cast else enum explicit export extern false float for friend goto if
-    inline int long mutable namespace new noexcept not not_eq nullptr operator or or_eq private
-    public register reinterpret_cast requires restrict return short signed sizeof static
-    static_assert static_cast struct switch template this thread_local throw true try typedef typeid
-    typename union unsigned using virtual void volatile wchar_t while xor xor_eq
+    char16_t char8_t class co_await co_return concept const const_cast constexpr continue
+    decltype default delete do double dynamic_cast else enum explicit export extern false float
+    for friend goto if inline int long mutable namespace new noexcept not not_eq nullptr
+    operator or or_eq private public register reinterpret_cast requires restrict return short
+    signed sizeof static static_assert static_cast struct switch template this thread_local
+    throw true try typedef typeid typename union unsigned using virtual void volatile wchar_t
+    while xor xor_eq
 """.split()  # noqa: SIM905
 NAMES = st.text() | st.text("_ -.0aZé日") | st.sampled_from(KEYWORDS)
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
