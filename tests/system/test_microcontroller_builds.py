@@ -25,6 +25,10 @@ pytestmark = pytest.mark.cpp
 NAME = "model_it_s_c"
 LABELS = ['"', "back\\", "grün 日本", "??/", "%s\u202e"]
 STRICT = ("-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fno-exceptions", "-fno-rtti")
+ARM_PACKAGES = (
+    "binutils-arm-none-eabi", "gcc-arm-none-eabi", "libnewlib-arm-none-eabi", "libnewlib-dev",
+    "libstdc++-arm-none-eabi-dev", "libstdc++-arm-none-eabi-newlib",
+)  # fmt: skip
 CHIPS = {
     "cortex-m0plus": ("-mcpu=cortex-m0plus", "-mthumb"),
     "cortex-m4": ("-mcpu=cortex-m4", "-mthumb"),
@@ -146,15 +150,12 @@ def arm_compiler(tmp_path_factory):
     installed = shutil.which("arm-none-eabi-g++")
     if installed:
         return installed
-    packages = (
-        "gcc-arm-none-eabi",
-        "libnewlib-arm-none-eabi",
-        "libstdc++-arm-none-eabi-newlib",
-    )
     try:
-        root = unpack(tmp_path_factory.mktemp("arm"), *packages)
+        root = unpack(tmp_path_factory.mktemp("arm"), *ARM_PACKAGES)
     except Unavailable as error:
         pytest.skip(f"no compiler for Arm chips: {error}")
+    # A script of the package makes this link when it is installed.
+    (root / "usr/lib/arm-none-eabi/include").symlink_to(root / "usr/include/newlib")
     return root / "usr/bin/arm-none-eabi-g++"
 
 
