@@ -16,8 +16,6 @@ from cct_export.graph.steps import Array, Step
 from cct_export.records.layout import in_layout
 from cct_export.specs import ExportSpec, opset_of
 
-# These folds do not make files faster in this format: LayerNormalization is one operator.
-SKIPPED_FOLDS = ("centred-residual",)
 # Operators of one activation, beside those that clip values.
 _ACTIVATIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "hard-sigmoid": "HardSigmoid"}
 # The first opsets that have these operators and types; older ones get them composed of others.
@@ -25,6 +23,11 @@ _LAYER_NORMALIZATION = 17
 _GELU = 20
 # The first opset whose ReduceMean takes its axes as an input.
 _AXES_AS_INPUT = 18
+
+
+def skipped_folds(spec: ExportSpec) -> Sequence[str]:
+    """Returns the folds of the residual stream: LayerNormalization is one operator."""
+    return ("residual-sources", "centred-residual", "rotation", "head-rotation")
 
 
 def legalize(plan: Plan, spec: ExportSpec) -> Plan:

@@ -26,11 +26,13 @@ MAX_BIAS_STEPS = 2**24
 MAX_BIAS = 2**30
 # Range of the largest absolute value of a position embedding that float16 stores well enough.
 FLOAT16_RANGE = (2.0**-10, 65504.0)
+# exp of this is a quarter of a step of its 8-bit integers: of smaller values it is 0.
+SMALLEST_EXPONENT = -math.log(4 * 255)
 _STATIC_INPUTS = ("static", "static-inputs")
 # Their output has the parameters of their input.
 _VALUE_PRESERVING = (
     steps.Reshape, steps.Transpose, steps.Slice, steps.Gather, steps.MaxPool, steps.ZeroPad,
-    steps.AveragePool, steps.Resize,
+    steps.AveragePool, steps.Resize, steps.Maximum,
 )  # fmt: skip
 
 
@@ -268,11 +270,17 @@ class _Quantizer:
         # 16 bits are fine enough to clip nothing.
         choose_range = ranges.METHODS[method if bits == 8 else "min-max"]
         value_range = choose_range(self._statistics.histograms[name], bits)
+        if any(map(_is_exponential, self._plan.consumers(name))):
+            value_range = (max(value_range[0], SMALLEST_EXPONENT), 0.0)
         params = ranges.activation_params(value_range, bits, name in self._symmetric_tensors)
         if not static:
             return params
         scales = [float(self.qparams[source].scale) for source in step.inputs]
         return replace(params, scale=np.maximum(params.scale, _min_scale(step, scales, weights)))
+
+
+def _is_exponential(step: Step) -> bool:
+    return isinstance(step, steps.Activation) and step.function == "exp"
 
 
 def _min_scale(step: Step, input_scales: list[float], weights: QuantParams | None) -> float:
@@ -282,7 +290,7 @@ def _min_scale(step: Step, input_scales: list[float], weights: QuantParams | Non
     below half of that. An output that is almost constant over the calibration images would need
     more.
     """
-    if isinstance(step, steps.Gelu | steps.Rsqrt):
+    if isinstance(step, steps.Gelu | steps.Rsqrt) or _is_exponential(step):
         return 0.0  # a lookup table, not rescaled
     scales = list(input_scales)
     if weights is not None and not isinstance(step, steps.AddConstant):
@@ -328,6 +336,8 @@ def _prescribed_output_params(step: Step, bits: int) -> QuantParams | None:
     function = step.function if isinstance(step, steps.Activation) else ""
     if isinstance(step, steps.Softmax) or function == "sigmoid":
         return softmax_output_params(bits)
+    if function == "exp":  # of a softmax, whose largest exponential is 1
+        return QuantParams(np.array(1 / 255), -128, -128, 127)
     if function == "tanh":
         half = 2 ** (bits - 1)
         return QuantParams(np.array(1 / half), 0, -half, half - 1)

@@ -31,7 +31,7 @@ LAYOUTS = ("nhwc", "nchw")
 FOLDS = (
     "channel-order", "batch-norm", "relu", "pool-padding", "rescaling", "norm-affine",
     "query-scale", "key-bias", "value-bias", "query-key", "value-output", "fuse-qkv",
-    "pooling-bias", "centred-residual",
+    "pooling-bias", "residual-sources", "centred-residual", "rotation", "head-rotation",
 )  # fmt: skip
 # ONNX operator sets that plans are written in, and the first that has int4 weights.
 OPSETS = range(13, 24)
