@@ -179,7 +179,7 @@ def bundle(artifact: str | Path, *, target: str, output: str | Path | None = Non
 
     Args:
         artifact: a ``.tflite`` or ``.onnx`` file with its sidecar.
-        target: ``raspberry-pi``, ``android`` or ``linux-cpp``.
+        target: ``raspberry-pi``, ``android``, ``linux-cpp`` or ``microcontroller``.
         output: the folder, which must be empty or missing; by default in the working directory,
             named after file and target.
 

@@ -51,6 +51,7 @@ def export_tflite(
     rounding: str = CalibrationSpec.rounding,
     min_sqnr: float | None = None,
     max_drop: float | None = None,
+    target: str | None = None,
     options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
 ) -> "Exported":
@@ -78,6 +79,8 @@ def export_tflite(
         min_sqnr: lowest SQNR of the logits in dB; the steps with the largest error stay in float
             until it holds.
         max_drop: points of top-1 accuracy, 0 to 100, that ``auto`` may lose; needs ``data``.
+        target: engine that the file is made for: ``litert``, which is the default, or ``tflm`` for
+            TFLite Micro, which takes ``int8-full`` and fewer operators.
         options: what the model's file does not say: how pixels were normalized, the names of its
             classes, whether to append a softmax. Normalizing becomes part of the file.
         progress: called with what runs now.
@@ -94,7 +97,7 @@ def export_tflite(
         >>> exported.parity.passed
         True
     """
-    spec = export_spec("tflite", scheme, io=io, no_fold=no_fold)
+    spec = export_spec("tflite", scheme, io=io, no_fold=no_fold, target=target)
     calibration = calibration_spec(calibration_samples, calibrate, rounding)
     constraints = Constraints(min_sqnr, max_drop)
     path = output_path(output, default_output(_name_of(model), spec))
@@ -119,7 +122,7 @@ def export_onnx(
     rounding: str = CalibrationSpec.rounding,
     min_sqnr: float | None = None,
     max_drop: float | None = None,
-    target: str = "x86",
+    target: str | None = None,
     layout: str = "nhwc",
     options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
@@ -149,8 +152,8 @@ def export_onnx(
         min_sqnr: lowest SQNR of the logits in dB; the steps with the largest error stay in float
             until it holds.
         max_drop: points of top-1 accuracy, 0 to 100, that ``auto`` may lose; needs ``data``.
-        target: processor to choose integers for: ``x86`` for unsigned activations, ``arm64`` for
-            signed ones.
+        target: processor to choose integers for: ``x86``, which is the default, for unsigned
+            activations, ``arm64`` for signed ones.
         layout: order of the axes of the image input: ``nhwc``, or ``nchw`` for channels first.
         options: what the model's file does not say: how pixels were normalized, the names of its
             classes, whether to append a softmax. Normalizing becomes part of the file.
@@ -193,6 +196,7 @@ def export_files(
     rounding: str = CalibrationSpec.rounding,
     min_sqnr: float | None = None,
     max_drop: float | None = None,
+    target: str | None = None,
     options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
 ) -> "list[Exported]":
@@ -210,6 +214,7 @@ def export_files(
         rounding: see there.
         min_sqnr: see there.
         max_drop: see there.
+        target: what all files are made for, see ``export_tflite`` and ``export_onnx``.
         options: see there.
         progress: called with what runs now.
 
@@ -232,7 +237,7 @@ def export_files(
     for name in _listed(formats):
         format = choose(name, INPUT_TYPES, what="format")
         for scheme in _listed(schemes):
-            spec = export_spec(format, scheme, dynamic_batch=format == "onnx")
+            spec = export_spec(format, scheme, dynamic_batch=format == "onnx", target=target)
             bounds = Constraints(min_sqnr, max_drop if spec.scheme == AUTO else None)
             path = Path(output) / default_output(_name_of(model), spec)
             requests[path] = ExportRequest(spec, path, data, calibration, bounds, parity_samples)
@@ -338,7 +343,8 @@ def quantize_report(
 def default_output(source: str, spec: ExportSpec) -> Path:
     """Returns the name of the file that ``spec`` makes of ``source``, in the current folder."""
     scheme = "" if spec.scheme == "none" else f"-{spec.scheme}"
-    return Path(f"{stem_of(source)}{scheme}.{spec.format}")
+    target = f"-{spec.target}" if spec.target else ""
+    return Path(f"{stem_of(source)}{scheme}{target}.{spec.format}")
 
 
 def output_path(output: str | Path | None, default: Path) -> Path:

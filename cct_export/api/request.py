@@ -18,7 +18,6 @@ from cct_export.specs import (
     PROFILES,
     ROUNDINGS,
     SAMPLES,
-    TARGETS,
     BenchJob,
     CalibrationSpec,
     ExportRequest,
@@ -44,7 +43,7 @@ def export_spec(
     dynamic_batch: bool = False,
     opset: int | None = None,
     no_fold: str | Sequence[str] = (),
-    target: str = ExportSpec.target,
+    target: str | None = None,
     layout: str = ExportSpec.layout,
     auto: bool = True,
 ) -> ExportSpec:
@@ -57,7 +56,7 @@ def export_spec(
         dynamic_batch: see ``export_onnx``.
         opset: see there.
         no_fold: see there.
-        target: see there.
+        target: see ``export_tflite`` and ``export_onnx``.
         layout: see there.
         auto: whether ``auto`` may stand for a scheme.
 
@@ -65,7 +64,12 @@ def export_spec(
         InvalidRequest: a name or an opset that does not exist.
         UnsupportedScheme: the format has no such scheme, or not with these options.
     """
-    from cct_export.quantize.schemes import choose_io, choose_scheme, scheme_of
+    from cct_export.quantize.schemes import (
+        choose_io,
+        choose_scheme,
+        choose_target,
+        scheme_of,
+    )
 
     scheme = choose_scheme(scheme, format, *((AUTO,) if auto else ()))
     folds = [no_fold] if isinstance(no_fold, str) else no_fold
@@ -76,7 +80,7 @@ def export_spec(
         dynamic_batch,
         opset,
         tuple(choose(name, FOLDS, what="fold") for name in folds),
-        choose(target, TARGETS, what="target"),
+        choose_target(target, scheme, format),
         choose(layout, LAYOUTS, what="layout"),
     )
     if format == "onnx":

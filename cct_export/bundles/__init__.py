@@ -6,7 +6,7 @@ One module per target. Each has ``files(contents)``, which returns the files of 
 from collections.abc import Callable
 from pathlib import Path
 
-from cct_export.bundles import android, folder, linux_cpp, raspberry_pi
+from cct_export.bundles import android, folder, linux_cpp, microcontroller, raspberry_pi
 from cct_export.bundles.contents import Contents, gather
 from cct_export.bundles.folder import CHECKSUMS, Files
 from cct_export.errors import InvalidRequest
@@ -14,6 +14,7 @@ from cct_export.errors import InvalidRequest
 TARGETS: dict[str, Callable[[Contents], Files]] = {
     "android": android.files,
     "linux-cpp": linux_cpp.files,
+    "microcontroller": microcontroller.files,
     "raspberry-pi": raspberry_pi.files,
 }
 

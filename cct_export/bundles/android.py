@@ -1,11 +1,8 @@
 """An Android library module: the model, a Kotlin class, and an instrumented parity test."""
 
 import base64
-import re
-import unicodedata
 
-import numpy as np
-
+from cct_export.bundles.c_source import ascii_word
 from cct_export.bundles.contents import Contents
 from cct_export.bundles.folder import Files, render
 from cct_export.errors import InvalidArtifact, InvalidRequest
@@ -13,7 +10,6 @@ from cct_export.records.encoding import to_text
 
 # What the Kotlin class reads and writes.
 TYPES = ("float32", "uint8", "int8")
-_INT8_OFFSET = 128
 
 
 def files(contents: Contents) -> Files:
@@ -46,8 +42,7 @@ def identifier(name: str) -> str:
         >>> identifier("Größe 2-android")
         'groe_2_android'
     """
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    word = re.sub(r"[^a-z0-9]+", "_", plain).strip("_")
+    word = ascii_word(name)
     # No keyword of Kotlin or Java has an underscore.
     return word if "_" in word and word[0].isalpha() else f"model_{word}".strip("_")
 
@@ -72,8 +67,7 @@ def _check_types(contents: Contents) -> None:
             f"android takes models with inputs and outputs of {', '.join(TYPES)}, and this one "
             f"takes {input_type} and returns {output_type}"
         )
-    offset = _INT8_OFFSET if input_type == "int8" else 0
-    if not np.array_equal(contents.inputs, contents.golden.images.astype(np.int16) - offset):
+    if not contents.takes_pixels:
         raise InvalidArtifact(
             "the model's input is not quantized as pixel - 128, the only way that the Kotlin class "
             "supports: export it with cct-export tflite --io uint8 or --io float32"

@@ -25,6 +25,7 @@ from cct_export.runtimes.session import Session, dequantize, prepare
 # Unicode categories of what a label of one line cannot hold: control characters, surrogates, and
 # separators of lines and paragraphs.
 _NOT_IN_A_LINE = ("Cc", "Cs", "Zl", "Zp")
+_INT8_OFFSET = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +123,12 @@ class Contents:
             f"{self.inputs.dtype} and returns {held} as "
             f"{self.outputs.dtype}."
         )
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether the model's input is the pixels, 0 to 255, or for int8 the pixels minus 128."""
+        offset = _INT8_OFFSET if self.inputs.dtype == np.int8 else 0
+        return np.array_equal(self.inputs, self.golden.images.astype(np.int16) - offset)
 
     def common_files(self) -> Files:
         """Returns the files that every bundle has: the model, ``labels.txt``, ``model.json``."""

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from cct_export.bundles import c_source
 from cct_export.errors import OutputError
 from cct_export.files import (
     TEMPORARY,
@@ -35,7 +36,8 @@ def render(target: str, **variables: object) -> Files:
     """Returns the files that a target has templates for.
 
     Templates escape nothing by themselves. A string that a user may have written goes through the
-    filter of the language around it: ``shell`` (one word) or ``inline_code`` (Markdown).
+    filter of the language around it: ``shell`` (one word), ``inline_code`` (Markdown) or
+    ``c_string`` (a literal with its quotes).
 
     Args:
         target: a folder below ``templates``.
@@ -47,7 +49,9 @@ def render(target: str, **variables: object) -> Files:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
-    environment.filters |= {"shell": shlex.quote, "inline_code": inline_code}
+    environment.filters |= {
+        "shell": shlex.quote, "inline_code": inline_code, "c_string": c_source.string,
+    }  # fmt: skip
     files = {}
     root = TEMPLATES / target
     for path in sorted(root.rglob("*")):

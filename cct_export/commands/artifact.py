@@ -123,8 +123,8 @@ def _source_and_images(names: Sequence[str]) -> tuple[str, Sequence[str]]:
 @click.option(
     "--target",
     required=True,
-    type=OneOf(("raspberry-pi", "android", "linux-cpp"), "NAME"),
-    help="Device to make it for: raspberry-pi, android or linux-cpp.",
+    type=OneOf(("raspberry-pi", "android", "linux-cpp", "microcontroller"), "NAME"),
+    help="Device to make it for: raspberry-pi, android, linux-cpp or microcontroller.",
 )
 @click.option(
     "-o",

@@ -10,6 +10,7 @@ import click
 from cct_export import errors
 from cct_export.bounds import exceeds
 from cct_export.commands import options
+from cct_export.commands.micro import prove_on_tflm
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
 from cct_export.commands.outputs import OutputFile, TableFiles, result_files
 from cct_export.commands.types import (
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from cct_export.records import BenchResult
 
 DEVICE = OneOf(("local", "ssh:", "adb"), "NAME")
+TFLITE_ENGINES = ("litert", "tflm")
 # By status of a verdict; the first that occurs is the exit code.
 EXIT_CODES = {
     "parity": ExitCode.PARITY_FAILED,
@@ -152,12 +154,21 @@ _measured = options.combined(
 
 
 @click.command()
+@click.option(
+    "--engine",
+    type=OneOf(TFLITE_ENGINES),
+    default=TFLITE_ENGINES[0],
+    help="Engine: litert, or tflm for what TFLite Micro makes of ARTIFACTs: memory, operators, and "
+    "logits compared with LiteRT's reference kernels; nothing is timed.",
+)
 @_measured
-def tflite(**arguments: Any) -> Outcome:
+def tflite(engine: str, **arguments: Any) -> Outcome:
     """Measure latency, memory and, with --accuracy, accuracy of TFLite files.
 
     A MODEL is exported first; by default the shipped CIFAR-10 model.
     """
+    if choose(engine, TFLITE_ENGINES, what="engine") == "tflm":
+        return prove_on_tflm(arguments["sources"], arguments["data"])
     return _measure("tflite", **arguments)
 
 

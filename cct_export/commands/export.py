@@ -107,6 +107,12 @@ output = options.combined(
     "int8-full they have the type of the image.",
 )
 @quantization
+@click.option(
+    "--target",
+    type=OneOf(TARGETS["tflite"]),
+    help="Engine to make the file for, by default litert; tflm is TFLite Micro, which takes "
+    "int8-full and fewer operators.",
+)
 @images
 @options.softmax
 @options.loading
@@ -156,9 +162,9 @@ def tflite(model: str, **arguments: Any) -> Outcome:
 @quantization
 @click.option(
     "--target",
-    type=OneOf(TARGETS),
-    default=ExportSpec.target,
-    help="Processor to quantize for: activations are unsigned for x86, signed for arm64.",
+    type=OneOf(TARGETS["onnx"]),
+    help="Processor to quantize for, by default x86: activations are unsigned for x86, signed for "
+    "arm64.",
 )
 @images
 @options.softmax
@@ -210,6 +216,11 @@ def _exported(exported: "Exported") -> Outcome:
     help="Quantization schemes, separated by commas; see cct-export tflite.",
 )
 @quantization
+@click.option(
+    "--target",
+    type=OneOf([name for names in TARGETS.values() for name in names]),
+    help="What the files are made for; see cct-export tflite and cct-export onnx.",
+)
 @images
 @options.softmax
 @options.loading

@@ -144,6 +144,24 @@ def compare(
     return replace(worst, failures=tuple(missed))
 
 
+def decided_by(reference: np.ndarray, output: OutputContract, policy: Policy) -> np.ndarray:
+    """Returns which decisions the allowed error cannot change, bool ``(N, decisions)``.
+
+    Args:
+        reference: values of the output, ``(N, width)``.
+        output: what they are of.
+        policy: its bound on the SQNR is the allowed error.
+    """
+    allowed = np.sqrt(np.mean(_signal(reference, output) ** 2)) * 10 ** (-policy.sqnr_db / 20)
+    if output.is_binary:
+        # As of the two values of a softmax, which differ by twice their distance from 0.5.
+        decided: np.ndarray = 2 * np.abs(distances(reference, output)) > allowed
+        return decided
+    best_two = np.sort(slots(reference, output), axis=2)[:, :, -2:]
+    decided = best_two[:, :, 1] - best_two[:, :, 0] > allowed
+    return decided
+
+
 def _pairs(
     reference: np.ndarray, candidate: np.ndarray, outputs: Sequence[OutputContract]
 ) -> Iterator[tuple[OutputContract, np.ndarray, np.ndarray]]:
@@ -160,7 +178,7 @@ def _figures(
     """Returns the figures of a report about an output, by field."""
     signal, measured = _signal(expected, output), _signal(actual, output, expected)
     classes, found = _classes(expected, output), _classes(actual, output, expected)
-    decided = _decided(expected, output, policy)
+    decided = decided_by(expected, output, policy)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         difference = np.abs(expected.astype(np.float64) - actual.astype(np.float64))
         norms = np.linalg.norm(signal, axis=1) * np.linalg.norm(measured, axis=1)
@@ -213,18 +231,6 @@ def _have_several(classes: np.ndarray, decided: np.ndarray) -> bool:
         len(np.unique(column[counts])) > 1
         for column, counts in zip(classes.T, decided.T, strict=True)
     )
-
-
-def _decided(reference: np.ndarray, output: OutputContract, policy: Policy) -> np.ndarray:
-    """Returns which decisions, bool ``(N, decisions)``, the allowed error cannot change."""
-    allowed = np.sqrt(np.mean(_signal(reference, output) ** 2)) * 10 ** (-policy.sqnr_db / 20)
-    if output.is_binary:
-        # As of the two values of a softmax, which differ by twice their distance from 0.5.
-        decided: np.ndarray = 2 * np.abs(distances(reference, output)) > allowed
-        return decided
-    best_two = np.sort(slots(reference, output), axis=2)[:, :, -2:]
-    decided = best_two[:, :, 1] - best_two[:, :, 0] > allowed
-    return decided
 
 
 def _failures(report: ParityReport, policy: Policy, reference: np.ndarray) -> Iterator[str]:

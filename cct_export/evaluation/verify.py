@@ -10,7 +10,7 @@ from cct_export.data import sampling
 from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.evaluation import parity
 from cct_export.records import Contract, ParityReport, sidecar
-from cct_export.runtimes import engine_of, format_of
+from cct_export.runtimes import open_by_target
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import run
 from cct_export.specs import NO_OPTIONS, ModelOptions, Normalization
@@ -32,7 +32,7 @@ def verify(
     options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
 ) -> ParityReport:
-    """Compares an exported file, run by its own engine, with the Keras model.
+    """Compares an exported file, run by the engine of its target, with the Keras model.
 
     Args:
         artifact: a ``.tflite`` or ``.onnx`` file.
@@ -55,7 +55,7 @@ def verify(
         InvalidModel: the recorded model is missing or has changed.
         InvalidData: the data cannot be used.
     """
-    with closing(engine_of(format_of(artifact)).open_session(artifact)) as session:
+    with closing(open_by_target(artifact)) as session:
         contract = session.contract
         integrity = sidecar.examine(artifact, contract)
         if integrity.changed:

@@ -19,7 +19,7 @@ from cct_export.export.traced_draft import TracedDraft
 from cct_export.export.tuning import quantize_within
 from cct_export.export.workspace import Workspace
 from cct_export.files import locked, replacing, write_bytes
-from cct_export.formats import tflite_metadata
+from cct_export.formats import tflite_metadata, tflite_micro
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.importers.source import LoadedModel
 from cct_export.quantize.schemes import choose_io, scheme_of
@@ -36,8 +36,8 @@ from cct_export.records import (
     sidecar,
 )
 from cct_export.records.layout import in_layout, layout_of
-from cct_export.runtimes import engine_of, session
-from cct_export.runtimes.session import Logits
+from cct_export.runtimes import engine_for_target, session
+from cct_export.runtimes.session import Logits, Session
 from cct_export.specs import (
     BEST,
     CalibrationSpec,
@@ -45,7 +45,6 @@ from cct_export.specs import (
     ExportSpec,
     QuantScheme,
 )
-from cct_export.specs.progress import CountProgress
 from cct_export.stock_tools import not_run
 
 # Two files are written and renamed within milliseconds.
@@ -150,6 +149,8 @@ def _verified(
 ) -> CandidateFile:
     """Adds labels and checksum to a file, and compares it with the model."""
     spec = request.spec
+    if spec.target == "tflm":
+        tflite_micro.check(content, workspace.loaded.source)
     if spec.format == "tflite":
         content = tflite_metadata.with_labels(content, contract.labels)
     content = checksum.sealed(content)
@@ -278,6 +279,7 @@ def _contract(
         source_sha256=loaded.sha256,
         content_sha256=checksum.UNSEALED,
         image_shape=loaded.image_shape,
+        target=spec.target,
         batch=batch,
         labels=workspace.labels,
         calibration=origin,
@@ -310,7 +312,7 @@ def _verify(
     images = workspace.parity_images
     report = parity.compare(
         workspace.reference,
-        candidate=_logits(content, artifact, images.images, workspace.counted("verifying")),
+        candidate=_logits(workspace, content, artifact),
         scheme=artifact.scheme,
         names=(workspace.loaded.source, str(artifact.path)),
         images=images.origin,
@@ -322,16 +324,16 @@ def _verify(
     return report
 
 
-def _logits(
-    content: bytes, artifact: Artifact, images: np.ndarray, progress: CountProgress
-) -> Logits:
+def _logits(workspace: Workspace, content: bytes, artifact: Artifact) -> Logits:
+    """Returns the file's logits for the images of parity, by the engine that it is made for."""
     # Engines check integer graphs less, and can crash on a scale that is out of range.
     integers_only = scheme_of(artifact.scheme, artifact.format).integers_only
+    chosen = engine_for_target(artifact.format, artifact.contract.target)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"candidate.{artifact.format}")
         path.write_bytes(content)
         try:
-            engine = engine_of(artifact.format).open_session(path, trusted=not integers_only)
+            engine = chosen.open_session(path, trusted=not integers_only)
         except InvalidArtifact as error:
             other = "use int8 or fp16" if integers_only else "compute it of other operations"
             engine_name = "LiteRT" if artifact.format == "tflite" else "ONNX Runtime"
@@ -339,10 +341,24 @@ def _logits(
             raise ConversionError(
                 f"{artifact.contract.source} as {artifact.format} {artifact.scheme}: {reason}"
             ) from error
+        if artifact.contract.target == "tflm":
+            workspace.note(_about_micro(engine))
         try:
-            return session.run(engine, images, progress=progress)
+            images = workspace.parity_images.images
+            return session.run(engine, images, progress=workspace.counted("verifying"))
         finally:
             engine.close()
+
+
+def _about_micro(engine: Session) -> str:
+    """Returns what verifies a file for TFLite Micro."""
+    name, version = engine.engine
+    if engine.arena_bytes is None:
+        return (
+            f"verified with {name} {version}: tflite-micro is not installed, "
+            "pip install 'cct-export[tflm]' brings it"
+        )
+    return f"verified with tflite-micro {version}: arena {engine.arena_bytes:,} bytes"
 
 
 def write(workspace: Workspace, candidate: CandidateFile) -> Exported:

@@ -45,7 +45,7 @@ class OnnxGraph:
         self.plan = quantized.plan
         self.io = spec.io
         self.batch: int | str = "batch" if spec.dynamic_batch else 1
-        self.unsigned = spec.target == "x86"
+        self.unsigned = spec.target != "arm64"
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         # Tensors of the plan that are stored channels first, and conversions that exist already.

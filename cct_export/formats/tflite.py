@@ -10,6 +10,7 @@ from functools import singledispatchmethod
 
 import numpy as np
 
+from cct_export.formats import tflite_micro
 from cct_export.formats.flatbuffer import Quantization
 from cct_export.formats.tflite_graph import TfliteGraph
 from cct_export.graph import steps
@@ -39,12 +40,13 @@ def legalize(plan: Plan, spec: ExportSpec) -> Plan:
     """Returns the plan in steps that TFLite has as operators."""
     # LiteRT has no hard-silu of 16-bit integers.
     missing = {"hard-silu"} if spec.scheme == "int16x8" else set()
+    activations = steps.ACTIVATIONS if spec.target == "tflm" else _ACTIVATIONS.keys() - missing
     return expand(
         plan,
         layer_norm=False,
         # The 8-bit weights of its SOFTMAX are multiples of 1/256, however many there are.
         softmax=spec.scheme != "int8-full",
-        activations=_ACTIVATIONS.keys() - missing,
+        activations=activations,
         uneven_means=False,
     )
 
@@ -56,7 +58,7 @@ def emit(
 
     Args:
         plan: folded or not, quantized or not.
-        spec: ``io`` is used; TFLite files take one image.
+        spec: ``io`` and ``target`` are used; TFLite files take one image.
         metadata: names and texts to store in the file.
 
     Returns:
@@ -66,6 +68,8 @@ def emit(
     """
     if isinstance(plan, Plan):
         plan = QuantizedPlan(legalize(plan, spec))
+    if spec.target == "tflm":
+        return _MicroWriter(tflite_micro.rewritten(plan), spec.io).write(metadata)
     return _Writer(plan, spec.io).write(metadata)
 
 
@@ -79,7 +83,7 @@ class _Writer(TfliteGraph):
             consumed = "quantized" if self.config.inputs == "static" else "float"
             inputs = [self._converted(name, consumed) for name in step.inputs]
             produced = "quantized" if self.config.quantized_output else "float"
-            self.tensors[step.output, produced] = self.add(step, *inputs)
+            self.tensors[step.output, produced] = self._operators(step, *inputs)
         image, logits = (self.plan.INPUT, self.image), (self.plan.output, self._logits())
         return self.graph.serialize(image, logits, metadata)
 
@@ -96,6 +100,10 @@ class _Writer(TfliteGraph):
         shape = (1, *self._shape(name))
         converted = self.graph.tensor(f"{name}/uint8", shape, "UINT8", quantization=shifted)
         return self.graph.operator("QUANTIZE", [logits], converted, "QuantizeOptions")
+
+    def _operators(self, step: Step, *inputs: int) -> int:
+        """Adds the operators of a step; returns the tensor that they produce."""
+        return self.add(step, *inputs)
 
     @singledispatchmethod
     def add(self, step: Step, *inputs: int) -> int:
@@ -322,3 +330,12 @@ class _Writer(TfliteGraph):
             "BatchMatMulOptions",
             adjY=step.transpose_b,
         )
+
+
+class _MicroWriter(_Writer):
+    """Writes the steps of a plan in operators of TFLite Micro."""
+
+    def _operators(self, step: Step, *inputs: int) -> int:
+        if tflite_micro.is_table(step):
+            return tflite_micro.add_table(self, step, *inputs)
+        return super()._operators(step, *inputs)

@@ -1,11 +1,14 @@
 """Inspection of models and exported files: operators, multiply-accumulates, quantization."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from cct_export import workers
+from cct_export.errors import InvalidArtifact
 from cct_export.inspection import onnx, tflite
 from cct_export.records import Inspection, sidecar
+from cct_export.runtimes import tflm
 from cct_export.specs.progress import CountProgress
 
 # Lists the operators and tensors of a file, by its format.
@@ -46,4 +49,17 @@ def inspect_file(path: Path, format: str) -> Inspection:
         MissingDependency: the engine, or for ONNX the library onnx, is not installed.
     """
     with workers.start(f"{__name__}:Worker", str(path)) as channel:
-        return channel.ask("inspect", Inspection, path=str(path), format=format)
+        inspection = channel.ask("inspect", Inspection, path=str(path), format=format)
+    return replace(inspection, arena_bytes=_arena_bytes(inspection))
+
+
+def _arena_bytes(inspection: Inspection) -> int | None:
+    """Returns the memory that TFLite Micro takes, None where it does not run the file."""
+    taken = all("tflm" in (operator.taken_by or ()) for operator in inspection.operators)
+    if not taken or not tflm.is_installed():
+        return None
+    try:
+        with closing(tflm.open_session(inspection.path)) as session:
+            return session.arena_bytes
+    except InvalidArtifact:  # the lists do not know what it makes of shapes
+        return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cct_export.errors import InvalidArtifact
+from cct_export.operator_lists import OPERATOR_LISTS, OperatorUse
 from cct_export.records import Inspection, Operator, Tensor
 from cct_export.runtimes import litert, litert_file
 from cct_export.runtimes.litert_file import Node
@@ -87,6 +88,7 @@ class _Graph:
         graph: the subgraph, as the schema has it.
         tensors: its tensors, as the schema has them.
         operators: kind and operator, in order.
+        versions: of the operators, in the same order.
         constants: index of the stored constant, by the index of each constant tensor and of each
             tensor that only decodes one.
     """
@@ -96,6 +98,9 @@ class _Graph:
         self.tensors = list(graph.tensors)
         self.operators = [
             (kinds[operator.opcodeIndex], operator) for operator in _list(graph.operators)
+        ]
+        self.versions = [
+            int(model.operatorCodes[operator.opcodeIndex].version) for _, operator in self.operators
         ]
         self.constants = {
             index: index
@@ -249,9 +254,21 @@ def _operators(model: _Model, partitions: Mapping[int, int]) -> tuple[Operator, 
                     parameters=sum(map(_size, weights)),
                     weight_dtype=_dtype(max(weights, key=_size)) if weights else None,
                     partition=partitions.get(position) if number == 0 else None,
+                    taken_by=_taken_by(kind, graph.versions[position], operator, graph),
                 )
             )
     return tuple(records)
+
+
+def _taken_by(kind: str, version: int, operator: Any, graph: _Graph) -> tuple[str, ...]:
+    """Returns the names of the operator lists that have an operator."""
+    used = {int(index) for index in (*_list(operator.inputs), *_list(operator.outputs))} - {-1}
+    types, constants = (
+        frozenset(_dtype(graph.tensors[index]) for index in indices)
+        for indices in (used - graph.constants.keys(), used & graph.constants.keys())
+    )
+    use = OperatorUse(kind, version, types, constants)
+    return tuple(name for name, listed in OPERATOR_LISTS.items() if listed.takes(use))
 
 
 def _macs(kind: str, operator: Any, tensors: list[Any]) -> int:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from cct_export.errors import UnsupportedScheme
 from cct_export.names import choose, find
-from cct_export.specs import INPUT_TYPES, QuantScheme
+from cct_export.specs import INPUT_TYPES, TARGETS, QuantScheme
 
 SCHEMES = {
     scheme.name: scheme
@@ -108,3 +108,26 @@ def choose_io(io: str | None, scheme: QuantScheme | None, format: str) -> str:
             "int8-full takes images as integers: choose --io int8 or uint8", needs="--io int8"
         )
     return io
+
+
+def choose_target(target: str | None, scheme: str, format: str) -> str:
+    """Returns what a file is made for; empty for the default.
+
+    Args:
+        target: as the user names it; None for the default.
+        scheme: name of the scheme.
+        format: ``tflite`` or ``onnx``.
+
+    Raises:
+        InvalidRequest: the format has no such target.
+        UnsupportedScheme: the target does not take the scheme.
+    """
+    if target is None:
+        return ""
+    target = choose(target, TARGETS[format], what=f"target of {format}")
+    if target == "tflm" and scheme != "int8-full":
+        raise UnsupportedScheme(
+            f"TFLite Micro is for integers only, not {scheme}: choose --quantize int8-full",
+            needs="--quantize int8-full",
+        )
+    return "" if target == TARGETS[format][0] else target

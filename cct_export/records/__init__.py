@@ -21,6 +21,7 @@ from cct_export.records.bench import (
 from cct_export.records.export import Exported, MixedPrecision, TriedScheme
 from cct_export.records.inspection import Inspection, Operator, OperatorKind, Tensor
 from cct_export.records.machine import Conditions, Diagnosis, MachineInfo, RunConditions
+from cct_export.records.micro import MicroReport
 from cct_export.records.model import Architecture, Cost, Imported, Layer, Pushed, SentFile
 from cct_export.records.output import OutputContract
 from cct_export.records.parity import ParityReport

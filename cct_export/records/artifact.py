@@ -117,6 +117,7 @@ class Contract:
         source_sha256: checksum of the file with the weights that it was made of.
         content_sha256: checksum of this file, see ``records.checksum``; empty if it carries none.
         image_shape: height, width, channels.
+        target: what it was made for, of ``specs.TARGETS``; empty for the format's default.
         batch: images per call; None for any number.
         labels: class names, in the order of the logits; empty if not known. Those of the outputs
             that have as many classes.
@@ -135,6 +136,7 @@ class Contract:
     source_sha256: str = ""
     content_sha256: str = ""
     image_shape: tuple[Count, ...] = ()
+    target: str = ""
     batch: Count | None = 1
     labels: tuple[str, ...] = ()
     calibration: str = ""
@@ -177,7 +179,7 @@ class Contract:
         if not self:
             return {}
         fields: JSONObject = to_json(self)
-        for optional in ("content_sha256", "outputs"):
+        for optional in ("content_sha256", "outputs", "target"):
             if not fields.get(optional):
                 fields.pop(optional, None)
         return fields | {"quantization": fields["quantization"] or {}}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cct_export.operator_lists import OPERATOR_LISTS, OperatorList
 from cct_export.records.artifact import Contract
 from cct_export.records.encoding import to_json
 from cct_export.records.layout import image_shape_of, layout_of
@@ -48,6 +49,8 @@ class Operator:
         weight_dtype: type in which the largest of them is stored, None if there is none.
         partition: which part of the delegate, counted from 0, runs it; None if none does, or if
             the engine's own optimizations did away with it.
+        taken_by: the chips and engines for integers, of ``operator_lists``, that take it in this
+            version and with these types; None of ONNX.
     """
 
     index: int
@@ -57,6 +60,7 @@ class Operator:
     parameters: int
     weight_dtype: str | None
     partition: int | None
+    taken_by: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class OperatorKind:
         macs: of those where they are known.
         parameters: summed over the operators; one that two of them read counts twice.
         delegated: how many the delegate runs.
+        taken_by: how many each chip or engine of ``operator_lists`` takes; empty of ONNX.
     """
 
     name: str
@@ -76,6 +81,7 @@ class OperatorKind:
     macs: int
     parameters: int
     delegated: int
+    taken_by: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,8 @@ class Inspection:
         delegated: how many of them the delegate took, None if the engine cannot run it.
         partitions: into how many parts it took them, None if the engine cannot run it.
         warnings: what to know before believing the figures.
+        arena_bytes: memory that TFLite Micro takes beside the file; None where it cannot run the
+            file, or is not installed.
     """
 
     path: Path
@@ -120,6 +128,7 @@ class Inspection:
     delegated: int | None
     partitions: int | None
     warnings: tuple[str, ...] = ()
+    arena_bytes: int | None = None
 
     @property
     def scheme(self) -> str | None:
@@ -148,6 +157,11 @@ class Inspection:
         """Multiply-accumulates of all operators where they are known."""
         return sum(operator.macs or 0 for operator in self.operators)
 
+    @property
+    def operator_lists(self) -> dict[str, OperatorList]:
+        """The lists that say what takes its operators, by name; empty of ONNX."""
+        return OPERATOR_LISTS if self.format == "tflite" else {}
+
     def kinds(self) -> tuple[OperatorKind, ...]:
         """Returns the operators by kind: most multiply-accumulates first, then most operators."""
         by_name: dict[str, list[Operator]] = {}
@@ -160,6 +174,10 @@ class Inspection:
                 sum(operator.macs or 0 for operator in group),
                 sum(operator.parameters for operator in group),
                 sum(operator.partition is not None for operator in group),
+                {
+                    name: sum(name in (operator.taken_by or ()) for operator in group)
+                    for name in self.operator_lists
+                },
             )
             for name, group in by_name.items()
         ]
@@ -176,6 +194,7 @@ class Inspection:
             "nodes": self.nodes,
             "delegated": self.delegated,
             "partitions": self.partitions,
+            "arena_bytes": self.arena_bytes,
         }
 
     def to_dict(self) -> JSONObject:
@@ -190,6 +209,10 @@ class Inspection:
             "outputs": to_json(self.outputs),
             "totals": self.totals(),
             "kinds": to_json(self.kinds()),
+            "operator_lists": {
+                name: {"about": listed.about, "source": listed.source}
+                for name, listed in self.operator_lists.items()
+            },
             "operators": to_json(self.operators),
             "quantized": to_json(self.quantized),
             "warnings": list(self.warnings),

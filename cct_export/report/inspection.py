@@ -30,6 +30,7 @@ _TOTALS = {
     "nodes": "nodes run",
     "delegated": "nodes delegated",
     "partitions": "partitions",
+    "arena_bytes": "arena bytes",
 }
 
 
@@ -98,6 +99,8 @@ def show(inspection: Inspection, tensors: bool = False) -> None:
     print_table(operator_columns(), inspection.operators)
     say()
     for name, total in inspection.totals().items():
+        if name == "arena_bytes" and total is None:
+            continue
         say(f"{_TOTALS[name]:15} {number(total):>12}")
     say()
     groups = Counter(f"{tensor.dtype} per {tensor.granularity}" for tensor in inspection.quantized)
@@ -182,8 +185,21 @@ def _print_kinds(inspection: Inspection) -> None:
             lambda kind: f"{kind.delegated}/{kind.count}" if delegated else NONE,
             lambda kind: kind.delegated,
         ),
+        *(_taken(name, listed.about) for name, listed in inspection.operator_lists.items()),
     ]
     print_table(columns, inspection.kinds())
+    for listed in inspection.operator_lists.values():
+        say(f"{listed.about}: {listed.source}")
+
+
+def _taken(name: str, title: str) -> Column[OperatorKind]:
+    """Returns the column that says whether a chip or engine takes the operators of a kind."""
+
+    def cell(kind: OperatorKind) -> str:
+        taken = kind.taken_by[name]
+        return "no" if not taken else "yes" if taken == kind.count else f"{taken}/{kind.count}"
+
+    return Column(title, cell)
 
 
 def operator_columns() -> list[Column[Operator]]:

@@ -1,4 +1,4 @@
-"""Engines that run a model file: LiteRT, ONNX Runtime, and Keras as the reference."""
+"""Engines that run a model file: LiteRT, TFLite Micro, ONNX Runtime; Keras as the reference."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,14 @@ from typing import Protocol
 
 from cct_export.errors import InvalidRequest
 from cct_export.records import OperatorProfile
-from cct_export.runtimes import keras, litert, litert_profile, onnxruntime, onnxruntime_profile
+from cct_export.runtimes import (
+    keras,
+    litert,
+    litert_profile,
+    onnxruntime,
+    onnxruntime_profile,
+    tflm,
+)
 from cct_export.runtimes.session import Session
 from cct_export.specs import DEFAULT_DELEGATION, NO_OPTIONS, Delegation, ModelOptions
 
@@ -89,7 +96,12 @@ class Profiler(Protocol):
         ...
 
 
-ENGINES: dict[str, Engine] = {"litert": litert, "onnxruntime": onnxruntime, "keras": keras}
+ENGINES: dict[str, Engine] = {
+    "litert": litert,
+    "tflm": tflm,
+    "onnxruntime": onnxruntime,
+    "keras": keras,
+}
 ENGINE_NAMES = {"tflite": "litert", "onnx": "onnxruntime", "keras": "keras"}
 PROFILERS: dict[str, Profiler] = {
     "litert": litert_profile.profile,
@@ -101,6 +113,31 @@ _SUFFIXES = {".tflite": "tflite", ".onnx": "onnx"}
 def engine_of(format: str) -> Engine:
     """Returns the engine that runs files of ``format``, a key of ``ENGINE_NAMES``."""
     return ENGINES[ENGINE_NAMES[format]]
+
+
+def engine_for_target(format: str, target: str) -> Engine:
+    """Returns the engine that proves a file: that of its target where it is installed.
+
+    Args:
+        format: see ``engine_of``.
+        target: what the file was made for, see ``Contract``.
+    """
+    return tflm if target == "tflm" and tflm.is_installed() else engine_of(format)
+
+
+def open_by_target(path: Path) -> Session:
+    """Opens a file of unknown origin in the engine that it says it was made for.
+
+    Raises:
+        CCTExportError: see ``Engine.open_session``.
+    """
+    format = format_of(path)
+    session = engine_of(format).open_session(path)
+    engine = engine_for_target(format, session.contract.target)
+    if engine is engine_of(format):
+        return session
+    session.close()
+    return engine.open_session(path)
 
 
 def is_artifact(path: Path) -> bool:

@@ -79,6 +79,7 @@ class Description:
     batch: int | None
     delegated_nodes: int | None
     total_nodes: int | None
+    arena_bytes: int | None
 
 
 class IsolatedSession(Session):
@@ -110,6 +111,7 @@ class IsolatedSession(Session):
         self.output_quantizations = description.output_quantizations
         self.delegated_nodes = description.delegated_nodes
         self.total_nodes = description.total_nodes
+        self.arena_bytes = description.arena_bytes
 
     def invoke(self, prepared: np.ndarray) -> Logits:
         """Runs once; see ``Session``."""

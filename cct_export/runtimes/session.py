@@ -53,6 +53,7 @@ class Session(Protocol):
         batch: images per call; None for any number.
         delegated_nodes: operators that the delegate runs; None if not known.
         total_nodes: operators in all; None if not known.
+        arena_bytes: memory that TFLite Micro takes; None of other engines.
     """
 
     engine: tuple[str, str]
@@ -68,6 +69,7 @@ class Session(Protocol):
     batch: int | None = None
     delegated_nodes: int | None = None
     total_nodes: int | None = None
+    arena_bytes: int | None = None
 
     def invoke(self, prepared: np.ndarray) -> Logits:
         """Runs once on an input from ``prepare``; returns the raw outputs, see ``side_by_side``."""

@@ -21,8 +21,9 @@ PARITY_SAMPLES = 1000
 SAMPLES = Range(1, 100_000, whole=True)
 SQNR_DB = Range(0, 1000)
 POINTS = Range(0, 100)
-# Processors that the integer types of ONNX files are chosen for.
-TARGETS = ("x86", "arm64")
+# What files are made for, by format, the default first: the engine of a TFLite file, and the
+# processor that the integer types of an ONNX file are chosen for.
+TARGETS = {"tflite": ("litert", "tflm"), "onnx": ("x86", "arm64")}
 # Types of the image input by format, the default first.
 INPUT_TYPES = {"tflite": ("float32", "uint8", "int8"), "onnx": ("float32", "uint8")}
 # Orders of the axes of the image input, without the batch: channels last or first (ONNX only).
@@ -51,7 +52,7 @@ class ExportSpec(Checked):
         dynamic_batch: any number of images per call, else one (ONNX only; TFLite always takes one).
         opset: ONNX operator set; None for the default of the converter.
         no_fold: names of folds to leave out, see ``graph.fold``.
-        target: the processor that integer types are chosen for, of ``TARGETS`` (ONNX only).
+        target: what the file is made for, of the format's ``TARGETS``; empty for the first.
         layout: order of the axes of the image input, of ``LAYOUTS`` (``nchw`` for ONNX only).
     """
 
@@ -61,7 +62,7 @@ class ExportSpec(Checked):
     dynamic_batch: bool = False
     opset: Annotated[int, Range(whole=True)] | None = None
     no_fold: tuple[str, ...] = ()
-    target: str = "x86"
+    target: str = ""
     layout: str = "nhwc"
 
 

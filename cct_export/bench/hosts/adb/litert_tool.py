@@ -269,6 +269,7 @@ class LiteRTTool:
         self.delegate, self.accelerator = delegate, _ACCELERATORS.get(delegate, "cpu")
         self.delegated_nodes: int | None = None
         self.total_nodes: int | None = None
+        self.arena_bytes: int | None = None
         self._shows_output = True
         self._output_files = 0
 

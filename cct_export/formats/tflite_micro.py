@@ -1,0 +1,157 @@
+"""What files for TFLite Micro have in place of operators that it lacks, or that cost it memory."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cct_export.errors import UnsupportedScheme
+from cct_export.formats.flatbuffer import Quantization
+from cct_export.formats.tflite_graph import TfliteGraph
+from cct_export.graph import steps
+from cct_export.graph.interpret import compute
+from cct_export.graph.quantized import QuantizedPlan
+from cct_export.graph.steps import Step
+from cct_export.operator_lists import OPERATOR_LISTS, OperatorUse
+
+
+def is_table(step: Step) -> bool:
+    """Returns whether a step, a function of one 8-bit integer, is written as a table.
+
+    TFLite Micro has no GELU, computes sigmoids less exactly than LiteRT, and its ReLU6 does not
+    rescale. Its ReLU is that of LiteRT.
+    """
+    if isinstance(step, steps.Activation):
+        return step.function != "relu"
+    return isinstance(step, steps.Gelu)
+
+
+def add_table(writer: TfliteGraph, step: Step, x: int) -> int:
+    """Adds a function of 8-bit integers as a table of its 256 values; returns its output.
+
+    GATHER takes 32-bit positions from 0 on.
+    """
+    schema, graph, name = writer.graph.schema, writer.graph, step.output
+    source, result = (writer.quantized.qparams[tensor] for tensor in (step.inputs[0], name))
+    shape = (1, *writer.plan.shapes[name])
+    params = Quantization(result.scale, result.zero_point)
+    integers = np.arange(-128, 128)
+    # The file has the scales in float32.
+    stored = (source.scale.astype(np.float32), result.scale.astype(np.float32))
+    input_scale, output_scale = (scale.astype(np.float64) for scale in stored)
+    reals = (integers - source.zero_point) * input_scale
+    values = replace(result, scale=output_scale).quantize(compute(step, reals))
+    table = graph.constant(f"{name}/table", values, "INT8", params)
+    wide = graph.operator(
+        "CAST",
+        [x],
+        graph.tensor(f"{name}/wide", shape, "INT32"),
+        "CastOptions",
+        inDataType=schema.TensorType.INT8,
+        outDataType=schema.TensorType.INT32,
+    )
+    offset = graph.constant(f"{name}/offset", np.array([128]), "INT32")
+    positions = graph.tensor(f"{name}/positions", shape, "INT32")
+    graph.operator("ADD", [wide, offset], positions, "AddOptions")
+    output = graph.tensor(name, shape, "INT8", quantization=params)
+    return graph.operator("GATHER", [table, positions], output, "GatherOptions", axis=0)
+
+
+def rewritten(quantized: QuantizedPlan) -> QuantizedPlan:
+    """Returns the plan, of the same values, in steps that take TFLite Micro less memory."""
+    return _with_transposed_operands(_without_unused_padding(quantized))
+
+
+def _with_transposed_operands(quantized: QuantizedPlan) -> QuantizedPlan:
+    """Returns the plan with the second operand of every product transposed.
+
+    TFLite Micro keeps a transposed copy of any other in the arena for as long as the model lives.
+    What transposes an operand anyway then transposes it in another order; others get a step.
+    """
+    plan, qparams, configs = quantized.plan, dict(quantized.qparams), dict(quantized.configs)
+    replacements: dict[str, list[Step]] = {}
+    for step in plan.steps:
+        if not isinstance(step, steps.MatMul) or step.transpose_b:
+            continue
+        left, right = step.inputs
+        producer = plan.producer(right)
+        if isinstance(producer, steps.Transpose) and plan.only_consumer(right) is step:
+            *leading, last, first = producer.order
+            replacements[right] = [replace(producer, order=(*leading, first, last))]
+        else:
+            axes = tuple(range(len(plan.shapes[right])))
+            transposed = f"{step.output}/transposed"
+            added = steps.Transpose(transposed, (right,), (*axes[:-2], axes[-1], axes[-2]))
+            qparams[transposed] = qparams[right]
+            configs[transposed] = replace(configs[step.output], weights=None)
+            replacements[step.output] = [added]
+            right = transposed
+        product = replace(step, inputs=(left, right), transpose_b=True)
+        replacements[step.output] = [*replacements.get(step.output, []), product]
+    return replace(quantized, plan=plan.replace(replacements), qparams=qparams, configs=configs)
+
+
+def _without_unused_padding(quantized: QuantizedPlan) -> QuantizedPlan:
+    """Returns the plan with pools that pad no more than their windows reach, for the same result.
+
+    Padding is a copy of the map, which is the largest tensor of a CCT.
+    """
+    replacements: dict[str, list[Step]] = {}
+    for step in quantized.plan.steps:
+        if isinstance(step, steps.MaxPool):
+            sizes, counts = (
+                quantized.plan.shapes[step.inputs[0]],
+                quantized.plan.shapes[step.output],
+            )
+            (top, bottom), (left, right) = (
+                (before, max(0, (count - 1) * stride + window - size - before))
+                for (before, _), count, stride, window, size in zip(
+                    step.pads, counts, step.strides, step.size, sizes, strict=False
+                )
+            )
+            replacements[step.output] = [replace(step, pads=((top, bottom), (left, right)))]
+    return replace(quantized, plan=quantized.plan.replace(replacements))
+
+
+def check(content: bytes, source: str) -> None:
+    """Refuses a flatbuffer with operators that TFLite Micro does not have.
+
+    Args:
+        content: the flatbuffer.
+        source: the model that it was made of, for the message.
+
+    Raises:
+        UnsupportedScheme: it has; all of them are named.
+    """
+    if missing := OPERATOR_LISTS["tflm"].missing(operator_uses(content)):
+        raise UnsupportedScheme(
+            f"TFLite Micro has no {', '.join(missing)}, which {source} needs: leave --target out "
+            "for a file that LiteRT runs",
+            needs="operators of TFLite Micro",
+        )
+
+
+def operator_uses(content: bytes) -> Iterator[OperatorUse]:
+    """Yields the operators of a flatbuffer with their versions and types."""
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model: Any = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    names = {number: name.lower() for name, number in vars(schema.TensorType).items()}
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            tensors = [
+                graph.tensors[index]
+                for index in (*operator.inputs, *operator.outputs)
+                if index >= 0
+            ]
+            types: dict[bool, set[str]] = {True: set(), False: set()}
+            for tensor in tensors:
+                types[model.buffers[tensor.buffer].data is not None].add(names[tensor.type])
+            yield OperatorUse(
+                flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex) or "CUSTOM",
+                model.operatorCodes[operator.opcodeIndex].version,
+                frozenset(types[False]),
+                frozenset(types[True]),
+            )
