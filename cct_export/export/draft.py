@@ -40,7 +40,7 @@ def plan_of(model: keras.Model, spec: ExportSpec) -> Plan | None:
 def prepared(plan: Plan, spec: ExportSpec) -> Plan:
     """Returns a plan folded and in the steps that the format has; see ``plan_of``."""
     format = FORMATS[spec.format]
-    plan = fold(plan, {*spec.no_fold, *format.SKIPPED_FOLDS})
+    plan = fold(plan, {*spec.no_fold, *format.skipped_folds(spec)})
     log.debug(str(plan))  # not as an argument, which would be put on one line
     return format.legalize(plan, spec)
 
