@@ -15,6 +15,7 @@ from cct_export.formats.flatbuffer import Quantization
 from cct_export.formats.tflite_graph import TfliteGraph
 from cct_export.graph import steps
 from cct_export.graph.expand import expand, is_same_padding
+from cct_export.graph.fold import FOR_8_BITS
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.graph.steps import Step
@@ -33,7 +34,7 @@ _ACTIVATIONS = {
 
 def skipped_folds(spec: ExportSpec) -> Sequence[str]:
     """Returns the folds that serve 8-bit integers only, for other schemes."""
-    return () if spec.scheme == "int8-full" else ("residual-sources", "rotation", "head-rotation")
+    return () if spec.scheme == "int8-full" else FOR_8_BITS
 
 
 def legalize(plan: Plan, spec: ExportSpec) -> Plan:

@@ -29,6 +29,8 @@ PASSES: dict[str, Callable[[Plan], Plan]] = {
     "rotation": residual.rotation,
     "head-rotation": attention.head_rotation,
 }
+# Passes that serve the rounding of 8-bit integers, at the cost of multiplications.
+FOR_8_BITS = ("residual-sources", "rotation", "head-rotation")
 
 
 def fold(plan: Plan, without: Collection[str] = ()) -> Plan:
