@@ -267,8 +267,7 @@ def _contract(
     if normalization is not None and normalization.is_identity:
         normalization = None
     batch = None if spec.dynamic_batch else 1
-    integers_only = scheme_of(spec.scheme, spec.format).integers_only
-    dtype = spec.io if integers_only else "float32"
+    dtype = spec.io if scheme_of(spec.scheme, spec.format).integer_ends else "float32"
     softmax = loaded.options.softmax
     outputs = tuple(replace(each, dtype=dtype, softmax=softmax) for each in loaded.outputs)
     return Contract(

@@ -4,14 +4,12 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 
 from cct_export.errors import InvalidRequest
 from cct_export.evaluation.parity import logits_sqnr_db
 from cct_export.formats import FORMATS
 from cct_export.graph.fold import fold
-from cct_export.graph.lowering import lower_model
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.quantize import ptq
@@ -23,24 +21,18 @@ from cct_export.specs.progress import CountProgress, no_progress
 log = logging.getLogger(__name__)
 
 
-def plan_of(model: keras.Model, spec: ExportSpec) -> Plan | None:
-    """Returns a model as a folded plan in the steps that the format has; None if it is no plan.
+def prepared(plan: Plan, spec: ExportSpec) -> Plan:
+    """Returns a plan folded and in the steps that the format has.
 
     Args:
-        model: an image classifier.
+        plan: as ``lower_model`` returns it.
         spec: ``format``, what the format reads of it, and ``no_fold``.
 
     Raises:
         InvalidRequest: ``no_fold`` names an unknown fold, or the opset is unknown.
     """
-    plan = lower_model(model).plan
-    return None if plan is None else prepared(plan, spec)
-
-
-def prepared(plan: Plan, spec: ExportSpec) -> Plan:
-    """Returns a plan folded and in the steps that the format has; see ``plan_of``."""
     format = FORMATS[spec.format]
-    plan = fold(plan, {*spec.no_fold, *format.SKIPPED_FOLDS})
+    plan = fold(plan, {*spec.no_fold, *format.skipped_folds(spec)})
     log.debug(str(plan))  # not as an argument, which would be put on one line
     return format.legalize(plan, spec)
 

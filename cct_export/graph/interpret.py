@@ -172,6 +172,18 @@ def _(step: steps.MeanSquare, x: Array) -> Array:
 
 
 @compute.register
+def _(step: steps.Sum, x: Array) -> Array:
+    total: Array = x.sum(-1, keepdims=True)
+    return total
+
+
+@compute.register
+def _(step: steps.Maximum, x: Array) -> Array:
+    largest: Array = x.max(-1, keepdims=True)
+    return largest
+
+
+@compute.register
 def _(step: steps.Subtract, x: Array, y: Array) -> Array:
     return x - y
 
@@ -218,6 +230,7 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": lambda x: x * _sigmoid(x),
     "sigmoid": _sigmoid,
     "tanh": np.tanh,
+    "exp": np.exp,
     "hard-silu": lambda x: x * _hard_sigmoid(x),
     "hard-sigmoid": _hard_sigmoid,
 }

@@ -19,8 +19,9 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 NO_PADS: Pads = ((0, 0), (0, 0))
 # Beside GELU. silu is x · sigmoid(x) (arXiv:1702.03118); hard-silu x · relu6(x + 3) / 6 and
-# hard-sigmoid relu6(x + 3) / 6 approximate it and the sigmoid (arXiv:1905.02244).
-ACTIVATIONS = ("relu", "relu6", "silu", "sigmoid", "tanh", "hard-silu", "hard-sigmoid")
+# hard-sigmoid relu6(x + 3) / 6 approximate it and the sigmoid (arXiv:1905.02244). exp is part of a
+# softmax.
+ACTIVATIONS = ("relu", "relu6", "silu", "sigmoid", "tanh", "hard-silu", "hard-sigmoid", "exp")
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,6 +242,16 @@ class Mean(Step):
 @dataclass(frozen=True, eq=False)
 class MeanSquare(Mean):
     """The mean of squares over the last axis, which is kept with size 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sum(Mean):
+    """The sum over the last axis, which is kept with size 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Maximum(Mean):
+    """The largest value over the last axis, which is kept with size 1."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,11 +26,13 @@ MAX_BIAS_STEPS = 2**24
 MAX_BIAS = 2**30
 # Range of the largest absolute value of a position embedding that float16 stores well enough.
 FLOAT16_RANGE = (2.0**-10, 65504.0)
+# exp of this is a quarter of a step of its 8-bit integers: of smaller values it is 0.
+SMALLEST_EXPONENT = -math.log(4 * 255)
 _STATIC_INPUTS = ("static", "static-inputs")
 # Their output has the parameters of their input.
 _VALUE_PRESERVING = (
     steps.Reshape, steps.Transpose, steps.Slice, steps.Gather, steps.MaxPool, steps.ZeroPad,
-    steps.AveragePool, steps.Resize,
+    steps.AveragePool, steps.Resize, steps.Maximum,
 )  # fmt: skip
 
 
@@ -167,7 +169,7 @@ class _Quantizer:
         self.configs: dict[str, OpQuantConfig] = {}
         self.replacements: dict[str, list[Step]] = {}
         if plan.INPUT in self._quantized_tensors:
-            self.qparams[plan.INPUT] = pixel_params(scheme.bits)
+            self.qparams[plan.INPUT] = pixel_params(scheme.bits, scheme.symmetric)
 
     def _origin(self, name: str) -> str:
         """Returns the tensor whose parameters a tensor shares through value-preserving steps."""
@@ -214,7 +216,18 @@ class _Quantizer:
         if mode == "static" and isinstance(step, steps.Scale):
             params = _constant_params(step.scale, self._scheme.bits)
             return replace(step, scale=params.fake_quantize(step.scale)), params
+        if mode == "static" and isinstance(step, steps.LayerNorm):
+            return self._with_quantized_norm(step)
         return step, None
+
+    def _with_quantized_norm(self, step: steps.LayerNorm) -> tuple[Step, QuantParams]:
+        """Returns a norm with quantized gamma, its beta an integer in units of the products."""
+        width = self._plan.shapes[step.output][-1]
+        gamma = np.ones(width) if step.gamma is None else step.gamma
+        params = ranges.activation_params((float(gamma.min()), float(gamma.max())), 8)
+        unit = self.qparams[step.inputs[0]].scale * params.scale
+        beta = None if step.beta is None else np.rint(step.beta / unit) * unit
+        return replace(step, gamma=params.fake_quantize(gamma), beta=beta), params
 
     def _keeps_float_weights(self, step: steps.Conv | steps.Dense) -> bool:
         if not self._scheme.quantizes_weights or step.output in self._float_steps:
@@ -240,11 +253,10 @@ class _Quantizer:
         if mode not in _STATIC_INPUTS or bias is None:
             return replace(step, kernel=kernel), params
         input_scale = self.qparams[step.inputs[0]].scale
-        if self._scheme.bits == 8:
-            smallest = np.abs(bias) / (input_scale * MAX_BIAS)
-            too_fine = params.scale < smallest
-            params = replace(params, scale=np.maximum(params.scale, smallest))
-            kernel = np.where(too_fine, params.fake_quantize(step.kernel), kernel)
+        smallest = np.abs(bias) / (input_scale * MAX_BIAS)
+        too_fine = params.scale < smallest
+        params = replace(params, scale=np.maximum(params.scale, smallest))
+        kernel = np.where(too_fine, params.fake_quantize(step.kernel), kernel)
         if mode == "static":
             unit = input_scale * params.scale
             bias = np.rint(bias / unit) * unit
@@ -261,18 +273,25 @@ class _Quantizer:
         static = self._modes[name] == "static"
         if static and isinstance(step, _VALUE_PRESERVING):
             return self.qparams[step.inputs[0]]
-        prescribed = _prescribed_output_params(step, bits)
+        prescribed = _prescribed_output_params(step, bits, self._scheme.symmetric)
         if static and prescribed is not None:
             return prescribed
         method = self._methods if isinstance(self._methods, str) else self._methods.get(name, "mse")
         # 16 bits are fine enough to clip nothing.
         choose_range = ranges.METHODS[method if bits == 8 else "min-max"]
         value_range = choose_range(self._statistics.histograms[name], bits)
-        params = ranges.activation_params(value_range, bits, name in self._symmetric_tensors)
+        if any(map(_is_exponential, self._plan.consumers(name))):
+            value_range = (max(value_range[0], SMALLEST_EXPONENT), 0.0)
+        symmetric = self._scheme.symmetric or name in self._symmetric_tensors
+        params = ranges.activation_params(value_range, bits, symmetric)
         if not static:
             return params
         scales = [float(self.qparams[source].scale) for source in step.inputs]
         return replace(params, scale=np.maximum(params.scale, _min_scale(step, scales, weights)))
+
+
+def _is_exponential(step: Step) -> bool:
+    return isinstance(step, steps.Activation) and step.function == "exp"
 
 
 def _min_scale(step: Step, input_scales: list[float], weights: QuantParams | None) -> float:
@@ -282,8 +301,8 @@ def _min_scale(step: Step, input_scales: list[float], weights: QuantParams | Non
     below half of that. An output that is almost constant over the calibration images would need
     more.
     """
-    if isinstance(step, steps.Gelu | steps.Rsqrt):
-        return 0.0  # a lookup table, not rescaled
+    if isinstance(step, steps.Gelu | steps.Rsqrt | steps.LayerNorm) or _is_exponential(step):
+        return 0.0  # a lookup table, or a scale of each token: no accumulator is rescaled
     scales = list(input_scales)
     if weights is not None and not isinstance(step, steps.AddConstant):
         scales.append(float(np.max(weights.scale)))
@@ -316,26 +335,35 @@ def _constant_params(values: Array, bits: int) -> QuantParams:
     return QuantParams(np.array((float(np.abs(values).max()) or 1.0) / qmax), 0, -qmax, qmax)
 
 
-def pixel_params(bits: int) -> QuantParams:
-    """Returns the parameters of pixels 0–255; 8 bits hold them exactly."""
-    if bits == 8:
-        return QuantParams(np.array(1.0), -128, -128, 127)
-    return QuantParams(np.array(255 / 32767), 0, -32767, 32767)
+def pixel_params(bits: int, symmetric: bool = False) -> QuantParams:
+    """Returns the parameters of pixels 0–255; integers with a zero point hold them exactly."""
+    if symmetric:
+        qmax = 2 ** (bits - 1) - 1
+        return QuantParams(np.array(255 / qmax), 0, -qmax, qmax)
+    half = 2 ** (bits - 1)
+    return QuantParams(np.array(255 / (2 * half - 1)), -half, -half, half - 1)
 
 
-def _prescribed_output_params(step: Step, bits: int) -> QuantParams | None:
-    """Returns the parameters that LiteRT prescribes for the output of a static step, if any."""
+def _prescribed_output_params(step: Step, bits: int, symmetric: bool) -> QuantParams | None:
+    """Returns the parameters that engines prescribe for the output of a static step, if any.
+
+    LiteRT does for all three functions; ONNX Runtime's QNN provider wants the same 16 bits of
+    sigmoid and tanh (``execution_providers/qnn/quant_config`` in ``onnxruntime.quantization``).
+    """
     function = step.function if isinstance(step, steps.Activation) else ""
     if isinstance(step, steps.Softmax) or function == "sigmoid":
-        return softmax_output_params(bits)
+        return softmax_output_params(bits, symmetric)
+    if function == "exp":  # of a softmax, whose largest exponential is 1
+        return QuantParams(np.array(1 / 255), -128, -128, 127)
     if function == "tanh":
         half = 2 ** (bits - 1)
         return QuantParams(np.array(1 / half), 0, -half, half - 1)
     return None
 
 
-def softmax_output_params(bits: int) -> QuantParams:
-    """Returns the parameters of the output of an integer softmax or sigmoid in LiteRT."""
-    if bits == 8:
-        return QuantParams(np.array(1 / 256), -128, -128, 127)
-    return QuantParams(np.array(1 / 32768), 0, -32768, 32767)
+def softmax_output_params(bits: int, symmetric: bool = False) -> QuantParams:
+    """Returns the parameters of the output of an integer softmax or sigmoid: 0 to almost 1."""
+    half = 2 ** (bits - 1)
+    if symmetric:
+        return QuantParams(np.array(1 / half), 0, -half, half - 1)
+    return QuantParams(np.array(1 / (2 * half)), -half, -half, half - 1)

@@ -26,6 +26,7 @@ from cct_export.specs.export import (
     INPUT_TYPES,
     LAYOUTS,
     METHODS,
+    NPU_ACTIVATIONS,
     OPSETS,
     PARITY_SAMPLES,
     POINTS,

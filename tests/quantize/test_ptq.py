@@ -197,14 +197,16 @@ def test_value_preserving_steps_keep_the_parameters_of_their_input(plan, known, 
 
 def test_pixels_and_softmax_outputs_have_prescribed_parameters(plan, known):
     quantized = quantize(plan, FULL, known)
-    np.testing.assert_array_equal(pixel_params(8).fake_quantize(np.arange(256.0)), np.arange(256))
+    for bits in (8, 16):
+        exact = pixel_params(bits).fake_quantize(np.arange(256.0))
+        np.testing.assert_allclose(exact, np.arange(256), rtol=1e-12)
     pixels = quantized.qparams["image"]
     assert (float(pixels.scale), pixels.zero_point) == (1, -128)
     (attention,) = [s.output for s in of_kind(plan, steps.Softmax) if "attention" in s.output]
     weights = quantized.qparams[attention]
     assert (float(weights.scale), weights.zero_point) == (1 / 256, -128)
-    for bits in (8, 16):
-        pixels, weights = pixel_params(bits), softmax_output_params(bits)
+    for bits, symmetric in ((8, False), (16, False), (16, True)):
+        pixels, weights = pixel_params(bits, symmetric), softmax_output_params(bits, symmetric)
         assert pixels.bits == weights.bits == bits
         assert float(pixels.max_value) == pytest.approx(255)
         assert float(weights.max_value) == pytest.approx(1, abs=4 / 2**bits)

@@ -12,9 +12,10 @@ from emitted import read_tflite, run_onnx, run_tflite
 from plans import of_kind, random_images
 
 from cct_export.data.sampling import photo_crops
-from cct_export.export.draft import plan_of
+from cct_export.export.draft import prepared
 from cct_export.formats import FORMATS
 from cct_export.graph import steps
+from cct_export.graph.lowering import lower_model
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan, evaluate
 from cct_export.model.cct import CCT
@@ -81,8 +82,8 @@ def model_of(spec: ModelSpec) -> Any:
 
 @functools.cache
 def case_of(name: str, format: str, scheme: str) -> Case:
-    spec = ExportSpec(format, "int4-weight" if scheme == "int4-weight" else "none")
-    plan = plan_of(model_of(ARCHITECTURES[name]), spec)
+    plan = lower_model(model_of(ARCHITECTURES[name])).plan
+    plan = prepared(plan, ExportSpec(format, scheme))
     calibration = np.concatenate([photo_crops(plan.image_shape, 8, 1), random_images(plan, 2)])
     images = np.concatenate([photo_crops(plan.image_shape, 6, 2), random_images(plan, 2, 5)])
     return Case(plan, collect(plan, calibration, "crops"), images, evaluate(plan, images))
@@ -90,8 +91,8 @@ def case_of(name: str, format: str, scheme: str) -> Case:
 
 def quantized(name, format, scheme, **options):
     """Returns the quantized plan of an architecture, and the case."""
-    # Schemes share one case, except for the one that needs its own opset.
-    case = case_of(name, format, scheme if scheme == "int4-weight" else "any")
+    # Schemes share one case, except for those whose plan or opset is another.
+    case = case_of(name, format, scheme if scheme in ("int4-weight", "int8-full") else "none")
     return quantize(case.plan, BY_FORMAT[format][scheme], case.statistics, **options), case
 
 
