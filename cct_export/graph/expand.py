@@ -152,7 +152,7 @@ def _softmax_steps(step: steps.Softmax) -> list[Step]:
     return [
         steps.Maximum(f"{name}/maximum", (x,)),
         steps.Subtract(f"{name}/shifted", (x, f"{name}/maximum")),
-        steps.Activation(f"{name}/exponentials", (f"{name}/shifted",), "exp"),
+        steps.Exp(f"{name}/exponentials", (f"{name}/shifted",)),
         steps.Sum(f"{name}/total", (f"{name}/exponentials",)),
         steps.Rsqrt(f"{name}/root", (f"{name}/total",), 0.0),
         steps.Multiply(f"{name}/rooted", (f"{name}/exponentials", f"{name}/root")),

@@ -19,9 +19,8 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 NO_PADS: Pads = ((0, 0), (0, 0))
 # Beside GELU. silu is x · sigmoid(x) (arXiv:1702.03118); hard-silu x · relu6(x + 3) / 6 and
-# hard-sigmoid relu6(x + 3) / 6 approximate it and the sigmoid (arXiv:1905.02244). exp is part of a
-# softmax.
-ACTIVATIONS = ("relu", "relu6", "silu", "sigmoid", "tanh", "hard-silu", "hard-sigmoid", "exp")
+# hard-sigmoid relu6(x + 3) / 6 approximate it and the sigmoid (arXiv:1905.02244).
+ACTIVATIONS = ("relu", "relu6", "silu", "sigmoid", "tanh", "hard-silu", "hard-sigmoid")
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,6 +303,11 @@ class Activation(Step):
     """A function of each value, one of ``ACTIVATIONS``."""
 
     function: str
+
+
+@dataclass(frozen=True, eq=False)
+class Exp(Step):
+    """``exp(x)`` of values up to 0, as in a softmax that is composed of its parts."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -280,7 +280,7 @@ class _Quantizer:
         # 16 bits are fine enough to clip nothing.
         choose_range = ranges.METHODS[method if bits == 8 else "min-max"]
         value_range = choose_range(self._statistics.histograms[name], bits)
-        if any(map(_is_exponential, self._plan.consumers(name))):
+        if any(isinstance(consumer, steps.Exp) for consumer in self._plan.consumers(name)):
             value_range = (max(value_range[0], SMALLEST_EXPONENT), 0.0)
         symmetric = self._scheme.symmetric or name in self._symmetric_tensors
         params = ranges.activation_params(value_range, bits, symmetric)
@@ -290,10 +290,6 @@ class _Quantizer:
         return replace(params, scale=np.maximum(params.scale, _min_scale(step, scales, weights)))
 
 
-def _is_exponential(step: Step) -> bool:
-    return isinstance(step, steps.Activation) and step.function == "exp"
-
-
 def _min_scale(step: Step, input_scales: list[float], weights: QuantParams | None) -> float:
     """Returns the smallest scale that engines accept for the output of a static step.
 
@@ -301,7 +297,7 @@ def _min_scale(step: Step, input_scales: list[float], weights: QuantParams | Non
     below half of that. An output that is almost constant over the calibration images would need
     more.
     """
-    if isinstance(step, steps.Gelu | steps.Rsqrt | steps.LayerNorm) or _is_exponential(step):
+    if isinstance(step, steps.Gelu | steps.Rsqrt | steps.Exp | steps.LayerNorm):
         return 0.0  # a lookup table, or a scale of each token: no accumulator is rescaled
     scales = list(input_scales)
     if weights is not None and not isinstance(step, steps.AddConstant):
@@ -353,7 +349,7 @@ def _prescribed_output_params(step: Step, bits: int, symmetric: bool) -> QuantPa
     function = step.function if isinstance(step, steps.Activation) else ""
     if isinstance(step, steps.Softmax) or function == "sigmoid":
         return softmax_output_params(bits, symmetric)
-    if function == "exp":  # of a softmax, whose largest exponential is 1
+    if isinstance(step, steps.Exp):  # of a softmax, whose largest exponential is 1
         return QuantParams(np.array(1 / 255), -128, -128, 127)
     if function == "tanh":
         half = 2 ** (bits - 1)
