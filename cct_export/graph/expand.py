@@ -30,7 +30,8 @@ def expand(
     Args:
         plan: folded or not.
         layer_norm: keep LayerNorm, for formats that have it as an operator.
-        softmax: keep Softmax; else it is composed of exponentials and their sum.
+        softmax: keep Softmax; else it is composed of exponentials and their sum, but for one that
+            is the output.
         activations: keep these functions; silu, hard-silu and hard-sigmoid can be composed.
         uneven_means: keep average pools whose padding is not that of TensorFlow's SAME rule.
     """
@@ -51,7 +52,7 @@ def expand(
             replacements[step.output] = _mean_steps(step, shape)
     plan = plan.replace(replacements)
     if not softmax:
-        softmaxes = [step for step in plan.steps if isinstance(step, steps.Softmax)]
+        softmaxes = [s for s in plan.steps[:-1] if isinstance(s, steps.Softmax)]
         plan = plan.replace({step.output: _softmax_steps(step) for step in softmaxes})
     return _separate_shifts(plan)
 

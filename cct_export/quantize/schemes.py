@@ -64,7 +64,7 @@ _ONNX = {
         ),
         replace(
             SCHEMES["int4-weight"], convolution="float", dense="float",
-            about="int4 weights in dense layers, int8 in convolutions, float arithmetic",
+            about="int4 weights in dense layers, int8 in convolutions",
         ),
     )
 }  # fmt: skip

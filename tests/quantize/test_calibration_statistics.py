@@ -338,7 +338,7 @@ def test_a_record_fits_no_tensor_that_it_lacks(plan, collected, record):
     del short.histograms[plan.output]
     assert not short.fits(plan, plan.shapes)
     assert short.fits(plan, ["image"])
-    unprobed = load(record)
+    (unprobed,) = load(record)
     del unprobed.probe[plan.output]
     assert not unprobed.fits(plan, plan.shapes)
 
