@@ -283,6 +283,12 @@ class _Quantizer:
         block = BLOCK if len(step.kernel) % BLOCK == 0 else 0
         return rounding.weight_params(step.kernel, 4, block)
 
+    def _method_of(self, name: str) -> str:
+        methods = self._calibration.methods
+        if isinstance(methods, str):
+            return methods
+        return methods.get(name, CalibrationSpec.default_method)
+
     def _output_params(self, step: Step, weights: QuantParams | None) -> QuantParams:
         """Returns the parameters of a step's output.
 
@@ -297,14 +303,9 @@ class _Quantizer:
         prescribed = _prescribed_output_params(step, bits, self._scheme.symmetric)
         if static and prescribed is not None:
             return prescribed
-        methods = self._calibration.methods
-        method = (
-            methods
-            if isinstance(methods, str)
-            else methods.get(name, CalibrationSpec.default_method)
-        )
+        method = self._method_of(name)
         # 16 bits are fine enough to clip nothing.
-        choose_range = ranges.METHODS[methods if bits == 8 else "min-max"]
+        choose_range = ranges.METHODS[method if bits == 8 else "min-max"]
         value_range = choose_range(self._statistics.histograms[name], bits)
         if any(isinstance(consumer, steps.Exp) for consumer in self._plan.consumers(name)):
             value_range = (max(value_range[0], SMALLEST_EXPONENT), 0.0)
