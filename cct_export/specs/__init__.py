@@ -55,6 +55,7 @@ from cct_export.specs.loading import (
     Resize,
 )
 from cct_export.specs.model import (
+    ACTIVATIONS,
     BLOCKS,
     CLASSES,
     DATA_SETS,
