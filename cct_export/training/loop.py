@@ -167,8 +167,11 @@ def _prepare(job: TrainingJob, run: RunDirectory, distribution: Distribution) ->
     Raises:
         InvalidData: the data cannot be used.
         InvalidRequest: parts cannot be frozen, or the workers have different options.
+        CCTExportError: the run to resume has other options.
     """
     record = _record(job)
+    if job.resume:  # What the run contradicts is said before what cannot be trained.
+        distribution.on_chief(lambda: run.check_same(record))
     pretrained = job.pretrained.model if job.pretrained else None
     transfer.check_frozen(job.recipe.freeze, record.model, pretrained.spec if pretrained else None)
     if job.teacher is not None:

@@ -60,6 +60,8 @@ def _logits(model):
 def test_another_activation_starts_from_the_same_weights(block, before, now):
     spec = replace(GELU, block=block, head_dim=8, padding=1, activation=before)
     base, model = CCT(spec), CCT(architecture(spec, activation=now))
+    random = np.random.default_rng(1)
+    base.set_weights([random.normal(0, 0.5, weight.shape) for weight in base.get_weights()])
     assert load_pretrained(base, model) == [f"{now} in place of {before} in its MLPs"]
     assert all(map(np.array_equal, base.get_weights(), model.get_weights()))
     assert np.abs(_logits(base) - _logits(model)).max() > 1e-3
@@ -122,6 +124,9 @@ def test_a_model_teaches_itself_with_another_activation_only(train, tiny):
     ended, run = train("--from", model, "--teacher", model, "--activation", "relu", "--epochs", 1)
     assert ended.code == 0, ended.err
     assert run.record().teacher == run.record().start
+    ended, run = train("--resume", "--activation", "gelu")
+    assert ended.code == 1
+    assert "was started with model activation 'relu', not 'gelu'" in ended.err
 
 
 @pytest.mark.parametrize("spec", [GELU, RELU])
