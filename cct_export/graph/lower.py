@@ -37,17 +37,16 @@ def _is_unmodified(layer: Any) -> bool:
     """Returns whether a layer still has the activation functions that it was built with."""
     import keras
 
-    from cct_export.model.blocks import PaperBlock, TransformerBlock, gelu_exact, gelu_tanh
+    from cct_export.model.blocks import PaperBlock, TransformerBlock
     from cct_export.model.layers import ConvTokenizer
 
     if isinstance(layer, ConvTokenizer):
         relu = keras.activations.relu
         return all(c.activation is relu and not c.use_bias for c in layer.convolutions)
     if isinstance(layer, TransformerBlock):
-        gelu = gelu_tanh if layer.gelu == "tanh" else gelu_exact
-        return all(dense.activation is gelu for dense in layer.mlp)
+        return all(dense.activation is layer.mlp_function for dense in layer.mlp)
     if isinstance(layer, PaperBlock):
-        return all(dense.activation is gelu_exact for dense in layer.mlp[:-1])
+        return all(dense.activation is layer.mlp_function for dense in layer.mlp[:-1])
     if isinstance(layer, keras.layers.Dense):
         return layer.activation is keras.activations.linear
     return True
@@ -173,7 +172,7 @@ def _block(builder: _PlanBuilder, name: str) -> None:
     _normalization(builder, f"{name}/mlp_norm")
     for index, units in enumerate(builder.spec.mlp_units):
         _dense(builder, f"{name}/mlp_{index}", units)
-        builder.add(steps.Gelu, f"{name}/gelu_{index}", tanh=builder.spec.gelu == "tanh")
+        _activation(builder, name, index)
     builder.add_residual(f"{name}/mlp_sum", tokens)
 
 
@@ -187,8 +186,18 @@ def _paper_block(builder: _PlanBuilder, name: str) -> None:
     for index, units in enumerate(builder.spec.mlp_units):
         _dense(builder, f"{name}/mlp_{index}", units)
         if index < last:
-            builder.add(steps.Gelu, f"{name}/gelu_{index}", tanh=False)
+            _activation(builder, name, index)
     builder.add_residual(f"{name}/mlp_sum", tokens)
+
+
+def _activation(builder: _PlanBuilder, block: str, index: int) -> None:
+    """Appends what follows a dense layer of an MLP."""
+    spec = builder.spec
+    if spec.activation == "relu":
+        builder.add(steps.Activation, f"{block}/relu_{index}", "relu")
+    else:
+        tanh = spec.block == "keras" and spec.gelu == "tanh"
+        builder.add(steps.Gelu, f"{block}/gelu_{index}", tanh=tanh)
 
 
 def _paper_attention(builder: _PlanBuilder, block: str) -> None:
