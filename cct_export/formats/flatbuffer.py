@@ -21,12 +21,12 @@ _NUMPY_TYPES = {
 
 # The first versions of operators that take 8-bit and 16-bit integers; 1 for all others.
 _VERSIONS = {
-    "ADD": (2, 4), "AVERAGE_POOL_2D": (2, 3), "BATCH_MATMUL": (2, 3), "CONV_2D": (3, 4),
-    "DEQUANTIZE": (2, 3), "EXP": (2, 2), "FULLY_CONNECTED": (5, 7), "GATHER": (2, 4),
-    "GELU": (2, 2), "LOGISTIC": (2, 3), "MAX_POOL_2D": (2, 3), "MEAN": (2, 3), "MUL": (2, 4),
-    "PAD": (2, 3), "PADV2": (2, 2), "REDUCE_MAX": (2, 3), "RELU": (2, 3), "RELU6": (2, 3),
-    "RESIZE_BILINEAR": (2, 4), "RSQRT": (2, 3), "SLICE": (2, 4), "SOFTMAX": (2, 3), "SUB": (2, 5),
-    "SUM": (2, 2), "TANH": (2, 3), "TRANSPOSE": (2, 4),
+    "ADD": (2, 4), "AVERAGE_POOL_2D": (2, 3), "BATCH_MATMUL": (2, 3), "CONCATENATION": (2, 3),
+    "CONV_2D": (3, 4), "DEQUANTIZE": (2, 3), "EXP": (2, 2), "FULLY_CONNECTED": (5, 7),
+    "GATHER": (2, 4), "GELU": (2, 2), "LOGISTIC": (2, 3), "MAX_POOL_2D": (2, 3), "MEAN": (2, 3),
+    "MUL": (2, 4), "PAD": (2, 3), "PADV2": (2, 2), "REDUCE_MAX": (2, 3), "RELU": (2, 3),
+    "RELU6": (2, 3), "RESIZE_BILINEAR": (2, 4), "RSQRT": (2, 3), "SLICE": (2, 4), "SOFTMAX": (2, 3),
+    "SUB": (2, 5), "SUM": (2, 2), "TANH": (2, 3), "TRANSPOSE": (2, 4),
 }  # fmt: skip
 
 

@@ -240,7 +240,13 @@ class _Writer(TfliteGraph):
 
     @add.register
     def _(self, step: steps.Sum, x: int) -> int:
-        return self._reduced(step, x, self._output(step), "SUM")
+        if self.config.inputs != "static":
+            return self._reduced(step, x, self._output(step), "SUM")
+        # LiteRT's reference kernel of SUM adds 8-bit integers in 8 bits.
+        name, count = step.output, self._shape(step.inputs[0])[-1]
+        params = self.quantized.qparams[name]
+        mean = self._new(name, f"{name}/mean", replace(params, scale=params.scale / count))
+        return self._rescaled(step, self._reduced(step, x, mean), count)
 
     @add.register
     def _(self, step: steps.Maximum, x: int) -> int:
@@ -272,9 +278,14 @@ class _Writer(TfliteGraph):
         self.graph.operator("BATCH_MATMUL", [rows, rows], sums, "BatchMatMulOptions", adjY=True)
         column = self._new(name, f"{name}/column", sum_params)
         self._reshape(f"{name}/column", sums, (*leading, 1), column)
-        inverse = replace(params, scale=np.ones(1) / width, zero_point=0)
-        factor = self._integers(f"{name}/inverse_width", np.ones(1), inverse)
-        return self.graph.operator("MUL", [column, factor], self._output(step), "MulOptions")
+        return self._rescaled(step, column, 1 / width)
+
+    def _rescaled(self, step: Step, x: int, factor: float) -> int:
+        """Adds a product whose output has the integers of ``x``, and ``factor`` times its scale."""
+        params = self.quantized.qparams[step.output]
+        unit = replace(params, scale=np.full(1, factor), zero_point=0)
+        one = self._integers(f"{step.output}/factor", np.ones(1), unit)
+        return self.graph.operator("MUL", [x, one], self._output(step), "MulOptions")
 
     @add.register
     def _(self, step: steps.Rsqrt, x: int) -> int:
