@@ -16,6 +16,7 @@ from cct_export.graph import steps
 from cct_export.graph.interpret import padded_share
 from cct_export.graph.plan import Plan
 from cct_export.graph.steps import Attention, LayerNorm, Projection, Scale, SequencePool, Step
+from cct_export.graph.windows import same_pads
 
 
 def expand(
@@ -59,7 +60,7 @@ def expand(
 
 def is_same_padding(step: steps.MaxPool | steps.AveragePool, shape: steps.Shape) -> bool:
     """Returns whether a pool pads its input, of this shape, by TensorFlow's SAME rule."""
-    return step.pads == tuple(map(steps.same_pads, shape[:2], step.size, step.strides))
+    return step.pads == tuple(map(same_pads, shape[:2], step.size, step.strides))
 
 
 def _activation_steps(step: steps.Activation, activations: Collection[str]) -> list[Step]:

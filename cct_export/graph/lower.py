@@ -12,6 +12,7 @@ import numpy as np
 from cct_export.graph import steps
 from cct_export.graph.plan import Plan
 from cct_export.graph.steps import Array, Projection, Shape, Step
+from cct_export.graph.windows import same_pads
 from cct_export.specs import NORM_EPSILON, ModelSpec
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _tokenizer(builder: _PlanBuilder) -> None:
         strides = (spec.stride, spec.stride)
         builder.add(steps.Conv, f"{name}/conv", kernel, strides=strides, pads=(margin, margin))
         builder.add(steps.ZeroPad, f"{name}/padding", _FRAME)
-        same = tuple(map(steps.same_pads, builder.shape, _POOL, _POOL_STRIDES))
+        same = tuple(map(same_pads, builder.shape, _POOL, _POOL_STRIDES))
         pads = same if spec.block == "keras" else steps.NO_PADS
         builder.add(steps.MaxPool, f"{name}/pool", _POOL, _POOL_STRIDES, pads)
     rows, columns, width = builder.shape

@@ -11,6 +11,7 @@ from cct_export.graph.expand import expand
 from cct_export.graph.fold import fold
 from cct_export.graph.interpret import compute
 from cct_export.graph.lower import can_lower, lower
+from cct_export.graph.windows import same_pads
 from cct_export.model.cct import CCT
 from cct_export.specs import ModelSpec
 
@@ -56,7 +57,7 @@ def test_a_cct_that_was_built_inside_another_layer_is_lowered():
 @pytest.mark.parametrize("size", range(1, 20))
 @pytest.mark.parametrize(("window", "stride"), [(3, 2), (2, 2), (3, 1), (2, 3)])
 def test_same_pads_are_those_of_tensorflow(size, window, stride):
-    before, after = steps.same_pads(size, window, stride)
+    before, after = same_pads(size, window, stride)
     pool = steps.MaxPool("y", ("x",), (window,) * 2, (stride,) * 2, ((before, after),) * 2)
     x = np.random.default_rng(size).normal(size=(1, size, size, 1)).astype(np.float32)
     expected = keras.ops.max_pool(x, window, stride, padding="same")
