@@ -15,6 +15,7 @@ from cct_export.errors import InvalidRequest
 from cct_export.model import start
 from cct_export.names import choose, find
 from cct_export.specs import (
+    ACTIVATIONS,
     CALIBRATION_SAMPLES,
     DEFAULT_MODEL,
     GELUS,
@@ -260,6 +261,7 @@ def train(
     pretrained: "Source | None" = None,
     image_size: int | None = None,
     stochastic_depth_mode: str | None = None,
+    activation: str | None = None,
     loggers: Sequence[str] = (),
     distribute: str | None = None,
     teacher: "Source | None" = None,
@@ -277,6 +279,7 @@ def train(
             positions are interpolated.
         image_size: height and width of the images, by default the model's.
         stochastic_depth_mode: ``sample``, ``sample-unscaled`` or ``batch``, by default the model's.
+        activation: of the MLPs, ``gelu`` or ``relu``, by default the model's.
         loggers: experiment trackers to log to: ``tensorboard``, ``wandb``.
         distribute: distribute each batch over all devices of this machine (``local``), or of all
             machines that the environment names (``workers``); each of those calls this function
@@ -307,6 +310,8 @@ def train(
         stochastic_depth_mode = choose(
             stochastic_depth_mode, STOCHASTIC_DEPTH_MODES, what="mode of stochastic depth"
         )
+    if activation is not None:
+        activation = choose(activation, ACTIVATIONS, what="activation")
     if distribute is not None:
         distribute = choose(distribute, DISTRIBUTIONS, what="distribution")
     loggers = [choose(name, LOGGERS, what="log") for name in loggers]
@@ -320,7 +325,12 @@ def train(
     with distributed(distribute) as distribution:
         base = None if pretrained is None else _pretrained(pretrained)
         spec = architecture if base is None else base.model.spec
-        spec = transfer.architecture(spec, image_size, stochastic_depth_mode)
+        spec = transfer.architecture(
+            spec,
+            image_size=image_size,
+            stochastic_depth_mode=stochastic_depth_mode,
+            activation=activation,
+        )
         instructor = None if teacher is None else _teacher(teacher)
         job = loop.TrainingJob(spec, recipe, Path(folder), resume, base, tuple(loggers), instructor)
         trained = loop.train(job, progress, distribution)

@@ -14,7 +14,7 @@ from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.quantize import ptq
 from cct_export.quantize.statistics import Statistics
-from cct_export.records import OutputContract
+from cct_export.records import OutputContract, QuantizationSummary
 from cct_export.specs import CalibrationSpec, ExportSpec, QuantScheme
 from cct_export.specs.progress import CountProgress, no_progress
 
@@ -82,10 +82,8 @@ class Draft:
             self.plan,
             self.scheme,
             self.statistics,
-            methods=calibration.methods,
-            gptq=calibration.rounding == "gptq",
-            float_steps=calibration.floats,
-            progress=progress,
+            calibration,
+            progress,
         )
 
     def _check_can_be_float(self, name: str) -> None:
@@ -103,6 +101,21 @@ class Draft:
             kind: tuple(name for name, mode in modes.items() if mode.startswith(kind))
             for kind in ("static", "dynamic")
         }
+
+    def summary(self, calibration: CalibrationSpec) -> QuantizationSummary | None:
+        """Returns what the file says about its quantization; None where nothing is quantized."""
+        if self.statistics is None:
+            return None
+        methods = calibration.methods
+        steps = self.integer_steps(calibration.floats)
+        return QuantizationSummary(
+            rounding=calibration.rounding,
+            ranges=methods if isinstance(methods, str) else dict(methods),
+            static=steps["static"],
+            dynamic=steps["dynamic"],
+            kept_float=calibration.floats,
+            eight_bits=calibration.eight_bits,
+        )
 
     def emit(self, quantized: QuantizedPlan, metadata: Mapping[str, str | bytes] = {}) -> bytes:
         """Returns the file, with metadata: names and texts."""

@@ -154,6 +154,11 @@ class OnnxGraph:
         """Adds a quantized constant, its channels moved to ``axis``, and its dequantization."""
         integers = np.moveaxis(params.quantize(channels_last), -1, axis)
         stored = self.typed_constant(f"{name}/integers", integers, f"int{params.bits}")
+        if params.scale.ndim == 2:
+            # ONNX Runtime fuses it with the product that follows to a MatMulNBits.
+            scales = self.constant(f"{name}/scale", params.scale)
+            block = len(channels_last) // len(params.scale)
+            return self.node("DequantizeLinear", [stored, scales], name, axis=0, block_size=block)
         scale = np.broadcast_to(params.scale, channels_last.shape[-1:])
         if self.config.inputs == "static":
             scales = self.constant(f"{name}/scale", scale)

@@ -27,7 +27,6 @@ _ACTIVATIONS = {
     "relu6": ("RELU6", ""),
     "sigmoid": ("LOGISTIC", ""),
     "tanh": ("TANH", ""),
-    "exp": ("EXP", "ExpOptions"),
     "hard-silu": ("HARD_SWISH", "HardSwishOptions"),
 }
 
@@ -328,6 +327,10 @@ class _Writer(TfliteGraph):
     def _(self, step: steps.Activation, x: int) -> int:
         kind, options = _ACTIVATIONS[step.function]
         return self.graph.operator(kind, [x], self._output(step), options)
+
+    @add.register
+    def _(self, step: steps.Exp, x: int) -> int:
+        return self.graph.operator("EXP", [x], self._output(step), "ExpOptions")
 
     @add.register
     def _(self, step: steps.Softmax, x: int) -> int:

@@ -25,12 +25,12 @@ _MOST_SLICES = 10
 def is_table(step: Step) -> bool:
     """Returns whether a step, a function of one 8-bit integer, is written as a table.
 
-    TFLite Micro has no GELU, computes sigmoids less exactly than LiteRT, and its ReLU6 does not
-    rescale. Its ReLU is that of LiteRT.
+    TFLite Micro has no GELU and no EXP of integers, computes sigmoids less exactly than LiteRT, and
+    its ReLU6 does not rescale. Its ReLU is that of LiteRT.
     """
     if isinstance(step, steps.Activation):
         return step.function != "relu"
-    return isinstance(step, steps.Gelu)
+    return isinstance(step, steps.Gelu | steps.Exp)
 
 
 def add_table(writer: TfliteGraph, step: Step, x: int) -> int:

@@ -16,6 +16,7 @@ from cct_export.graph import steps
 from cct_export.graph.interpret import padded_share
 from cct_export.graph.plan import Plan
 from cct_export.graph.steps import Attention, LayerNorm, Projection, Scale, SequencePool, Step
+from cct_export.graph.windows import same_pads
 
 
 def expand(
@@ -30,7 +31,8 @@ def expand(
     Args:
         plan: folded or not.
         layer_norm: keep LayerNorm, for formats that have it as an operator.
-        softmax: keep Softmax; else it is composed of exponentials and their sum.
+        softmax: keep Softmax; else it is composed of exponentials and their sum, but for one that
+            is the output.
         activations: keep these functions; silu, hard-silu and hard-sigmoid can be composed.
         uneven_means: keep average pools whose padding is not that of TensorFlow's SAME rule.
     """
@@ -51,14 +53,14 @@ def expand(
             replacements[step.output] = _mean_steps(step, shape)
     plan = plan.replace(replacements)
     if not softmax:
-        softmaxes = [step for step in plan.steps if isinstance(step, steps.Softmax)]
+        softmaxes = [s for s in plan.steps[:-1] if isinstance(s, steps.Softmax)]
         plan = plan.replace({step.output: _softmax_steps(step) for step in softmaxes})
     return _separate_shifts(plan)
 
 
 def is_same_padding(step: steps.MaxPool | steps.AveragePool, shape: steps.Shape) -> bool:
     """Returns whether a pool pads its input, of this shape, by TensorFlow's SAME rule."""
-    return step.pads == tuple(map(steps.same_pads, shape[:2], step.size, step.strides))
+    return step.pads == tuple(map(same_pads, shape[:2], step.size, step.strides))
 
 
 def _activation_steps(step: steps.Activation, activations: Collection[str]) -> list[Step]:
@@ -152,7 +154,7 @@ def _softmax_steps(step: steps.Softmax) -> list[Step]:
     return [
         steps.Maximum(f"{name}/maximum", (x,)),
         steps.Subtract(f"{name}/shifted", (x, f"{name}/maximum")),
-        steps.Activation(f"{name}/exponentials", (f"{name}/shifted",), "exp"),
+        steps.Exp(f"{name}/exponentials", (f"{name}/shifted",)),
         steps.Sum(f"{name}/total", (f"{name}/exponentials",)),
         steps.Rsqrt(f"{name}/root", (f"{name}/total",), 0.0),
         steps.Multiply(f"{name}/rooted", (f"{name}/exponentials", f"{name}/root")),

@@ -230,7 +230,6 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": lambda x: x * _sigmoid(x),
     "sigmoid": _sigmoid,
     "tanh": np.tanh,
-    "exp": np.exp,
     "hard-silu": lambda x: x * _hard_sigmoid(x),
     "hard-sigmoid": _hard_sigmoid,
 }
@@ -251,6 +250,12 @@ def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
 @compute.register
 def _(step: steps.Softmax, x: Array) -> Array:
     return softmax(x)
+
+
+@compute.register
+def _(step: steps.Exp, x: Array) -> Array:
+    y: Array = np.exp(x)
+    return y
 
 
 @compute.register

@@ -5,23 +5,21 @@ tokens are ``(tokens, width)``.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cct_export.graph.windows import Pads, Shape, window_counts
+
 Array = NDArray[np.float64]
-Shape = tuple[int, ...]
-# Rows above and below, columns left and right.
-Pads = tuple[tuple[int, int], tuple[int, int]]
 
 NO_PADS: Pads = ((0, 0), (0, 0))
 # Beside GELU. silu is x · sigmoid(x) (arXiv:1702.03118); hard-silu x · relu6(x + 3) / 6 and
-# hard-sigmoid relu6(x + 3) / 6 approximate it and the sigmoid (arXiv:1905.02244). exp is part of a
-# softmax.
-ACTIVATIONS = ("relu", "relu6", "silu", "sigmoid", "tanh", "hard-silu", "hard-sigmoid", "exp")
+# hard-sigmoid relu6(x + 3) / 6 approximate it and the sigmoid (arXiv:1905.02244).
+ACTIVATIONS = ("relu", "relu6", "silu", "sigmoid", "tanh", "hard-silu", "hard-sigmoid")
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,6 +305,11 @@ class Activation(Step):
 
 
 @dataclass(frozen=True, eq=False)
+class Exp(Step):
+    """``exp(x)`` of values up to 0, as in a softmax that is composed of its parts."""
+
+
+@dataclass(frozen=True, eq=False)
 class Softmax(Step):
     """Softmax over the last axis."""
 
@@ -389,17 +392,3 @@ class SequencePool(Step):
     def macs(self, *inputs: Shape) -> int:
         """Returns the sum over scores and the weighted sum."""
         return 2 * math.prod(inputs[0])
-
-
-def window_counts(shape: Shape, size: Sequence[int], strides: Sequence[int], pads: Pads) -> Shape:
-    """Returns how many windows fit vertically and horizontally into a padded feature map."""
-    return tuple(
-        (axis + sum(pad) - window) // stride + 1
-        for axis, window, stride, pad in zip(shape[:2], size, strides, pads, strict=True)
-    )
-
-
-def same_pads(size: int, window: int, stride: int) -> tuple[int, int]:
-    """Returns the padding before and after an axis of ``size`` by TensorFlow's SAME rule."""
-    total = max((-(-size // stride) - 1) * stride + window - size, 0)
-    return total // 2, total - total // 2

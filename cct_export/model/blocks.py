@@ -14,7 +14,7 @@ import keras
 from keras import layers, ops
 
 from cct_export.model.layers import PACKAGE, Shape
-from cct_export.specs import NORM_EPSILON, STOCHASTIC_DEPTH_MODES, JSONObject
+from cct_export.specs import ACTIVATIONS, NORM_EPSILON, STOCHASTIC_DEPTH_MODES, JSONObject
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -127,9 +127,11 @@ class EncoderBlock(layers.Layer):
         dropout: dropout rate.
         stochastic_depth: rate at which each residual branch is dropped while training.
         stochastic_depth_mode: which branches are dropped together, see ``StochasticDepth``.
+        activation: of the MLP, ``gelu`` or ``relu``.
         **kwargs: passed to ``keras.layers.Layer``.
     """
 
+    gelu = "exact"
     attention_norm: Any
     mlp_norm: Any
     mlp: list[Any]
@@ -142,13 +144,17 @@ class EncoderBlock(layers.Layer):
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         stochastic_depth_mode: str = "sample",
+        activation: str = "gelu",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {ACTIVATIONS}, not {activation!r}")
         self.heads, self.head_dim, self.mlp_units = heads, head_dim, tuple(mlp_units)
         self.dropout = dropout
         self.stochastic_depth = stochastic_depth
         self.stochastic_depth_mode = stochastic_depth_mode
+        self.activation = activation
 
     def build(self, input_shape: Shape) -> None:
         """Builds the sublayers for tokens of ``(batch, tokens, width)``."""
@@ -163,6 +169,12 @@ class EncoderBlock(layers.Layer):
 
     def _build_attention(self, shape: Shape) -> None:
         raise NotImplementedError
+
+    @property
+    def mlp_function(self) -> Callable[[Any], Any]:
+        """The activation function of the MLP."""
+        gelu: Callable[[Any], Any] = _GELUS[self.gelu]
+        return keras.activations.relu if self.activation == "relu" else gelu
 
     def _depth(self) -> StochasticDepth:
         return StochasticDepth(self.stochastic_depth, self.stochastic_depth_mode)
@@ -181,6 +193,7 @@ class EncoderBlock(layers.Layer):
             "dropout": self.dropout,
             "stochastic_depth": self.stochastic_depth,
             "stochastic_depth_mode": self.stochastic_depth_mode,
+            "activation": self.activation,
         }
 
 
@@ -192,8 +205,8 @@ def _norm(name: str) -> Any:
 class TransformerBlock(EncoderBlock):
     """The example's pre-norm block: attention and an MLP, each on a residual branch.
 
-    The MLP applies GELU after every dense layer, the last included. Dropout is in attention and
-    after each dense layer.
+    The MLP applies its activation after every dense layer, the last included. Dropout is in
+    attention and after each dense layer.
 
     Args:
         *args: see ``EncoderBlock``.
@@ -210,7 +223,7 @@ class TransformerBlock(EncoderBlock):
         )
         self.mlp_norm = _norm("mlp_norm")
         self.mlp = [
-            layers.Dense(units, activation=_GELUS[gelu], name=f"mlp_{index}")
+            layers.Dense(units, activation=self.mlp_function, name=f"mlp_{index}")
             for index, units in enumerate(self.mlp_units)
         ]
         self.mlp_dropouts = [layers.Dropout(self.dropout) for _ in self.mlp_units]
@@ -276,7 +289,7 @@ class PaperBlock(EncoderBlock):
         self.mlp = [
             layers.Dense(
                 units,
-                activation=None if index == last else gelu_exact,
+                activation=None if index == last else self.mlp_function,
                 kernel_initializer=_truncated_normal(),
                 name=f"mlp_{index}",
             )

@@ -31,8 +31,8 @@ SCHEMES = {
             symmetric=True,
         ),
         QuantScheme(
-            "int4-weight", "int4 weights in dense layers, int8 in convolutions",
-            "int4", convolution="dynamic", dense="dynamic",
+            "int4-weight", "as int8, with int4 weights in dense layers",
+            "int4", convolution="static", dense="dynamic", scores="static",
         ),
     )
 }  # fmt: skip
@@ -63,8 +63,8 @@ _ONNX = {
             about="for NPUs: QDQ pairs throughout, uint16 activations, int8 weights",
         ),
         replace(
-            SCHEMES["int4-weight"], convolution="float", dense="float",
-            about="int4 weights in dense layers, int8 in convolutions, float arithmetic",
+            SCHEMES["int4-weight"], dense="float", scores="float",
+            about="int4 weights in dense layers, int8 arithmetic in convolutions",
         ),
     )
 }  # fmt: skip

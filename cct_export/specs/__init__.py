@@ -56,6 +56,7 @@ from cct_export.specs.loading import (
     Resize,
 )
 from cct_export.specs.model import (
+    ACTIVATIONS,
     BLOCKS,
     CLASSES,
     DATA_SETS,

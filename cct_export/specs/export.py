@@ -166,6 +166,7 @@ class CalibrationSpec(Checked):
             one by tensor, or ``BEST``.
         rounding: of weights: ``gptq`` (arXiv:2210.17323) on the calibration images, or ``nearest``.
         floats: steps that compute in float whatever the scheme says.
+        eight_bits: dense layers whose weights have 8 bits where the scheme has 4.
     """
 
     default_method: ClassVar[str] = "mse"
@@ -174,6 +175,7 @@ class CalibrationSpec(Checked):
     methods: str | Mapping[str, str] = default_method
     rounding: str = "gptq"
     floats: tuple[str, ...] = ()
+    eight_bits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

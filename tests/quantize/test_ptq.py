@@ -21,7 +21,7 @@ from cct_export.quantize.ptq import (
 )
 from cct_export.quantize.schemes import BY_FORMAT, SCHEMES
 from cct_export.quantize.statistics import collect
-from cct_export.specs import ModelSpec
+from cct_export.specs import CalibrationSpec, ModelSpec
 
 SPEC = ModelSpec(
     filters=(4, 64), mlp_units=(64, 64), heads=2, head_dim=24, layers=1, image_size=12, classes=3
@@ -120,7 +120,7 @@ def test_steps_that_are_kept_float_are_not_quantized(plan, known, format, name):
     before = quantization_modes(plan, scheme)
     modes = quantization_modes(plan, scheme, float_steps)
     assert {modes[output] for output in float_steps} == {"float"}
-    quantized = quantize(plan, scheme, known, float_steps=float_steps)
+    quantized = quantize(plan, scheme, known, CalibrationSpec(floats=float_steps))
     for output in float_steps:
         step = quantized.plan.producer(output)
         config = quantized.config(step)
@@ -250,16 +250,16 @@ def test_missing_statistics_are_named(plan, known, output):
 def test_each_tensor_can_have_its_own_range_method(plan, known):
     name = "tokenizer/0/conv"
     for method in ranges.METHODS:
-        params = quantize(plan, INT8, known, methods={name: method}).qparams[name]
+        params = quantize(plan, INT8, known, CalibrationSpec(methods={name: method})).qparams[name]
         value_range = ranges.METHODS[method](known.histograms[name], 8)
         assert affine(params) == affine(ranges.activation_params(value_range, 8))
     other = "tokenizer/1/conv"
-    params = quantize(plan, INT8, known, methods={name: "min-max"}).qparams[other]
+    params = quantize(plan, INT8, known, CalibrationSpec(methods={name: "min-max"})).qparams[other]
     assert float(params.scale) == float(quantize(plan, INT8, known).qparams[other].scale)
 
 
 def test_16_bits_clip_nothing_with_any_range_method(plan, known):
-    quantized = quantize(plan, WIDE, known, methods="percentile")
+    quantized = quantize(plan, WIDE, known, CalibrationSpec(methods="percentile"))
     for name, params in quantized.qparams.items():
         if isinstance(plan.producer(name), steps.Softmax):
             continue
@@ -267,7 +267,7 @@ def test_16_bits_clip_nothing_with_any_range_method(plan, known):
 
 
 def test_weights_are_rounded_by_gptq_or_to_the_nearest(plan, known):
-    nearest = quantize(plan, INT8, known, gptq=False)
+    nearest = quantize(plan, INT8, known, CalibrationSpec(rounding="nearest"))
     gptq = quantize(plan, INT8, known)
     differences = 0
     for before, near, step in zip(plan.steps, nearest.plan.steps, gptq.plan.steps, strict=True):

@@ -22,7 +22,7 @@ from cct_export.model.cct import CCT
 from cct_export.quantize.ptq import is_small, quantize
 from cct_export.quantize.schemes import BY_FORMAT
 from cct_export.quantize.statistics import Statistics, collect
-from cct_export.specs import ExportSpec, ModelSpec
+from cct_export.specs import CalibrationSpec, ExportSpec, ModelSpec
 
 # Wide enough for dense layers that schemes quantize.
 WIDE = ModelSpec(
@@ -93,7 +93,8 @@ def quantized(name, format, scheme, **options):
     """Returns the quantized plan of an architecture, and the case."""
     # Schemes share one case, except for those whose plan or opset is another.
     case = case_of(name, format, scheme if scheme in ("int4-weight", "int8-full") else "none")
-    return quantize(case.plan, BY_FORMAT[format][scheme], case.statistics, **options), case
+    calibration = CalibrationSpec(**options)
+    return quantize(case.plan, BY_FORMAT[format][scheme], case.statistics, calibration), case
 
 
 def emit(plan, format, scheme, io="float32"):
@@ -231,7 +232,7 @@ def test_16_bit_integers_are_between_one_quantize_and_one_dequantize():
 @pytest.mark.parametrize("step", ["tokenizer/1/conv", "block_0/attention/scores", "logits"])
 @pytest.mark.parametrize("scheme", ["int8", "int8-full", "int16x8"])
 def test_a_step_kept_float_amid_integers_computes_what_the_simulation_predicts(scheme, step):
-    plan, case = quantized("three heads, two layers", "tflite", scheme, float_steps=[step])
+    plan, case = quantized("three heads, two layers", "tflite", scheme, floats=(step,))
     logits = run_tflite(emit(plan, "tflite", scheme), case.images)
     simulated = evaluate(plan, case.images)
     assert sqnr_db(simulated, logits) > sqnr_db(case.logits, simulated) + MARGINS[scheme]

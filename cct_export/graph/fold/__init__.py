@@ -33,12 +33,12 @@ PASSES: dict[str, Callable[[Plan], Plan]] = {
 FOR_8_BITS = ("residual-sources", "rotation", "head-rotation")
 
 
-def fold(plan: Plan, without: Collection[str] = ()) -> Plan:
-    """Returns the plan after all passes.
+def fold(plan: Plan, without: Collection[str] = FOR_8_BITS) -> Plan:
+    """Returns the plan after the passes.
 
     Args:
         plan: unfolded, as ``lower`` and ``lower_model`` return it.
-        without: names of passes to leave out.
+        without: names of passes to leave out; by default those that cost multiplications.
 
     Raises:
         InvalidRequest: ``without`` has a name that no pass has.
