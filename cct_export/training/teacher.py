@@ -47,7 +47,7 @@ class Teacher:
         Raises:
             InvalidModel: it gives NaN or infinity.
             InvalidRequest: its images or classes are others, or it is the model that training
-                starts from.
+                starts from, and nothing is quantized.
         """
         source = self.origin.source
         shape = (spec.image_size, spec.image_size, spec.channels)
@@ -60,10 +60,13 @@ class Teacher:
                 "see the same images; train both at one size (--image-size)"
             )
         self._check_classes(spec)
-        if start is not None and start.sha256 == self.origin.sha256:
+        is_start = start is not None and start.sha256 == self.origin.sha256
+        # A model that is rounded can learn the answers that it gave before.
+        if is_start and recipe.quantize == "none":
             raise InvalidRequest(
                 f"the teacher {source} has the weights that training starts from: it has nothing "
-                "to teach; name another teacher, or leave --from out"
+                "to teach; name another teacher, leave --from out, or train with rounded "
+                "activations (--quantize int8-full)"
             )
         if recipe.embedding_weight and _embedding(self.model) is None:
             raise InvalidRequest(
