@@ -285,7 +285,8 @@ def train(
             machines that the environment names (``workers``); each of those calls this function
             before it computes anything, and only worker 0 writes ``folder``.
         teacher: a CCT or other Keras classifier of the same classes and image size, see ``load``,
-            whose answers are learned besides the labels.
+            whose answers are learned besides the labels. With ``recipe.quantize``, by default
+            ``pretrained``.
 
     Returns:
         The best weights' file and accuracy.
@@ -295,7 +296,8 @@ def train(
             copied, or gives NaN.
         InvalidData: the data cannot be used.
         InvalidRequest: no such preset, model or data; the recipe cannot be trained, both
-            ``model`` and ``pretrained`` are given, or ``teacher`` has other classes or images.
+            ``model`` and ``pretrained`` are given, ``recipe.quantize`` without ``pretrained``, or
+            ``teacher`` has other classes or images.
         CCTExportError: the folder holds another run, or another worker was lost.
         OutputError: the folder cannot be written.
 
@@ -315,6 +317,8 @@ def train(
     if distribute is not None:
         distribute = choose(distribute, DISTRIBUTIONS, what="distribution")
     loggers = [choose(name, LOGGERS, what="log") for name in loggers]
+    if teacher is None and recipe.quantize != "none":
+        teacher = pretrained
     check_recipe(recipe, pretrained, teacher)
     if distribute != "workers":  # worker 0 alone may have the folder
         check_run_folder(Path(folder), resume)

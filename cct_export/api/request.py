@@ -249,6 +249,11 @@ def check_recipe(recipe: TrainSpec, pretrained: "Source | None", teacher: "Sourc
         raise InvalidRequest(
             "only pretrained weights can be frozen: name the model to fine-tune (--from)"
         )
+    if recipe.quantize != "none" and pretrained is None:
+        raise InvalidRequest(
+            f"quantize {recipe.quantize} fine-tunes a trained model: name it (--from), or leave "
+            "quantize out"
+        )
     for model in (pretrained, teacher):
         if model is not None:
             check_model(model)

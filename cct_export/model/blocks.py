@@ -13,6 +13,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from cct_export.model.fake_quantize import fake_quantized, is_on
 from cct_export.model.layers import PACKAGE, Shape
 from cct_export.specs import ACTIVATIONS, NORM_EPSILON, STOCHASTIC_DEPTH_MODES, JSONObject
 
@@ -20,13 +21,13 @@ from cct_export.specs import ACTIVATIONS, NORM_EPSILON, STOCHASTIC_DEPTH_MODES, 
 @keras.saving.register_keras_serializable(PACKAGE)
 def gelu_tanh(x: Any) -> Any:
     """Returns the tanh approximation of GELU (arXiv:1606.08415); keras.activations' is exact."""
-    return ops.gelu(x, approximate=True)
+    return ops.gelu(fake_quantized(x), approximate=True)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 def gelu_exact(x: Any) -> Any:
     """Returns GELU with the error function (arXiv:1606.08415)."""
-    return ops.gelu(x, approximate=False)
+    return ops.gelu(fake_quantized(x), approximate=False)
 
 
 _GELUS = {"tanh": gelu_tanh, "exact": gelu_exact}
@@ -51,6 +52,24 @@ class SelfAttention(layers.MultiHeadAttention):
             training=True,
         )
         return self._project(self.output_dense, heads, 2)
+
+    def _compute_attention(
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        mask: None = None,
+        training: bool | None = None,
+        *others: Any,
+    ) -> Any:
+        """Returns the heads' sums, and their weights or None; Keras calls it."""
+        if not is_on():
+            return super()._compute_attention(query, key, value, mask, training, *others)
+        query, key, value = map(fake_quantized, (query * self._inverse_sqrt_key_dim, key, value))
+        scores = fake_quantized(ops.einsum(self._dot_product_equation, key, query))
+        weights = fake_quantized(self._masked_softmax(scores))
+        kept = self._dropout_layer(weights, training=training) if self._dropout else weights
+        return fake_quantized(ops.einsum(self._combine_equation, kept, value)), weights
 
     @staticmethod
     def _project(dense: Any, tokens: Any, input_axes: int) -> Any:
@@ -237,17 +256,17 @@ class TransformerBlock(EncoderBlock):
         """Returns tokens of the same shape."""
 
         def attend(x: Any) -> Any:
-            x = self.attention_norm(x)
-            return self.attention(x, x, training=training)
+            x = fake_quantized(self.attention_norm(x))
+            return fake_quantized(self.attention(x, x, training=training))
 
         def transform(x: Any) -> Any:
-            x = self.mlp_norm(x)
+            x = fake_quantized(self.mlp_norm(x))
             for dense, dropout in zip(self.mlp, self.mlp_dropouts, strict=True):
-                x = dropout(dense(x), training=training)
+                x = dropout(fake_quantized(dense(x)), training=training)
             return x
 
-        tokens = self.attention_depth.residual(tokens, attend, training)
-        return self.mlp_depth.residual(tokens, transform, training)
+        tokens = fake_quantized(self.attention_depth.residual(tokens, attend, training))
+        return fake_quantized(self.mlp_depth.residual(tokens, transform, training))
 
     def get_config(self) -> JSONObject:
         """Returns every constructor argument."""
@@ -306,23 +325,26 @@ class PaperBlock(EncoderBlock):
         """Returns tokens of the same shape."""
 
         def attend(x: Any) -> Any:
-            return self._attention(self.attention_norm(x), training)
+            x = self._attention(fake_quantized(self.attention_norm(x)), training)
+            return fake_quantized(x)
 
         def transform(x: Any) -> Any:
             for dense in self.mlp:
-                x = dense(x)
+                x = fake_quantized(dense(x))
             return x
 
-        tokens = self.attention_depth.residual(tokens, attend, training)
-        tokens = self.mlp_norm(tokens)
-        return self.mlp_depth.residual(tokens, transform, training)
+        tokens = fake_quantized(self.attention_depth.residual(tokens, attend, training))
+        tokens = fake_quantized(self.mlp_norm(tokens))
+        return fake_quantized(self.mlp_depth.residual(tokens, transform, training))
 
     def _attention(self, x: Any, training: bool | None) -> Any:
         """Returns multi-head self-attention (arXiv:1706.03762) of ``(batch, tokens, width)``."""
         count, width = x.shape[1:]
-        split = ops.reshape(self.qkv(x), (-1, count, 3, self.heads, self.head_dim))
+        qkv = fake_quantized(self.qkv(x))
+        split = ops.reshape(qkv, (-1, count, 3, self.heads, self.head_dim))
         query, key, value = ops.unstack(ops.transpose(split, (2, 0, 3, 1, 4)), 3, axis=0)
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) / math.sqrt(self.head_dim)
-        weights = self.attention_dropout(ops.softmax(scores), training=training)
-        sums = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+        weights = fake_quantized(ops.softmax(fake_quantized(scores)))
+        weights = self.attention_dropout(weights, training=training)
+        sums = ops.transpose(fake_quantized(ops.matmul(weights, value)), (0, 2, 1, 3))
         return self.projection(ops.reshape(sums, (-1, count, width)))

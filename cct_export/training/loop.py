@@ -330,7 +330,9 @@ class _Loop:
             The record as JSON.
         """
         test = self.images.test
-        best = learner.compiled(checkpoint.load(self.run.best_file), self.record.train, 1)
+        # Those are the weights of a float model, whatever was rounded while it was trained.
+        recipe = replace(self.record.train, quantize="none")
+        best = learner.compiled(checkpoint.load(self.run.best_file), recipe, 1)
         accuracy, jpeg_accuracy = self._accuracy(best, test), None
         if self.record.model.channels in (1, 3):
             jpeg_accuracy = self._accuracy(best, replace(test, split=JpegSplit(test.split)))

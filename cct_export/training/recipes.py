@@ -208,11 +208,15 @@ class TrainOptions:
         Raises:
             InvalidRequest: unknown recipe, a value out of bounds, or one that needs a teacher.
         """
+        spec = self._train_spec()
         for name in OF_TEACHER:
-            if self.teacher is None and name in self.hyperparameters:
+            if self.teacher is None and spec.quantize == "none" and name in self.hyperparameters:
                 raise InvalidRequest(
                     f"{name} does nothing without a teacher: name one (--teacher), or leave it out"
                 )
+        return spec
+
+    def _train_spec(self) -> TrainSpec:
         overrides = {**self.hyperparameters, "freeze": _split(self.freeze)}
         data = "cifar10" if self.data is None else self.data
         if self.base is not None:

@@ -61,15 +61,17 @@ class Teacher:
                 "see the same images; train both at one size (--image-size)"
             )
         self._check_classes(spec)
-        # With another activation the same weights have something to teach.
+        # With another activation, or rounded, it can learn the answers that it gave before.
         if (
             start is not None
             and start.origin.sha256 == self.origin.sha256
             and start.model.spec.activation == spec.activation
+            and recipe.quantize == "none"
         ):
             raise InvalidRequest(
                 f"the teacher {source} has the weights that training starts from: it has nothing "
-                "to teach; name another teacher, or leave --from out"
+                "to teach; name another teacher, leave --from out, or train with rounded "
+                "activations (--quantize int8-full)"
             )
         if recipe.embedding_weight and _embedding(self.model) is None:
             raise InvalidRequest(
