@@ -330,8 +330,7 @@ class _Loop:
             The record as JSON.
         """
         test = self.images.test
-        # Those are the weights of a float model, whatever was rounded while it was trained.
-        recipe = replace(self.record.train, quantize="none")
+        recipe = replace(self.record.train, quantize="none")  # the weights are a float model's
         best = learner.compiled(checkpoint.load(self.run.best_file), recipe, 1)
         accuracy, jpeg_accuracy = self._accuracy(best, test), None
         if self.record.model.channels in (1, 3):
