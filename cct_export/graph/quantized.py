@@ -145,6 +145,10 @@ class QuantizedPlan:
         elif config.inputs == "dynamic":
             by_token = self.per_token and (not isinstance(step, Conv) or _is_dense(step))
             inputs = tuple(_dynamic_fake_quantize(x, 1 if by_token else x.ndim - 1) for x in inputs)
+        elif config.weights is not None and config.weights.scale.ndim == 2:
+            # ONNX Runtime's MatMulNBits quantizes its input in the blocks of the weights.
+            blocks = len(config.weights.scale)
+            inputs = tuple(_fake_quantize_blocks(x, blocks) for x in inputs)
         if config.inputs == "static" and isinstance(step, Rsqrt):
             params = self.qparams[step.inputs[0]]
             inputs = (params.fake_quantize(inputs[0] + self.integer_epsilon(step)),)
@@ -154,6 +158,15 @@ class QuantizedPlan:
         return (
             self.qparams[step.output].fake_quantize(result) if config.quantized_output else result
         )
+
+
+def _fake_quantize_blocks(x: Array, blocks: int) -> Array:
+    """Quantizes and dequantizes every block of the last axis to 8 bits, by its largest value."""
+    parts = x.reshape(*x.shape[:-1], blocks, -1)
+    largest = np.abs(parts).max(-1, keepdims=True)
+    scale = np.where(largest > 0, largest, 1) / 127
+    reals: Array = (np.rint(parts / scale) * scale).reshape(x.shape)
+    return reals
 
 
 def _is_dense(step: Conv) -> bool:

@@ -15,7 +15,7 @@ from keras import ops
 # Multiples of the scale between the ends of a range. Each end rounds by itself: with 255 there
 # could be 257 values.
 _STEPS = 254
-# Smallest width of a range: that of zeros alone is none.
+# Smallest width of a range: that of zeros alone has none, and what is smaller counts as 0.
 _TINY = 1e-30
 
 _on: ContextVar[bool] = ContextVar("fake_quantization", default=False)
