@@ -77,7 +77,11 @@ class DenseGraph(OnnxGraph):
             self.node(kind, inputs, self.sum_of(step))
             return
         product = self.node(kind, inputs, f"{step.output}/product")
-        bias = self.constant(f"{step.output}/bias", step.bias)
+        weights, values = self.config.weights, step.bias
+        if weights is not None and weights.scale.ndim == 2:
+            # ONNX Runtime fuses a product with a bias of rank 1 before it does with its weights.
+            values = values.reshape(1, 1, -1)
+        bias = self.constant(f"{step.output}/bias", values)
         self.node("Add", [product, bias], self.sum_of(step))
 
     def sum_of(self, step: steps.Conv | steps.Dense, output: str = "") -> str:

@@ -280,7 +280,9 @@ class _Quantizer:
     def _weight_params(self, step: steps.Conv | steps.Dense) -> QuantParams:
         if step.output not in self._four_bit_steps:
             return rounding.weight_params(step.kernel)
-        block = BLOCK if len(step.kernel) % BLOCK == 0 else 0
+        # Engines compute blocks in the products of many rows, such as tokens.
+        has_rows = len(self._plan.shapes[step.output]) > 1
+        block = BLOCK if has_rows and len(step.kernel) % BLOCK == 0 else 0
         return rounding.weight_params(step.kernel, 4, block)
 
     def _method_of(self, name: str) -> str:

@@ -49,7 +49,7 @@ WRONG = [
     ("export tflite --target tfml", "did you mean tflm? (litert, tflm)"),
     ("export train --quantize int8-full", "quantize int8-full fine-tunes a trained model"),
     ("export tflite --target tflm", "choose --quantize int8-full"),
-    ("export export --quantize int8-full --target tflm", "onnx has no quantization scheme"),
+    ("export export --quantize int8-full --target tflm", "no target of onnx is called 'tflm'"),
     ("bench tflite --engine tflm m.tflite --threads 2", "leave --threads out"),
     ("bench tflite --engine tflm", "takes .tflite files: name one"),
     ("bench tflite --engine tfml m.tflite", "did you mean tflm?"),
