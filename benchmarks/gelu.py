@@ -38,14 +38,19 @@ def by_sigmoid(step: Step) -> list[Step]:
 
 
 def by_hard_swish(step: Step) -> list[Step]:
-    """Returns x · relu6(x + 3) / 6, rounded once."""
-    return [steps.Activation(step.output, step.inputs, "hard-silu")]
+    """Returns the same with hard sigmoid: HARD_SWISH(1.702 x) / 1.702."""
+    (x,), name = step.inputs, step.output
+    return [
+        steps.Scale(f"{name}/scaled", (x,), np.full(1, 1.702), np.zeros(1)),
+        steps.Activation(f"{name}/swish", (f"{name}/scaled",), "hard-silu"),
+        steps.Scale(name, (f"{name}/swish",), np.full(1, 1 / 1.702), np.zeros(1)),
+    ]
 
 
 FORMS: dict[str, Callable[[Step], list[Step]]] = {
     "exact, a table": lambda step: [step],
     "x · sigmoid(1.702 x)": by_sigmoid,
-    "HARD_SWISH": by_hard_swish,
+    "HARD_SWISH(1.702 x) / 1.702": by_hard_swish,
 }
 
 

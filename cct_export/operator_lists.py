@@ -1,7 +1,7 @@
 """Which TFLite operators chips and engines for integers take, as their makers list them.
 
 A list says what a compiler or engine knows, not what it does well with the sizes of a model: the
-Edge TPU's compiler, for one, also refuses tensors of more than three axes.
+Edge TPU's compiler, for one, also refuses tensors with more than three axes longer than 1.
 """
 
 from collections.abc import Iterable, Mapping
@@ -38,6 +38,7 @@ class OperatorList:
         types: of activations.
         operators: highest version of each operator; None where no version is published.
         types_of: of the activations of single operators, where they are others.
+        unknown: operators of which nothing was found, neither that they are taken nor that not.
     """
 
     about: str
@@ -45,6 +46,7 @@ class OperatorList:
     types: frozenset[str]
     operators: Mapping[str, int | None]
     types_of: Mapping[str, frozenset[str]]
+    unknown: frozenset[str] = frozenset()
 
     def takes(self, use: OperatorUse) -> bool:
         """Returns whether the list has an operator in this version and with these types."""
@@ -66,29 +68,31 @@ def _unversioned(names: str) -> dict[str, int | None]:
     return dict.fromkeys(names.split())
 
 
-def _types(names: str) -> frozenset[str]:
+def _set(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
 
-# The table of the compiler's last release, 16.0.
+# The table of the compiler's documentation, in copies that others published, and what they say of
+# TRANSPOSE and TRANSPOSE_CONV in the last release, 16.0.
 _EDGE_TPU = OperatorList(
     "Edge TPU",
     "coral.ai/docs/edgetpu/models-intro/#supported-operations",
-    _types("int8 uint8"),
+    _set("int8 uint8"),
     _unversioned(
         "ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXPAND_DIMS FULLY_CONNECTED "
         "L2_NORMALIZATION LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PACK PAD PRELU QUANTIZE "
         "REDUCE_MAX REDUCE_MIN RELU RELU6 RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR "
-        "RESIZE_NEAREST_NEIGHBOR RSQRT SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SQUARED_DIFFERENCE "
-        "SQUEEZE STRIDED_SLICE SUB SUM TANH TRANSPOSE TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM"
+        "RESIZE_NEAREST_NEIGHBOR SLICE SOFTMAX SPACE_TO_DEPTH SPLIT SQUEEZE STRIDED_SLICE SUB TANH "
+        "TRANSPOSE TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM"
     ),
     {},
+    _set("RSQRT SQUARED_DIFFERENCE SUM"),
 )
 # What LiteRT's compiler plugin translates for Qualcomm's QNN.
 _HEXAGON = OperatorList(
     "Hexagon, by QNN",
     "github.com/google-ai-edge/LiteRT: litert/vendors/qualcomm/compiler/Qualcomm_QNN_Compiler.md",
-    _types("bool float16 float32 int4 int8 int16 int32 uint8 uint16"),
+    _set("bool float16 float32 int4 int8 int16 int32 uint8 uint16"),
     _unversioned(
         "ABS ADD ARG_MAX ARG_MIN AVERAGE_POOL_2D BATCH_MATMUL BROADCAST_TO CAST CEIL CONCATENATION "
         "CONV_2D CONV_3D COS CUMSUM DEPTH_TO_SPACE DEPTHWISE_CONV_2D DEQUANTIZE DIV "
@@ -108,7 +112,7 @@ _HEXAGON = OperatorList(
 _TFLM = OperatorList(
     "TFLite Micro",
     "github.com/tensorflow/tflite-micro: python/tflite_micro/python_ops_resolver.cc",
-    _types("bool float32 int8 int16 int32 int64"),
+    _set("bool float32 int8 int16 int32 int64"),
     {
         **_unversioned(
             "ASSIGN_VARIABLE BATCH_TO_SPACE_ND BROADCAST_ARGS CALL_ONCE CUMSUM "
@@ -134,18 +138,18 @@ _TFLM = OperatorList(
     {
         **dict.fromkeys(
             ("CEIL", "COS", "EXP", "FLOOR", "LOG", "NEG", "ROUND", "SIN", "SQRT", "SQUARE"),
-            _types("float32"),
+            _set("float32"),
         ),
         **dict.fromkeys(
             ("DEPTH_TO_SPACE", "DIV", "ELU", "HARD_SWISH", "L2_NORMALIZATION",
              "LOG_SOFTMAX", "PRELU", "RESIZE_BILINEAR", "RSQRT", "SPACE_TO_DEPTH"),
-            _types("float32 int8"),
+            _set("float32 int8"),
         ),
-        "GATHER": _types("float32 int8 int32"),  # the positions
+        "GATHER": _set("float32 int8 int32"),  # the positions
         # It takes integers too, and does not rescale them to its output.
-        "RELU6": _types("float32"),
-        "QUANTIZE": _types("float32 int8 int16 int32 uint8"),
-        "RESHAPE": _types("bool float32 int8 int16 int32 uint8"),
+        "RELU6": _set("float32"),
+        "QUANTIZE": _set("float32 int8 int16 int32 uint8"),
+        "RESHAPE": _set("bool float32 int8 int16 int32 uint8"),
     },
 )  # fmt: skip
 OPERATOR_LISTS = {"edge-tpu": _EDGE_TPU, "hexagon": _HEXAGON, "tflm": _TFLM}

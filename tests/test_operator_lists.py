@@ -17,6 +17,8 @@ INT8, INT32, FLOAT = frozenset({"int8"}), frozenset({"int32"}), frozenset({"floa
         (OperatorUse("GATHER", 2, INT8 | INT32, INT8), False, True, True),
         (OperatorUse("HARD_SWISH", 1, frozenset({"int16"})), False, True, False),
         (OperatorUse("SQRT", 1, INT8), False, True, False),
+        (OperatorUse("RSQRT", 2, INT8), False, True, True),
+        (OperatorUse("SUB", 2, INT8), True, True, True),
         (OperatorUse("RELU6", 2, INT8), True, True, False),
         (OperatorUse("CUSTOM x", 1, INT8), False, False, False),
         (OperatorUse("FULLY_CONNECTED", 12, INT8, INT8), True, True, False),
@@ -36,3 +38,15 @@ def test_what_is_missing_is_named_once():
 
 def test_every_list_names_its_source():
     assert all(listed.source.count(".") >= 1 for listed in OPERATOR_LISTS.values())
+
+
+def test_an_operator_is_listed_or_unknown_and_the_table_shows_which(exports, in_process):
+    for listed in OPERATOR_LISTS.values():
+        assert not listed.unknown & listed.operators.keys()
+    ended = in_process("export", "inspect", exports("tflite", "int8-full", "int8").path)
+    assert ended.code == 0, ended.err
+    rows = [line.split() for line in ended.out.splitlines()]
+    cells = {row[0]: row[-3:] for row in rows if row and row[0] in ("RSQRT", "GELU", "SUB")}
+    assert cells == {
+        "RSQRT": ["?", "yes", "yes"], "GELU": ["no", "yes", "no"], "SUB": ["yes", "yes", "yes"],
+    }  # fmt: skip

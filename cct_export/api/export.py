@@ -116,7 +116,7 @@ def export_onnx(
     calibration_samples: int = CALIBRATION_SAMPLES,
     parity_samples: int = PARITY_SAMPLES,
     opset: int | None = None,
-    dynamic_batch: bool = True,
+    dynamic_batch: bool | None = None,
     no_fold: str | Sequence[str] = (),
     calibrate: str = CalibrationSpec.default_method,
     rounding: str = CalibrationSpec.rounding,
@@ -124,6 +124,7 @@ def export_onnx(
     max_drop: float | None = None,
     target: str | None = None,
     layout: str = "nhwc",
+    activations: str | None = None,
     options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
 ) -> "Exported":
@@ -135,16 +136,18 @@ def export_onnx(
         output: file to write, or an existing folder, or one to make whose name ends in ``/``; by
             default a file in the working directory, named after model and scheme.
         scheme: quantization scheme: ``none``, ``fp16``, ``int8-dynamic``, ``int8``,
-            ``int4-weight`` (opset 21 or later), or ``auto`` for the fastest on this machine that
-            meets the constraints.
+            ``int8-full`` and ``int16x8`` for NPUs, ``int4-weight``, or ``auto`` for the fastest
+            on this machine that meets the constraints.
         io: type of the image input: ``float32`` (0–255), which is the default, or ``uint8`` (raw
             pixels).
         data: images for calibration and parity: a name, folder or ``.npz``; without it those of
             the run directory, else the model's calibration record and photo crops.
         calibration_samples: training images to calibrate with.
         parity_samples: test images to verify parity on.
-        opset: ONNX operator set: 13 to 23, by default 20, for ``int4-weight`` 21.
-        dynamic_batch: take any number of images, else exactly one.
+        opset: ONNX operator set: 13 to 23, by default 20; ``int8-full`` needs 20, ``int16x8`` and
+            ``int4-weight`` need 21, which is then the default.
+        dynamic_batch: take any number of images, else exactly one; by default any, for
+            ``int8-full`` and ``int16x8`` always one.
         no_fold: names of folds to leave out, of ``cct_export.graph.fold.PASSES``.
         calibrate: how the range of a tensor follows from its values: ``min-max``, ``percentile``,
             ``entropy``, ``mse``, or ``best``, for each tensor the one that costs the logits least.
@@ -152,9 +155,10 @@ def export_onnx(
         min_sqnr: lowest SQNR of the logits in dB; the steps with the largest error stay in float
             until it holds.
         max_drop: points of top-1 accuracy, 0 to 100, that ``auto`` may lose; needs ``data``.
-        target: processor to choose integers for: ``x86``, which is the default, for unsigned
-            activations, ``arm64`` for signed ones.
+        target: processor to choose the integers of ``int8`` for: ``x86``, which is the default, for
+            unsigned activations, ``arm64`` for signed ones.
         layout: order of the axes of the image input: ``nhwc``, or ``nchw`` for channels first.
+        activations: of ``int8-full``: ``uint8``, or ``uint16``, which makes it ``int16x8``.
         options: what the model's file does not say: how pixels were normalized, the names of its
             classes, whether to append a softmax. Normalizing becomes part of the file.
         progress: called with what runs now.
@@ -173,7 +177,7 @@ def export_onnx(
     """
     spec = export_spec(
         "onnx", scheme, io=io, dynamic_batch=dynamic_batch, opset=opset, no_fold=no_fold,
-        target=target, layout=layout,
+        target=target, layout=layout, activations=activations,
     )  # fmt: skip
     calibration = calibration_spec(calibration_samples, calibrate, rounding)
     constraints = Constraints(min_sqnr, max_drop)
@@ -237,7 +241,7 @@ def export_files(
     for name in _listed(formats):
         format = choose(name, INPUT_TYPES, what="format")
         for scheme in _listed(schemes):
-            spec = export_spec(format, scheme, dynamic_batch=format == "onnx", target=target)
+            spec = export_spec(format, scheme, target=target)
             bounds = Constraints(min_sqnr, max_drop if spec.scheme == AUTO else None)
             path = Path(output) / default_output(_name_of(model), spec)
             requests[path] = ExportRequest(spec, path, data, calibration, bounds, parity_samples)
@@ -319,7 +323,7 @@ def quantize_report(
         >>> worst = min(report.steps, key=lambda step: step.alone_db)
     """
     format = choose(format, INPUT_TYPES, what="format")
-    spec = export_spec(format, scheme, dynamic_batch=format == "onnx", auto=False)
+    spec = export_spec(format, scheme, auto=False)
     calibration = calibration_spec(CALIBRATION_SAMPLES, calibrate, rounding, best=False)
     check_quantizes(spec)
     SAMPLES.check("samples", samples)

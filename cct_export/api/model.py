@@ -15,6 +15,7 @@ from cct_export.errors import InvalidRequest
 from cct_export.model import start
 from cct_export.names import choose, find
 from cct_export.specs import (
+    ACTIVATIONS,
     CALIBRATION_SAMPLES,
     DEFAULT_MODEL,
     GELUS,
@@ -260,6 +261,7 @@ def train(
     pretrained: "Source | None" = None,
     image_size: int | None = None,
     stochastic_depth_mode: str | None = None,
+    activation: str | None = None,
     loggers: Sequence[str] = (),
     distribute: str | None = None,
     teacher: "Source | None" = None,
@@ -277,12 +279,14 @@ def train(
             positions are interpolated.
         image_size: height and width of the images, by default the model's.
         stochastic_depth_mode: ``sample``, ``sample-unscaled`` or ``batch``, by default the model's.
+        activation: of the MLPs, ``gelu`` or ``relu``, by default the model's.
         loggers: experiment trackers to log to: ``tensorboard``, ``wandb``.
         distribute: distribute each batch over all devices of this machine (``local``), or of all
             machines that the environment names (``workers``); each of those calls this function
             before it computes anything, and only worker 0 writes ``folder``.
         teacher: a CCT or other Keras classifier of the same classes and image size, see ``load``,
-            whose answers are learned besides the labels.
+            whose answers are learned besides the labels. With ``recipe.quantize``, by default
+            ``pretrained``.
 
     Returns:
         The best weights' file and accuracy.
@@ -292,7 +296,8 @@ def train(
             copied, or gives NaN.
         InvalidData: the data cannot be used.
         InvalidRequest: no such preset, model or data; the recipe cannot be trained, both
-            ``model`` and ``pretrained`` are given, or ``teacher`` has other classes or images.
+            ``model`` and ``pretrained`` are given, ``recipe.quantize`` without ``pretrained``, or
+            ``teacher`` has other classes or images.
         CCTExportError: the folder holds another run, or another worker was lost.
         OutputError: the folder cannot be written.
 
@@ -307,9 +312,13 @@ def train(
         stochastic_depth_mode = choose(
             stochastic_depth_mode, STOCHASTIC_DEPTH_MODES, what="mode of stochastic depth"
         )
+    if activation is not None:
+        activation = choose(activation, ACTIVATIONS, what="activation")
     if distribute is not None:
         distribute = choose(distribute, DISTRIBUTIONS, what="distribution")
     loggers = [choose(name, LOGGERS, what="log") for name in loggers]
+    if teacher is None and recipe.quantize != "none":
+        teacher = pretrained
     check_recipe(recipe, pretrained, teacher)
     if distribute != "workers":  # worker 0 alone may have the folder
         check_run_folder(Path(folder), resume)
@@ -320,7 +329,12 @@ def train(
     with distributed(distribute) as distribution:
         base = None if pretrained is None else _pretrained(pretrained)
         spec = architecture if base is None else base.model.spec
-        spec = transfer.architecture(spec, image_size, stochastic_depth_mode)
+        spec = transfer.architecture(
+            spec,
+            image_size=image_size,
+            stochastic_depth_mode=stochastic_depth_mode,
+            activation=activation,
+        )
         instructor = None if teacher is None else _teacher(teacher)
         job = loop.TrainingJob(spec, recipe, Path(folder), resume, base, tuple(loggers), instructor)
         trained = loop.train(job, progress, distribution)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cct_export.errors import InvalidRequest
+from cct_export.errors import InvalidRequest, UnsupportedScheme
 from cct_export.files import check_file, check_writable, expand_user
 from cct_export.names import choose
 from cct_export.specs import (
@@ -23,6 +23,7 @@ from cct_export.specs import (
     ExportRequest,
     ExportSpec,
     ModelOptions,
+    QuantScheme,
     Timing,
     TrainSpec,
     opset_of,
@@ -40,11 +41,12 @@ def export_spec(
     scheme: str,
     *,
     io: str | None = None,
-    dynamic_batch: bool = False,
+    dynamic_batch: bool | None = None,
     opset: int | None = None,
     no_fold: str | Sequence[str] = (),
     target: str | None = None,
     layout: str = ExportSpec.layout,
+    activations: str | None = None,
     auto: bool = True,
 ) -> ExportSpec:
     """Returns what file to export, with every name as this package writes it.
@@ -58,6 +60,7 @@ def export_spec(
         no_fold: see there.
         target: see ``export_tflite`` and ``export_onnx``.
         layout: see there.
+        activations: see there.
         auto: whether ``auto`` may stand for a scheme.
 
     Raises:
@@ -69,15 +72,18 @@ def export_spec(
         choose_scheme,
         choose_target,
         scheme_of,
+        with_activations,
     )
 
     scheme = choose_scheme(scheme, format, *((AUTO,) if auto else ()))
+    scheme = with_activations(scheme, activations)
+    record = None if scheme == AUTO else scheme_of(scheme, format)
     folds = [no_fold] if isinstance(no_fold, str) else no_fold
     spec = ExportSpec(
         format,
         scheme,
-        choose_io(io, None if scheme == AUTO else scheme_of(scheme, format), format),
-        dynamic_batch,
+        choose_io(io, record, format),
+        _has_dynamic_batch(dynamic_batch, record, format),
         opset,
         tuple(choose(name, FOLDS, what="fold") for name in folds),
         choose_target(target, scheme, format),
@@ -86,6 +92,18 @@ def export_spec(
     if format == "onnx":
         opset_of(spec)
     return spec
+
+
+def _has_dynamic_batch(given: bool | None, scheme: QuantScheme | None, format: str) -> bool:
+    """Returns whether a file takes any number of images: by default ONNX, except for NPUs."""
+    if given and scheme is not None and scheme.integers_only:
+        raise UnsupportedScheme(
+            f"{scheme.name} is for NPUs, which take one image at a time: leave --dynamic-axes out",
+            needs="--no-dynamic-axes",
+        )
+    if given is not None:
+        return given
+    return format == "onnx" and not (scheme is not None and scheme.integers_only)
 
 
 def calibration_spec(
@@ -230,6 +248,11 @@ def check_recipe(recipe: TrainSpec, pretrained: "Source | None", teacher: "Sourc
     if recipe.freeze and pretrained is None:
         raise InvalidRequest(
             "only pretrained weights can be frozen: name the model to fine-tune (--from)"
+        )
+    if recipe.quantize != "none" and pretrained is None:
+        raise InvalidRequest(
+            f"quantize {recipe.quantize} fine-tunes a trained model: name it (--from), or leave "
+            "quantize out"
         )
     for model in (pretrained, teacher):
         if model is not None:

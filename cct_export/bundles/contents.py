@@ -95,7 +95,8 @@ class Contents:
 
     Attributes:
         name: of the bundle.
-        model: content of the ``.tflite`` or ``.onnx`` file.
+        path: of the ``.tflite`` or ``.onnx`` file.
+        model: its content.
         description: content of ``model.json``.
         golden: golden inputs with the logits of Keras.
         inputs: the same images in the type and layout of the model's input.
@@ -103,6 +104,7 @@ class Contents:
     """
 
     name: str
+    path: Path
     model: bytes
     description: ModelDescription
     golden: Golden
@@ -167,7 +169,9 @@ def gather(artifact: Path, name: str) -> Contents:
             raise InvalidArtifact(f"{sidecar_path(artifact)} {problem}: export the model again")
         _verify(sidecar, dequantize(session, outputs), session.outputs, artifact)
         description = _describe(sidecar, outputs, session)
-    return Contents(name, artifact.read_bytes(), description, sidecar.golden, inputs, outputs)
+    return Contents(
+        name, artifact, artifact.read_bytes(), description, sidecar.golden, inputs, outputs
+    )
 
 
 def _check_single(outputs: Sequence[OutputContract], artifact: Path) -> None:

@@ -1,19 +1,40 @@
 """C++ for microcontrollers on TensorFlow Lite Micro: the model as an array, and a self-test."""
 
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cct_export.bundles import c_source, tflm
+from cct_export.bundles import c_source
 from cct_export.bundles.contents import Contents
 from cct_export.bundles.folder import Files, render
 from cct_export.errors import InvalidArtifact, InvalidRequest
 from cct_export.evaluation import parity
+from cct_export.formats.tflite_micro import operator_uses
+from cct_export.operator_lists import OPERATOR_LISTS
+from cct_export.runtimes import tflm
 from cct_export.runtimes.session import Quantization
 
 # Of the memory that was measured: kernels for a chip may want buffers that the reference ones lack.
 _ARENA_MARGIN = 0.05
 _KIB = 1024
+# Methods of its resolver that are not named by the rule of ``resolver_method``.
+_OTHER_METHODS = {
+    "BATCH_MATMUL": "AddBatchMatMul",
+    "CUMSUM": "AddCumSum",
+    "PADV2": "AddPadV2",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "AddUnidirectionalSequenceLSTM",
+}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What TensorFlow Lite Micro computed on this machine: int8 ``(N, classes)``."""
+
+    version: str
+    arena_bytes: int
+    outputs: np.ndarray
 
 
 def files(contents: Contents) -> Files:
@@ -22,17 +43,18 @@ def files(contents: Contents) -> Files:
     Raises:
         InvalidRequest: the model is not a ``.tflite`` file of integers only, or has operators that
             TensorFlow Lite Micro has not.
-        InvalidArtifact: its input is not ``pixel - 128``, or it misses the bounds there.
+        InvalidArtifact: its input is not ``pixel - 128``, TensorFlow Lite Micro cannot run it, or
+            it misses the bounds there.
         MissingDependency: tflite-micro is not installed.
     """
     _check_types(contents)
-    kinds = tflm.operators_of(contents.model)
-    if missing := tflm.missing_operators(kinds):
+    uses = list(operator_uses(contents.model))
+    if missing := OPERATOR_LISTS["tflm"].missing(uses):
         raise InvalidRequest(
             f"TensorFlow Lite Micro has no {', '.join(missing)}: export the model with cct-export "
             "tflite --quantize int8-full --target tflm"
         )
-    run = tflm.run(contents.model, inputs=contents.inputs)
+    run = _run(contents)
     scale, zero_point = _quantization(contents)
     _verify(contents, np.float32(scale) * (run.outputs.astype(np.float32) - zero_point))
     name = c_source.identifier(contents.name)
@@ -52,7 +74,7 @@ def files(contents: Contents) -> Files:
             labels=labels,
             scale=c_source.floating(scale),
             zero_point=zero_point,
-            operators=[tflm.resolver_method(kind) for kind in kinds],
+            operators=[resolver_method(kind) for kind in sorted({use.kind for use in uses})],
             model_bytes=len(contents.model),
             model_values=c_source.values(np.frombuffer(contents.model, np.uint8)),
             measured_bytes=run.arena_bytes,
@@ -63,9 +85,32 @@ def files(contents: Contents) -> Files:
     }
 
 
+def resolver_method(kind: str) -> str:
+    """Returns the method of ``MicroMutableOpResolver`` that adds an operator.
+
+    Args:
+        kind: an operator that TensorFlow Lite Micro has.
+
+    Example:
+        >>> resolver_method("MAX_POOL_2D")
+        'AddMaxPool2D'
+    """
+    words = (word.upper() if word[0].isdigit() else word.capitalize() for word in kind.split("_"))
+    return _OTHER_METHODS.get(kind, f"Add{''.join(words)}")
+
+
 def arena_size(measured: int) -> int:
     """Returns the bytes of the arena for a model that used ``measured`` bytes: whole KiB."""
     return int(np.ceil(measured * (1 + _ARENA_MARGIN) / _KIB)) * _KIB
+
+
+def _run(contents: Contents) -> _Run:
+    """Runs the golden images; raises as ``Engine.open_session``."""
+    tflm.import_engine()
+    with closing(tflm.open_session(contents.path)) as session:
+        outputs = [session.invoke(image[np.newaxis]).copy() for image in contents.inputs]
+        assert session.arena_bytes is not None  # this engine tells it
+        return _Run(session.engine[1], session.arena_bytes, np.concatenate(outputs))
 
 
 def _check_types(contents: Contents) -> None:
@@ -116,7 +161,7 @@ def _verify(contents: Contents, values: np.ndarray) -> None:
         )
 
 
-def _golden(contents: Contents, run: tflm.Run) -> dict[str, Any]:
+def _golden(contents: Contents, run: _Run) -> dict[str, Any]:
     """Returns the variables of the templates about golden images."""
     output, bounds = contents.description.output, contents.description.golden
     decided = parity.decided_by(contents.golden.logits, output, bounds)

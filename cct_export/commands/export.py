@@ -19,6 +19,7 @@ from cct_export.specs import (
     INPUT_TYPES,
     LAYOUTS,
     METHODS,
+    NPU_ACTIVATIONS,
     POINTS,
     ROUNDINGS,
     SAMPLES,
@@ -145,13 +146,13 @@ def tflite(model: str, **arguments: Any) -> Outcome:
 @click.option(
     "--opset",
     type=Number(Range(whole=True)),
-    help="ONNX operator set: 13 to 23, by default 20, for int4-weight 21.",
+    help="ONNX operator set: 13 to 23, by default 20; int16x8 and int4-weight need 21.",
 )
 @click.option(
     "--dynamic-axes/--no-dynamic-axes",
     "dynamic_batch",
-    default=True,
-    help="Take any number of images, or exactly one.",
+    default=None,
+    help="Take any number of images, or exactly one, as int8-full and int16x8 do; by default any.",
 )
 @click.option(
     "--layout",
@@ -163,8 +164,13 @@ def tflite(model: str, **arguments: Any) -> Outcome:
 @click.option(
     "--target",
     type=OneOf(TARGETS["onnx"]),
-    help="Processor to quantize for, by default x86: activations are unsigned for x86, signed for "
-    "arm64.",
+    help="Processor to quantize int8 for, by default x86: activations are unsigned for x86, signed "
+    "for arm64.",
+)
+@click.option(
+    "--activations",
+    type=OneOf(NPU_ACTIVATIONS.values()),
+    help="Type of the activations of int8-full, by default uint8; uint16 makes it int16x8.",
 )
 @images
 @options.softmax

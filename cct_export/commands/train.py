@@ -11,7 +11,7 @@ from cct_export.commands.options import DATA, DATASETS, Decorator, Outcome, comb
 from cct_export.commands.types import Model, Number, OneOf, Output, PathOr
 from cct_export.errors import InvalidModel, InvalidRequest
 from cct_export.model import presets
-from cct_export.specs import DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES
+from cct_export.specs import ACTIVATIONS, DEFAULT_MODEL, STOCHASTIC_DEPTH_MODES
 from cct_export.specs.train import DISTRIBUTIONS, LOGGERS, Hyperparameter, hyperparameters
 from cct_export.text import one_line, plural
 from cct_export.training import recipes
@@ -78,6 +78,13 @@ def _option(hyperparameter: Hyperparameter) -> Decorator:
     help="Drop residual branches per sample, per sample without rescaling, or for the whole batch "
     "without computing them; by default as the model does.",
 )
+@click.option(
+    "--activation",
+    type=OneOf(ACTIVATIONS),
+    help="Activation of the MLPs, by default the model's. With relu an exported file has no GELU, "
+    "which chips for integers lack; with --from and another one, training starts from the same "
+    "weights.",
+)
 @click.option("-o", "--output", type=Output(), default="runs/cct", help="Run directory.")
 @click.option(
     "--log",
@@ -125,6 +132,7 @@ def train(
             teacher=options.teacher,
             image_size=options.image_size,
             stochastic_depth_mode=options.stochastic_depth_mode,
+            activation=options.activation,
             resume=resume,
             progress=progress,
             loggers=loggers,

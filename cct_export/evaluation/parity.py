@@ -45,7 +45,7 @@ POLICIES = {
     "int8": Policy(28.0, 0.98),
     "int8-full": Policy(22.0, 0.96),
     "int16x8": Policy(38.0, 0.99),
-    "int4-weight": Policy(20.0, 0.94),
+    "int4-weight": Policy(23.0, 0.94),
 }
 
 

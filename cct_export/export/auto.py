@@ -20,7 +20,7 @@ from cct_export.evaluation.latency import time_files
 from cct_export.export import candidate
 from cct_export.export.candidate import CandidateFile
 from cct_export.export.workspace import Workspace
-from cct_export.quantize.schemes import BY_FORMAT
+from cct_export.quantize.schemes import fast_schemes
 from cct_export.records import Exported, TriedScheme
 from cct_export.runtimes import engine_of
 from cct_export.runtimes.keras import KerasSession
@@ -34,7 +34,7 @@ _REFUSALS = (InvalidRequest, UnsupportedScheme, ConversionError, InvalidArtifact
 
 
 def export(workspace: Workspace, request: ExportRequest) -> Exported:
-    """Builds every scheme, measures, and writes the fastest file that meets the constraints.
+    """Builds all schemes, measures, and writes the fastest file that meets the constraints.
 
     Raises:
         CCTExportError: no scheme meets the constraints, or any reason that an export has.
@@ -43,7 +43,7 @@ def export(workspace: Workspace, request: ExportRequest) -> Exported:
         raise InvalidRequest("--max-drop needs an accuracy: give labelled images with --data")
     files: dict[str, CandidateFile] = {}
     rows: dict[str, TriedScheme] = {}
-    schemes = BY_FORMAT[request.spec.format]
+    schemes = fast_schemes(request.spec.format)
     for number, scheme in enumerate(schemes, start=1):
         with workspace.stage(f"scheme {number}/{len(schemes)}, {scheme}"):
             row, file = _try(workspace, request, scheme)

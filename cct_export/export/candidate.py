@@ -16,12 +16,13 @@ from cct_export.evaluation import parity
 from cct_export.export import traced_tuning, tuning
 from cct_export.export.draft import Draft
 from cct_export.export.traced_draft import TracedDraft
-from cct_export.export.tuning import quantize_within
+from cct_export.export.tuning import quantize_within, raise_bits
 from cct_export.export.workspace import Workspace
 from cct_export.files import locked, replacing, write_bytes
 from cct_export.formats import tflite_metadata, tflite_micro
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.importers.source import LoadedModel
+from cct_export.quantize.ptq import four_bit_steps
 from cct_export.quantize.schemes import choose_io, scheme_of
 from cct_export.records import (
     CONTRACT_KEY,
@@ -108,7 +109,7 @@ def _planned(
     def written(
         quantized: QuantizedPlan, calibration: CalibrationSpec, bound: MixedPrecision | None
     ) -> CandidateFile:
-        contract = _contract(workspace, request.spec, draft.origin, _summary(draft, calibration))
+        contract = _contract(workspace, request.spec, draft.origin, draft.summary(calibration))
         content = draft.emit(quantized, _metadata(contract))
         return _verified(workspace, request, content, contract, bound)
 
@@ -122,6 +123,12 @@ def _planned(
     )
     if plain.parity.passed or not can_mix:
         return plain
+    if scheme.weights == "int4":
+        quantized, raised, cost = raise_bits(workspace, draft, calibration)
+        mixed = written(quantized, raised, None)
+        if mixed.parity.passed:
+            _note_eight_bits(workspace, draft, cost)
+            return mixed
     quantized, calibration, cost = quantize_within(workspace, draft, calibration, None)
     if not any(quantized.config(step).has_integers for step in draft.plan.steps):
         return plain
@@ -130,6 +137,17 @@ def _planned(
         return plain
     _note_floats(workspace, scheme, cost)
     return mixed
+
+
+def _note_eight_bits(workspace: Workspace, draft: Draft, cost: MixedPrecision) -> None:
+    """Says which layers got 8-bit weights, and how many weights have 4."""
+    sizes = four_bit_steps(draft.plan, draft.scheme)
+    share = sum(size for step, size in sizes.items() if step not in cost.floats)
+    workspace.note(
+        f"{draft.scheme.name} alone has {cost.before_db:.1f} dB: {', '.join(cost.floats)} with "
+        f"8-bit weights, {cost.after_db:.1f} dB; {share / sum(sizes.values()):.0%} of the weights "
+        "of dense layers have 4 bits"
+    )
 
 
 def _note_floats(workspace: Workspace, scheme: QuantScheme, cost: MixedPrecision) -> None:
@@ -245,21 +263,6 @@ def _with_methods(
     return calibration
 
 
-def _summary(draft: Draft, calibration: CalibrationSpec) -> QuantizationSummary | None:
-    """Returns what the file says about its quantization; None where nothing is quantized."""
-    if draft.statistics is None:
-        return None
-    methods = calibration.methods
-    steps = draft.integer_steps(calibration.floats)
-    return QuantizationSummary(
-        rounding=calibration.rounding,
-        ranges=methods if isinstance(methods, str) else dict(methods),
-        static=steps["static"],
-        dynamic=steps["dynamic"],
-        kept_float=calibration.floats,
-    )
-
-
 def _contract(
     workspace: Workspace, spec: ExportSpec, origin: str, quantization: QuantizationSummary | None
 ) -> Contract:
@@ -267,8 +270,7 @@ def _contract(
     if normalization is not None and normalization.is_identity:
         normalization = None
     batch = None if spec.dynamic_batch else 1
-    integers_only = scheme_of(spec.scheme, spec.format).integers_only
-    dtype = spec.io if integers_only else "float32"
+    dtype = spec.io if scheme_of(spec.scheme, spec.format).integer_ends else "float32"
     softmax = loaded.options.softmax
     outputs = tuple(replace(each, dtype=dtype, softmax=softmax) for each in loaded.outputs)
     return Contract(

@@ -4,43 +4,35 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 
 from cct_export.errors import InvalidRequest
 from cct_export.evaluation.parity import logits_sqnr_db
 from cct_export.formats import FORMATS
 from cct_export.graph.fold import fold
-from cct_export.graph.lowering import lower_model
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.quantize import ptq
 from cct_export.quantize.statistics import Statistics
-from cct_export.records import OutputContract
+from cct_export.records import OutputContract, QuantizationSummary
 from cct_export.specs import CalibrationSpec, ExportSpec, QuantScheme
 from cct_export.specs.progress import CountProgress, no_progress
 
 log = logging.getLogger(__name__)
 
 
-def plan_of(model: keras.Model, spec: ExportSpec) -> Plan | None:
-    """Returns a model as a folded plan in the steps that the format has; None if it is no plan.
+def prepared(plan: Plan, spec: ExportSpec) -> Plan:
+    """Returns a plan folded and in the steps that the format has.
 
     Args:
-        model: an image classifier.
+        plan: as ``lower_model`` returns it.
         spec: ``format``, what the format reads of it, and ``no_fold``.
 
     Raises:
         InvalidRequest: ``no_fold`` names an unknown fold, or the opset is unknown.
     """
-    plan = lower_model(model).plan
-    return None if plan is None else prepared(plan, spec)
-
-
-def prepared(plan: Plan, spec: ExportSpec) -> Plan:
-    """Returns a plan folded and in the steps that the format has; see ``plan_of``."""
     format = FORMATS[spec.format]
-    plan = fold(plan, {*spec.no_fold, *format.SKIPPED_FOLDS})
+    plan = fold(plan, {*spec.no_fold, *format.skipped_folds(spec)})
     log.debug(str(plan))  # not as an argument, which would be put on one line
     return format.legalize(plan, spec)
 
@@ -90,10 +82,8 @@ class Draft:
             self.plan,
             self.scheme,
             self.statistics,
-            methods=calibration.methods,
-            gptq=calibration.rounding == "gptq",
-            float_steps=calibration.floats,
-            progress=progress,
+            calibration,
+            progress,
         )
 
     def _check_can_be_float(self, name: str) -> None:
@@ -111,6 +101,21 @@ class Draft:
             kind: tuple(name for name, mode in modes.items() if mode.startswith(kind))
             for kind in ("static", "dynamic")
         }
+
+    def summary(self, calibration: CalibrationSpec) -> QuantizationSummary | None:
+        """Returns what the file says about its quantization; None where nothing is quantized."""
+        if self.statistics is None:
+            return None
+        methods = calibration.methods
+        steps = self.integer_steps(calibration.floats)
+        return QuantizationSummary(
+            rounding=calibration.rounding,
+            ranges=methods if isinstance(methods, str) else dict(methods),
+            static=steps["static"],
+            dynamic=steps["dynamic"],
+            kept_float=calibration.floats,
+            eight_bits=calibration.eight_bits,
+        )
 
     def emit(self, quantized: QuantizedPlan, metadata: Mapping[str, str | bytes] = {}) -> bytes:
         """Returns the file, with metadata: names and texts."""

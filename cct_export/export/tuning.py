@@ -17,7 +17,8 @@ from cct_export.export.sensitivity import logits_of, step_errors
 from cct_export.export.workspace import Workspace
 from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan
 from cct_export.graph.steps import AddConstant, Conv, Dense
-from cct_export.records import MixedPrecision, ParityReport
+from cct_export.quantize.ptq import four_bit_steps
+from cct_export.records import MixedPrecision, ParityReport, StepError
 from cct_export.runtimes import engine_of
 from cct_export.runtimes.session import run
 from cct_export.specs import METHODS, CalibrationSpec
@@ -29,6 +30,8 @@ SAMPLES = 16
 ROUNDS = 20
 # Each file with more steps in float has so many times as many where no bound asks for the fewest.
 GROWTH = 2
+# Share of the weights of a scheme's 4-bit layers that keep 4 bits.
+LEAST_FOUR_BITS = 0.6
 
 
 def best_methods(
@@ -138,15 +141,59 @@ def quantize_within(
     return quantized, calibration, cost
 
 
+def raise_bits(
+    workspace: Workspace, draft: Draft, calibration: CalibrationSpec
+) -> tuple[QuantizedPlan, CalibrationSpec, MixedPrecision]:
+    """Gives dense layers 8-bit weights in place of 4 until the file passes parity.
+
+    The layer with the largest error for each of its weights goes first. At least
+    ``LEAST_FOUR_BITS`` of the weights keep 4 bits.
+
+    Args:
+        workspace: the images and reference logits that the policy holds on.
+        draft: what is quantized, in a scheme with 4-bit weights.
+        calibration: how.
+
+    Returns:
+        See ``quantize_within``.
+    """
+    quantized = draft.quantized(calibration)
+    sizes = four_bit_steps(draft.plan, draft.scheme)
+    noise = {
+        error.step: 10 ** (-(error.alone_db or 0.0) / 10)
+        for error in _step_errors(workspace, draft, quantized)
+    }
+    ranked = sorted(sizes, key=lambda step: noise.get(step, 0.0) / sizes[step], reverse=True)
+    with tempfile.TemporaryDirectory() as folder:
+        first, last = (Path(folder, f"{name}.{draft.spec.format}") for name in ("first", "last"))
+        before = after = _parity(workspace, draft, quantized, first)
+        raised: tuple[str, ...] = ()
+        for name in ranked:
+            kept = sum(size for step, size in sizes.items() if step not in (*raised, name))
+            if after.passed or kept < LEAST_FOUR_BITS * sum(sizes.values()):
+                break
+            raised = (*raised, name)
+            workspace.progress(f"{after.sqnr_db:.1f} dB: 8-bit weights in {len(raised)} layers")
+            quantized = draft.quantized(replace(calibration, eight_bits=raised))
+            after = _parity(workspace, draft, quantized, last)
+        ratio = slowdown(first, last) if raised else 1.0
+    cost = MixedPrecision(raised, before.sqnr_db, after.sqnr_db, ratio, 0.0)
+    return quantized, replace(calibration, eight_bits=raised), cost
+
+
 def _worst_first(workspace: Workspace, draft: Draft, quantized: QuantizedPlan) -> list[str]:
-    errors = step_errors(
+    errors = _step_errors(workspace, draft, quantized)
+    return [error.step for error in sorted(errors, key=lambda error: error.alone_db or 0.0)]
+
+
+def _step_errors(workspace: Workspace, draft: Draft, quantized: QuantizedPlan) -> list[StepError]:
+    return step_errors(
         draft,
         quantized,
         workspace.ranking_images.images,
         sensitivity=True,
         progress=workspace.counted("ranking step"),
     )
-    return [error.step for error in sorted(errors, key=lambda error: error.alone_db or 0.0)]
 
 
 def _has_integers(draft: Draft, name: str, floats: tuple[str, ...]) -> bool:

@@ -11,7 +11,7 @@ from cct_export.data import sampling
 from cct_export.data.dataset import Dataset
 from cct_export.data.sampling import Samples
 from cct_export.errors import InvalidData
-from cct_export.export.draft import Draft, plan_of, prepared
+from cct_export.export.draft import Draft, prepared
 from cct_export.graph.lowering import Lowering, lower_model
 from cct_export.graph.plan import Plan
 from cct_export.importers.source import LoadedModel, open_dataset
@@ -55,7 +55,7 @@ class Workspace:
         self._data = data
         self._calibration_samples = calibration_samples
         self._parity_samples = parity_samples
-        self._statistics: Statistics | None = None
+        self._statistics: list[Statistics] = []
         self._noted: set[str] = set()
 
     def note(self, message: str) -> None:
@@ -135,7 +135,7 @@ class Workspace:
 
         Raises:
             InvalidData: the images cannot calibrate.
-            InvalidRequest: see ``plan_of``.
+            InvalidRequest: see ``draft.prepared``.
         """
         if self.lowering.plan is None:
             return None
@@ -147,32 +147,40 @@ class Workspace:
     def _statistics_of(self, plan: Plan, scheme: QuantScheme) -> Statistics:
         names = ptq.calibrated_tensors(plan, scheme)
         weighted = ptq.integer_weight_steps(plan, scheme)
-        if self._statistics is None or not self._statistics.fits(plan, names, weighted):
-            recorded = self._recorded() if self.dataset is None else None
-            if recorded is not None and not recorded.fits(plan, names, weighted):
+        known = self._fitting(self._statistics, plan, names, weighted)
+        if known is not None:
+            return known
+        recorded = self._recorded() if self.dataset is None else []
+        known = self._fitting(recorded, plan, names, weighted)
+        if known is not None:
+            self.note(f"calibrated on the model's {known.origin}")
+        else:
+            if recorded:
                 self.note("the model's calibration record is of other tensors: it is not used")
-                recorded = None
-            if recorded is None:
-                images = self.calibration_images
-                self._statistics = statistics.collect(
-                    plan, images.images, images.origin, self.counted("calibrating")
-                )
-            else:
-                self.note(f"calibrated on the model's {recorded.origin}")
-                self._statistics = recorded
-        return self._statistics
+            images = self.calibration_images
+            known = statistics.collect(
+                plan, images.images, images.origin, self.counted("calibrating")
+            )
+        self._statistics.append(known)
+        return known
 
-    def _recorded(self) -> Statistics | None:
-        """Returns the calibration record beside the model, None if there is none."""
+    @staticmethod
+    def _fitting(
+        records: list[Statistics], plan: Plan, names: set[str], weighted: set[str]
+    ) -> Statistics | None:
+        return next((each for each in records if each.fits(plan, names, weighted)), None)
+
+    def _recorded(self) -> list[Statistics]:
+        """Returns the calibration record beside the model; nothing if there is none."""
         path = self.loaded.calibration_file
         if path is None or not path.is_file():
-            return None
+            return []
         try:
             recorded = statistics.load(path)
         except InvalidData as error:
             log.warning("%s", error)
-            return None
-        return replace(recorded, origin=f"record of {recorded.origin}")
+            return []
+        return [replace(each, origin=f"record of {each.origin}") for each in recorded]
 
 
 def write_calibration_record(
@@ -186,10 +194,11 @@ def write_calibration_record(
         samples: how many of them.
         path: the file, suffix ``.npz``.
     """
-    plan = plan_of(loaded.model, ExportSpec("tflite"))
-    if plan is None:
+    lowered = lower_model(loaded.model).plan
+    if lowered is None:
         return
     images = sampling.calibration(dataset, loaded.image_shape, samples, "recorded for calibration:")
     # A record travels with the weights: it does not tell the path of the images.
     origin = f"{len(images.images)} training images of {Path(dataset.name).name}"
-    statistics.save(statistics.collect(plan, images.images, origin), path)
+    plans = [prepared(lowered, ExportSpec("tflite", scheme)) for scheme in ("none", "int8-full")]
+    statistics.save([statistics.collect(plan, images.images, origin) for plan in plans], path)

@@ -14,14 +14,11 @@ from cct_export.specs import ExportSpec
 
 
 class Format(Protocol):
-    """The interface of a format's module.
+    """The interface of a format's module."""
 
-    Attributes:
-        SKIPPED_FOLDS: names of the folds that do not make files of this format faster.
-    """
-
-    @property
-    def SKIPPED_FOLDS(self) -> Sequence[str]: ...  # noqa: D102, N802
+    def skipped_folds(self, spec: ExportSpec) -> Sequence[str]:
+        """Returns the names of the folds that make such a file neither faster nor closer."""
+        ...
 
     def legalize(self, plan: Plan, spec: ExportSpec) -> Plan:
         """Returns the plan in steps that the format has as operators."""

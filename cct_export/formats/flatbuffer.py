@@ -21,16 +21,20 @@ _NUMPY_TYPES = {
 
 # The first versions of operators that take 8-bit and 16-bit integers; 1 for all others.
 _VERSIONS = {
-    "ADD": (2, 4), "AVERAGE_POOL_2D": (2, 3), "BATCH_MATMUL": (2, 3), "CONV_2D": (3, 4),
-    "DEQUANTIZE": (2, 3), "FULLY_CONNECTED": (5, 7), "GATHER": (2, 4), "GELU": (2, 2),
-    "LOGISTIC": (2, 3), "MAX_POOL_2D": (2, 3), "MEAN": (2, 3), "MUL": (2, 4), "PAD": (2, 3),
-    "PADV2": (2, 2), "RELU": (2, 3), "RELU6": (2, 3), "RESIZE_BILINEAR": (2, 4), "RSQRT": (2, 3),
-    "SLICE": (2, 4), "SOFTMAX": (2, 3), "SUB": (2, 5), "TANH": (2, 3), "TRANSPOSE": (2, 4),
+    "ADD": (2, 4), "AVERAGE_POOL_2D": (2, 3), "BATCH_MATMUL": (2, 3), "CONCATENATION": (2, 3),
+    "CONV_2D": (3, 4), "DEQUANTIZE": (2, 3), "EXP": (2, 2), "FULLY_CONNECTED": (5, 7),
+    "GATHER": (2, 4), "GELU": (2, 2), "LOGISTIC": (2, 3), "MAX_POOL_2D": (2, 3), "MEAN": (2, 3),
+    "MUL": (2, 4), "PAD": (2, 3), "PADV2": (2, 2), "REDUCE_MAX": (2, 3), "RELU": (2, 3),
+    "RELU6": (2, 3), "RESIZE_BILINEAR": (2, 4), "RSQRT": (2, 3), "SLICE": (2, 4), "SOFTMAX": (2, 3),
+    "SUB": (2, 5), "SUM": (2, 2), "TANH": (2, 3), "TRANSPOSE": (2, 4),
 }  # fmt: skip
 
 
 class Quantization(NamedTuple):
-    """Scales and zero point of an integer tensor; several scales belong to the first axis."""
+    """Scales and zero point of an integer tensor.
+
+    Several scales belong to the first axis; those of blocks are ``(rows, blocks)`` of a matrix.
+    """
 
     scale: np.ndarray
     zero_point: int = 0
@@ -83,7 +87,9 @@ class FlatGraph:
         tensor.shape = np.asarray(shape, np.int32)
         tensor.type = getattr(self.schema.TensorType, type)
         tensor.buffer = buffer
-        if quantization is not None:
+        if quantization is not None and np.ndim(quantization.scale) == 2:
+            tensor.quantization = self._blockwise(name, quantization.scale, int(shape[-1]))
+        elif quantization is not None:
             scales = np.atleast_1d(np.asarray(quantization.scale, np.float32))
             zero_points = np.full(len(scales), quantization.zero_point, np.int64)
             tensor.quantization = self.schema.QuantizationParametersT()
@@ -91,6 +97,17 @@ class FlatGraph:
             tensor.quantization.zeroPoint = zero_points
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
+
+    def _blockwise(self, name: str, scales: np.ndarray, columns: int) -> Any:
+        """Returns the quantization of a matrix whose rows have a float16 scale for each block."""
+        details = self.schema.BlockwiseQuantizationT()
+        details.scales = self.constant(f"{name}/scales", scales, "FLOAT16")
+        details.zeroPoints = -1  # none: they are symmetric
+        details.blockSize = columns // scales.shape[1]
+        quantization = self.schema.QuantizationParametersT()
+        quantization.details = details
+        quantization.detailsType = self.schema.QuantizationDetails.BlockwiseQuantization
+        return quantization
 
     def constant(
         self,

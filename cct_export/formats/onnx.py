@@ -7,17 +7,17 @@ from functools import singledispatchmethod
 import numpy as np
 
 from cct_export.errors import MissingDependency
-from cct_export.formats.onnx_graph import GraphEnd, OnnxGraph
+from cct_export.formats.onnx_dense import DenseGraph
+from cct_export.formats.onnx_graph import GraphEnd
 from cct_export.graph import steps
 from cct_export.graph.expand import expand
+from cct_export.graph.fold import FOR_8_BITS
 from cct_export.graph.plan import Plan
-from cct_export.graph.quantized import QuantizedPlan, QuantParams
-from cct_export.graph.steps import Array, Step
+from cct_export.graph.quantized import QuantizedPlan
+from cct_export.graph.steps import Step
 from cct_export.records.layout import in_layout
-from cct_export.specs import ExportSpec, opset_of
+from cct_export.specs import NPU_ACTIVATIONS, ExportSpec, opset_of
 
-# These folds do not make files faster in this format: LayerNormalization is one operator.
-SKIPPED_FOLDS = ("centred-residual",)
 # Operators of one activation, beside those that clip values.
 _ACTIVATIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "hard-sigmoid": "HardSigmoid"}
 # The first opsets that have these operators and types; older ones get them composed of others.
@@ -25,6 +25,16 @@ _LAYER_NORMALIZATION = 17
 _GELU = 20
 # The first opset whose ReduceMean takes its axes as an input.
 _AXES_AS_INPUT = 18
+
+
+def skipped_folds(spec: ExportSpec) -> Sequence[str]:
+    """Returns the folds that do not make files better: LayerNormalization is one operator.
+
+    Files for NPUs are centred all the same: their plan then is one whose calibration is recorded.
+    """
+    if spec.scheme == "int8-full":
+        return ()
+    return FOR_8_BITS if spec.scheme in NPU_ACTIVATIONS else (*FOR_8_BITS, "centred-residual")
 
 
 def legalize(plan: Plan, spec: ExportSpec) -> Plan:
@@ -66,7 +76,7 @@ def emit(
     return _Writer(plan, spec, opset).write(metadata)
 
 
-class _Writer(OnnxGraph):
+class _Writer(DenseGraph):
     """Writes the steps of a plan as nodes."""
 
     def write(self, metadata: Mapping[str, str | bytes]) -> bytes:
@@ -75,7 +85,7 @@ class _Writer(OnnxGraph):
             self.config = self.quantized.config(step)
             self.add(step, *step.inputs)
         plan = self.plan
-        self.end_channels_last(plan.output)
+        self.end(plan.output)
         image_shape = in_layout(plan.shapes[plan.INPUT], self.layout)
         image = GraphEnd(plan.INPUT, self.io, [self.batch, *image_shape])
         logits = GraphEnd(plan.output, "float32", [self.batch, *plan.shapes[plan.output]])
@@ -89,7 +99,7 @@ class _Writer(OnnxGraph):
     @add.register
     def _(self, step: steps.Scale, x: str) -> None:
         inputs = self.elementwise(step)
-        scale = self.constant(f"{step.output}/scale", self.beside(step, step.scale))
+        scale = self.operand(f"{step.output}/scale", self.beside(step, step.scale))
         self.node("Mul", [*inputs, scale], step.output)
 
     @add.register
@@ -99,43 +109,12 @@ class _Writer(OnnxGraph):
             self.kernel(step, step.kernel.transpose(3, 2, 0, 1), 0),
         ]
         if step.bias is not None:
-            inputs.append(self._conv_bias(step, step.bias))
+            inputs.append(self.bias(step, step.bias))
         attributes = {"strides": step.strides, "pads": _pads(step.pads)}
         attributes["kernel_shape"] = step.kernel.shape[:2]
         self.channels_first.add(step.output)
-        self.node("Conv", inputs, self._sum(step), **attributes)
-        self._relu(step)
-
-    def _sum(self, step: steps.Conv | steps.Dense) -> str:
-        """Returns the tensor that a step computes before its ReLU."""
-        return f"{step.output}/sum" if step.relu else step.output
-
-    def _relu(self, step: steps.Conv | steps.Dense) -> None:
-        """Adds the ReLU of a step, if it has one."""
-        if step.relu:
-            self._clipped([self._sum(step)], step.output, step.ceiling)
-
-    def _clipped(self, inputs: list[str], output: str, ceiling: float) -> None:
-        """Adds ReLU, or what limits values to 0 … ``ceiling``."""
-        if ceiling == math.inf:
-            self.node("Relu", inputs, output)
-        else:
-            limits = {"floor": 0.0, "ceiling": ceiling}
-            names = [
-                self.typed_constant(f"{output}/{key}", np.array(value), "float32", scalar=True)
-                for key, value in limits.items()
-            ]
-            self.node("Clip", [*inputs, *names], output)
-
-    def _conv_bias(self, step: steps.Conv, bias: Array) -> str:
-        """Adds the bias: that of an integer convolution in units of its products."""
-        name, weights = f"{step.output}/bias", self.config.weights
-        if self.config.inputs != "static" or weights is None:
-            return self.constant(name, bias)
-        scale = self.quantized.qparams[step.inputs[0]].scale * weights.scale
-        stored = self.typed_constant(f"{name}/integers", np.rint(bias / scale), "int32")
-        scales = self.constant(f"{name}/scale", scale)
-        return self.node("DequantizeLinear", [stored, scales], name, axis=0)
+        self.node("Conv", inputs, self.sum_of(step), **attributes)
+        self.relu(step)
 
     @add.register
     def _(self, step: steps.ZeroPad, x: str) -> None:
@@ -169,7 +148,7 @@ class _Writer(OnnxGraph):
             self._mean(self.last(x), step.output, range(1, rank), keep=False)
             return
         pooled = self.node("GlobalAveragePool", [self.first(x)], f"{step.output}/map")
-        self.node("Flatten", [pooled], step.output)
+        self.node("Flatten", [self.between(step.output, pooled)], step.output)
 
     @add.register
     def _(self, step: steps.Gather, x: str) -> None:
@@ -212,7 +191,7 @@ class _Writer(OnnxGraph):
     @add.register
     def _(self, step: steps.AddConstant, x: str) -> None:
         inputs = self.elementwise(step)
-        value = self.float_constant(f"{step.output}/value", self.beside(step, step.value))
+        value = self.operand(f"{step.output}/value", self.beside(step, step.value))
         self.node("Add", [*inputs, value], step.output)
 
     @add.register
@@ -254,16 +233,17 @@ class _Writer(OnnxGraph):
         if step.gamma is None:
             gamma = self.constant(f"ones_{width}", np.ones(width))
         else:
-            gamma = self.constant(f"{step.output}/gamma", step.gamma)
+            gamma = self.operand(f"{step.output}/gamma", step.gamma)
         inputs = [self.last(x), gamma]
         if step.beta is not None:
-            inputs.append(self.constant(f"{step.output}/beta", step.beta))
+            inputs.append(self.bias(step, step.beta))
         self._normalization(step, inputs)
 
     def _normalization(self, step: steps.LayerNorm, inputs: list[str]) -> None:
         (x,) = step.inputs
         epsilon = step.epsilon
-        if not isinstance(self.plan.producer(x), steps.Add) or not self.plan.only_consumer(x):
+        fused = isinstance(self.plan.producer(x), steps.Add) and self.plan.only_consumer(x)
+        if not fused or self.integers_only:
             self.node("LayerNormalization", inputs, step.output, epsilon=epsilon)
             return
         # ONNX Runtime fuses a sum that only the normalization consumes with it, into a kernel that
@@ -278,42 +258,7 @@ class _Writer(OnnxGraph):
 
     @add.register
     def _(self, step: steps.Dense, x: str) -> None:
-        self._dense(step, self.last(x))
-        self._relu(step)
-
-    def _dense(self, step: steps.Dense, x: str) -> None:
-        if self.config.inputs == "dynamic" and self.config.weights is not None:
-            self._dynamic_dense(step, x, self.config.weights)
-            return
-        kernel = self.kernel(step, step.kernel, 1)
-        rank = len(self.plan.shapes[step.output])
-        if rank == 1 and step.bias is not None and self.config.inputs == "float":
-            bias = self.constant(f"{step.output}/bias", step.bias)
-            self.node("Gemm", [x, kernel, bias], self._sum(step))
-        else:
-            self._biased(step, "MatMul", [x, kernel])
-
-    def _dynamic_dense(self, step: steps.Dense, x: str, weights: QuantParams) -> None:
-        """Adds an integer product whose input range is computed at run time."""
-        name = step.output
-        parts = [f"{name}/input", f"{name}/input_scale", f"{name}/input_zero_point"]
-        node = self.onnx.helper.make_node("DynamicQuantizeLinear", [x], parts, f"{name}/quantize")
-        self.nodes.append(node)
-        kernel = self.typed_constant(f"{name}/kernel", weights.quantize(step.kernel), "int8")
-        sums = self.node("MatMulInteger", [parts[0], kernel, parts[2]], f"{name}/integer_sums")
-        reals = self.to_float(sums, f"{name}/reals")
-        scales = self.constant(f"{name}/kernel_scale", weights.scale)
-        scale = self.node("Mul", [parts[1], scales], f"{name}/scale")
-        self._biased(step, "Mul", [reals, scale])
-
-    def _biased(self, step: steps.Dense, kind: str, inputs: list[str]) -> None:
-        """Adds the product of a dense layer, and its bias if it has one."""
-        if step.bias is None:
-            self.node(kind, inputs, self._sum(step))
-            return
-        product = self.node(kind, inputs, f"{step.output}/product")
-        bias = self.constant(f"{step.output}/bias", step.bias)
-        self.node("Add", [product, bias], self._sum(step))
+        self.dense(step, self.last(x))
 
     @add.register
     def _(self, step: steps.Gelu, x: str) -> None:
@@ -344,7 +289,7 @@ class _Writer(OnnxGraph):
     def _(self, step: steps.Activation, x: str) -> None:
         inputs = self.elementwise(step)
         if step.function in ("relu", "relu6"):
-            self._clipped(inputs, step.output, 6.0 if step.function == "relu6" else math.inf)
+            self.clipped(inputs, step.output, 6.0 if step.function == "relu6" else math.inf)
             return
         kind = _ACTIVATIONS[step.function]
         attributes = {"alpha": 1 / 6, "beta": 0.5} if kind == "HardSigmoid" else {}
@@ -361,6 +306,7 @@ class _Writer(OnnxGraph):
             leading = range(len(self.plan.shapes[b]) - 1)
             order = [*leading, len(leading) + 1, len(leading)]
             columns = self.node("Transpose", [columns], f"{step.output}/transposed", perm=order)
+            columns = self.between(b, columns)
         self.node("MatMul", [self.last(a), columns], step.output)
 
 

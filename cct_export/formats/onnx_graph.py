@@ -30,6 +30,11 @@ class OnnxGraph:
     other layout. Quantized tensors are written as
     QDQ pairs (QuantizeLinear, DequantizeLinear), which engines turn into integer arithmetic.
 
+    In a plan of integers only, whose files are for NPUs, every node stands between such pairs,
+    those that only move values too, and activations are unsigned: ONNX Runtime's QNN provider gives
+    the chip a node only as a whole group of DequantizeLinear, node and QuantizeLinear, with one
+    type of input and output (``NodeGroupSelector`` in its ``qdq_transformer/selectors_actions``).
+
     Args:
         quantized: the plan.
         spec: ``io``, ``dynamic_batch``, ``layout`` and ``target`` are used.
@@ -45,7 +50,8 @@ class OnnxGraph:
         self.plan = quantized.plan
         self.io = spec.io
         self.batch: int | str = "batch" if spec.dynamic_batch else 1
-        self.unsigned = spec.target != "arm64"
+        self.integers_only = any(quantized.is_integer_only(bits) for bits in (8, 16))
+        self.unsigned = self.integers_only or spec.target != "arm64"
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         # Tensors of the plan that are stored channels first, and conversions that exist already.
@@ -109,6 +115,35 @@ class OnnxGraph:
         half = self.typed_constant(f"{name}/half", array, "float16")
         return self.to_float(half, name)
 
+    def operand(self, name: str, array: Array) -> str:
+        """Adds a constant that the current step computes with, of the type of integer activations.
+
+        Args:
+            name: its name.
+            array: its values.
+        """
+        params = self.config.weights
+        if params is None:
+            return self.float_constant(name, array)
+        half = 2 ** (params.bits - 1)
+        integers = params.quantize(array) + half
+        stored = self.typed_constant(f"{name}/integers", integers, f"uint{params.bits}")
+        return self.node("DequantizeLinear", [stored, *self._grid(name, params)], name)
+
+    def bias(self, step: steps.Conv | steps.Dense | steps.LayerNorm, values: Array) -> str:
+        """Adds the bias of the current step: if it is static, int32 in units of its products."""
+        name, weights = f"{step.output}/bias", self.config.weights
+        if self.config.inputs != "static" or weights is None:
+            return self.constant(name, values)
+        scale = self.quantized.qparams[step.inputs[0]].scale * weights.scale
+        stored = self.typed_constant(f"{name}/integers", np.rint(values / scale), "int32")
+        if np.ndim(scale) == 0:
+            unit = self.typed_constant(f"{name}/scale", scale, "float32", scalar=True)
+            return self.node("DequantizeLinear", [stored, unit], name)
+        return self.node(
+            "DequantizeLinear", [stored, self.constant(f"{name}/scale", scale)], name, axis=0
+        )
+
     def to_float(self, x: str, output: str) -> str:
         """Adds a Cast to float32; returns its output."""
         return self.node("Cast", [x], output, to=self.onnx.TensorProto.FLOAT)
@@ -119,6 +154,11 @@ class OnnxGraph:
         """Adds a quantized constant, its channels moved to ``axis``, and its dequantization."""
         integers = np.moveaxis(params.quantize(channels_last), -1, axis)
         stored = self.typed_constant(f"{name}/integers", integers, f"int{params.bits}")
+        if params.scale.ndim == 2:
+            # ONNX Runtime fuses it with the product that follows to a MatMulNBits.
+            scales = self.constant(f"{name}/scale", params.scale)
+            block = len(channels_last) // len(params.scale)
+            return self.node("DequantizeLinear", [stored, scales], name, axis=0, block_size=block)
         scale = np.broadcast_to(params.scale, channels_last.shape[-1:])
         if self.config.inputs == "static":
             scales = self.constant(f"{name}/scale", scale)
@@ -154,22 +194,32 @@ class OnnxGraph:
             return array
         return np.moveaxis(array.reshape((1,) * (3 - array.ndim) + array.shape), -1, 0)
 
-    def end_channels_last(self, name: str) -> None:
-        """Transposes the output of the graph if it has its channels first; it keeps its name."""
-        if name not in self.channels_first:
+    def end(self, name: str) -> None:
+        """Finishes the output of the graph, which keeps its name.
+
+        It has its channels last and, in a plan of integers only, passed through its QDQ pair.
+        """
+        transposed = name in self.channels_first
+        if not transposed and not self.integers_only:
             return
-        stored = f"{name}/channels_first"
+        stored = f"{name}/stored"
         for node in self.nodes:
             for names in (node.input, node.output):
                 names[:] = [stored if other == name else other for other in names]
             node.name = node.output[0]
-        self.node("Transpose", [stored], name, perm=[0, 2, 3, 1])
+        if transposed:
+            output = f"{name}/channels_last" if self.integers_only else name
+            source = self.between(name, stored)
+            stored = self.node("Transpose", [source], output, perm=[0, 2, 3, 1])
+        if self.integers_only:
+            self._qdq_pair(name, stored, name)
 
     def _transposed(self, name: str, layout: str, order: list[int]) -> str:
         """Returns the tensor in another layout, transposed once for all consumers."""
         output = f"{name}/{layout}"
         if output not in self.conversions:
-            self.conversions.add(self.node("Transpose", [name], output, perm=order))
+            source = self._consumed(name, name) if self.integers_only else name
+            self.conversions.add(self.node("Transpose", [source], output, perm=order))
         return output
 
     def _consumed(self, name: str, stored: str) -> str:
@@ -179,38 +229,69 @@ class OnnxGraph:
             name: of the tensor in the plan.
             stored: the same tensor in the layout that the step needs.
         """
-        pixels = name == self.plan.INPUT and self.io == "uint8"
-        if pixels and self.config.inputs != "static":
-            if f"{stored}/float" not in self.conversions:
-                self.conversions.add(self.to_float(stored, f"{stored}/float"))
-            return f"{stored}/float"
+        static = self.config.inputs == "static"
+        if name == self.plan.INPUT and self.io == "uint8":
+            if static and self.quantized.qparams[name].bits == 8:
+                is_integer = stored == name or not self.integers_only
+                return self._on_grid(name, stored, is_integer=is_integer)
+            if stored == name or not self.integers_only:
+                stored = self._pixels_as_floats(stored)
         producer = self.plan.producer(name)
         produced_quantized = (
             producer is not None and self.quantized.config(producer).quantized_output
         )
-        if self.config.inputs != "static" and not produced_quantized:
+        if not static and not produced_quantized:
             return stored
+        return self._on_grid(name, stored)
+
+    def _pixels_as_floats(self, stored: str) -> str:
+        """Returns an image of uint8 as float32, converted once for all consumers."""
+        output = f"{stored}/float"
+        if output in self.conversions:
+            return output
+        self.conversions.add(output)
+        if not self.integers_only:
+            return self.to_float(stored, output)
+        # The QNN provider makes one conversion of a DequantizeLinear and the QuantizeLinear after
+        # it (``dq_q_fusion`` in its ``builder/qnn_node_group``).
+        pixels = QuantParams(np.array(1.0), -128, -128, 127)
+        return self.node("DequantizeLinear", [stored, *self._grid(output, pixels)], output)
+
+    def between(self, name: str, stored: str) -> str:
+        """Returns a tensor between two nodes of one step, in integers where nothing else is.
+
+        Args:
+            name: the tensor of the plan whose parameters it has.
+            stored: what the first node computes.
+        """
+        return self._on_grid(name, stored) if self.integers_only else stored
+
+    def _on_grid(self, name: str, stored: str, *, is_integer: bool = False) -> str:
+        """Returns a tensor after its QDQ pair, which is added once for all consumers."""
         output = f"{stored}/on_grid"
         if output not in self.conversions:
             self.conversions.add(output)
-            self._qdq_pair(name, stored, output, is_integer=pixels)
+            self._qdq_pair(name, stored, output, is_integer=is_integer)
         return output
 
-    def _qdq_pair(self, name: str, stored: str, output: str, is_integer: bool) -> None:
+    def _qdq_pair(self, name: str, stored: str, output: str, *, is_integer: bool = False) -> None:
         """Adds the QDQ pair of a tensor; only the second half if it ``is_integer`` already."""
-        params, producer = self.quantized.qparams[name], self.plan.producer(name)
-        # ONNX Runtime's integer average pool refuses parameters of the shape (1,).
-        pools = (producer, *self.plan.consumers(name))
-        scalar = any(isinstance(step, steps.AveragePool) for step in pools)
-        shift = 128 if self.unsigned or is_integer else 0
-        type = "uint8" if shift else "int8"
-        scale = self.typed_constant(f"{output}/scale", params.scale, "float32", scalar)
-        zero_point = np.array(params.zero_point + shift)
-        zero = self.typed_constant(f"{output}/zero_point", zero_point, type, scalar)
+        params = self.quantized.qparams[name]
+        grid = self._grid(output, params, unsigned=self.unsigned or is_integer)
         integers = stored
         if not is_integer:
-            integers = self.node("QuantizeLinear", [stored, scale, zero], f"{output}/integers")
-        self.node("DequantizeLinear", [integers, scale, zero], output)
+            integers = self.node("QuantizeLinear", [stored, *grid], f"{output}/integers")
+        self.node("DequantizeLinear", [integers, *grid], output)
+
+    def _grid(self, name: str, params: QuantParams, *, unsigned: bool = True) -> list[str]:
+        """Adds scale and zero point of a tensor; returns their names."""
+        zero_point = params.zero_point + (2 ** (params.bits - 1) if unsigned else 0)
+        type = f"{'u' if unsigned else ''}int{params.bits}"
+        # Scalars: ONNX Runtime's integer average pool refuses parameters of the shape (1,).
+        return [
+            self.typed_constant(f"{name}/scale", params.scale, "float32", scalar=True),
+            self.typed_constant(f"{name}/zero_point", np.array(zero_point), type, scalar=True),
+        ]
 
     def serialize(
         self, image: GraphEnd, logits: GraphEnd, metadata: Mapping[str, str | bytes]

@@ -4,7 +4,7 @@ Every activation keeps its batch axis, up to the pooled vector: LiteRT's GPU acc
 constants to tensors of rank 2 wrongly.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import singledispatchmethod
 
@@ -15,13 +15,12 @@ from cct_export.formats.flatbuffer import Quantization
 from cct_export.formats.tflite_graph import TfliteGraph
 from cct_export.graph import steps
 from cct_export.graph.expand import expand, is_same_padding
+from cct_export.graph.fold import FOR_8_BITS
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.graph.steps import Step
 from cct_export.specs import ExportSpec
 
-# Every fold makes files of this format faster.
-SKIPPED_FOLDS: tuple[str, ...] = ()
 # Operators of one activation, with their options; other activations are composed of these.
 _ACTIVATIONS = {
     "relu": ("RELU", ""),
@@ -32,12 +31,24 @@ _ACTIVATIONS = {
 }
 
 
+def skipped_folds(spec: ExportSpec) -> Sequence[str]:
+    """Returns the folds that serve 8-bit integers only, for other schemes."""
+    return () if spec.scheme == "int8-full" else FOR_8_BITS
+
+
 def legalize(plan: Plan, spec: ExportSpec) -> Plan:
     """Returns the plan in steps that TFLite has as operators."""
     # LiteRT has no hard-silu of 16-bit integers.
     missing = {"hard-silu"} if spec.scheme == "int16x8" else set()
     activations = steps.ACTIVATIONS if spec.target == "tflm" else _ACTIVATIONS.keys() - missing
-    return expand(plan, layer_norm=False, activations=activations, uneven_means=False)
+    return expand(
+        plan,
+        layer_norm=False,
+        # The 8-bit weights of its SOFTMAX are multiples of 1/256, however many there are.
+        softmax=spec.scheme != "int8-full",
+        activations=activations,
+        uneven_means=False,
+    )
 
 
 def emit(
@@ -221,18 +232,32 @@ class _Writer(TfliteGraph):
 
     @add.register
     def _(self, step: steps.Mean, x: int) -> int:
-        return self._mean(step, x, self._output(step))
+        return self._reduced(step, x, self._output(step))
 
-    def _mean(self, step: Step, x: int, output: int) -> int:
+    def _reduced(self, step: Step, x: int, output: int, kind: str = "MEAN") -> int:
         axis = self._indices("last_axis", [len(self._shape(step.output))])
-        return self.graph.operator("MEAN", [x, axis], output, "ReducerOptions", keepDims=True)
+        return self.graph.operator(kind, [x, axis], output, "ReducerOptions", keepDims=True)
+
+    @add.register
+    def _(self, step: steps.Sum, x: int) -> int:
+        if self.config.inputs != "static":
+            return self._reduced(step, x, self._output(step), "SUM")
+        # LiteRT's reference kernel of SUM adds 8-bit integers in 8 bits.
+        name, count = step.output, self._shape(step.inputs[0])[-1]
+        params = self.quantized.qparams[name]
+        mean = self._new(name, f"{name}/mean", replace(params, scale=params.scale / count))
+        return self._rescaled(step, self._reduced(step, x, mean), count)
+
+    @add.register
+    def _(self, step: steps.Maximum, x: int) -> int:
+        return self._reduced(step, x, self._output(step), "REDUCE_MAX")
 
     @add.register
     def _(self, step: steps.MeanSquare, x: int) -> int:
         source = step.inputs[0]
         if self.config.inputs != "static":
             square = self._new(source, f"{step.output}/square")
-            return self._mean(
+            return self._reduced(
                 step, self.graph.operator("MUL", [x, x], square, "MulOptions"), self._output(step)
             )
         return self._exact_mean_square(step, x)
@@ -253,9 +278,14 @@ class _Writer(TfliteGraph):
         self.graph.operator("BATCH_MATMUL", [rows, rows], sums, "BatchMatMulOptions", adjY=True)
         column = self._new(name, f"{name}/column", sum_params)
         self._reshape(f"{name}/column", sums, (*leading, 1), column)
-        inverse = replace(params, scale=np.ones(1) / width, zero_point=0)
-        factor = self._integers(f"{name}/inverse_width", np.ones(1), inverse)
-        return self.graph.operator("MUL", [column, factor], self._output(step), "MulOptions")
+        return self._rescaled(step, column, 1 / width)
+
+    def _rescaled(self, step: Step, x: int, factor: float) -> int:
+        """Adds a product whose output has the integers of ``x``, and ``factor`` times its scale."""
+        params = self.quantized.qparams[step.output]
+        unit = replace(params, scale=np.full(1, factor), zero_point=0)
+        one = self._integers(f"{step.output}/factor", np.ones(1), unit)
+        return self.graph.operator("MUL", [x, one], self._output(step), "MulOptions")
 
     @add.register
     def _(self, step: steps.Rsqrt, x: int) -> int:
@@ -297,6 +327,10 @@ class _Writer(TfliteGraph):
     def _(self, step: steps.Activation, x: int) -> int:
         kind, options = _ACTIVATIONS[step.function]
         return self.graph.operator(kind, [x], self._output(step), options)
+
+    @add.register
+    def _(self, step: steps.Exp, x: int) -> int:
+        return self.graph.operator("EXP", [x], self._output(step), "ExpOptions")
 
     @add.register
     def _(self, step: steps.Softmax, x: int) -> int:

@@ -16,11 +16,13 @@ from cct_export.graph import steps
 from cct_export.graph.interpret import padded_share
 from cct_export.graph.plan import Plan
 from cct_export.graph.steps import Attention, LayerNorm, Projection, Scale, SequencePool, Step
+from cct_export.graph.windows import same_pads
 
 
 def expand(
     plan: Plan,
     layer_norm: bool = True,
+    softmax: bool = True,
     activations: Collection[str] = steps.ACTIVATIONS,
     uneven_means: bool = True,
 ) -> Plan:
@@ -29,6 +31,8 @@ def expand(
     Args:
         plan: folded or not.
         layer_norm: keep LayerNorm, for formats that have it as an operator.
+        softmax: keep Softmax; else it is composed of exponentials and their sum, but for one that
+            is the output.
         activations: keep these functions; silu, hard-silu and hard-sigmoid can be composed.
         uneven_means: keep average pools whose padding is not that of TensorFlow's SAME rule.
     """
@@ -47,12 +51,16 @@ def expand(
             replacements[step.output] = _global_maximum_steps(step, shape)
         elif isinstance(step, steps.AveragePool) and not uneven_means:
             replacements[step.output] = _mean_steps(step, shape)
-    return _separate_shifts(plan.replace(replacements))
+    plan = plan.replace(replacements)
+    if not softmax:
+        softmaxes = [s for s in plan.steps[:-1] if isinstance(s, steps.Softmax)]
+        plan = plan.replace({step.output: _softmax_steps(step) for step in softmaxes})
+    return _separate_shifts(plan)
 
 
 def is_same_padding(step: steps.MaxPool | steps.AveragePool, shape: steps.Shape) -> bool:
     """Returns whether a pool pads its input, of this shape, by TensorFlow's SAME rule."""
-    return step.pads == tuple(map(steps.same_pads, shape[:2], step.size, step.strides))
+    return step.pads == tuple(map(same_pads, shape[:2], step.size, step.strides))
 
 
 def _activation_steps(step: steps.Activation, activations: Collection[str]) -> list[Step]:
@@ -135,6 +143,23 @@ def _layer_norm_steps(step: LayerNorm) -> list[Step]:
     gamma = np.ones(1) if step.gamma is None else step.gamma
     beta = np.zeros(1) if step.beta is None else step.beta
     return [*expanded, normalized, steps.Scale(name, (normalized.output,), gamma, beta)]
+
+
+def _softmax_steps(step: steps.Softmax) -> list[Step]:
+    """Returns ``exp(x − max) / Σ``, as two products with ``1/√Σ``.
+
+    Where 8-bit integers hold it, 1/Σ would span too many orders of magnitude.
+    """
+    name, (x,) = step.output, step.inputs
+    return [
+        steps.Maximum(f"{name}/maximum", (x,)),
+        steps.Subtract(f"{name}/shifted", (x, f"{name}/maximum")),
+        steps.Exp(f"{name}/exponentials", (f"{name}/shifted",)),
+        steps.Sum(f"{name}/total", (f"{name}/exponentials",)),
+        steps.Rsqrt(f"{name}/root", (f"{name}/total",), 0.0),
+        steps.Multiply(f"{name}/rooted", (f"{name}/exponentials", f"{name}/root")),
+        steps.Multiply(name, (f"{name}/rooted", f"{name}/root")),
+    ]
 
 
 def _pooling_steps(step: SequencePool, shape: steps.Shape) -> list[Step]:

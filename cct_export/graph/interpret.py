@@ -172,6 +172,18 @@ def _(step: steps.MeanSquare, x: Array) -> Array:
 
 
 @compute.register
+def _(step: steps.Sum, x: Array) -> Array:
+    total: Array = x.sum(-1, keepdims=True)
+    return total
+
+
+@compute.register
+def _(step: steps.Maximum, x: Array) -> Array:
+    largest: Array = x.max(-1, keepdims=True)
+    return largest
+
+
+@compute.register
 def _(step: steps.Subtract, x: Array, y: Array) -> Array:
     return x - y
 
@@ -238,6 +250,12 @@ def softmax(x: np.ndarray, axis: int = -1) -> np.ndarray:
 @compute.register
 def _(step: steps.Softmax, x: Array) -> Array:
     return softmax(x)
+
+
+@compute.register
+def _(step: steps.Exp, x: Array) -> Array:
+    y: Array = np.exp(x)
+    return y
 
 
 @compute.register

@@ -12,6 +12,7 @@ import numpy as np
 from cct_export.graph import steps
 from cct_export.graph.plan import Plan
 from cct_export.graph.steps import Array, Projection, Shape, Step
+from cct_export.graph.windows import same_pads
 from cct_export.specs import NORM_EPSILON, ModelSpec
 
 if TYPE_CHECKING:
@@ -37,17 +38,16 @@ def _is_unmodified(layer: Any) -> bool:
     """Returns whether a layer still has the activation functions that it was built with."""
     import keras
 
-    from cct_export.model.blocks import PaperBlock, TransformerBlock, gelu_exact, gelu_tanh
+    from cct_export.model.blocks import PaperBlock, TransformerBlock
     from cct_export.model.layers import ConvTokenizer
 
     if isinstance(layer, ConvTokenizer):
         relu = keras.activations.relu
         return all(c.activation is relu and not c.use_bias for c in layer.convolutions)
     if isinstance(layer, TransformerBlock):
-        gelu = gelu_tanh if layer.gelu == "tanh" else gelu_exact
-        return all(dense.activation is gelu for dense in layer.mlp)
+        return all(dense.activation is layer.mlp_function for dense in layer.mlp)
     if isinstance(layer, PaperBlock):
-        return all(dense.activation is gelu_exact for dense in layer.mlp[:-1])
+        return all(dense.activation is layer.mlp_function for dense in layer.mlp[:-1])
     if isinstance(layer, keras.layers.Dense):
         return layer.activation is keras.activations.linear
     return True
@@ -150,7 +150,7 @@ def _tokenizer(builder: _PlanBuilder) -> None:
         strides = (spec.stride, spec.stride)
         builder.add(steps.Conv, f"{name}/conv", kernel, strides=strides, pads=(margin, margin))
         builder.add(steps.ZeroPad, f"{name}/padding", _FRAME)
-        same = tuple(map(steps.same_pads, builder.shape, _POOL, _POOL_STRIDES))
+        same = tuple(map(same_pads, builder.shape, _POOL, _POOL_STRIDES))
         pads = same if spec.block == "keras" else steps.NO_PADS
         builder.add(steps.MaxPool, f"{name}/pool", _POOL, _POOL_STRIDES, pads)
     rows, columns, width = builder.shape
@@ -173,7 +173,7 @@ def _block(builder: _PlanBuilder, name: str) -> None:
     _normalization(builder, f"{name}/mlp_norm")
     for index, units in enumerate(builder.spec.mlp_units):
         _dense(builder, f"{name}/mlp_{index}", units)
-        builder.add(steps.Gelu, f"{name}/gelu_{index}", tanh=builder.spec.gelu == "tanh")
+        _activation(builder, name, index)
     builder.add_residual(f"{name}/mlp_sum", tokens)
 
 
@@ -187,8 +187,18 @@ def _paper_block(builder: _PlanBuilder, name: str) -> None:
     for index, units in enumerate(builder.spec.mlp_units):
         _dense(builder, f"{name}/mlp_{index}", units)
         if index < last:
-            builder.add(steps.Gelu, f"{name}/gelu_{index}", tanh=False)
+            _activation(builder, name, index)
     builder.add_residual(f"{name}/mlp_sum", tokens)
+
+
+def _activation(builder: _PlanBuilder, block: str, index: int) -> None:
+    """Appends what follows a dense layer of an MLP."""
+    spec = builder.spec
+    if spec.activation == "relu":
+        builder.add(steps.Activation, f"{block}/relu_{index}", "relu")
+    else:
+        tanh = spec.block == "keras" and spec.gelu == "tanh"
+        builder.add(steps.Gelu, f"{block}/gelu_{index}", tanh=tanh)
 
 
 def _paper_attention(builder: _PlanBuilder, block: str) -> None:

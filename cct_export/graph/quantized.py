@@ -15,7 +15,8 @@ class QuantParams:
     """Affine quantization parameters: ``real = scale · (integer − zero_point)``.
 
     Attributes:
-        scale: per tensor, ``()``, or per channel of the last axis, ``(channels,)``.
+        scale: per tensor, ``()``; per channel of the last axis, ``(channels,)``; or, of a matrix,
+            per block of rows and channel, ``(blocks, channels)``.
         zero_point: the integer that represents 0.
         qmin: smallest integer.
         qmax: largest integer.
@@ -43,12 +44,25 @@ class QuantParams:
 
     def quantize(self, x: Array) -> Array:
         """Returns the nearest integers, as float64."""
-        integers: Array = np.clip(np.rint(x / self.scale) + self.zero_point, self.qmin, self.qmax)
-        return integers
+        integers = np.rint(x / self._scale_of(x)) + self.zero_point
+        clipped: Array = np.clip(integers, self.qmin, self.qmax)
+        return clipped
 
     def fake_quantize(self, x: Array) -> Array:
         """Returns the nearest representable reals: quantized and dequantized."""
-        return (self.quantize(x) - self.zero_point) * self.scale
+        return (self.quantize(x) - self.zero_point) * self._scale_of(x)
+
+    def _scale_of(self, x: Array) -> Array:
+        """Returns the scale of every row of a matrix, where it is per block; else the scale."""
+        if self.scale.ndim < 2:
+            return self.scale
+        return np.repeat(self.scale, len(x) // len(self.scale), axis=0)
+
+    def row(self, index: int, rows: int) -> "QuantParams":
+        """Returns the parameters of one of ``rows`` rows of a matrix."""
+        if self.scale.ndim < 2:
+            return self
+        return replace(self, scale=self.scale[index * len(self.scale) // rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +145,10 @@ class QuantizedPlan:
         elif config.inputs == "dynamic":
             by_token = self.per_token and (not isinstance(step, Conv) or _is_dense(step))
             inputs = tuple(_dynamic_fake_quantize(x, 1 if by_token else x.ndim - 1) for x in inputs)
+        elif config.weights is not None and config.weights.scale.ndim == 2:
+            # ONNX Runtime's MatMulNBits quantizes its input in the blocks of the weights.
+            blocks = len(config.weights.scale)
+            inputs = tuple(_fake_quantize_blocks(x, blocks) for x in inputs)
         if config.inputs == "static" and isinstance(step, Rsqrt):
             params = self.qparams[step.inputs[0]]
             inputs = (params.fake_quantize(inputs[0] + self.integer_epsilon(step)),)
@@ -140,6 +158,15 @@ class QuantizedPlan:
         return (
             self.qparams[step.output].fake_quantize(result) if config.quantized_output else result
         )
+
+
+def _fake_quantize_blocks(x: Array, blocks: int) -> Array:
+    """Quantizes and dequantizes every block of the last axis to 8 bits, by its largest value."""
+    parts = x.reshape(*x.shape[:-1], blocks, -1)
+    largest = np.abs(parts).max(-1, keepdims=True)
+    scale = np.where(largest > 0, largest, 1) / 127
+    reals: Array = (np.rint(parts / scale) * scale).reshape(x.shape)
+    return reals
 
 
 def _is_dense(step: Conv) -> bool:

@@ -5,17 +5,16 @@ tokens are ``(tokens, width)``.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cct_export.graph.windows import Pads, Shape, window_counts
+
 Array = NDArray[np.float64]
-Shape = tuple[int, ...]
-# Rows above and below, columns left and right.
-Pads = tuple[tuple[int, int], tuple[int, int]]
 
 NO_PADS: Pads = ((0, 0), (0, 0))
 # Beside GELU. silu is x · sigmoid(x) (arXiv:1702.03118); hard-silu x · relu6(x + 3) / 6 and
@@ -244,6 +243,16 @@ class MeanSquare(Mean):
 
 
 @dataclass(frozen=True, eq=False)
+class Sum(Mean):
+    """The sum over the last axis, which is kept with size 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Maximum(Mean):
+    """The largest value over the last axis, which is kept with size 1."""
+
+
+@dataclass(frozen=True, eq=False)
 class Subtract(Step):
     """The first tensor minus the second, which broadcasts over the last axis if its size is 1."""
 
@@ -293,6 +302,11 @@ class Activation(Step):
     """A function of each value, one of ``ACTIVATIONS``."""
 
     function: str
+
+
+@dataclass(frozen=True, eq=False)
+class Exp(Step):
+    """``exp(x)`` of values up to 0, as in a softmax that is composed of its parts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -378,17 +392,3 @@ class SequencePool(Step):
     def macs(self, *inputs: Shape) -> int:
         """Returns the sum over scores and the weighted sum."""
         return 2 * math.prod(inputs[0])
-
-
-def window_counts(shape: Shape, size: Sequence[int], strides: Sequence[int], pads: Pads) -> Shape:
-    """Returns how many windows fit vertically and horizontally into a padded feature map."""
-    return tuple(
-        (axis + sum(pad) - window) // stride + 1
-        for axis, window, stride, pad in zip(shape[:2], size, strides, pads, strict=True)
-    )
-
-
-def same_pads(size: int, window: int, stride: int) -> tuple[int, int]:
-    """Returns the padding before and after an axis of ``size`` by TensorFlow's SAME rule."""
-    total = max((-(-size // stride) - 1) * stride + window - size, 0)
-    return total // 2, total - total // 2

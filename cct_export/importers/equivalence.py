@@ -4,6 +4,7 @@ The shapes of the weights give the architecture; equal logits show that a CCT of
 computes the same with these weights.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import takewhile
 
@@ -16,8 +17,8 @@ from cct_export.model.cct import CCT
 from cct_export.model.checkpoint import image_shape
 from cct_export.specs import GELUS, NORM_EPSILON, ModelSpec
 
-# Relative to the largest logit. Rounding is some 1e-6; another epsilon of a norm or another GELU
-# make larger differences.
+# Relative to the largest logit. Rounding is some 1e-6; another epsilon of a norm or another
+# activation make larger differences.
 TOLERANCE = 1e-5
 # A kernel and a bias each of query, key, value and output.
 _ATTENTION_WEIGHTS = 8
@@ -41,11 +42,23 @@ def equivalent_cct(model: keras.Model) -> CCT | None:
         spec = spec_from_shapes(
             [weight.shape for weight in weights], image_shape(model), model.name
         )
-        candidates = [_with_weights(replace(spec, gelu=gelu), weights) for gelu in GELUS]
+        candidates = [_with_weights(variant, weights) for variant in mlp_variants(spec)]
     except ValueError:
         return None
     expected = logits(model, images)
     return next((cct for cct in candidates if logits_agree(logits(cct, images), expected)), None)
+
+
+def mlp_variants(spec: ModelSpec, gelus: Iterable[str] = GELUS) -> Iterator[ModelSpec]:
+    """Yields what has the weights of an architecture: it with each activation of the MLP.
+
+    Args:
+        spec: the architecture.
+        gelus: forms of GELU, the likelier one first; ReLU comes after them.
+    """
+    for gelu in gelus:
+        yield replace(spec, activation="gelu", gelu=gelu)
+    yield replace(spec, activation="relu")
 
 
 def _with_weights(spec: ModelSpec, weights: list[np.ndarray]) -> CCT:

@@ -17,6 +17,7 @@ from cct_export.errors import InvalidModel, MissingDependency
 from cct_export.importers.equivalence import (
     logits,
     logits_agree,
+    mlp_variants,
     probe_images,
     spec_from_shapes,
 )
@@ -103,7 +104,7 @@ def load(folder: Path, options: ImportSpec) -> ImportedModel:
 def _candidates(
     arrays: Arrays, tables: list[np.ndarray], image: tuple[int, int, int]
 ) -> Iterator[ImportedModel]:
-    """Yields a CCT for each GELU and each constant that may be the table of positions.
+    """Yields a CCT for each MLP and each constant that may be the table of positions.
 
     Args:
         arrays: the trainable weights in Keras' order, empty if they are not known.
@@ -117,16 +118,20 @@ def _candidates(
         note = "positions are a constant of its graph, as in the first version of the example"
         choices.append((dict([*items[:kernels], ("positions", table), *items[kernels:]]), (note,)))
     for used, notes in choices:
-        for gelu in reversed(GELUS):
+        shapes = [array.shape for array in used.values()]
+        try:
+            any_mlp = spec_from_shapes(shapes, image, "cct_saved_model")
+        except ValueError:
+            continue
+        for spec in mlp_variants(any_mlp, reversed(GELUS)):
             try:
-                shapes = [array.shape for array in used.values()]
-                spec = spec_from_shapes(shapes, image, "cct_saved_model")
-                model = CCT(replace(spec, gelu=gelu))
+                model = CCT(spec)
                 model.set_weights(list(used.values()))
             except ValueError:
                 continue
             kind = "Keras-2 SavedModel of the keras.io example"
-            yield ImportedModel.from_arrays(model, kind, used, (*notes, f"{gelu} GELU"))
+            activation = "ReLU in the MLP" if spec.activation == "relu" else f"{spec.gelu} GELU"
+            yield ImportedModel.from_arrays(model, kind, used, (*notes, activation))
 
 
 def _graph(folder: Path) -> Any:

@@ -78,7 +78,8 @@ def copy_weights(source: CCT, target: CCT, new_head: bool) -> list[str]:
 
     Args:
         source: a trained model.
-        target: of the same architecture but for image size and classes; changed in place.
+        target: of the same architecture but for image size, classes and activation; changed in
+            place.
         new_head: leave the classification head of ``target`` as it is.
 
     Returns:

@@ -13,20 +13,21 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from cct_export.model.fake_quantize import fake_quantized, is_on
 from cct_export.model.layers import PACKAGE, Shape
-from cct_export.specs import NORM_EPSILON, STOCHASTIC_DEPTH_MODES, JSONObject
+from cct_export.specs import ACTIVATIONS, NORM_EPSILON, STOCHASTIC_DEPTH_MODES, JSONObject
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 def gelu_tanh(x: Any) -> Any:
     """Returns the tanh approximation of GELU (arXiv:1606.08415); keras.activations' is exact."""
-    return ops.gelu(x, approximate=True)
+    return ops.gelu(fake_quantized(x), approximate=True)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 def gelu_exact(x: Any) -> Any:
     """Returns GELU with the error function (arXiv:1606.08415)."""
-    return ops.gelu(x, approximate=False)
+    return ops.gelu(fake_quantized(x), approximate=False)
 
 
 _GELUS = {"tanh": gelu_tanh, "exact": gelu_exact}
@@ -51,6 +52,24 @@ class SelfAttention(layers.MultiHeadAttention):
             training=True,
         )
         return self._project(self.output_dense, heads, 2)
+
+    def _compute_attention(
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        mask: None = None,
+        training: bool | None = None,
+        *others: Any,
+    ) -> Any:
+        """Returns the heads' sums, and their weights or None; Keras calls it."""
+        if not is_on():
+            return super()._compute_attention(query, key, value, mask, training, *others)
+        query, key, value = map(fake_quantized, (query * self._inverse_sqrt_key_dim, key, value))
+        scores = fake_quantized(ops.einsum(self._dot_product_equation, key, query))
+        weights = fake_quantized(self._masked_softmax(scores))
+        kept = self._dropout_layer(weights, training=training) if self._dropout else weights
+        return fake_quantized(ops.einsum(self._combine_equation, kept, value)), weights
 
     @staticmethod
     def _project(dense: Any, tokens: Any, input_axes: int) -> Any:
@@ -127,9 +146,11 @@ class EncoderBlock(layers.Layer):
         dropout: dropout rate.
         stochastic_depth: rate at which each residual branch is dropped while training.
         stochastic_depth_mode: which branches are dropped together, see ``StochasticDepth``.
+        activation: of the MLP, ``gelu`` or ``relu``.
         **kwargs: passed to ``keras.layers.Layer``.
     """
 
+    gelu = "exact"
     attention_norm: Any
     mlp_norm: Any
     mlp: list[Any]
@@ -142,13 +163,17 @@ class EncoderBlock(layers.Layer):
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         stochastic_depth_mode: str = "sample",
+        activation: str = "gelu",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {ACTIVATIONS}, not {activation!r}")
         self.heads, self.head_dim, self.mlp_units = heads, head_dim, tuple(mlp_units)
         self.dropout = dropout
         self.stochastic_depth = stochastic_depth
         self.stochastic_depth_mode = stochastic_depth_mode
+        self.activation = activation
 
     def build(self, input_shape: Shape) -> None:
         """Builds the sublayers for tokens of ``(batch, tokens, width)``."""
@@ -163,6 +188,12 @@ class EncoderBlock(layers.Layer):
 
     def _build_attention(self, shape: Shape) -> None:
         raise NotImplementedError
+
+    @property
+    def mlp_function(self) -> Callable[[Any], Any]:
+        """The activation function of the MLP."""
+        gelu: Callable[[Any], Any] = _GELUS[self.gelu]
+        return keras.activations.relu if self.activation == "relu" else gelu
 
     def _depth(self) -> StochasticDepth:
         return StochasticDepth(self.stochastic_depth, self.stochastic_depth_mode)
@@ -181,6 +212,7 @@ class EncoderBlock(layers.Layer):
             "dropout": self.dropout,
             "stochastic_depth": self.stochastic_depth,
             "stochastic_depth_mode": self.stochastic_depth_mode,
+            "activation": self.activation,
         }
 
 
@@ -192,8 +224,8 @@ def _norm(name: str) -> Any:
 class TransformerBlock(EncoderBlock):
     """The example's pre-norm block: attention and an MLP, each on a residual branch.
 
-    The MLP applies GELU after every dense layer, the last included. Dropout is in attention and
-    after each dense layer.
+    The MLP applies its activation after every dense layer, the last included. Dropout is in
+    attention and after each dense layer.
 
     Args:
         *args: see ``EncoderBlock``.
@@ -210,7 +242,7 @@ class TransformerBlock(EncoderBlock):
         )
         self.mlp_norm = _norm("mlp_norm")
         self.mlp = [
-            layers.Dense(units, activation=_GELUS[gelu], name=f"mlp_{index}")
+            layers.Dense(units, activation=self.mlp_function, name=f"mlp_{index}")
             for index, units in enumerate(self.mlp_units)
         ]
         self.mlp_dropouts = [layers.Dropout(self.dropout) for _ in self.mlp_units]
@@ -224,17 +256,17 @@ class TransformerBlock(EncoderBlock):
         """Returns tokens of the same shape."""
 
         def attend(x: Any) -> Any:
-            x = self.attention_norm(x)
-            return self.attention(x, x, training=training)
+            x = fake_quantized(self.attention_norm(x))
+            return fake_quantized(self.attention(x, x, training=training))
 
         def transform(x: Any) -> Any:
-            x = self.mlp_norm(x)
+            x = fake_quantized(self.mlp_norm(x))
             for dense, dropout in zip(self.mlp, self.mlp_dropouts, strict=True):
-                x = dropout(dense(x), training=training)
+                x = dropout(fake_quantized(dense(x)), training=training)
             return x
 
-        tokens = self.attention_depth.residual(tokens, attend, training)
-        return self.mlp_depth.residual(tokens, transform, training)
+        tokens = fake_quantized(self.attention_depth.residual(tokens, attend, training))
+        return fake_quantized(self.mlp_depth.residual(tokens, transform, training))
 
     def get_config(self) -> JSONObject:
         """Returns every constructor argument."""
@@ -276,7 +308,7 @@ class PaperBlock(EncoderBlock):
         self.mlp = [
             layers.Dense(
                 units,
-                activation=None if index == last else gelu_exact,
+                activation=None if index == last else self.mlp_function,
                 kernel_initializer=_truncated_normal(),
                 name=f"mlp_{index}",
             )
@@ -293,23 +325,26 @@ class PaperBlock(EncoderBlock):
         """Returns tokens of the same shape."""
 
         def attend(x: Any) -> Any:
-            return self._attention(self.attention_norm(x), training)
+            x = self._attention(fake_quantized(self.attention_norm(x)), training)
+            return fake_quantized(x)
 
         def transform(x: Any) -> Any:
             for dense in self.mlp:
-                x = dense(x)
+                x = fake_quantized(dense(x))
             return x
 
-        tokens = self.attention_depth.residual(tokens, attend, training)
-        tokens = self.mlp_norm(tokens)
-        return self.mlp_depth.residual(tokens, transform, training)
+        tokens = fake_quantized(self.attention_depth.residual(tokens, attend, training))
+        tokens = fake_quantized(self.mlp_norm(tokens))
+        return fake_quantized(self.mlp_depth.residual(tokens, transform, training))
 
     def _attention(self, x: Any, training: bool | None) -> Any:
         """Returns multi-head self-attention (arXiv:1706.03762) of ``(batch, tokens, width)``."""
         count, width = x.shape[1:]
-        split = ops.reshape(self.qkv(x), (-1, count, 3, self.heads, self.head_dim))
+        qkv = fake_quantized(self.qkv(x))
+        split = ops.reshape(qkv, (-1, count, 3, self.heads, self.head_dim))
         query, key, value = ops.unstack(ops.transpose(split, (2, 0, 3, 1, 4)), 3, axis=0)
         scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))) / math.sqrt(self.head_dim)
-        weights = self.attention_dropout(ops.softmax(scores), training=training)
-        sums = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+        weights = fake_quantized(ops.softmax(fake_quantized(scores)))
+        weights = self.attention_dropout(weights, training=training)
+        sums = ops.transpose(fake_quantized(ops.matmul(weights, value)), (0, 2, 1, 3))
         return self.projection(ops.reshape(sums, (-1, count, width)))

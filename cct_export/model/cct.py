@@ -44,6 +44,7 @@ class CCT(keras.Model):
                 dropout=spec.dropout,
                 stochastic_depth=spec.stochastic_depth * index / max(1, spec.layers - 1),
                 stochastic_depth_mode=spec.stochastic_depth_mode,
+                activation=spec.activation,
                 name=f"block_{index}",
             )(x)
         x = layers.LayerNormalization(epsilon=NORM_EPSILON, name="norm")(x)

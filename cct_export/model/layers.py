@@ -15,6 +15,7 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
+from cct_export.model.fake_quantize import fake_quantized
 from cct_export.specs import JSONObject
 
 # The batch axis is None where it may have any size.
@@ -90,7 +91,8 @@ class ConvTokenizer(layers.Layer):
         x = images
         for convolution in self.convolutions:
             padded = x if self.frame is None else self.frame(x)
-            x = self.pooling(self.padding(convolution(padded)))
+            # Behind the pool, which rounding may change places with, there is less to round.
+            x = fake_quantized(self.pooling(self.padding(convolution(padded))))
         return ops.reshape(x, (-1, x.shape[1] * x.shape[2], x.shape[3]))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -142,7 +144,7 @@ class PositionEmbedding(layers.Layer):
 
     def call(self, tokens: Any) -> Any:
         """Returns ``tokens`` plus the table."""
-        return tokens + self.embeddings
+        return fake_quantized(tokens + self.embeddings)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns ``input_shape``."""
@@ -178,8 +180,10 @@ class SequencePooling(layers.Layer):
 
     def call(self, tokens: Any) -> Any:
         """Returns ``(batch, width)``: the mean of the tokens, weighted by a softmax of scores."""
-        weights = ops.softmax(self.attention(tokens), axis=1)
-        return ops.squeeze(ops.matmul(ops.transpose(weights, (0, 2, 1)), tokens), 1)
+        tokens = fake_quantized(tokens)
+        weights = fake_quantized(ops.softmax(fake_quantized(self.attention(tokens)), axis=1))
+        mean = ops.matmul(ops.transpose(weights, (0, 2, 1)), tokens)
+        return fake_quantized(ops.squeeze(mean, 1))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns ``(batch, width)``."""

@@ -1,7 +1,7 @@
 """Post-training quantization of a plan: which steps, with which parameters and weights."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +12,14 @@ from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams
 from cct_export.graph.steps import Array, Step
 from cct_export.quantize import ranges, rounding
 from cct_export.quantize.statistics import Statistics, has_moments
-from cct_export.specs import QuantScheme
+from cct_export.specs import CalibrationSpec, QuantScheme
 from cct_export.specs.progress import CountProgress, no_progress
 
 # Dense layers with a smaller share of weights and of multiplications stay float where the scheme
 # allows it: they gain little, and errors in the scores of the pooling and in the logits hurt most.
 MIN_SHARE = 0.01
+# Inputs whose 4-bit weights share a scale.
+BLOCK = 32
 # Largest factor by which an accumulator is rescaled to the output, half of what XNNPACK accepts.
 MAX_RESCALING = 128
 # Largest bias in units of the output's scale.
@@ -26,11 +28,14 @@ MAX_BIAS_STEPS = 2**24
 MAX_BIAS = 2**30
 # Range of the largest absolute value of a position embedding that float16 stores well enough.
 FLOAT16_RANGE = (2.0**-10, 65504.0)
+# exp of this is a quarter of a step of its 8-bit integers: of smaller values it is 0.
+SMALLEST_EXPONENT = -math.log(4 * 255)
+_DEFAULT = CalibrationSpec()
 _STATIC_INPUTS = ("static", "static-inputs")
 # Their output has the parameters of their input.
 _VALUE_PRESERVING = (
     steps.Reshape, steps.Transpose, steps.Slice, steps.Gather, steps.MaxPool, steps.ZeroPad,
-    steps.AveragePool, steps.Resize,
+    steps.AveragePool, steps.Resize, steps.Maximum,
 )  # fmt: skip
 
 
@@ -96,6 +101,26 @@ def integer_weight_steps(plan: Plan, scheme: QuantScheme) -> set[str]:
     }
 
 
+def four_bit_steps(
+    plan: Plan, scheme: QuantScheme, eight_bit_steps: Collection[str] = ()
+) -> dict[str, int]:
+    """Returns the dense layers with 4-bit weights, by output, and how many weights each has.
+
+    Args:
+        plan: in primitive steps.
+        scheme: the quantization scheme.
+        eight_bit_steps: outputs of dense layers that have 8 bits instead.
+    """
+    return {
+        step.output: step.kernel.size
+        for step in plan.steps
+        if scheme.weights == "int4"
+        and isinstance(step, steps.Dense)
+        and step.output not in eight_bit_steps
+        and not is_small(plan, step)
+    }
+
+
 def _has_integer_weights(step: Step, scheme: QuantScheme) -> bool:
     return scheme.quantizes_weights and isinstance(step, steps.Conv | steps.Dense)
 
@@ -104,10 +129,7 @@ def quantize(
     plan: Plan,
     scheme: QuantScheme,
     statistics: Statistics | None,
-    *,
-    methods: str | Mapping[str, str] = "mse",
-    gptq: bool = True,
-    float_steps: Collection[str] = (),
+    calibration: CalibrationSpec = _DEFAULT,
     progress: CountProgress = no_progress,
 ) -> QuantizedPlan:
     """Quantizes a plan.
@@ -116,12 +138,11 @@ def quantize(
         plan: in primitive steps.
         scheme: the quantization scheme.
         statistics: of the tensors that ``calibrated_tensors`` names; None if it names none.
-        methods: range methods, of ``ranges.METHODS``: one for all tensors, or by tensor.
-        gptq: round weights by GPTQ, else to the nearest integers.
-        float_steps: outputs of steps that compute in float regardless of the scheme.
+        calibration: how ranges and rounding are chosen, and which steps have more precision than
+            the scheme says.
         progress: called with the number of steps that are done, and of all.
     """
-    quantizer = _Quantizer(plan, scheme, statistics, methods, gptq, float_steps)
+    quantizer = _Quantizer(plan, scheme, statistics, calibration)
     for done, step in enumerate(plan.steps, start=1):
         quantizer.add(step)
         progress(done, len(plan.steps))
@@ -145,17 +166,14 @@ class _Quantizer:
         plan: Plan,
         scheme: QuantScheme,
         statistics: Statistics | None,
-        methods: str | Mapping[str, str],
-        gptq: bool,
-        float_steps: Collection[str],
+        calibration: CalibrationSpec,
     ) -> None:
         self._plan = plan
         self._scheme = scheme
         self._statistics = statistics or Statistics("no images", 0)
-        self._methods = methods
-        self._gptq = gptq
-        self._float_steps = float_steps
-        self._modes = quantization_modes(plan, scheme, float_steps)
+        self._calibration = calibration
+        self._modes = quantization_modes(plan, scheme, calibration.floats)
+        self._four_bit_steps = four_bit_steps(plan, scheme, calibration.eight_bits)
         static = [step for step in plan.steps if self._modes[step.output] in _STATIC_INPUTS]
         self._quantized_tensors = {name for step in static for name in step.inputs}
         self._quantized_tensors |= {s.output for s in static if self._modes[s.output] == "static"}
@@ -167,7 +185,7 @@ class _Quantizer:
         self.configs: dict[str, OpQuantConfig] = {}
         self.replacements: dict[str, list[Step]] = {}
         if plan.INPUT in self._quantized_tensors:
-            self.qparams[plan.INPUT] = pixel_params(scheme.bits)
+            self.qparams[plan.INPUT] = pixel_params(scheme.bits, scheme.symmetric)
 
     def _origin(self, name: str) -> str:
         """Returns the tensor whose parameters a tensor shares through value-preserving steps."""
@@ -193,7 +211,7 @@ class _Quantizer:
 
     def _has_float16_weights(self, step: Step) -> bool:
         """Returns whether a step without integer weights stores them as float16."""
-        if step.output in self._float_steps:
+        if step.output in self._calibration.floats:
             return False
         if isinstance(step, steps.AddConstant):
             smallest, largest = FLOAT16_RANGE
@@ -214,10 +232,21 @@ class _Quantizer:
         if mode == "static" and isinstance(step, steps.Scale):
             params = _constant_params(step.scale, self._scheme.bits)
             return replace(step, scale=params.fake_quantize(step.scale)), params
+        if mode == "static" and isinstance(step, steps.LayerNorm):
+            return self._with_quantized_norm(step)
         return step, None
 
+    def _with_quantized_norm(self, step: steps.LayerNorm) -> tuple[Step, QuantParams]:
+        """Returns a norm with quantized gamma, its beta an integer in units of the products."""
+        width = self._plan.shapes[step.output][-1]
+        gamma = np.ones(width) if step.gamma is None else step.gamma
+        params = ranges.activation_params((float(gamma.min()), float(gamma.max())), 8)
+        unit = self.qparams[step.inputs[0]].scale * params.scale
+        beta = None if step.beta is None else np.rint(step.beta / unit) * unit
+        return replace(step, gamma=params.fake_quantize(gamma), beta=beta), params
+
     def _keeps_float_weights(self, step: steps.Conv | steps.Dense) -> bool:
-        if not self._scheme.quantizes_weights or step.output in self._float_steps:
+        if not self._scheme.quantizes_weights or step.output in self._calibration.floats:
             return True
         in_float = self._modes[step.output] == "float"
         return in_float and isinstance(step, steps.Dense) and is_small(self._plan, step)
@@ -229,9 +258,8 @@ class _Quantizer:
         channels whose weights are so small that it would not fit into the accumulator's 32 bits,
         their scale is widened.
         """
-        bits = 4 if self._scheme.weights == "int4" and isinstance(step, steps.Dense) else 8
-        params = rounding.weight_params(step.kernel, bits)
-        if self._gptq and has_moments(step):
+        params = self._weight_params(step)
+        if self._calibration.rounding == "gptq" and has_moments(step):
             moments = self._statistics.second_moments[step.output]
             kernel = rounding.gptq(step.kernel, params, moments)
         else:
@@ -240,15 +268,28 @@ class _Quantizer:
         if mode not in _STATIC_INPUTS or bias is None:
             return replace(step, kernel=kernel), params
         input_scale = self.qparams[step.inputs[0]].scale
-        if self._scheme.bits == 8:
-            smallest = np.abs(bias) / (input_scale * MAX_BIAS)
-            too_fine = params.scale < smallest
-            params = replace(params, scale=np.maximum(params.scale, smallest))
-            kernel = np.where(too_fine, params.fake_quantize(step.kernel), kernel)
+        smallest = np.abs(bias) / (input_scale * MAX_BIAS)
+        too_fine = params.scale < smallest
+        params = replace(params, scale=np.maximum(params.scale, smallest))
+        kernel = np.where(too_fine, params.fake_quantize(step.kernel), kernel)
         if mode == "static":
             unit = input_scale * params.scale
             bias = np.rint(bias / unit) * unit
         return replace(step, kernel=kernel, bias=bias), params
+
+    def _weight_params(self, step: steps.Conv | steps.Dense) -> QuantParams:
+        if step.output not in self._four_bit_steps:
+            return rounding.weight_params(step.kernel)
+        # Engines compute blocks in the products of many rows, such as tokens.
+        has_rows = len(self._plan.shapes[step.output]) > 1
+        block = BLOCK if has_rows and len(step.kernel) % BLOCK == 0 else 0
+        return rounding.weight_params(step.kernel, 4, block)
+
+    def _method_of(self, name: str) -> str:
+        methods = self._calibration.methods
+        if isinstance(methods, str):
+            return methods
+        return methods.get(name, CalibrationSpec.default_method)
 
     def _output_params(self, step: Step, weights: QuantParams | None) -> QuantParams:
         """Returns the parameters of a step's output.
@@ -261,14 +302,17 @@ class _Quantizer:
         static = self._modes[name] == "static"
         if static and isinstance(step, _VALUE_PRESERVING):
             return self.qparams[step.inputs[0]]
-        prescribed = _prescribed_output_params(step, bits)
+        prescribed = _prescribed_output_params(step, bits, self._scheme.symmetric)
         if static and prescribed is not None:
             return prescribed
-        method = self._methods if isinstance(self._methods, str) else self._methods.get(name, "mse")
+        method = self._method_of(name)
         # 16 bits are fine enough to clip nothing.
         choose_range = ranges.METHODS[method if bits == 8 else "min-max"]
         value_range = choose_range(self._statistics.histograms[name], bits)
-        params = ranges.activation_params(value_range, bits, name in self._symmetric_tensors)
+        if any(isinstance(consumer, steps.Exp) for consumer in self._plan.consumers(name)):
+            value_range = (max(value_range[0], SMALLEST_EXPONENT), 0.0)
+        symmetric = self._scheme.symmetric or name in self._symmetric_tensors
+        params = ranges.activation_params(value_range, bits, symmetric)
         if not static:
             return params
         scales = [float(self.qparams[source].scale) for source in step.inputs]
@@ -282,8 +326,8 @@ def _min_scale(step: Step, input_scales: list[float], weights: QuantParams | Non
     below half of that. An output that is almost constant over the calibration images would need
     more.
     """
-    if isinstance(step, steps.Gelu | steps.Rsqrt):
-        return 0.0  # a lookup table, not rescaled
+    if isinstance(step, steps.Gelu | steps.Rsqrt | steps.Exp | steps.LayerNorm):
+        return 0.0  # a lookup table, or a scale of each token: no accumulator is rescaled
     scales = list(input_scales)
     if weights is not None and not isinstance(step, steps.AddConstant):
         scales.append(float(np.max(weights.scale)))
@@ -316,26 +360,35 @@ def _constant_params(values: Array, bits: int) -> QuantParams:
     return QuantParams(np.array((float(np.abs(values).max()) or 1.0) / qmax), 0, -qmax, qmax)
 
 
-def pixel_params(bits: int) -> QuantParams:
-    """Returns the parameters of pixels 0–255; 8 bits hold them exactly."""
-    if bits == 8:
-        return QuantParams(np.array(1.0), -128, -128, 127)
-    return QuantParams(np.array(255 / 32767), 0, -32767, 32767)
+def pixel_params(bits: int, symmetric: bool = False) -> QuantParams:
+    """Returns the parameters of pixels 0–255; integers with a zero point hold them exactly."""
+    if symmetric:
+        qmax = 2 ** (bits - 1) - 1
+        return QuantParams(np.array(255 / qmax), 0, -qmax, qmax)
+    half = 2 ** (bits - 1)
+    return QuantParams(np.array(255 / (2 * half - 1)), -half, -half, half - 1)
 
 
-def _prescribed_output_params(step: Step, bits: int) -> QuantParams | None:
-    """Returns the parameters that LiteRT prescribes for the output of a static step, if any."""
+def _prescribed_output_params(step: Step, bits: int, symmetric: bool) -> QuantParams | None:
+    """Returns the parameters that engines prescribe for the output of a static step, if any.
+
+    LiteRT does for all three functions; ONNX Runtime's QNN provider wants the same 16 bits of
+    sigmoid and tanh (``execution_providers/qnn/quant_config`` in ``onnxruntime.quantization``).
+    """
     function = step.function if isinstance(step, steps.Activation) else ""
     if isinstance(step, steps.Softmax) or function == "sigmoid":
-        return softmax_output_params(bits)
+        return softmax_output_params(bits, symmetric)
+    if isinstance(step, steps.Exp):  # of a softmax, whose largest exponential is 1
+        return QuantParams(np.array(1 / 255), -128, -128, 127)
     if function == "tanh":
         half = 2 ** (bits - 1)
         return QuantParams(np.array(1 / half), 0, -half, half - 1)
     return None
 
 
-def softmax_output_params(bits: int) -> QuantParams:
-    """Returns the parameters of the output of an integer softmax or sigmoid in LiteRT."""
-    if bits == 8:
-        return QuantParams(np.array(1 / 256), -128, -128, 127)
-    return QuantParams(np.array(1 / 32768), 0, -32768, 32767)
+def softmax_output_params(bits: int, symmetric: bool = False) -> QuantParams:
+    """Returns the parameters of the output of an integer softmax or sigmoid: 0 to almost 1."""
+    half = 2 ** (bits - 1)
+    if symmetric:
+        return QuantParams(np.array(1 / half), 0, -half, half - 1)
+    return QuantParams(np.array(1 / (2 * half)), -half, -half, half - 1)

@@ -68,17 +68,17 @@ def activation_params(range: Range, bits: int, symmetric: bool = False) -> Quant
 
     Args:
         range: smallest and largest value.
-        bits: 8 or 16; 16 bits are always symmetric, with headroom beyond the range.
+        bits: 8, or 16 with headroom beyond the range.
         symmetric: whether the zero point is 0.
     """
-    low, high = min(range[0], 0.0), max(range[1], 0.0)
-    if bits == 16 or symmetric:
-        qmax = 2 ** (bits - 1) - 1
-        headroom = _HEADROOM if bits == 16 else 1.0
+    headroom = _HEADROOM if bits == 16 else 1.0
+    low, high = min(range[0], 0.0) * headroom, max(range[1], 0.0) * headroom
+    half = 2 ** (bits - 1)
+    if symmetric:
         largest = max(-low, high) or 1.0
-        return QuantParams(np.array(largest * headroom / qmax), 0, -qmax - 1, qmax)
-    scale = (high - low) / 255 or 1.0
-    return QuantParams(np.array(scale), round(-128 - low / scale), -128, 127)
+        return QuantParams(np.array(largest / (half - 1)), 0, -half, half - 1)
+    scale = (high - low) / (2 * half - 1) or 1.0
+    return QuantParams(np.array(scale), round(-half - low / scale), -half, half - 1)
 
 
 def squared_error(histogram: Histogram, params: QuantParams) -> float:

@@ -9,12 +9,25 @@ from cct_export.graph.steps import Array
 DAMPING = 0.01
 # Smaller weights count as zeros: engines refuse scales that are subnormal in float32.
 VANISHING = 1e-30
+# The smallest normal float16.
+SMALLEST_HALF = 2.0**-14
 
 
-def weight_params(kernel: Array, bits: int = 8) -> QuantParams:
-    """Returns symmetric per-channel parameters; output channels are the last axis."""
-    largest = np.abs(kernel).reshape(-1, kernel.shape[-1]).max(0)
+def weight_params(kernel: Array, bits: int = 8, block: int = 0) -> QuantParams:
+    """Returns symmetric parameters of a kernel, whose output channels are the last axis.
+
+    Args:
+        kernel: ``(…, outputs)``.
+        bits: of its integers.
+        block: rows of a matrix that share a scale for each output, which is a float16; 0 for one
+            scale for each output.
+    """
     qmax = 2 ** (bits - 1) - 1
+    if block:
+        largest = np.abs(kernel).reshape(-1, block, kernel.shape[-1]).max(1)
+        scale = np.maximum(largest / qmax, SMALLEST_HALF).astype(np.float16).astype(np.float64)
+        return QuantParams(scale, 0, -qmax, qmax)
+    largest = np.abs(kernel).reshape(-1, kernel.shape[-1]).max(0)
     return QuantParams(np.where(largest > VANISHING, largest, 1.0) / qmax, 0, -qmax, qmax)
 
 
@@ -28,7 +41,7 @@ def gptq(kernel: Array, params: QuantParams, second_moments: Array) -> Array:
 
     Args:
         kernel: ``(…, outputs)``; the axes before the last are the inputs.
-        params: of the weights, one scale per output.
+        params: of the weights, one scale per output, or per block of inputs and output.
         second_moments: mean of ``x xᵀ`` over the inputs x, ``(inputs, inputs)``.
 
     Returns:
@@ -39,7 +52,7 @@ def gptq(kernel: Array, params: QuantParams, second_moments: Array) -> Array:
     factor = _factor(second_moments[np.ix_(order, order)])
     remaining, rounded = weights[order].copy(), np.empty_like(weights)
     for index, row in enumerate(order):
-        rounded[row] = params.fake_quantize(remaining[index])
+        rounded[row] = params.row(row, len(weights)).fake_quantize(remaining[index])
         error = (remaining[index] - rounded[row]) / factor[index, index]
         remaining[index + 1 :] -= np.outer(factor[index, index + 1 :], error)
     return rounded.reshape(kernel.shape)

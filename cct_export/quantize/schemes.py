@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from cct_export.errors import UnsupportedScheme
-from cct_export.names import choose, find
-from cct_export.specs import INPUT_TYPES, TARGETS, QuantScheme
+from cct_export.names import choose
+from cct_export.specs import INPUT_TYPES, NPU_ACTIVATIONS, TARGETS, QuantScheme
 
 SCHEMES = {
     scheme.name: scheme
@@ -23,14 +23,16 @@ SCHEMES = {
         QuantScheme(
             "int8-full", "integers only, int8 or uint8 in and out",
             "int8", convolution="static", dense="static", scores="static", rest="static",
+            integer_ends=True,
         ),
         QuantScheme(
             "int16x8", "integers only: 16-bit activations, 8-bit weights",
             "int8", convolution="static", dense="static", scores="static", rest="static", bits=16,
+            symmetric=True,
         ),
         QuantScheme(
-            "int4-weight", "int4 weights in dense layers, int8 in convolutions",
-            "int4", convolution="dynamic", dense="dynamic",
+            "int4-weight", "as int8, with int4 weights in dense layers",
+            "int4", convolution="static", dense="dynamic", scores="static",
         ),
     )
 }  # fmt: skip
@@ -53,8 +55,16 @@ _ONNX = {
             "elsewhere",
         ),
         replace(
-            SCHEMES["int4-weight"], convolution="float", dense="float",
-            about="int4 weights in dense layers, int8 in convolutions, float arithmetic",
+            SCHEMES["int8-full"], integer_ends=False,
+            about="for NPUs: QDQ pairs throughout, uint8 activations, int8 weights",
+        ),
+        replace(
+            SCHEMES["int16x8"], symmetric=False,
+            about="for NPUs: QDQ pairs throughout, uint16 activations, int8 weights",
+        ),
+        replace(
+            SCHEMES["int4-weight"], dense="float", scores="float",
+            about="int4 weights in dense layers, int8 arithmetic in convolutions",
         ),
     )
 }  # fmt: skip
@@ -66,7 +76,7 @@ def scheme_of(name: str, format: str) -> QuantScheme:
     """Returns a scheme as a format implements it.
 
     Raises:
-        UnsupportedScheme: no format has the scheme, or this one does not.
+        UnsupportedScheme: there is no such scheme.
     """
     return BY_FORMAT[format][choose_scheme(name, format)]
 
@@ -75,16 +85,47 @@ def choose_scheme(name: str, format: str, *others: str) -> str:
     """Returns the name of a scheme of a format, or one of ``others``; see ``names.choose``.
 
     Raises:
-        UnsupportedScheme: no format has the scheme, or this one does not.
+        UnsupportedScheme: there is no such scheme.
     """
-    supported, known = [*BY_FORMAT[format], *others], find(name, SCHEMES)
-    if known is not None and known not in supported:
-        having = sorted(other for other, schemes in BY_FORMAT.items() if known in schemes)
-        raise UnsupportedScheme(
-            f"{format} has no quantization scheme {known}; {', '.join(having)} has it: "
-            f"choose from {', '.join(supported)}"
-        )
+    supported = [*BY_FORMAT[format], *others]
     return choose(name, supported, what="quantization scheme", error=UnsupportedScheme)
+
+
+def with_activations(scheme: str, activations: str | None) -> str:
+    """Returns the ONNX scheme of integers only whose activations have a type.
+
+    Args:
+        scheme: name of a scheme.
+        activations: ``uint8`` or ``uint16``; None for the scheme's own.
+
+    Raises:
+        InvalidRequest: there is no such type.
+        UnsupportedScheme: the scheme has no activations of that type.
+    """
+    if activations is None:
+        return scheme
+    type = choose(activations, NPU_ACTIVATIONS.values(), what="type of activations")
+    if scheme == "int8-full":
+        return next(name for name, own in NPU_ACTIVATIONS.items() if own == type)
+    if NPU_ACTIVATIONS.get(scheme) != type:
+        raise UnsupportedScheme(
+            f"{scheme} has no {type} activations: --activations is for --quantize int8-full",
+            needs="--quantize int8-full",
+        )
+    return scheme
+
+
+def fast_schemes(format: str) -> list[str]:
+    """Returns the schemes of which one can be the fastest on a CPU.
+
+    ONNX Runtime computes norms, GELU and 16 bits in float: QDQ pairs around them, which tell an
+    NPU's compiler about integers, are nothing but work for a CPU.
+    """
+    return [
+        name
+        for name, scheme in BY_FORMAT[format].items()
+        if format == "tflite" or not scheme.integers_only
+    ]
 
 
 def choose_io(io: str | None, scheme: QuantScheme | None, format: str) -> str:
@@ -99,7 +140,7 @@ def choose_io(io: str | None, scheme: QuantScheme | None, format: str) -> str:
         InvalidRequest: the format does not take it.
         UnsupportedScheme: the scheme does not.
     """
-    only_int8 = scheme is not None and scheme.integers_only and scheme.bits == 8
+    only_int8 = scheme is not None and scheme.integer_ends
     if io is None:
         return "int8" if only_int8 else INPUT_TYPES[format][0]
     io = choose(io, INPUT_TYPES[format], what=f"image type of {format}")

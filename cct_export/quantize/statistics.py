@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -215,13 +215,32 @@ class _About:
     probe: dict[str, tuple[float, float]]
 
 
-def save(statistics: Statistics, path: Path) -> None:
+def save(records: Sequence[Statistics], path: Path) -> None:
     """Writes a calibration record, suffix ``.npz``, atomically.
 
-    Second moments are stored as correlations in float16, one triangle of each matrix.
+    Args:
+        records: the statistics of each plan that the same model is exported as.
+        path: the file.
 
     Raises:
         OutputError: it cannot be written.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for number, statistics in enumerate(records):
+        arrays |= {f"{_prefix(number)}{key}": value for key, value in _arrays(statistics).items()}
+    with replacing(path) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
+
+
+def _prefix(number: int) -> str:
+    """Returns what the names of a record's arrays begin with; nothing for the first."""
+    return f"{number}_" if number else ""
+
+
+def _arrays(statistics: Statistics) -> dict[str, np.ndarray]:
+    """Returns statistics as arrays.
+
+    Second moments are stored as correlations in float16, one triangle of each matrix.
     """
     arrays: dict[str, np.ndarray] = {}
     for index, histogram in enumerate(statistics.histograms.values()):
@@ -240,34 +259,35 @@ def save(statistics: Statistics, path: Path) -> None:
         list(statistics.second_moments),
         statistics.probe,
     )
-    with replacing(path) as temporary:
-        np.savez_compressed(
-            temporary, allow_pickle=False, about=np.asarray(json.dumps(asdict(about))), **arrays
-        )
+    return arrays | {"about": np.asarray(json.dumps(asdict(about)))}
 
 
-def load(path: Path) -> Statistics:
-    """Reads a calibration record.
+def load(path: Path) -> list[Statistics]:
+    """Reads a calibration record: the statistics of one plan or more.
 
     Raises:
         InvalidData: the file is no calibration record, or damaged.
     """
+    records: list[Statistics] = []
     with refusing(InvalidData, f"{path} is no calibration record"):
         arrays = read_npz(path)
-        about = from_json(json.loads(str(arrays["about"])), _About)
-        histograms = {
-            name: Histogram(low, high, arrays[f"counts_{index}"].astype(np.int64))
-            for index, (name, (low, high)) in enumerate(
-                zip(about.tensors, about.ranges, strict=True)
-            )
-        }
-        moments = {
-            name: _moments(arrays[f"spread_{index}"], arrays[f"correlation_{index}"])
-            for index, name in enumerate(about.steps)
-        }
-        statistics = Statistics(about.origin, about.samples, histograms, moments, about.probe)
-        _check(statistics)
-    return statistics
+        while not records or f"{_prefix(len(records))}about" in arrays:
+            records.append(_statistics(arrays, _prefix(len(records))))
+            _check(records[-1])
+    return records
+
+
+def _statistics(arrays: Mapping[str, np.ndarray], prefix: str) -> Statistics:
+    about = from_json(json.loads(str(arrays[f"{prefix}about"])), _About)
+    histograms = {
+        name: Histogram(low, high, arrays[f"{prefix}counts_{index}"].astype(np.int64))
+        for index, (name, (low, high)) in enumerate(zip(about.tensors, about.ranges, strict=True))
+    }
+    moments = {
+        name: _moments(arrays[f"{prefix}spread_{index}"], arrays[f"{prefix}correlation_{index}"])
+        for index, name in enumerate(about.steps)
+    }
+    return Statistics(about.origin, about.samples, histograms, moments, about.probe)
 
 
 def _check(statistics: Statistics) -> None:

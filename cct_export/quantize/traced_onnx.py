@@ -56,6 +56,8 @@ class OnnxQuantizer:
     @cached_property
     def operators(self) -> dict[str, str]:
         """The nodes that the scheme quantizes, with ``static``, ``dynamic`` or ``weights``."""
+        if self.scheme.integers_only:
+            return {node.name: "static" for node in self._model.graph.node}
         constants = {tensor.name for tensor in self._model.graph.initializer}
         modes = {}
         for node in self._model.graph.node:
@@ -100,6 +102,8 @@ class OnnxQuantizer:
         with refusals(_TOOL, _WAY_OUT):
             if self.scheme.weights == "float16":
                 model = _float16(model)
+            elif self.scheme.integers_only:
+                model = _everything(model, self.scheme.bits, ranges)
             elif self.scheme.calibrated:
                 model = _static(model, chosen, ranges)
             else:
@@ -135,6 +139,35 @@ def _float16(model: Any) -> Any:
     converted = OnnxModel(convert_float_to_float16(model, keep_io_types=True))
     converted.topological_sort()  # the conversion puts its casts at the end
     return converted.model
+
+
+def _everything(model: Any, bits: int, ranges: Mapping[str, Range]) -> Any:
+    """Puts every operator between QDQ pairs, as the QNN provider wants them."""
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorsData
+    from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    activations = QuantType.QUInt8 if bits == 8 else QuantType.QUInt16
+    config = get_qnn_qdq_config(
+        model, None, activation_type=activations, weight_type=QuantType.QInt8, per_channel=True
+    )
+    extremes = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    quantizer = QDQQuantizer(
+        model,
+        per_channel=config.per_channel,
+        reduce_range=False,
+        weight_qType=config.weight_type,
+        activation_qType=config.activation_type,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, extremes),
+        nodes_to_quantize=[],
+        nodes_to_exclude=config.nodes_to_exclude,
+        op_types_to_quantize=config.op_types_to_quantize,
+        extra_options=config.extra_options,
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    return quantizer.model.model
 
 
 def _static(model: Any, chosen: list[str], ranges: Mapping[str, Range]) -> Any:

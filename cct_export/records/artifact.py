@@ -96,6 +96,7 @@ class QuantizationSummary:
         static: steps that compute in integers with calibrated ranges.
         dynamic: steps that compute in integers with ranges determined at run time.
         kept_float: steps that were kept in float to meet a bound.
+        eight_bits: dense layers that got 8-bit weights in place of 4, to pass parity.
     """
 
     rounding: str
@@ -103,6 +104,7 @@ class QuantizationSummary:
     static: tuple[str, ...] = ()
     dynamic: tuple[str, ...] = ()
     kept_float: tuple[str, ...] = ()
+    eight_bits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ class MixedPrecision:
     """What a bound on the SQNR cost.
 
     Attributes:
-        floats: steps that were kept in float, in the order in which they were chosen.
+        floats: steps that were kept in float, or in 8 bits in place of 4, in the order in which
+            they were chosen.
         before_db: SQNR of the logits with every step as the scheme has it.
         after_db: the same with those steps in float.
         slowdown: latency after over latency before, on this machine, one thread; 1 where no step

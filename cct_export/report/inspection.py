@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from typing import NamedTuple
 
+from cct_export.operator_lists import OperatorList
 from cct_export.records import (
     Architecture,
     Contract,
@@ -185,21 +186,23 @@ def _print_kinds(inspection: Inspection) -> None:
             lambda kind: f"{kind.delegated}/{kind.count}" if delegated else NONE,
             lambda kind: kind.delegated,
         ),
-        *(_taken(name, listed.about) for name, listed in inspection.operator_lists.items()),
+        *(_taken(name, listed) for name, listed in inspection.operator_lists.items()),
     ]
     print_table(columns, inspection.kinds())
     for listed in inspection.operator_lists.values():
         say(f"{listed.about}: {listed.source}")
 
 
-def _taken(name: str, title: str) -> Column[OperatorKind]:
+def _taken(name: str, listed: OperatorList) -> Column[OperatorKind]:
     """Returns the column that says whether a chip or engine takes the operators of a kind."""
 
     def cell(kind: OperatorKind) -> str:
         taken = kind.taken_by[name]
-        return "no" if not taken else "yes" if taken == kind.count else f"{taken}/{kind.count}"
+        if not taken:
+            return "?" if kind.name in listed.unknown else "no"
+        return "yes" if taken == kind.count else f"{taken}/{kind.count}"
 
-    return Column(title, cell)
+    return Column(listed.about, cell)
 
 
 def operator_columns() -> list[Column[Operator]]:

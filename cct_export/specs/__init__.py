@@ -26,6 +26,7 @@ from cct_export.specs.export import (
     INPUT_TYPES,
     LAYOUTS,
     METHODS,
+    NPU_ACTIVATIONS,
     OPSETS,
     PARITY_SAMPLES,
     POINTS,
@@ -55,6 +56,7 @@ from cct_export.specs.loading import (
     Resize,
 )
 from cct_export.specs.model import (
+    ACTIVATIONS,
     BLOCKS,
     CLASSES,
     DATA_SETS,

@@ -26,18 +26,25 @@ POINTS = Range(0, 100)
 TARGETS = {"tflite": ("litert", "tflm"), "onnx": ("x86", "arm64")}
 # Types of the image input by format, the default first.
 INPUT_TYPES = {"tflite": ("float32", "uint8", "int8"), "onnx": ("float32", "uint8")}
+# Types of the activations in ONNX files for NPUs, by scheme.
+NPU_ACTIVATIONS = {"int8-full": "uint8", "int16x8": "uint16"}
 # Orders of the axes of the image input, without the batch: channels last or first (ONNX only).
 LAYOUTS = ("nhwc", "nchw")
 # The passes of ``graph.fold``, in their order.
 FOLDS = (
     "channel-order", "batch-norm", "relu", "pool-padding", "rescaling", "norm-affine",
     "query-scale", "key-bias", "value-bias", "query-key", "value-output", "fuse-qkv",
-    "pooling-bias", "centred-residual",
+    "pooling-bias", "residual-sources", "centred-residual", "rotation", "head-rotation",
 )  # fmt: skip
-# ONNX operator sets that plans are written in, and the first that has int4 weights.
+# ONNX operator sets that plans are written in, and the first that have what a scheme needs: GELU as
+# one operator, and the types of weights or activations.
 OPSETS = range(13, 24)
 DEFAULT_OPSET = 20
-INT4_OPSET = 21
+_NEEDED = {
+    "int8-full": (20, "GELU as one operator"),
+    "int16x8": (21, "uint16 activations"),
+    "int4-weight": (21, "int4 weights"),
+}
 
 
 @dataclass(frozen=True)
@@ -71,14 +78,14 @@ def opset_of(spec: ExportSpec) -> int:
 
     Raises:
         InvalidRequest: the one of ``spec`` cannot be written.
-        UnsupportedScheme: it has no type for the weights of the scheme.
+        UnsupportedScheme: it lacks what the scheme needs.
     """
-    int4 = spec.scheme == "int4-weight"
-    opset = choose_opset(spec, OPSETS, INT4_OPSET if int4 else DEFAULT_OPSET)
-    if int4 and opset < INT4_OPSET:
+    first, what = _NEEDED.get(spec.scheme, (OPSETS.start, ""))
+    opset = choose_opset(spec, OPSETS, max(first, DEFAULT_OPSET))
+    if opset < first:
         raise UnsupportedScheme(
-            f"opset {opset} has no int4 weights: choose {INT4_OPSET} to {OPSETS.stop - 1}",
-            needs=f"--opset {INT4_OPSET}",
+            f"opset {opset} has no {what}: choose {first} to {OPSETS.stop - 1}",
+            needs=f"--opset {first}",
         )
     return opset
 
@@ -115,6 +122,8 @@ class QuantScheme(Checked):
         scores: activations of the products of queries and keys.
         rest: activations of everything else, ``float`` or ``static``.
         bits: of static activations.
+        symmetric: whether the zero point of all static activations is 0.
+        integer_ends: whether image and logits are integers, too.
         per_token: whether dynamic ranges are per token, else per tensor.
     """
 
@@ -126,6 +135,8 @@ class QuantScheme(Checked):
     scores: str = "float"
     rest: str = "float"
     bits: Annotated[int, Range(2, 16, whole=True)] = 8
+    symmetric: bool = False
+    integer_ends: bool = False
     per_token: bool = True
 
     @property
@@ -155,6 +166,7 @@ class CalibrationSpec(Checked):
             one by tensor, or ``BEST``.
         rounding: of weights: ``gptq`` (arXiv:2210.17323) on the calibration images, or ``nearest``.
         floats: steps that compute in float whatever the scheme says.
+        eight_bits: dense layers whose weights have 8 bits where the scheme has 4.
     """
 
     default_method: ClassVar[str] = "mse"
@@ -163,6 +175,7 @@ class CalibrationSpec(Checked):
     methods: str | Mapping[str, str] = default_method
     rounding: str = "gptq"
     floats: tuple[str, ...] = ()
+    eight_bits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

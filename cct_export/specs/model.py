@@ -13,6 +13,8 @@ DATA_SETS = ("cifar10", "cifar100", "digits")
 # The file that makes a folder a SavedModel.
 SAVED_MODEL_FILE = "saved_model.pb"
 BLOCKS = ("keras", "paper")
+# Of the MLP of a transformer block, and the two forms of the first.
+ACTIVATIONS = ("gelu", "relu")
 GELUS = ("tanh", "exact")
 # Normalizations of the paper's code, named after the training images.
 NORMALIZATIONS = ("cifar10", "cifar100", "imagenet", "none")
@@ -52,6 +54,8 @@ class ModelSpec:
         head_dim: width of one head's query and key.
         mlp_units: widths of the dense layers of a block's MLP; the last is the width of the
             transformer.
+        activation: of the MLP: ``gelu``, or ``relu``, which is part of a dense layer in an
+            exported file and runs on any chip.
         gelu: of the keras block: ``tanh`` for the approximation that the example uses in Keras 3,
             ``exact`` for the error function of Keras 2; the paper's block is exact.
         positional: position embedding, ``learnable``, ``sine`` or ``none``.
@@ -78,6 +82,7 @@ class ModelSpec:
     heads: int = 2
     head_dim: int = 128
     mlp_units: tuple[int, ...] = (128, 128)
+    activation: str = "gelu"
     gelu: str = "tanh"
     positional: str = "learnable"
     mean: tuple[float, ...] = ()
@@ -99,6 +104,7 @@ class ModelSpec:
         for name, known in (
             ("positional", POSITIONALS),
             ("block", BLOCKS),
+            ("activation", ACTIVATIONS),
             ("gelu", GELUS),
             ("stochastic_depth_mode", STOCHASTIC_DEPTH_MODES),
         ):

@@ -14,6 +14,8 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # Further augmentation of images.
 AUGMENTATIONS = ("none", "jpeg")
 JIT = ("auto", "on", "off")
+# Schemes whose rounding of activations a model can be trained with.
+TRAINED_SCHEMES = ("none", "int8-full")
 TEACHER_LOSSES = ("kl", "mse")
 # Hyperparameters that do nothing without a teacher.
 OF_TEACHER = ("teacher_weight", "teacher_loss", "temperature", "embedding_weight")
@@ -210,6 +212,12 @@ class TrainSpec:
     )
     stochastic_depth: float = _hyperparameter(
         -1.0, "Stochastic depth rate of the last block; -1 for that of the model.", below=1
+    )
+    quantize: str = _hyperparameter(
+        "none",
+        "With --from, fine-tune with activations rounded as those of an int8-full file are. The "
+        "teacher is then the model itself, unless --teacher names another.",
+        choices=TRAINED_SCHEMES,
     )
     precision: str = _hyperparameter(
         "float32", "Compute precision; weights are float32.", choices=PRECISIONS

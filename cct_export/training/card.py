@@ -29,7 +29,7 @@ _PUBLIC = {
 }
 _ARCHITECTURE = (
     "block", "filters", "kernel", "stride", "padding", "layers", "heads", "head_dim", "mlp_units",
-    "gelu", "positional", "dropout", "stochastic_depth", "stochastic_depth_mode",
+    "activation", "gelu", "positional", "dropout", "stochastic_depth", "stochastic_depth_mode",
 )  # fmt: skip
 # Options in every command, so that it does not depend on later defaults.
 _ALWAYS = ("data", "epochs", "batch", "seed")
@@ -309,7 +309,9 @@ def _formatted(name: str, value: float | None) -> str:
 
 def _architecture(model: ModelSpec, diagram: str) -> str:
     fields = model.to_dict() | ({"gelu": "exact"} if model.block == "paper" else {})
-    rows = _properties({name: fields[name] for name in _ARCHITECTURE})
+    if model.activation != "gelu":
+        del fields["gelu"]
+    rows = _properties({name: fields[name] for name in _ARCHITECTURE if name in fields})
     return (
         "## Model\n\n"
         f"![From image to logits: output shape and parameters of every step]({diagram})\n\n{rows}"
@@ -359,11 +361,13 @@ def command(record: RunRecord) -> str:
     model, start = record.model, record.start
     options: dict[str, _Field] = {"model": model.name} if start is None else {"from": start.source}
     preset = PRESETS.get(model.name)
-    # The record does not have the image size and mode of the pretrained model.
+    # The record does not have what the pretrained model was.
     if start is not None or (preset is not None and preset.image_size != model.image_size):
         options["image_size"] = model.image_size
-    if start is not None or model.stochastic_depth_mode != ModelSpec.stochastic_depth_mode:
-        options["stochastic_depth_mode"] = model.stochastic_depth_mode
+    for name in ("stochastic_depth_mode", "activation"):
+        value = getattr(model, name)
+        if start is not None or value != getattr(ModelSpec, name):
+            options[name] = value
     if record.teacher is not None:
         options["teacher"] = record.teacher.source
     recipe = record.train.recipe if record.train.recipe in RECIPES else DEFAULT

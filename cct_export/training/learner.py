@@ -8,6 +8,7 @@ from keras import ops
 
 from cct_export.errors import InvalidRequest
 from cct_export.model.cct import CCT
+from cct_export.model.fake_quantize import fake_quantization, fake_quantized
 from cct_export.specs import TrainSpec
 from cct_export.training.augmentation import Augmentation
 from cct_export.training.optimizer import optimizer
@@ -66,21 +67,27 @@ class Learner(keras.Model):
         """
         images, targets = ops.cast(batch["image"], "float32"), batch["target"]
         if not training:
-            return {"logits": self._logits(self.cct(images, training=False)), "target": targets}
+            (logits,) = self._outputs(self.cct, images, training=False)
+            return {"logits": logits, "target": targets}
         images, targets = self.augmentation(images, targets)
         answers: Tensors = {"target": targets}
         if self.teacher is not None:
             answers["teacher"], answers["teacher_embedding"] = self.teacher(images)
         if self.projection is None:
-            answers["logits"] = self._logits(self.cct(images, training=True))
+            (answers["logits"],) = self._outputs(self.cct, images, training=True)
         else:
-            logits, embedding = self.student(images, training=True)
-            answers["logits"] = self._logits(logits)
+            answers["logits"], embedding = self._outputs(self.student, images, training=True)
             answers["embedding"] = self.projection(embedding)
         return answers
 
-    def _logits(self, logits: Any) -> Any:
-        return ops.cast(logits, "float32")
+    def _outputs(self, model: keras.Model, images: Any, training: bool) -> list[Any]:
+        """Returns the outputs of a model, the logits as float32.
+
+        Their activations, and those before, are quantized where the recipe says so.
+        """
+        with fake_quantization(self.recipe.quantize != "none"):
+            logits, *others = keras.tree.flatten(model(images, training=training))
+            return [fake_quantized(ops.cast(logits, "float32")), *others]
 
     def compute_loss(
         self,

@@ -46,7 +46,7 @@ class TrainingJob:
         folder: the run directory, made if missing.
         resume: continue the run in ``folder`` after its last finished epoch.
         pretrained: the model to fine-tune, which differs from ``model`` in image size, classes,
-            dropout and stochastic depth only. None for random initialization.
+            activation, dropout and stochastic depth only. None for random initialization.
         loggers: experiment trackers to log to, see ``specs.train.LOGGERS``.
         teacher: a classifier whose answers are learned besides the labels; None for none.
     """
@@ -167,12 +167,15 @@ def _prepare(job: TrainingJob, run: RunDirectory, distribution: Distribution) ->
     Raises:
         InvalidData: the data cannot be used.
         InvalidRequest: parts cannot be frozen, or the workers have different options.
+        CCTExportError: the run to resume has other options.
     """
     record = _record(job)
+    if job.resume:  # What the run contradicts is said before what cannot be trained.
+        distribution.on_chief(lambda: run.check_same(record))
     pretrained = job.pretrained.model if job.pretrained else None
     transfer.check_frozen(job.recipe.freeze, record.model, pretrained.spec if pretrained else None)
     if job.teacher is not None:
-        job.teacher.check(record.model, record.start, job.recipe)
+        job.teacher.check(record.model, job.pretrained, job.recipe)
     if distribution.workers > 1:
         distribution.check_same(_comparable(record))
     return _Loop(run, record, _split(job.dataset, record), pretrained, distribution, job.teacher)
@@ -327,7 +330,8 @@ class _Loop:
             The record as JSON.
         """
         test = self.images.test
-        best = learner.compiled(checkpoint.load(self.run.best_file), self.record.train, 1)
+        recipe = replace(self.record.train, quantize="none")  # the weights are a float model's
+        best = learner.compiled(checkpoint.load(self.run.best_file), recipe, 1)
         accuracy, jpeg_accuracy = self._accuracy(best, test), None
         if self.record.model.channels in (1, 3):
             jpeg_accuracy = self._accuracy(best, replace(test, split=JpegSplit(test.split)))

@@ -113,20 +113,23 @@ def _block(spec: ModelSpec, tokens: tuple[int, int]) -> list[Box]:
     counts, norm = parameters_by_part(spec), 2 * spec.width
     heads = f"{spec.heads} head{'s' * (spec.heads > 1)} of {spec.head_dim}"
     widths = " → ".join(map(str, (spec.width, *spec.mlp_units)))
-    gelu = "GELU (tanh)" if spec.block == "keras" and spec.gelu == "tanh" else "GELU"
+    activation = "ReLU" if spec.activation == "relu" else "GELU"
+    if activation == "GELU" and spec.block == "keras" and spec.gelu == "tanh":
+        activation = "GELU (tanh)"
+    mlp = f"{widths}, {activation}"
     attention = Box(
         "Norm, self-attention", heads, tokens, counts["attention"], "block", residual=True
     )
     if spec.block == "keras":
         return [
             attention,
-            Box("Norm, MLP", f"{widths}, {gelu}", tokens, counts["mlp"], "block", residual=True),
+            Box("Norm, MLP", mlp, tokens, counts["mlp"], "block", residual=True),
         ]
     # The paper's second norm is on the residual stream itself.
     return [
         attention,
         Box("Layer normalization", "", tokens, norm, "block"),
-        Box("MLP", f"{widths}, {gelu}", tokens, counts["mlp"] - norm, "block", residual=True),
+        Box("MLP", mlp, tokens, counts["mlp"] - norm, "block", residual=True),
     ]
 
 

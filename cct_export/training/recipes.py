@@ -159,6 +159,7 @@ class TrainOptions:
         teacher: the classifier to learn from, of the same kind.
         image_size: height and width in pixels.
         stochastic_depth_mode: one of ``specs.STOCHASTIC_DEPTH_MODES``.
+        activation: of the MLP, one of ``specs.ACTIVATIONS``.
         recipe: a name of ``RECIPES`` or a TOML file.
         data: the dataset.
         freeze: parts that are not trained, separated by commas.
@@ -171,6 +172,7 @@ class TrainOptions:
     teacher: str | None = None
     image_size: int | None = None
     stochastic_depth_mode: str | None = None
+    activation: str | None = None
     recipe: str | None = None
     data: str | None = None
     freeze: str | None = None
@@ -194,6 +196,7 @@ class TrainOptions:
             teacher=self.teacher or (record.teacher.source if record.teacher else None),
             image_size=self.image_size or record.model.image_size,
             stochastic_depth_mode=self.stochastic_depth_mode or record.model.stochastic_depth_mode,
+            activation=self.activation or record.model.activation,
             data=record.train.data if self.data is None else self.data,
             freeze=",".join(record.train.freeze) or None if self.freeze is None else self.freeze,
             base=record.train if self.recipe is None else None,
@@ -205,11 +208,15 @@ class TrainOptions:
         Raises:
             InvalidRequest: unknown recipe, a value out of bounds, or one that needs a teacher.
         """
+        spec = self._train_spec()
         for name in OF_TEACHER:
-            if self.teacher is None and name in self.hyperparameters:
+            if self.teacher is None and spec.quantize == "none" and name in self.hyperparameters:
                 raise InvalidRequest(
                     f"{name} does nothing without a teacher: name one (--teacher), or leave it out"
                 )
+        return spec
+
+    def _train_spec(self) -> TrainSpec:
         overrides = {**self.hyperparameters, "freeze": _split(self.freeze)}
         data = "cifar10" if self.data is None else self.data
         if self.base is not None:

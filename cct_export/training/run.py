@@ -209,7 +209,7 @@ class RunDirectory:
         """
         self.check(resume)
         if resume:
-            self._check_same(record)
+            self.check_same(record)
         write_text(self.record_file, record.to_json())
 
     def check(self, resume: bool) -> None:
@@ -235,8 +235,15 @@ class RunDirectory:
                         "run would overwrite: choose another folder"
                     )
 
-    def _check_same(self, record: RunRecord) -> None:
-        """Raises ``CCTExportError`` if the run in the directory would continue differently."""
+    def check_same(self, record: RunRecord) -> None:
+        """Checks that the run in the directory would go on as it was started, see ``begin``.
+
+        Args:
+            record: of the run to resume, without its results.
+
+        Raises:
+            CCTExportError: its options, start, teacher, backend or data are others.
+        """
         earlier = self.record()
         for before, now, what, without, option in (
             (earlier.start, record.start, "from", "random weights", "--from"),

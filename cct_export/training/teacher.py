@@ -14,6 +14,7 @@ from cct_export.model.outputs import activation_of, outputs_of
 from cct_export.specs import ModelSpec, TrainSpec
 from cct_export.text import one_line
 from cct_export.training.run import WeightsSource
+from cct_export.training.transfer import Pretrained
 
 # Layers that take raw pixels, most of which bfloat16 cannot represent after augmentation.
 _PREPROCESSING = (layers.InputLayer, layers.Rescaling, layers.Normalization)
@@ -36,18 +37,18 @@ class Teacher:
     origin: WeightsSource
     labels: tuple[str, ...] = ()
 
-    def check(self, spec: ModelSpec, start: WeightsSource | None, recipe: TrainSpec) -> None:
+    def check(self, spec: ModelSpec, start: Pretrained | None, recipe: TrainSpec) -> None:
         """Checks that a model can learn from it.
 
         Args:
             spec: the model to train, with the classes of the data.
-            start: the weights that training starts from, or None.
+            start: the model that training starts from, or None.
             recipe: hyperparameters.
 
         Raises:
             InvalidModel: it gives NaN or infinity.
-            InvalidRequest: its images or classes are others, or it is the model that training
-                starts from.
+            InvalidRequest: its images or classes are others, or it answers as the model does
+                before its first step.
         """
         source = self.origin.source
         shape = (spec.image_size, spec.image_size, spec.channels)
@@ -60,10 +61,17 @@ class Teacher:
                 "see the same images; train both at one size (--image-size)"
             )
         self._check_classes(spec)
-        if start is not None and start.sha256 == self.origin.sha256:
+        # With another activation, or rounded, it can learn the answers that it gave before.
+        if (
+            start is not None
+            and start.origin.sha256 == self.origin.sha256
+            and start.model.spec.activation == spec.activation
+            and recipe.quantize == "none"
+        ):
             raise InvalidRequest(
                 f"the teacher {source} has the weights that training starts from: it has nothing "
-                "to teach; name another teacher, or leave --from out"
+                "to teach; name another teacher, leave --from out, or train with rounded "
+                "activations (--quantize int8-full)"
             )
         if recipe.embedding_weight and _embedding(self.model) is None:
             raise InvalidRequest(

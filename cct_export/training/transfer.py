@@ -41,22 +41,32 @@ class Pretrained:
 
 
 def architecture(
-    spec: ModelSpec, image_size: int | None = None, stochastic_depth_mode: str | None = None
+    spec: ModelSpec,
+    *,
+    image_size: int | None = None,
+    stochastic_depth_mode: str | None = None,
+    activation: str | None = None,
 ) -> ModelSpec:
-    """Returns ``spec`` with another image size or stochastic depth; None for that of ``spec``.
+    """Returns ``spec`` with other fields; None for those of ``spec``.
+
+    Args:
+        spec: the architecture.
+        image_size: height and width in pixels.
+        stochastic_depth_mode: one of ``specs.STOCHASTIC_DEPTH_MODES``.
+        activation: of the MLP, one of ``specs.ACTIVATIONS``.
 
     Raises:
         InvalidModel: the images are too small for the tokenizer.
-        InvalidRequest: unknown mode.
+        InvalidRequest: unknown mode or activation.
     """
     if image_size is not None:
         spec = with_image_size(spec, image_size)
-    if stochastic_depth_mode is not None:
-        try:
-            spec = replace(spec, stochastic_depth_mode=stochastic_depth_mode)
-        except ValueError as error:
-            raise InvalidRequest(str(error)) from error
-    return spec
+    names = {"stochastic_depth_mode": stochastic_depth_mode, "activation": activation}
+    given = {field: name for field, name in names.items() if name is not None}
+    try:
+        return replace(spec, **given)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from error
 
 
 def needs_new_head(pretrained: ModelSpec, spec: ModelSpec) -> bool:
@@ -69,11 +79,11 @@ def load_pretrained(pretrained: CCT, model: CCT) -> list[str]:
     """Copies pretrained weights into ``model``; its head stays new if the classes differ.
 
     Args:
-        pretrained: of the same architecture but for image size and classes.
+        pretrained: of the same architecture but for image size, classes and activation.
         model: changed in place.
 
     Returns:
-        A line for every change of the weights.
+        A line for every change of the weights, and one for another activation.
     """
     changes = copy_weights(pretrained, model, needs_new_head(pretrained.spec, model.spec))
     same_classes = pretrained.spec.classes == model.spec.classes
@@ -81,6 +91,9 @@ def load_pretrained(pretrained: CCT, model: CCT) -> list[str]:
         changes.append(
             f"its head is kept: it has no labels, and {model.spec.classes} classes like the data"
         )
+    before, now = pretrained.spec.activation, model.spec.activation
+    if before != now:
+        changes.append(f"{now} in place of {before} in its MLPs")
     return changes
 
 

@@ -178,7 +178,8 @@ PAIRS = [
 
 
 def _exported(exports, format, scheme):
-    return exports(format, scheme, "int8" if scheme == "int8-full" else "float32").path
+    int8 = (format, scheme) == ("tflite", "int8-full")
+    return exports(format, scheme, "int8" if int8 else "float32").path
 
 
 @pytest.mark.parametrize(("format", "old", "new"), PAIRS)

@@ -13,10 +13,11 @@ from published import published_example
 
 import cct_export
 from cct_export.errors import InvalidRequest
-from cct_export.export.draft import plan_of
+from cct_export.export.draft import prepared
 from cct_export.formats import FORMATS
 from cct_export.formats.traced import CONVERTERS
 from cct_export.graph.fold import PASSES
+from cct_export.graph.lowering import lower_model
 from cct_export.specs import ExportSpec, ModelSpec
 
 SMALL = ModelSpec(name="small", filters=(6, 16), mlp_units=(16, 16), heads=2, head_dim=16)
@@ -24,10 +25,10 @@ SMALL = ModelSpec(name="small", filters=(6, 16), mlp_units=(16, 16), heads=2, he
 
 def convert(model, spec):
     """Returns the float32 file of a model, folded if its steps are known."""
-    plan = plan_of(model, spec)
+    plan = lower_model(model).plan
     if plan is None:
         return CONVERTERS[spec.format](model, spec)
-    return FORMATS[spec.format].emit(plan, spec)
+    return FORMATS[spec.format].emit(prepared(plan, spec), spec)
 
 
 def sequential(activation="elu"):

@@ -43,7 +43,6 @@ def test_the_files_are_those_of_single_exports(tmp_path, digits_run):
     [
         ({"formats": "coreml"}, InvalidRequest, "no format is called 'coreml'"),
         ({"schemes": ["int8", "int9"]}, UnsupportedScheme, "did you mean int8"),
-        ({"schemes": "int8-full"}, UnsupportedScheme, "onnx has no quantization scheme int8-full"),
         ({"schemes": ()}, InvalidRequest, "nothing to export"),
     ],
 )

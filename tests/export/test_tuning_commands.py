@@ -72,7 +72,6 @@ def test_the_report_of_onnx_counts_the_kernels_that_ran(in_process, digits_run):
     [
         (("--quantize", "fp16"), 2, "no integers"),
         (("--quantize", "int3"), 2, "no quantization scheme is called 'int3'"),
-        (("--format", "onnx", "--quantize", "int8-full"), 2, "tflite has it"),
         (("--plot", "bars.svg"), 2, ".png"),
         (("--calibrate", "best"), 2, "best"),
     ],
@@ -165,10 +164,10 @@ def test_auto_takes_the_fastest_of_those_that_it_measured(automatic):
 
 
 def test_auto_says_what_became_of_every_scheme(automatic):
-    from cct_export.quantize.schemes import BY_FORMAT
+    from cct_export.quantize.schemes import fast_schemes
 
     names = [one["scheme"] for one in automatic[0]["tuning"]["candidates"]]
-    assert names == list(BY_FORMAT["onnx"])
+    assert names == fast_schemes("onnx")
 
 
 def test_auto_says_in_a_few_words_what_a_scheme_needs(in_process, digits_model, tmp_path):

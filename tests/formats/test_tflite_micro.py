@@ -63,6 +63,19 @@ def test_the_table_of_gelu_is_that_of_litert(scale, zero, output_scale, output_z
     np.testing.assert_array_equal(micro, litert)
 
 
+@pytest.mark.parametrize("slice_bytes", [2**7, 2**8, 2**12])
+def test_a_large_tensor_is_looked_up_in_slices_for_the_same_values(slice_bytes, monkeypatch):
+    plan, images = quantized(CLASSIFIERS["silu"])
+    whole = tflite.emit(plan, SPEC)
+    monkeypatch.setattr(tflite_micro, "_SLICE_BYTES", slice_bytes)
+    sliced = tflite.emit(plan, SPEC)
+    assert not OPERATOR_LISTS["tflm"].missing(tflite_micro.operator_uses(sliced))
+    kinds = [use.kind for use in tflite_micro.operator_uses(sliced)]
+    assert kinds.count("CONCATENATION") == 1
+    assert 1 < kinds.count("GATHER") <= 10  # what CONCATENATION of TFLite Micro takes
+    np.testing.assert_array_equal(run_tflite(sliced, images), run_tflite(whole, images))
+
+
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_file_has_only_operators_of_tflite_micro_and_the_values_of_the_simulation(name):
     plan, images = quantized(CLASSIFIERS[name])

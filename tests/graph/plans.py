@@ -43,6 +43,7 @@ def specs(draw):
         heads=draw(st.integers(1, 4)),
         head_dim=draw(st.integers(1, 24)),
         mlp_units=(*hidden, filters[-1]),
+        activation=draw(st.sampled_from(["gelu", "relu"])),
         positional=draw(st.sampled_from(["learnable", "none"])),
     )
 

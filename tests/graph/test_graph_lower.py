@@ -8,8 +8,10 @@ from plans import random_model, random_plan
 import cct_export
 from cct_export.graph import steps
 from cct_export.graph.expand import expand
+from cct_export.graph.fold import fold
 from cct_export.graph.interpret import compute
 from cct_export.graph.lower import can_lower, lower
+from cct_export.graph.windows import same_pads
 from cct_export.model.cct import CCT
 from cct_export.specs import ModelSpec
 
@@ -55,16 +57,35 @@ def test_a_cct_that_was_built_inside_another_layer_is_lowered():
 @pytest.mark.parametrize("size", range(1, 20))
 @pytest.mark.parametrize(("window", "stride"), [(3, 2), (2, 2), (3, 1), (2, 3)])
 def test_same_pads_are_those_of_tensorflow(size, window, stride):
-    before, after = steps.same_pads(size, window, stride)
+    before, after = same_pads(size, window, stride)
     pool = steps.MaxPool("y", ("x",), (window,) * 2, (stride,) * 2, ((before, after),) * 2)
     x = np.random.default_rng(size).normal(size=(1, size, size, 1)).astype(np.float32)
     expected = keras.ops.max_pool(x, window, stride, padding="same")
     np.testing.assert_array_equal(compute(pool, x), np.asarray(expected))
 
 
+@pytest.mark.parametrize(("block", "fused"), [("keras", [0, 1]), ("paper", [0])])
+def test_relu_becomes_part_of_the_dense_layers_before_it(block, fused):
+    spec = ModelSpec(
+        filters=(4,), mlp_units=(6, 4), layers=1, heads=1, head_dim=4, block=block,
+        activation="relu",
+    )  # fmt: skip
+    plan = random_plan(spec)
+    names = [step.output for step in plan.steps if isinstance(step, steps.Activation)]
+    assert names == [f"block_0/relu_{index}" for index in fused]
+    folded = fold(plan)
+    assert not {"Activation", "Gelu"} & {step.kind for step in folded.steps}
+    assert sum(isinstance(step, steps.Dense) and step.relu for step in folded.steps) == len(fused)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("block", ["keras", "paper"])
 @pytest.mark.parametrize("part", ["convolution", "mlp", "logits", "call"])
-def test_a_cct_with_another_activation_or_call_is_not_lowered(part):
-    spec = ModelSpec(filters=(4,), mlp_units=(4,), layers=1, heads=1, head_dim=4)
+def test_a_cct_with_another_activation_or_call_is_not_lowered(part, block, activation):
+    spec = ModelSpec(
+        filters=(4,), mlp_units=(4, 4), layers=1, heads=1, head_dim=4, block=block,
+        activation=activation,
+    )  # fmt: skip
     model = random_model(spec, 0)
     assert can_lower(model)
     if part == "convolution":

@@ -56,6 +56,7 @@ def paper_specs(draw):
         heads=heads,
         head_dim=size,
         mlp_units=(draw(st.integers(1, 20)), width),
+        activation=draw(st.sampled_from(["gelu", "relu"])),
         positional=draw(st.sampled_from(["learnable", "sine", "none"])),
         mean=mean[:channels],
         std=std[:channels],

@@ -1,8 +1,9 @@
 """A program that saves the keras.io example as Keras 2 did, with its logits.
 
-``python keras2_example.py FOLDER [constant]`` writes ``FOLDER/saved`` and ``FOLDER/logits.npz``.
+``python keras2_example.py FOLDER [constant|relu]`` writes ``FOLDER/saved``, ``FOLDER/logits.npz``.
 With ``constant`` the positions come from an embedding layer that is called on a constant: they are
-then no weight but a constant of the graph, as in the first edition of the example.
+then no weight but a constant of the graph, as in the first edition of the example. With ``relu``
+the MLPs have ReLU.
 """
 
 import sys
@@ -48,7 +49,7 @@ class StochasticDepth(layers.Layer):
         return branch
 
 
-def example(constant):
+def example(constant, activation):
     image = layers.Input((32, 32, 3))
     augmentation = [layers.Rescaling(1 / 255), layers.RandomCrop(32, 32), layers.RandomFlip()]
     tokens = CCTTokenizer()(keras.Sequential(augmentation)(image))
@@ -62,7 +63,7 @@ def example(constant):
         tokens = layers.Add()([StochasticDepth()(x), tokens])
         x = layers.LayerNormalization(epsilon=1e-5)(tokens)
         for _ in range(2):
-            x = layers.Dropout(0.1)(layers.Dense(WIDTH, activation=tf.nn.gelu)(x))
+            x = layers.Dropout(0.1)(layers.Dense(WIDTH, activation=activation)(x))
         tokens = layers.Add()([StochasticDepth()(x), tokens])
     tokens = layers.LayerNormalization(epsilon=1e-5)(tokens)
     weights = tf.nn.softmax(layers.Dense(1)(tokens), axis=1)
@@ -73,7 +74,7 @@ def example(constant):
 if __name__ == "__main__":
     folder, constant = Path(sys.argv[1]), "constant" in sys.argv
     keras.utils.set_random_seed(0)
-    model = example(constant)
+    model = example(constant, tf.nn.relu if "relu" in sys.argv else tf.nn.gelu)
     random = np.random.default_rng(0)
     model.set_weights([w + random.normal(0, 0.1, w.shape) for w in model.get_weights()])
     # With the state of an optimizer, as training leaves it.

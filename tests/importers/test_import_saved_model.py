@@ -30,9 +30,9 @@ def python(tmp_path_factory):
     return python_with(folder, "tf_keras", module="tf_keras")
 
 
-@pytest.fixture(scope="module", params=["weight", "constant"])
+@pytest.fixture(scope="module", params=["weight", "constant", "relu"])
 def saved(request, python, tmp_path_factory):
-    """The example's SavedModel with positions of either kind, images, and its logits."""
+    """The example's SavedModel: positions of either kind, or ReLU; images, and its logits."""
     folder = tmp_path_factory.mktemp(request.param)
     done = subprocess.run(
         [python, PROGRAM, folder, request.param], capture_output=True, text=True, timeout=300
@@ -51,7 +51,7 @@ def test_the_example_saved_by_keras_2_gives_its_logits(saved, tmp_path):
     assert (imported.tensors, imported.parameters) == (41, 416_331)
     assert imported.images == 8
     assert imported.difference < 1e-4
-    assert "exact GELU" in imported.notes
+    assert ("ReLU in the MLP" if kind == "relu" else "exact GELU") in imported.notes
     assert any("constant of its graph" in note for note in imported.notes) == (kind == "constant")
     model = cct_export.load(tmp_path / "m.keras").model
     np.testing.assert_allclose(model(images, training=False), expected, rtol=1e-5, atol=1e-5)

@@ -17,6 +17,8 @@ from cct_export.importers.equivalence import equivalent_cct
         {"blocks": 0},
         {"blocks": 3, "heads": 1},
         {"positional": False, "size": 21},
+        {"activation": "relu"},
+        {"activation": "gelu"},
     ],
     ids=str,
 )
@@ -29,10 +31,11 @@ def test_the_example_has_an_equivalent_cct_with_any_hyperparameters(changes):
     expected = np.asarray(model(images, training=False))
     assert np.ptp(expected, axis=0).min() > 1e-3
     np.testing.assert_allclose(cct(images, training=False), expected, atol=1e-4)
+    assert cct.spec.activation == ("relu" if changes.get("activation") == "relu" else "gelu")
 
 
 @pytest.mark.parametrize(
-    "changes", [{"activation": "relu"}, {"epsilon": 1e-6}, {"epsilon": 1e-3}], ids=str
+    "changes", [{"activation": "silu"}, {"epsilon": 1e-6}, {"epsilon": 1e-3}], ids=str
 )
 def test_the_same_weights_in_another_function_have_no_equivalent_cct(changes):
     model = published_example(blocks=1, **changes)

@@ -47,7 +47,7 @@ def values(plan, images):
 
 @pytest.fixture
 def record(collected, tmp_path):
-    save(collected, tmp_path / "record.npz")
+    save([collected], tmp_path / "record.npz")
     return tmp_path / "record.npz"
 
 
@@ -134,7 +134,7 @@ def test_a_tensor_that_is_not_finite_is_refused_by_name(plan, images, bad, which
 
 
 def test_a_record_keeps_histograms_exactly_and_second_moments_to_half_precision(collected, record):
-    read = load(record)
+    (read,) = load(record)
     assert (read.origin, read.samples) == (collected.origin, collected.samples)
     assert list(read.histograms) == list(collected.histograms)
     for name, expected in collected.histograms.items():
@@ -162,16 +162,16 @@ def test_a_record_of_inputs_that_are_always_zero_can_be_read(tmp_path):
         ),
     )
     collected = collect(plan, random_images(plan, 3), "any")
-    save(collected, tmp_path / "r.npz")
-    read = load(tmp_path / "r.npz")
+    save([collected], tmp_path / "r.npz")
+    (read,) = load(tmp_path / "r.npz")
     np.testing.assert_allclose(read.second_moments["logits"], np.zeros((3, 3)), atol=1e-20)
     assert read.fits(plan, plan.shapes)
 
 
 def test_a_record_without_moments_can_be_read(tmp_path):
     plan = Plan((1, 2, 3), (steps.Gelu("logits", ("image",), False),))
-    save(collect(plan, random_images(plan, 3), "any"), tmp_path / "r.npz")
-    read = load(tmp_path / "r.npz")
+    save([collect(plan, random_images(plan, 3), "any")], tmp_path / "r.npz")
+    (read,) = load(tmp_path / "r.npz")
     assert read.second_moments == {}
     assert set(read.histograms) == {"image", "logits"}
 
@@ -179,8 +179,8 @@ def test_a_record_without_moments_can_be_read(tmp_path):
 def test_saving_replaces_an_old_record_and_leaves_no_other_file(collected, tmp_path):
     path = tmp_path / "record.npz"
     path.write_text("old")
-    save(collected, path)
-    assert load(path).samples == collected.samples
+    save([collected], path)
+    assert load(path)[0].samples == collected.samples
     assert [entry.name for entry in tmp_path.iterdir()] == ["record.npz"]
 
 
@@ -243,7 +243,7 @@ def test_a_flipped_byte_is_detected_or_changes_no_histogram(record, collected):
     for place in np.random.default_rng(0).integers(0, len(whole), 150):
         record.write_bytes(whole[:place] + bytes([whole[place] ^ 85]) + whole[place + 1 :])
         try:
-            read = load(record)
+            (read,) = load(record)
         except InvalidData:
             continue
         for name, expected in collected.histograms.items():
@@ -316,7 +316,7 @@ def test_a_path_that_is_no_file_is_refused(tmp_path, name):
 
 def test_a_record_fits_its_own_plan_before_and_after_saving(plan, collected, record):
     assert collected.fits(plan, plan.shapes)
-    assert load(record).fits(plan, plan.shapes)
+    assert load(record)[0].fits(plan, plan.shapes)
     assert collected.fits(plan, ["image"])
 
 
@@ -334,11 +334,11 @@ def test_a_record_fits_no_plan_with_any_other_weights(plan, collected):
 
 def test_a_record_fits_no_tensor_that_it_lacks(plan, collected, record):
     assert not collected.fits(plan, [*plan.shapes, "another"])
-    short = load(record)
+    (short,) = load(record)
     del short.histograms[plan.output]
     assert not short.fits(plan, plan.shapes)
     assert short.fits(plan, ["image"])
-    unprobed = load(record)
+    (unprobed,) = load(record)
     del unprobed.probe[plan.output]
     assert not unprobed.fits(plan, plan.shapes)
 

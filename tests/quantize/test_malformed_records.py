@@ -22,7 +22,8 @@ def record(tmp_path):
     counts = {name: random.integers(1, 9, BINS) for name in ("image", "conv")}
     histograms = {name: Histogram(-1.0, 1.0, values) for name, values in counts.items()}
     probe = dict.fromkeys(counts, (0.5, 0.5))
-    statistics.save(Statistics("here", 2, histograms, {"conv": rows.T @ rows / 50}, probe), path)
+    moments = {"conv": rows.T @ rows / 50}
+    statistics.save([Statistics("here", 2, histograms, moments, probe)] * 2, path)
     return path
 
 
@@ -46,9 +47,10 @@ def _about(path, change):
 
 
 def test_the_record_of_these_tests_is_read(record):
-    read = statistics.load(record)
-    assert list(read.histograms) == ["image", "conv"]
-    assert read.second_moments["conv"].shape == (3, 3)
+    for read in statistics.load(record):
+        assert list(read.histograms) == ["image", "conv"]
+        assert read.second_moments["conv"].shape == (3, 3)
+    assert len(statistics.load(record)) == 2
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def _set(key, value):
 def test_a_field_of_another_type_is_refused_or_read(record, key, value):
     _about(record, _set(key, value))
     try:
-        read = statistics.load(record)
+        read, *_ = statistics.load(record)
     except InvalidData as error:
         assert "calibration.npz is no calibration record: " in str(error)
     else:

@@ -21,7 +21,7 @@ from cct_export.quantize.ptq import (
 )
 from cct_export.quantize.schemes import BY_FORMAT, SCHEMES
 from cct_export.quantize.statistics import collect
-from cct_export.specs import ModelSpec
+from cct_export.specs import CalibrationSpec, ModelSpec
 
 SPEC = ModelSpec(
     filters=(4, 64), mlp_units=(64, 64), heads=2, head_dim=24, layers=1, image_size=12, classes=3
@@ -120,7 +120,7 @@ def test_steps_that_are_kept_float_are_not_quantized(plan, known, format, name):
     before = quantization_modes(plan, scheme)
     modes = quantization_modes(plan, scheme, float_steps)
     assert {modes[output] for output in float_steps} == {"float"}
-    quantized = quantize(plan, scheme, known, float_steps=float_steps)
+    quantized = quantize(plan, scheme, known, CalibrationSpec(floats=float_steps))
     for output in float_steps:
         step = quantized.plan.producer(output)
         config = quantized.config(step)
@@ -197,14 +197,16 @@ def test_value_preserving_steps_keep_the_parameters_of_their_input(plan, known, 
 
 def test_pixels_and_softmax_outputs_have_prescribed_parameters(plan, known):
     quantized = quantize(plan, FULL, known)
-    np.testing.assert_array_equal(pixel_params(8).fake_quantize(np.arange(256.0)), np.arange(256))
+    for bits in (8, 16):
+        exact = pixel_params(bits).fake_quantize(np.arange(256.0))
+        np.testing.assert_allclose(exact, np.arange(256), rtol=1e-12)
     pixels = quantized.qparams["image"]
     assert (float(pixels.scale), pixels.zero_point) == (1, -128)
     (attention,) = [s.output for s in of_kind(plan, steps.Softmax) if "attention" in s.output]
     weights = quantized.qparams[attention]
     assert (float(weights.scale), weights.zero_point) == (1 / 256, -128)
-    for bits in (8, 16):
-        pixels, weights = pixel_params(bits), softmax_output_params(bits)
+    for bits, symmetric in ((8, False), (16, False), (16, True)):
+        pixels, weights = pixel_params(bits, symmetric), softmax_output_params(bits, symmetric)
         assert pixels.bits == weights.bits == bits
         assert float(pixels.max_value) == pytest.approx(255)
         assert float(weights.max_value) == pytest.approx(1, abs=4 / 2**bits)
@@ -248,16 +250,16 @@ def test_missing_statistics_are_named(plan, known, output):
 def test_each_tensor_can_have_its_own_range_method(plan, known):
     name = "tokenizer/0/conv"
     for method in ranges.METHODS:
-        params = quantize(plan, INT8, known, methods={name: method}).qparams[name]
+        params = quantize(plan, INT8, known, CalibrationSpec(methods={name: method})).qparams[name]
         value_range = ranges.METHODS[method](known.histograms[name], 8)
         assert affine(params) == affine(ranges.activation_params(value_range, 8))
     other = "tokenizer/1/conv"
-    params = quantize(plan, INT8, known, methods={name: "min-max"}).qparams[other]
+    params = quantize(plan, INT8, known, CalibrationSpec(methods={name: "min-max"})).qparams[other]
     assert float(params.scale) == float(quantize(plan, INT8, known).qparams[other].scale)
 
 
 def test_16_bits_clip_nothing_with_any_range_method(plan, known):
-    quantized = quantize(plan, WIDE, known, methods="percentile")
+    quantized = quantize(plan, WIDE, known, CalibrationSpec(methods="percentile"))
     for name, params in quantized.qparams.items():
         if isinstance(plan.producer(name), steps.Softmax):
             continue
@@ -265,7 +267,7 @@ def test_16_bits_clip_nothing_with_any_range_method(plan, known):
 
 
 def test_weights_are_rounded_by_gptq_or_to_the_nearest(plan, known):
-    nearest = quantize(plan, INT8, known, gptq=False)
+    nearest = quantize(plan, INT8, known, CalibrationSpec(rounding="nearest"))
     gptq = quantize(plan, INT8, known)
     differences = 0
     for before, near, step in zip(plan.steps, nearest.plan.steps, gptq.plan.steps, strict=True):

@@ -12,16 +12,17 @@ from emitted import read_tflite, run_onnx, run_tflite
 from plans import of_kind, random_images
 
 from cct_export.data.sampling import photo_crops
-from cct_export.export.draft import plan_of
+from cct_export.export.draft import prepared
 from cct_export.formats import FORMATS
 from cct_export.graph import steps
+from cct_export.graph.lowering import lower_model
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan, evaluate
 from cct_export.model.cct import CCT
 from cct_export.quantize.ptq import is_small, quantize
 from cct_export.quantize.schemes import BY_FORMAT
 from cct_export.quantize.statistics import Statistics, collect
-from cct_export.specs import ExportSpec, ModelSpec
+from cct_export.specs import CalibrationSpec, ExportSpec, ModelSpec
 
 # Wide enough for dense layers that schemes quantize.
 WIDE = ModelSpec(
@@ -81,8 +82,8 @@ def model_of(spec: ModelSpec) -> Any:
 
 @functools.cache
 def case_of(name: str, format: str, scheme: str) -> Case:
-    spec = ExportSpec(format, "int4-weight" if scheme == "int4-weight" else "none")
-    plan = plan_of(model_of(ARCHITECTURES[name]), spec)
+    plan = lower_model(model_of(ARCHITECTURES[name])).plan
+    plan = prepared(plan, ExportSpec(format, scheme))
     calibration = np.concatenate([photo_crops(plan.image_shape, 8, 1), random_images(plan, 2)])
     images = np.concatenate([photo_crops(plan.image_shape, 6, 2), random_images(plan, 2, 5)])
     return Case(plan, collect(plan, calibration, "crops"), images, evaluate(plan, images))
@@ -90,9 +91,10 @@ def case_of(name: str, format: str, scheme: str) -> Case:
 
 def quantized(name, format, scheme, **options):
     """Returns the quantized plan of an architecture, and the case."""
-    # Schemes share one case, except for the one that needs its own opset.
-    case = case_of(name, format, scheme if scheme == "int4-weight" else "any")
-    return quantize(case.plan, BY_FORMAT[format][scheme], case.statistics, **options), case
+    # Schemes share one case, except for those whose plan or opset is another.
+    case = case_of(name, format, scheme if scheme in ("int4-weight", "int8-full") else "none")
+    calibration = CalibrationSpec(**options)
+    return quantize(case.plan, BY_FORMAT[format][scheme], case.statistics, calibration), case
 
 
 def emit(plan, format, scheme, io="float32"):
@@ -230,7 +232,7 @@ def test_16_bit_integers_are_between_one_quantize_and_one_dequantize():
 @pytest.mark.parametrize("step", ["tokenizer/1/conv", "block_0/attention/scores", "logits"])
 @pytest.mark.parametrize("scheme", ["int8", "int8-full", "int16x8"])
 def test_a_step_kept_float_amid_integers_computes_what_the_simulation_predicts(scheme, step):
-    plan, case = quantized("three heads, two layers", "tflite", scheme, float_steps=[step])
+    plan, case = quantized("three heads, two layers", "tflite", scheme, floats=(step,))
     logits = run_tflite(emit(plan, "tflite", scheme), case.images)
     simulated = evaluate(plan, case.images)
     assert sqnr_db(simulated, logits) > sqnr_db(case.logits, simulated) + MARGINS[scheme]

@@ -119,7 +119,7 @@ def test_zero_is_representable_and_the_range_is_covered(a, b, bits, symmetric):
     assert params.qmin <= params.zero_point <= params.qmax
     assert isinstance(params.zero_point, int)
     np.testing.assert_array_equal(params.fake_quantize(np.zeros(1)), 0)
-    if symmetric or bits == 16:
+    if symmetric:
         assert params.zero_point == 0
         assert params.qmin == -params.qmax - 1
     # The zero point is rounded: up to half a scale may be missing at either end.
@@ -136,10 +136,11 @@ def test_8_bits_span_exactly_the_range(a, b):
     assert float(params.max_value - params.min_value) == pytest.approx(high - low, rel=1e-9)
 
 
-def test_16_bits_have_headroom_for_twice_the_range():
-    params = activation_params((-1.0, 3.0), 16)
-    assert float(params.max_value) == pytest.approx(6)
-    assert float(params.min_value) == pytest.approx(-6, rel=1e-4)
+@pytest.mark.parametrize(("symmetric", "lowest"), [(True, -6), (False, -2)])
+def test_16_bits_have_headroom_for_twice_the_range(symmetric, lowest):
+    params = activation_params((-1.0, 3.0), 16, symmetric)
+    assert float(params.max_value) == pytest.approx(6, rel=1e-4)
+    assert float(params.min_value) == pytest.approx(lowest, rel=1e-4)
 
 
 @pytest.mark.parametrize("bits", [8, 16])

@@ -2,8 +2,14 @@
 
 import pytest
 
-from cct_export.errors import UnsupportedScheme
-from cct_export.quantize.schemes import BY_FORMAT, scheme_of
+from cct_export.errors import InvalidRequest, UnsupportedScheme
+from cct_export.quantize.schemes import (
+    BY_FORMAT,
+    SCHEMES,
+    fast_schemes,
+    scheme_of,
+    with_activations,
+)
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
@@ -14,13 +20,43 @@ def test_only_static_schemes_are_calibrated_and_only_integer_ones_quantize_weigh
     assert {scheme.name for scheme in schemes if not scheme.quantizes_weights} == {"none", "fp16"}
 
 
-def test_tflite_has_every_scheme_and_onnx_all_but_the_integer_only_ones():
-    only_tflite = ["int8-full", "int16x8"]
-    assert [name for name in BY_FORMAT["tflite"] if name not in BY_FORMAT["onnx"]] == only_tflite
-    assert set(BY_FORMAT["onnx"]) < set(BY_FORMAT["tflite"])
-    for name in only_tflite:
-        with pytest.raises(UnsupportedScheme, match=f"{name}; tflite has it"):
-            scheme_of(name, "onnx")
+def test_both_formats_have_every_scheme():
+    assert list(BY_FORMAT["tflite"]) == sorted(BY_FORMAT["onnx"], key=list(SCHEMES).index)
+
+
+def test_auto_tries_every_scheme_of_tflite_and_no_scheme_for_npus():
+    assert fast_schemes("tflite") == list(SCHEMES)
+    assert set(BY_FORMAT["onnx"]) - set(fast_schemes("onnx")) == {"int8-full", "int16x8"}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "activations", "expected"),
+    [
+        ("int8-full", None, "int8-full"),
+        ("int8-full", "uint8", "int8-full"),
+        ("int8-full", "UINT16", "int16x8"),
+        ("int16x8", "uint16", "int16x8"),
+        ("int8", None, "int8"),
+    ],
+)
+def test_the_type_of_activations_chooses_between_the_schemes_for_npus(
+    scheme, activations, expected
+):
+    assert with_activations(scheme, activations) == expected
+
+
+@pytest.mark.parametrize(
+    ("scheme", "activations"),
+    [("int8", "uint8"), ("none", "uint16"), ("auto", "uint8"), ("int16x8", "uint8")],
+)
+def test_other_schemes_have_no_type_of_activations(scheme, activations):
+    with pytest.raises(UnsupportedScheme, match=f"{scheme} has no {activations} activations: "):
+        with_activations(scheme, activations)
+
+
+def test_an_unknown_type_of_activations_is_refused():
+    with pytest.raises(InvalidRequest, match=r"int4.*uint8, uint16"):
+        with_activations("int8-full", "int4")
 
 
 @pytest.mark.parametrize("format", ["tflite", "onnx"])

@@ -5,7 +5,7 @@ import pytest
 from classifiers import CLASSIFIERS
 
 from cct_export.data.sampling import photo_crops
-from cct_export.formats import tflite
+from cct_export.formats import tflite, tflite_micro
 from cct_export.graph.fold import fold
 from cct_export.quantize.ptq import quantize
 from cct_export.quantize.schemes import SCHEMES
@@ -20,10 +20,10 @@ pytestmark = pytest.mark.skipif(
 STEPS = {"FULLY_CONNECTED": 1}
 
 
-def file_of(name, io):
-    """Returns a classifier in integers, and images."""
+def file_of(plan, io):
+    """Returns a plan in integers, and images."""
     spec = ExportSpec("tflite", "int8-full", io, target="tflm")
-    plan = tflite.legalize(fold(CLASSIFIERS[name]), spec)
+    plan = tflite.legalize(fold(plan), spec)
     images = photo_crops(plan.image_shape, 4, 2)
     statistics = collect(plan, images, "crops")
     return tflite.emit(quantize(plan, SCHEMES["int8-full"], statistics), spec), images
@@ -65,13 +65,30 @@ def errors(content, image):
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_an_operator_gives_the_integers_of_litert(name):
-    content, images = file_of(name, "int8")
+    content, images = file_of(CLASSIFIERS[name], "int8")
     for image in images[:2]:
         for kind, error in errors(content, (image[None].astype(int) - 128).astype(np.int8)):
             assert error <= STEPS.get(kind, 0), kind
 
 
+@pytest.mark.parametrize("slice_bytes", [2**17, 2**10])
+def test_so_do_those_of_a_cct_with_its_softmax_whole_and_in_slices(
+    small_spec, monkeypatch, slice_bytes
+):
+    from cct_export.graph.lower import lower
+    from cct_export.model.cct import CCT
+
+    monkeypatch.setattr(tflite_micro, "_SLICE_BYTES", slice_bytes)
+    content, images = file_of(lower(CCT(small_spec)), "int8")
+    kinds = set()
+    for kind, error in errors(content, (images[:1].astype(int) - 128).astype(np.int8)):
+        assert error <= STEPS.get(kind, 0), kind
+        kinds.add(kind)
+    assert kinds >= {"REDUCE_MAX", "MEAN", "RSQRT", "GATHER", "BATCH_MATMUL"}
+    assert ("CONCATENATION" in kinds) == (slice_bytes == 2**10)
+
+
 def test_images_and_logits_may_be_unsigned():
-    content, images = file_of("sigmoid", "uint8")
+    content, images = file_of(CLASSIFIERS["sigmoid"], "uint8")
     kinds = dict(errors(content, images[:1]))
     assert kinds["QUANTIZE"] == 0

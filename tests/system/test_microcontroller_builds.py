@@ -9,16 +9,18 @@ time that compiling it takes.
 import os
 import re
 import shutil
+from contextlib import closing
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from debian_archive import Unavailable, unpack
 from linux_cpp import run
 
-from cct_export.bundles import folder, microcontroller, tflm
+from cct_export.bundles import folder, microcontroller
 from cct_export.bundles.contents import gather
 from cct_export.evaluation import parity
+from cct_export.runtimes import tflm
+from cct_export.runtimes.session import run as run_session
 
 pytestmark = pytest.mark.cpp
 
@@ -112,8 +114,8 @@ def test_the_self_test_measures_parity_as_the_export_does(bundled, kind):
     lines = process.stdout.splitlines()
     assert len(lines) == len(contents.inputs) + 2
     described = contents.description.output
-    integers = tflm.run(contents.model, inputs=contents.inputs).outputs.astype(np.float32)
-    values = np.float32(described.scale) * (integers - described.zero_point)
+    with closing(tflm.open_session(contents.path)) as session:
+        values = run_session(session, contents.golden.images)
     expected = parity.logits_sqnr_db(contents.golden.logits, values, outputs=[described])
     assert lines[-1].startswith("PASSED: SQNR ")
     assert float(re.search(r"SQNR ([\d.]+) dB", lines[-1])[1]) == pytest.approx(expected, abs=0.11)

@@ -168,7 +168,17 @@ def test_hyperparameters_of_augmentation_and_schedule_in_use_are_shown(written):
 @pytest.mark.parametrize(("block", "gelu"), [("paper", "exact"), ("keras", "tanh")])
 def test_the_gelu_of_the_block_is_shown(written, block, gelu):
     record = _record({"block": block, "head_dim": 64})
-    assert dict(_rows(_section(written(record), "Model")))["gelu"] == gelu
+    rows = dict(_rows(_section(written(record), "Model")))
+    assert (rows["activation"], rows["gelu"]) == ("gelu", gelu)
+
+
+def test_a_model_with_relu_has_no_form_of_gelu(written):
+    text = written(_record({"activation": "relu"}))
+    rows = dict(_rows(_section(text, "Model")))
+    assert rows["activation"] == "relu"
+    assert "gelu" not in rows
+    assert _command(text)[_command(text).index("--activation") + 1] == "relu"
+    assert "--activation" not in card.command(RECORD)
 
 
 @pytest.mark.parametrize("name", ["my run", "a|b*", 'say "cheese"'])
@@ -236,6 +246,7 @@ def test_the_card_names_the_pretrained_weights(written):
     options = dict(zip(_command(text)[2::2], _command(text)[3::2], strict=True))
     assert options["--from"] == "cct_keras_io"
     assert (options["--image-size"], options["--stochastic-depth-mode"]) == ("32", "sample")
+    assert options["--activation"] == "gelu"
     assert "--model" not in options
 
 

@@ -69,6 +69,8 @@ def test_the_boxes_of_a_block_name_its_operations():
         ("Norm, self-attention", "2 heads of 128", True),
         ("Norm, MLP", "128 → 128 → 128, GELU (tanh)", True),
     ]
+    relu = replace(SPECS[0], activation="relu")
+    assert boxes(relu)[-4].detail == "128 → 128 → 128, ReLU"
     paper = [(box.title, box.residual) for box in boxes(SPECS[2]) if box.group == "block"]
     assert paper == [
         ("Norm, self-attention", True), ("Layer normalization", False), ("MLP", True)

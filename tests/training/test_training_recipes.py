@@ -154,16 +154,17 @@ def test_options_that_are_not_given_are_those_of_the_resumed_run():
     assert options.train_spec() == record.train
     assert (options.model, options.pretrained) == ("tiny", None)
     assert (options.image_size, options.stochastic_depth_mode) == (8, "sample")
+    assert options.activation == "gelu"
 
 
 def test_options_that_are_given_take_precedence_over_the_resumed_run():
     given = TrainOptions(
         model="other", data="x", image_size=9, stochastic_depth_mode="batch",
-        hyperparameters={"mixup": 0.3},
+        activation="relu", hyperparameters={"mixup": 0.3},
     )  # fmt: skip
     options = given.resume(_record(mixup=0.2))
     assert (options.model, options.image_size) == ("other", 9)
-    assert options.stochastic_depth_mode == "batch"
+    assert (options.stochastic_depth_mode, options.activation) == ("batch", "relu")
     assert options.train_spec() == replace(_record(mixup=0.3).train, data="x")
     options = TrainOptions(recipe="keras-io").resume(_record(mixup=0.2))
     assert options.train_spec() == TrainSpec("digits")

@@ -26,6 +26,7 @@ from cct_export.training.teacher import (
     distillation_losses,
     embedding_losses,
 )
+from cct_export.training.transfer import Pretrained
 
 SPEC = replace(TINY, classes=3)
 SHAPE = (8, 8, 1)
@@ -252,7 +253,7 @@ def test_a_teacher_that_gives_nan_is_refused():
 
 def test_a_teacher_with_the_weights_that_training_starts_from_is_refused():
     with pytest.raises(InvalidRequest, match="the weights that training starts from"):
-        _teacher().check(SPEC, WeightsSource("tiny", "a" * 64), RECIPE)
+        _teacher().check(SPEC, Pretrained(CCT(SPEC), WeightsSource("tiny", "a" * 64)), RECIPE)
 
 
 def test_a_teacher_without_an_embedding_teaches_by_its_logits_alone():

@@ -81,7 +81,7 @@ def test_the_head_of_a_model_without_labels_is_kept():
 @pytest.mark.parametrize("spec", [TINY, PAPER])
 @pytest.mark.parametrize("size", [9, 32, 41])
 def test_at_another_resolution_learned_positions_are_interpolated(spec, size):
-    base, model = _trained(spec), CCT(architecture(spec, size))
+    base, model = _trained(spec), CCT(architecture(spec, image_size=size))
     (line,) = load_pretrained(base, model)
     (old,), (new,) = (m.get_layer("position_embedding").get_weights() for m in (base, model))
     side, before = int(len(new) ** 0.5), int(len(old) ** 0.5)
@@ -95,7 +95,7 @@ def test_at_another_resolution_learned_positions_are_interpolated(spec, size):
 
 def test_at_another_resolution_sine_positions_are_computed():
     spec = replace(PAPER, positional="sine")
-    base, model = CCT(spec), CCT(architecture(spec, 32))
+    base, model = CCT(spec), CCT(architecture(spec, image_size=32))
     assert load_pretrained(base, model) == []
     (table,) = model.get_layer("position_embedding").get_weights()
     np.testing.assert_allclose(table, sine_table(64, 8), atol=1e-6)

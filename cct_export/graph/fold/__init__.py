@@ -6,7 +6,7 @@ Each pass returns a plan that is equal in exact arithmetic; its docstring says w
 
 from collections.abc import Callable, Collection
 
-from cct_export.graph.fold import attention, norms, tokenizer, weights
+from cct_export.graph.fold import attention, norms, residual, tokenizer, weights
 from cct_export.graph.plan import Plan
 from cct_export.names import choose
 
@@ -24,16 +24,21 @@ PASSES: dict[str, Callable[[Plan], Plan]] = {
     "value-output": attention.value_output,
     "fuse-qkv": attention.fuse_qkv,
     "pooling-bias": norms.pooling_bias,
-    "centred-residual": norms.centred_residual,
+    "residual-sources": residual.residual_sources,
+    "centred-residual": residual.centred_residual,
+    "rotation": residual.rotation,
+    "head-rotation": attention.head_rotation,
 }
+# Passes that serve the rounding of 8-bit integers, at the cost of multiplications.
+FOR_8_BITS = ("residual-sources", "rotation", "head-rotation")
 
 
-def fold(plan: Plan, without: Collection[str] = ()) -> Plan:
-    """Returns the plan after all passes.
+def fold(plan: Plan, without: Collection[str] = FOR_8_BITS) -> Plan:
+    """Returns the plan after the passes.
 
     Args:
         plan: unfolded, as ``lower`` and ``lower_model`` return it.
-        without: names of passes to leave out.
+        without: names of passes to leave out; by default those that cost multiplications.
 
     Raises:
         InvalidRequest: ``without`` has a name that no pass has.

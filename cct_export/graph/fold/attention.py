@@ -1,5 +1,6 @@
 """Folds of multi-head attention."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -97,6 +98,53 @@ def value_output(plan: Plan) -> Plan:
         return replace(step, value=None, out=merged)
 
     return _rewrite_all(plan, rewrite, only_if_cheaper=True)
+
+
+def head_rotation(plan: Plan) -> Plan:
+    """Rotates queries, keys and values inside each head, and gives all three the same size.
+
+    ``(q R)(k R)ᵀ = q kᵀ`` for an orthogonal R, and ``(A v R) Rᵀ Wo = A v Wo``; a factor of the
+    queries or values divides the keys or the output projection. Each channel is then a mixture of
+    all of its head, without outliers, and the fused projection has one range (arXiv:2404.00456).
+    """
+
+    def rewrite(step: Attention) -> Attention:
+        if step.key is None or step.value is None:
+            return step
+        query, key = (_rotated_heads(part, step.heads, 0) for part in (step.query, step.key))
+        value = _rotated_heads(step.value, step.heads, 1)
+        rows = step.out.kernel.reshape(step.heads, -1, step.out.kernel.shape[1])
+        matrix = orthogonal_matrix(rows.shape[1], seed=1)
+        kernel = (matrix.T @ rows).reshape(step.out.kernel.shape)
+        sizes = [float(np.sqrt(np.mean(part.kernel**2))) for part in (query, key, value)]
+        if not all(sizes):
+            return step
+        common = math.sqrt(sizes[0] * sizes[1])
+        query, key, value = (
+            Projection(part.kernel * (common / scale), part.bias * (common / scale))
+            for part, scale in zip((query, key, value), sizes, strict=True)
+        )
+        out = Projection(kernel * (sizes[2] / common), step.out.bias)
+        return replace(step, query=query, key=key, value=value, out=out)
+
+    return _rewrite_all(plan, rewrite)
+
+
+def _rotated_heads(projection: Projection, heads: int, seed: int) -> Projection:
+    kernel, bias = (part.reshape(-1, heads, len(projection.bias) // heads) for part in projection)
+    matrix = orthogonal_matrix(kernel.shape[2], seed=seed)
+    return Projection(
+        (kernel @ matrix).reshape(projection.kernel.shape), (bias @ matrix).reshape(-1)
+    )
+
+
+def orthogonal_matrix(width: int, *, seed: int) -> Array:
+    """Returns a random orthogonal matrix, ``(width, width)``."""
+    gaussian = np.random.default_rng(seed).normal(size=(width, width))
+    orthogonal, triangle = np.linalg.qr(gaussian)
+    # Signs that make the factorization unique, and the same with every LAPACK.
+    matrix: Array = orthogonal * np.sign(np.diag(triangle))
+    return matrix
 
 
 def fuse_qkv(plan: Plan) -> Plan:

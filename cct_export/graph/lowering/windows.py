@@ -6,6 +6,7 @@ from typing import Any
 from cct_export.graph import steps
 from cct_export.graph.lowering.builder import Builder, NotLowered, Tensor, constant, tensor
 from cct_export.graph.steps import Array, Pads
+from cct_export.graph.windows import same_pads
 
 Pair = int | Sequence[int] | None
 
@@ -28,7 +29,7 @@ def _pads(x: Tensor, size: Sequence[int], strides: Sequence[int], padding: str) 
         return steps.NO_PADS
     if padding != "same":
         raise NotLowered(f"padding {padding!r}")
-    rows, columns = map(steps.same_pads, x.shape[:2], size, strides)
+    rows, columns = map(same_pads, x.shape[:2], size, strides)
     return rows, columns
 
 
