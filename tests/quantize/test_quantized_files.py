@@ -185,13 +185,6 @@ def test_every_step_computes_the_integers_that_the_simulation_predicts(name, sch
             assert np.mean(error > 0.5) < (0.5 if step.kind == "Mean" else 0.1), step.output
 
 
-@pytest.mark.parametrize("name", ["merged heads", "odd widths"])
-def test_int4_weights_without_quantized_activations_compute_in_float(name):
-    plan, case = quantized(name, "onnx", "int4-weight")
-    logits = run_onnx(emit(plan, "onnx", "int4-weight"), case.images)
-    assert sqnr_db(evaluate(plan, case.images), logits) > FLOATS["none"]
-
-
 @pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize(("format", "scheme"), CASES)
 def test_raw_pixels_give_the_logits_of_float_pixels(name, format, scheme):

@@ -15,7 +15,7 @@ from cct_export.quantize.schemes import (
 @pytest.mark.parametrize("format", ["tflite", "onnx"])
 def test_only_static_schemes_are_calibrated_and_only_integer_ones_quantize_weights(format):
     schemes = BY_FORMAT[format].values()
-    static = {"int8", "int8-full", "int16x8"}
+    static = {"int8", "int8-full", "int16x8", "int4-weight"}
     assert {scheme.name for scheme in schemes if scheme.calibrated} <= static
     assert {scheme.name for scheme in schemes if not scheme.quantizes_weights} == {"none", "fp16"}
 

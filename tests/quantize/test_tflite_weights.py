@@ -64,7 +64,7 @@ def test_int8_computes_attention_scores_in_integers_and_weighted_sums_in_float(e
 def test_only_dense_layers_have_int4_weights(exports):
     counts = kernels(exports("tflite", "int4-weight").path)
     assert counts["FULLY_CONNECTED", "FLOAT32", "INT4", "FLOAT32"] == DENSE
-    assert counts["CONV_2D", "FLOAT32", "INT8", "FLOAT32"] == CONVOLUTIONS
+    assert counts["CONV_2D", "INT8", "INT8", "INT8"] == CONVOLUTIONS
 
 
 @pytest.mark.parametrize(
