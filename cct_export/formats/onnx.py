@@ -32,8 +32,6 @@ def skipped_folds(spec: ExportSpec) -> Sequence[str]:
 
     Files for NPUs are centred all the same: their plan then is one whose calibration is recorded.
     """
-    if spec.scheme == "int8-full":
-        return ()
     return FOR_8_BITS if spec.scheme in NPU_ACTIVATIONS else (*FOR_8_BITS, "centred-residual")
 
 

@@ -239,16 +239,6 @@ class _Writer(TfliteGraph):
         return self.graph.operator(kind, [x, axis], output, "ReducerOptions", keepDims=True)
 
     @add.register
-    def _(self, step: steps.Sum, x: int) -> int:
-        if self.config.inputs != "static":
-            return self._reduced(step, x, self._output(step), "SUM")
-        # LiteRT's reference kernel of SUM adds 8-bit integers in 8 bits.
-        name, count = step.output, self._shape(step.inputs[0])[-1]
-        params = self.quantized.qparams[name]
-        mean = self._new(name, f"{name}/mean", replace(params, scale=params.scale / count))
-        return self._rescaled(step, self._reduced(step, x, mean), count)
-
-    @add.register
     def _(self, step: steps.Maximum, x: int) -> int:
         return self._reduced(step, x, self._output(step), "REDUCE_MAX")
 

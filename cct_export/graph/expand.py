@@ -18,6 +18,9 @@ from cct_export.graph.plan import Plan
 from cct_export.graph.steps import Attention, LayerNorm, Projection, Scale, SequencePool, Step
 from cct_export.graph.windows import same_pads
 
+# Softmaxes of as many weights are composed of their parts, for formats whose own is too coarse.
+MANY_WEIGHTS = 32
+
 
 def expand(
     plan: Plan,
@@ -31,8 +34,8 @@ def expand(
     Args:
         plan: folded or not.
         layer_norm: keep LayerNorm, for formats that have it as an operator.
-        softmax: keep Softmax; else it is composed of exponentials and their sum, but for one that
-            is the output.
+        softmax: keep Softmax; else one of ``MANY_WEIGHTS`` or more is composed of exponentials and
+            their sum, unless it is the output.
         activations: keep these functions; silu, hard-silu and hard-sigmoid can be composed.
         uneven_means: keep average pools whose padding is not that of TensorFlow's SAME rule.
     """
@@ -53,8 +56,12 @@ def expand(
             replacements[step.output] = _mean_steps(step, shape)
     plan = plan.replace(replacements)
     if not softmax:
-        softmaxes = [s for s in plan.steps[:-1] if isinstance(s, steps.Softmax)]
-        plan = plan.replace({step.output: _softmax_steps(step) for step in softmaxes})
+        replacements = {
+            step.output: _softmax_steps(step, plan.shapes[step.output][-1])
+            for step in plan.steps[:-1]
+            if isinstance(step, steps.Softmax) and plan.shapes[step.output][-1] >= MANY_WEIGHTS
+        }
+        plan = plan.replace(replacements)
     return _separate_shifts(plan)
 
 
@@ -145,17 +152,18 @@ def _layer_norm_steps(step: LayerNorm) -> list[Step]:
     return [*expanded, normalized, steps.Scale(name, (normalized.output,), gamma, beta)]
 
 
-def _softmax_steps(step: steps.Softmax) -> list[Step]:
+def _softmax_steps(step: steps.Softmax, count: int) -> list[Step]:
     """Returns ``exp(x − max) / Σ``, as two products with ``1/√Σ``.
 
-    Where 8-bit integers hold it, 1/Σ would span too many orders of magnitude.
+    Where 8-bit integers hold it, 1/Σ would span too many orders of magnitude. The sum is a dense
+    layer of ones, which accumulates exactly in every engine; LiteRT's reference SUM does not.
     """
     name, (x,) = step.output, step.inputs
     return [
         steps.Maximum(f"{name}/maximum", (x,)),
         steps.Subtract(f"{name}/shifted", (x, f"{name}/maximum")),
         steps.Exp(f"{name}/exponentials", (f"{name}/shifted",)),
-        steps.Sum(f"{name}/total", (f"{name}/exponentials",)),
+        steps.Dense(f"{name}/total", (f"{name}/exponentials",), np.ones((count, 1))),
         steps.Rsqrt(f"{name}/root", (f"{name}/total",), 0.0),
         steps.Multiply(f"{name}/rooted", (f"{name}/exponentials", f"{name}/root")),
         steps.Multiply(name, (f"{name}/rooted", f"{name}/root")),

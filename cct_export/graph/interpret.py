@@ -172,12 +172,6 @@ def _(step: steps.MeanSquare, x: Array) -> Array:
 
 
 @compute.register
-def _(step: steps.Sum, x: Array) -> Array:
-    total: Array = x.sum(-1, keepdims=True)
-    return total
-
-
-@compute.register
 def _(step: steps.Maximum, x: Array) -> Array:
     largest: Array = x.max(-1, keepdims=True)
     return largest

@@ -243,11 +243,6 @@ class MeanSquare(Mean):
 
 
 @dataclass(frozen=True, eq=False)
-class Sum(Mean):
-    """The sum over the last axis, which is kept with size 1."""
-
-
-@dataclass(frozen=True, eq=False)
 class Maximum(Mean):
     """The largest value over the last axis, which is kept with size 1."""
 

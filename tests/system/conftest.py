@@ -92,7 +92,8 @@ def adb_program(tmp_path_factory):
             root = unpack(folder / "apt", "adb")
         except Unavailable as error:
             pytest.skip(f"no adb: {error}")
-        library = next(root.glob("usr/lib/*/libusb-1.0.so*")).parent
+        # Libraries that the machine has already are not unpacked.
+        library = next(root.glob("usr/lib/*/android/*.so*")).parent.parent
         real = root / "usr/lib/android-sdk/platform-tools/adb"
         program.write_text(
             f'#!/bin/sh\nLD_LIBRARY_PATH={library}:{library}/android exec {real} "$@"\n'
