@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import singledispatchmethod
 
 import numpy as np
@@ -42,7 +43,10 @@ def legalize(plan: Plan, spec: ExportSpec) -> Plan:
         InvalidRequest: unknown opset.
     """
     layer_norm = opset_of(spec) >= _LAYER_NORMALIZATION
-    return expand(plan, layer_norm=layer_norm, activations=("relu", "relu6", *_ACTIVATIONS))
+    plan = expand(plan, layer_norm=layer_norm, activations=("relu", "relu6", *_ACTIVATIONS))
+    # LayerNormalization subtracts the mean of any input, also of one that was centred and rounded.
+    norms = [step for step in plan.steps if isinstance(step, steps.LayerNorm)]
+    return plan.replace({norm.output: [replace(norm, centred=False)] for norm in norms})
 
 
 def emit(
