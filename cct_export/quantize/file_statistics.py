@@ -14,7 +14,7 @@ from cct_export.specs.progress import CountProgress, no_progress
 # Values of a tensor that are kept of all images: with ten times as many, ranges differ by less
 # than a bin. The smallest and the largest value are exact.
 MAX_VALUES = 2**17
-# 16 bits have room for values beyond the calibration range, see ``ranges.activation_params``.
+# 16 bits have room for values beyond the calibration range, see ``params.activation_params``.
 _HEADROOM = 2.0
 
 Tensors = Mapping[str, np.ndarray]

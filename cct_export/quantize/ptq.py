@@ -11,6 +11,13 @@ from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams
 from cct_export.graph.steps import Array, Step
 from cct_export.quantize import ranges, rounding
+from cct_export.quantize.params import (
+    activation_params,
+    constant_params,
+    pixel_params,
+    prescribed_output_params,
+    without_minimum,
+)
 from cct_export.quantize.statistics import Statistics, has_moments
 from cct_export.specs import CalibrationSpec, QuantScheme
 from cct_export.specs.progress import CountProgress, no_progress
@@ -177,10 +184,18 @@ class _Quantizer:
         static = [step for step in plan.steps if self._modes[step.output] in _STATIC_INPUTS]
         self._quantized_tensors = {name for step in static for name in step.inputs}
         self._quantized_tensors |= {s.output for s in static if self._modes[s.output] == "static"}
-        # Engines multiply two quantized activations fast only if the second one is symmetric.
-        self._symmetric_tensors = {
-            self._origin(step.inputs[1]) for step in static if isinstance(step, steps.MatMul)
+        products = [step for step in static if isinstance(step, steps.MatMul)]
+        self._first_factors = {self._origin(step.inputs[0]) for step in products}
+        # Engines prescribe that a softmax's 0 is -128: values that it weights must not be -128,
+        # see ``without_minimum``, and none of the calibration images is when nothing is clipped.
+        self._unclipped_tensors = {
+            self._origin(step.inputs[1])
+            for step in products
+            if isinstance(plan.producer(self._origin(step.inputs[0])), steps.Softmax)
+            and scheme.integer_ends
         }
+        # Engines multiply two quantized activations fast only if the second one is symmetric.
+        self._symmetric_tensors = {self._origin(step.inputs[1]) for step in products}
         self.qparams: dict[str, QuantParams] = {}
         self.configs: dict[str, OpQuantConfig] = {}
         self.replacements: dict[str, list[Step]] = {}
@@ -227,10 +242,10 @@ class _Quantizer:
                 return step, None
             return self._with_quantized_kernel(step)
         if mode == "static" and isinstance(step, steps.AddConstant):
-            params = _constant_params(step.value, self._scheme.bits)
+            params = constant_params(step.value, self._scheme.bits)
             return replace(step, value=params.fake_quantize(step.value)), params
         if mode == "static" and isinstance(step, steps.Scale):
-            params = _constant_params(step.scale, self._scheme.bits)
+            params = constant_params(step.scale, self._scheme.bits)
             return replace(step, scale=params.fake_quantize(step.scale)), params
         if mode == "static" and isinstance(step, steps.LayerNorm):
             return self._with_quantized_norm(step)
@@ -240,7 +255,7 @@ class _Quantizer:
         """Returns a norm with quantized gamma, its beta an integer in units of the products."""
         width = self._plan.shapes[step.output][-1]
         gamma = np.ones(width) if step.gamma is None else step.gamma
-        params = ranges.activation_params((float(gamma.min()), float(gamma.max())), 8)
+        params = activation_params((float(gamma.min()), float(gamma.max())), 8)
         unit = self.qparams[step.inputs[0]].scale * params.scale
         beta = None if step.beta is None else np.rint(step.beta / unit) * unit
         return replace(step, gamma=params.fake_quantize(gamma), beta=beta), params
@@ -302,19 +317,22 @@ class _Quantizer:
         static = self._modes[name] == "static"
         if static and isinstance(step, _VALUE_PRESERVING):
             return self.qparams[step.inputs[0]]
-        prescribed = _prescribed_output_params(step, bits, self._scheme.symmetric)
+        prescribed = prescribed_output_params(step, bits, self._scheme.symmetric)
         if static and prescribed is not None:
             return prescribed
-        method = self._method_of(name)
         # 16 bits are fine enough to clip nothing.
-        choose_range = ranges.METHODS[method if bits == 8 else "min-max"]
-        value_range = choose_range(self._statistics.histograms[name], bits)
+        method = self._method_of(name) if bits == 8 else "min-max"
+        if name in self._unclipped_tensors:
+            method = "min-max"
+        value_range = ranges.METHODS[method](self._statistics.histograms[name], bits)
         if any(isinstance(consumer, steps.Exp) for consumer in self._plan.consumers(name)):
             value_range = (max(value_range[0], SMALLEST_EXPONENT), 0.0)
         symmetric = self._scheme.symmetric or name in self._symmetric_tensors
-        params = ranges.activation_params(value_range, bits, symmetric)
+        params = activation_params(value_range, bits, symmetric)
         if not static:
             return params
+        if name in self._first_factors and params.zero_point == params.qmin:
+            params = without_minimum(params)
         scales = [float(self.qparams[source].scale) for source in step.inputs]
         return replace(params, scale=np.maximum(params.scale, _min_scale(step, scales, weights)))
 
@@ -353,42 +371,3 @@ def _with_float16_weights(step: Step) -> Step:
 
 def _float16(values: Array) -> Array:
     return values.astype(np.float16).astype(np.float64)
-
-
-def _constant_params(values: Array, bits: int) -> QuantParams:
-    qmax = 2 ** (bits - 1) - 1
-    return QuantParams(np.array((float(np.abs(values).max()) or 1.0) / qmax), 0, -qmax, qmax)
-
-
-def pixel_params(bits: int, symmetric: bool = False) -> QuantParams:
-    """Returns the parameters of pixels 0–255; integers with a zero point hold them exactly."""
-    if symmetric:
-        qmax = 2 ** (bits - 1) - 1
-        return QuantParams(np.array(255 / qmax), 0, -qmax, qmax)
-    half = 2 ** (bits - 1)
-    return QuantParams(np.array(255 / (2 * half - 1)), -half, -half, half - 1)
-
-
-def _prescribed_output_params(step: Step, bits: int, symmetric: bool) -> QuantParams | None:
-    """Returns the parameters that engines prescribe for the output of a static step, if any.
-
-    LiteRT does for all three functions; ONNX Runtime's QNN provider wants the same 16 bits of
-    sigmoid and tanh (``execution_providers/qnn/quant_config`` in ``onnxruntime.quantization``).
-    """
-    function = step.function if isinstance(step, steps.Activation) else ""
-    if isinstance(step, steps.Softmax) or function == "sigmoid":
-        return softmax_output_params(bits, symmetric)
-    if isinstance(step, steps.Exp):  # of a softmax, whose largest exponential is 1
-        return QuantParams(np.array(1 / 255), -128, -128, 127)
-    if function == "tanh":
-        half = 2 ** (bits - 1)
-        return QuantParams(np.array(1 / half), 0, -half, half - 1)
-    return None
-
-
-def softmax_output_params(bits: int, symmetric: bool = False) -> QuantParams:
-    """Returns the parameters of the output of an integer softmax or sigmoid: 0 to almost 1."""
-    half = 2 ** (bits - 1)
-    if symmetric:
-        return QuantParams(np.array(1 / half), 0, -half, half - 1)
-    return QuantParams(np.array(1 / (2 * half)), -half, -half, half - 1)

@@ -6,15 +6,13 @@ import numpy as np
 
 from cct_export.graph.quantized import QuantParams
 from cct_export.graph.steps import Array
+from cct_export.quantize.params import Range, activation_params
 from cct_export.quantize.statistics import Histogram
 
-Range = tuple[float, float]
 # Share of the values inside the range of percentile; half of the rest is clipped at each end.
 PERCENTILE = 0.9999
 # Factors of the full range that mse and entropy try.
 _SHRINKING = np.linspace(1.0, 0.3, 71)
-# 16 bits have room for values beyond the calibration range.
-_HEADROOM = 2.0
 
 
 def min_max(histogram: Histogram, bits: int) -> Range:
@@ -61,24 +59,6 @@ METHODS: dict[str, Callable[[Histogram, int], Range]] = {
     "entropy": entropy,
     "mse": mse,
 }
-
-
-def activation_params(range: Range, bits: int, symmetric: bool = False) -> QuantParams:
-    """Returns per-tensor parameters for a range; 0 is always representable.
-
-    Args:
-        range: smallest and largest value.
-        bits: 8, or 16 with headroom beyond the range.
-        symmetric: whether the zero point is 0.
-    """
-    headroom = _HEADROOM if bits == 16 else 1.0
-    low, high = min(range[0], 0.0) * headroom, max(range[1], 0.0) * headroom
-    half = 2 ** (bits - 1)
-    if symmetric:
-        largest = max(-low, high) or 1.0
-        return QuantParams(np.array(largest / (half - 1)), 0, -half, half - 1)
-    scale = (high - low) / (2 * half - 1) or 1.0
-    return QuantParams(np.array(scale), round(-half - low / scale), -half, half - 1)
 
 
 def squared_error(histogram: Histogram, params: QuantParams) -> float:

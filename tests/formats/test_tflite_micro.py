@@ -20,7 +20,8 @@ from cct_export.graph.fold import fold
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams, evaluate
 from cct_export.operator_lists import OPERATOR_LISTS
-from cct_export.quantize.ptq import pixel_params, quantize
+from cct_export.quantize.params import pixel_params
+from cct_export.quantize.ptq import quantize
 from cct_export.quantize.schemes import SCHEMES
 from cct_export.quantize.statistics import collect
 from cct_export.specs import ExportSpec

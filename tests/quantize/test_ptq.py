@@ -11,13 +11,12 @@ from cct_export.graph.expand import expand
 from cct_export.graph.fold import fold
 from cct_export.graph.plan import Plan
 from cct_export.quantize import ranges
+from cct_export.quantize.params import activation_params, pixel_params, softmax_output_params
 from cct_export.quantize.ptq import (
     calibrated_tensors,
     is_small,
-    pixel_params,
     quantization_modes,
     quantize,
-    softmax_output_params,
 )
 from cct_export.quantize.schemes import BY_FORMAT, SCHEMES
 from cct_export.quantize.statistics import collect
@@ -213,6 +212,32 @@ def test_pixels_and_softmax_outputs_have_prescribed_parameters(plan, known):
         assert float(weights.fake_quantize(np.zeros(1))[0]) == 0
 
 
+@pytest.mark.parametrize("image_size", [12, 24])  # softmaxes of 9 and of 36 weights
+def test_weighted_sums_never_multiply_the_smallest_integer_by_itself(image_size):
+    folded = fold(random_plan(replace(SPEC, image_size=image_size)))
+    plan = expand(folded, layer_norm=False, softmax=False)
+    assert bool(of_kind(plan, steps.Exp)) == (image_size == 24)
+    images = random_images(plan, 6)
+    products = [step for step in of_kind(plan, steps.MatMul) if "sum" in step.output]
+    assert len(products) == 2  # of attention and of pooling
+    known = collect(plan, images, "random pixels")
+    for product in products:  # an outlier that every other range clips
+        name = product.inputs[1]
+        while isinstance(plan.producer(name), PRESERVING):
+            name = plan.producer(name).inputs[0]
+        histogram = known.histograms[name]
+        counts = np.zeros_like(histogram.counts)
+        counts[[0, len(counts) // 2]] = 1, 1e9
+        known.histograms[name] = replace(histogram, counts=counts, low=-100.0)
+    quantized = quantize(plan, FULL, known)
+    for product in products:
+        weights, values = (quantized.qparams[name] for name in product.inputs)
+        zero_is_smallest = float(weights.min_value) == 0
+        assert zero_is_smallest == (image_size == 12)
+        clipped = float(values.max_value) < 99
+        assert clipped != zero_is_smallest
+
+
 def affine(params):
     return float(params.scale), params.zero_point
 
@@ -252,7 +277,7 @@ def test_each_tensor_can_have_its_own_range_method(plan, known):
     for method in ranges.METHODS:
         params = quantize(plan, INT8, known, CalibrationSpec(methods={name: method})).qparams[name]
         value_range = ranges.METHODS[method](known.histograms[name], 8)
-        assert affine(params) == affine(ranges.activation_params(value_range, 8))
+        assert affine(params) == affine(activation_params(value_range, 8))
     other = "tokenizer/1/conv"
     params = quantize(plan, INT8, known, CalibrationSpec(methods={name: "min-max"})).qparams[other]
     assert float(params.scale) == float(quantize(plan, INT8, known).qparams[other].scale)

@@ -6,10 +6,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cct_export.graph.quantized import QuantParams
+from cct_export.quantize.params import activation_params
 from cct_export.quantize.ranges import (
     METHODS,
     PERCENTILE,
-    activation_params,
     clipped_share,
     squared_error,
 )
