@@ -1,5 +1,6 @@
 """Builds the TFLite graph of a plan: its tensors, their quantization, constants, padding."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -138,10 +139,38 @@ class TfliteGraph:
         """Pads tensor ``x``, which the plan calls ``source``, with a value."""
         rows, columns, channels = self._shape(source)
         shape = (rows + sum(pads[0]), columns + sum(pads[1]), channels)
-        static = self.config.inputs == "static"
-        params = self.quantized.qparams[source] if static else None
+        return self._padded(name, x, source, shape, [*pads, (0, 0)], value)
+
+    def _pad_rows(self, name: str, x: int, source: str, pads: steps.Pads, value: float) -> int:
+        """Pads a map as one of ``(rows, columns · channels)``, of which XNNPACK copies whole rows.
+
+        It copies a map of ``(rows, columns, channels)`` pixel by pixel.
+        """
+        rows, columns, channels = self._shape(source)
+        params = self._input_params(source)
+        flat = self._new(source, f"{name}/rows", params, (rows, columns * channels))
+        x = self._reshape(f"{name}/rows", x, (rows, columns * channels), flat)
+        height, width = rows + sum(pads[0]), columns + sum(pads[1])
+        left, right = pads[1]
+        amounts = [pads[0], (left * channels, right * channels)]
+        label = f"{name}/padded_rows"
+        padded = self._padded(label, x, source, (height, width * channels), amounts, value)
+        to = (height, width, channels)
+        return self._reshape(name, padded, to, self._new(source, name, params, to))
+
+    def _padded(
+        self,
+        name: str,
+        x: int,
+        source: str,
+        shape: Shape,
+        pads: Sequence[tuple[int, int]],
+        value: float,
+    ) -> int:
+        """Pads every axis of tensor ``x``, which is quantized as ``source``, to a shape."""
+        params = self._input_params(source)
         padded = self._new(source, name, params, shape)
-        amounts = self._indices(f"{name}/amounts", [(0, 0), *pads, (0, 0)])
+        amounts = self._indices(f"{name}/amounts", [(0, 0), *pads])
         if value == 0:
             return self.graph.operator("PAD", [x, amounts], padded, "PadOptions")
         if params is None:
@@ -149,6 +178,10 @@ class TfliteGraph:
         else:
             filler = self._integers(f"{name}/value", np.array([params.qmin]), params)
         return self.graph.operator("PADV2", [x, amounts, filler], padded, "PadV2Options")
+
+    def _input_params(self, name: str) -> QuantParams | None:
+        """Returns the parameters of an input of the current step; None for float."""
+        return self.quantized.qparams[name] if self.config.inputs == "static" else None
 
     def _indices(self, name: str, values: Any) -> int:
         return self.graph.constant(name, np.array(values), "INT32")

@@ -12,7 +12,7 @@ from cct_export.formats.flatbuffer import FlatGraph, Quantization
 from cct_export.formats.tflite_graph import TfliteGraph
 from cct_export.graph import steps
 from cct_export.graph.interpret import compute
-from cct_export.graph.quantized import QuantizedPlan, QuantParams
+from cct_export.graph.quantized import QuantParams
 from cct_export.graph.steps import Step
 from cct_export.operator_lists import OPERATOR_LISTS, OperatorUse
 
@@ -100,62 +100,6 @@ def _looked_up(graph: FlatGraph, name: str, x: int, table: int, params: Quantiza
     graph.operator("ADD", [wide, offset], positions, "AddOptions")
     output = graph.tensor(name, shape, "INT8", quantization=params)
     return graph.operator("GATHER", [table, positions], output, "GatherOptions", axis=0)
-
-
-def rewritten(quantized: QuantizedPlan) -> QuantizedPlan:
-    """Returns the plan, of the same values, in steps that take TFLite Micro less memory."""
-    return _with_transposed_operands(_without_unused_padding(quantized))
-
-
-def _with_transposed_operands(quantized: QuantizedPlan) -> QuantizedPlan:
-    """Returns the plan with the second operand of every product transposed.
-
-    TFLite Micro keeps a transposed copy of any other in the arena for as long as the model lives.
-    What transposes an operand anyway then transposes it in another order; others get a step.
-    """
-    plan, qparams, configs = quantized.plan, dict(quantized.qparams), dict(quantized.configs)
-    replacements: dict[str, list[Step]] = {}
-    for step in plan.steps:
-        if not isinstance(step, steps.MatMul) or step.transpose_b:
-            continue
-        left, right = step.inputs
-        producer = plan.producer(right)
-        if isinstance(producer, steps.Transpose) and plan.only_consumer(right) is step:
-            *leading, last, first = producer.order
-            replacements[right] = [replace(producer, order=(*leading, first, last))]
-        else:
-            axes = tuple(range(len(plan.shapes[right])))
-            transposed = f"{step.output}/transposed"
-            added = steps.Transpose(transposed, (right,), (*axes[:-2], axes[-1], axes[-2]))
-            qparams[transposed] = qparams[right]
-            configs[transposed] = replace(configs[step.output], weights=None)
-            replacements[step.output] = [added]
-            right = transposed
-        product = replace(step, inputs=(left, right), transpose_b=True)
-        replacements[step.output] = [*replacements.get(step.output, []), product]
-    return replace(quantized, plan=plan.replace(replacements), qparams=qparams, configs=configs)
-
-
-def _without_unused_padding(quantized: QuantizedPlan) -> QuantizedPlan:
-    """Returns the plan with pools that pad no more than their windows reach, for the same result.
-
-    Padding is a copy of the map, which is the largest tensor of a CCT.
-    """
-    replacements: dict[str, list[Step]] = {}
-    for step in quantized.plan.steps:
-        if isinstance(step, steps.MaxPool):
-            sizes, counts = (
-                quantized.plan.shapes[step.inputs[0]],
-                quantized.plan.shapes[step.output],
-            )
-            (top, bottom), (left, right) = (
-                (before, max(0, (count - 1) * stride + window - size - before))
-                for (before, _), count, stride, window, size in zip(
-                    step.pads, counts, step.strides, step.size, sizes, strict=False
-                )
-            )
-            replacements[step.output] = [replace(step, pads=((top, bottom), (left, right)))]
-    return replace(quantized, plan=quantized.plan.replace(replacements))
 
 
 def check(content: bytes, source: str) -> None:

@@ -37,6 +37,8 @@ MAX_BIAS = 2**30
 FLOAT16_RANGE = (2.0**-10, 65504.0)
 # exp of this is a quarter of a step of its 8-bit integers: of smaller values it is 0.
 SMALLEST_EXPONENT = -math.log(4 * 255)
+# GELU of this is -0.0001, of smaller values nearer to 0.
+SMALLEST_GELU_INPUT = -4.0
 _DEFAULT = CalibrationSpec()
 _STATIC_INPUTS = ("static", "static-inputs")
 # Their output has the parameters of their input.
@@ -325,8 +327,11 @@ class _Quantizer:
         if name in self._unclipped_tensors:
             method = "min-max"
         value_range = ranges.METHODS[method](self._statistics.histograms[name], bits)
-        if any(isinstance(consumer, steps.Exp) for consumer in self._plan.consumers(name)):
+        consumer = self._plan.only_consumer(name)
+        if isinstance(consumer, steps.Exp):
             value_range = (max(value_range[0], SMALLEST_EXPONENT), 0.0)
+        elif isinstance(consumer, steps.Gelu) and bits == 8:
+            value_range = (max(value_range[0], SMALLEST_GELU_INPUT), value_range[1])
         symmetric = self._scheme.symmetric or name in self._symmetric_tensors
         params = activation_params(value_range, bits, symmetric)
         if not static:

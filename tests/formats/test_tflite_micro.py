@@ -88,32 +88,6 @@ def test_a_file_has_only_operators_of_tflite_micro_and_the_values_of_the_simulat
     assert np.abs(logits - evaluate(plan, images)).max() < 8 * scale
 
 
-def test_memory_is_saved_without_changing_a_value(small_spec):
-    from cct_export.graph.lower import lower
-    from cct_export.model.cct import CCT
-
-    for heads in (1, 2):
-        plan, images = quantized(lower(CCT(replace(small_spec, heads=heads))))
-        rewritten = tflite_micro.rewritten(plan)
-        products = [step for step in rewritten.plan.steps if isinstance(step, steps.MatMul)]
-        assert products
-        assert all(step.transpose_b for step in products)
-        np.testing.assert_array_equal(evaluate(rewritten, images), evaluate(plan, images))
-
-
-def test_pools_pad_no_more_than_their_windows_reach():
-    pool = steps.MaxPool("logits", ("image",), (3, 3), (2, 2), ((1, 1), (1, 1)))
-    params = {"image": pixel_params(8), "logits": pixel_params(8)}
-    plan = QuantizedPlan(
-        Plan((8, 9, 3), (pool,)), params, {"logits": OpQuantConfig("static", True)}
-    )
-    (step,) = tflite_micro.rewritten(plan).plan.steps
-    assert step.pads == ((1, 0), (1, 1))
-    images = np.random.default_rng(0).integers(0, 256, (2, 8, 9, 3))
-    rewritten = evaluate(replace(plan, plan=replace(plan.plan, steps=(step,))), images)
-    np.testing.assert_array_equal(rewritten, evaluate(plan, images))
-
-
 def test_a_traced_model_with_other_operators_is_refused_and_they_are_named(tmp_path):
     image = keras.Input((16, 16, 3))
     x = layers.Conv2D(4, 3, dilation_rate=2)(layers.Rescaling(1 / 255)(image))

@@ -212,6 +212,15 @@ def test_pixels_and_softmax_outputs_have_prescribed_parameters(plan, known):
         assert float(weights.fake_quantize(np.zeros(1))[0]) == 0
 
 
+def test_what_gelu_makes_zero_is_clipped(plan, known):
+    (before,) = [s.inputs[0] for s in of_kind(plan, steps.Gelu) if s.inputs[0].endswith("mlp_0")]
+    wide = replace(known.histograms[before], low=-9.0, high=5.0)
+    widened = replace(known, histograms={**known.histograms, before: wide})
+    narrow, wide = (quantize(plan, scheme, widened).qparams[before] for scheme in (FULL, WIDE))
+    assert float(narrow.min_value) == pytest.approx(-4, abs=0.05)
+    assert float(wide.min_value) < -9
+
+
 @pytest.mark.parametrize("image_size", [12, 24])  # softmaxes of 9 and of 36 weights
 def test_weighted_sums_never_multiply_the_smallest_integer_by_itself(image_size):
     folded = fold(random_plan(replace(SPEC, image_size=image_size)))
