@@ -125,7 +125,8 @@ def _check_types(contents: Contents) -> None:
         raise InvalidRequest(
             f"microcontroller takes files of int8-full with int8 images and logits, and this one "
             f"is {model.scheme} with {contents.inputs.dtype} images and {contents.outputs.dtype} "
-            "logits: export the model with cct-export tflite --quantize int8-full --io int8"
+            "logits: export the model with cct-export tflite --quantize int8-full --io int8 "
+            "--target tflm"
         )
     if not contents.takes_pixels or model.output.scale is None:
         raise InvalidArtifact(

@@ -111,7 +111,8 @@ class _Tensors:
     @property
     def arena_limit(self) -> int:
         """Bytes that suffice for all tensors, each copied once, without sharing any memory."""
-        sizes = (float(np.prod(tensor.shape, dtype=np.float64)) for tensor in self._graph.tensors)
+        shapes = map(_shape_of, self._graph.tensors)
+        sizes = (float(np.prod(shape, dtype=np.float64)) for shape in shapes)
         return int(2 * 8 * sum(sizes)) + _OVERHEAD_BYTES
 
     def get_input_details(self) -> list[dict[str, Any]]:
@@ -129,11 +130,16 @@ class _Tensors:
         return {
             "index": index,
             "name": tensor.name.decode(errors="replace"),
-            "shape": tensor.shape,
-            "shape_signature": tensor.shape,
+            "shape": _shape_of(tensor),
+            "shape_signature": _shape_of(tensor),
             "dtype": self._dtypes[tensor.type],
             "quantization": (affine.scale[0], affine.zeroPoint[0]) if has_scale else (0.0, 0),
         }
+
+
+def _shape_of(tensor: Any) -> np.ndarray:
+    """Returns the shape of a flatbuffer's tensor, which a scalar may lack."""
+    return np.empty(0, np.int32) if tensor.shape is None else tensor.shape
 
 
 def choose_delegate(name: str) -> str:

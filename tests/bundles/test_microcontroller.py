@@ -114,7 +114,7 @@ def test_a_bundle_is_made_by_the_command(wheel, in_process, head_exports, tmp_pa
     [
         (("onnx", "int8", "uint8"), r"not \.onnx: .*--quantize int8-full --io int8"),
         (("tflite", "none", "float32"), "this one is none with float32 images and float32 logits"),
-        (("tflite", "int8", "uint8"), "this one is int8 with uint8 images"),
+        (("tflite", "int8", "uint8"), "this one is int8 with uint8 images .*--target tflm"),
     ],
 )
 def test_other_files_are_refused_with_the_command(exports, tmp_path, kind, message):

@@ -1,9 +1,11 @@
 """TFLite Micro as an engine: sessions, exports verified by it, reports and inspection."""
 
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
+from ai_edge_litert.tools import flatbuffer_utils
 
 import cct_export
 from cct_export.errors import InvalidArtifact, InvalidRequest, MissingDependency
@@ -103,6 +105,20 @@ def test_a_damaged_file_is_refused(micro, tmp_path):
     path.write_bytes((micro / "tflm.tflite").read_bytes()[:5000])
     with pytest.raises(InvalidArtifact, match=r"m\.tflite"):
         tflm.open_session(path)
+
+
+@needs_tflm
+def test_a_scalar_may_lack_a_shape(micro, tmp_path):
+    content = bytearray((micro / "tflm.tflite").read_bytes())
+    model = flatbuffer_utils.read_model_from_bytearray(content)
+    constants = [each for each in model.subgraphs[0].tensors if each.name == b"offset"]
+    for tensor in constants:
+        tensor.shape = None
+    assert constants
+    path = tmp_path / "m.tflite"
+    flatbuffer_utils.write_model(model, str(path))
+    with closing(tflm.open_session(path, trusted=True)) as opened:
+        assert opened.arena_bytes > 10_000
 
 
 def test_the_target_is_in_the_file_and_its_sidecar(micro):
