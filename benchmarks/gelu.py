@@ -13,6 +13,7 @@ import click
 import numpy as np
 
 from cct_export import api
+from cct_export.errors import CCTExportError
 from cct_export.evaluation.parity import logits_sqnr_db
 from cct_export.export.workspace import Workspace
 from cct_export.formats import tflite
@@ -62,6 +63,28 @@ def logits_of(quantized: QuantizedPlan, images: np.ndarray) -> np.ndarray:
         return session.run(litert.open_session(path, trusted=True), images)
 
 
+def print_rows(model: str, data: str, images: int) -> None:
+    """Prints the rows of a model."""
+    workspace = Workspace(
+        api.load(model),
+        data=data,
+        calibration_samples=CALIBRATION_SAMPLES,
+        parity_samples=images,
+    )
+    draft = workspace.draft(SPEC, scheme_of(SPEC.scheme, SPEC.format))
+    if draft is None:
+        raise click.ClickException(f"{model} is not lowered to a plan")
+    samples = workspace.calibration_images
+    for name, form in FORMS.items():
+        gelus = [step for step in draft.plan.steps if isinstance(step, steps.Gelu)]
+        plan = draft.plan.replace({step.output: form(step) for step in gelus})
+        statistics = collect(plan, samples.images, samples.origin)
+        quantized = replace(draft, plan=plan, statistics=statistics).quantized(CalibrationSpec())
+        logits = logits_of(quantized, workspace.parity_images.images)
+        ratio = logits_sqnr_db(workspace.reference, logits, workspace.loaded.outputs)
+        print(f"| {model} | {name} | {ratio:.1f} |", flush=True)
+
+
 @click.command()
 @click.option("--data", required=True, help="Images: cifar10, digits, a folder or an .npz.")
 @click.option("--model", "models", multiple=True, default=["cct_2_3x2_32", "cct_keras_io"])
@@ -69,27 +92,11 @@ def logits_of(quantized: QuantizedPlan, images: np.ndarray) -> np.ndarray:
 def main(data: str, models: tuple[str, ...], images: int) -> None:
     """Print the SQNR of int8-full files with GELU in several forms."""
     print("| model | GELU | SQNR dB |\n|---|---|---:|")
-    for model in models:
-        workspace = Workspace(
-            api.load(model),
-            data=data,
-            calibration_samples=CALIBRATION_SAMPLES,
-            parity_samples=images,
-        )
-        draft = workspace.draft(SPEC, scheme_of(SPEC.scheme, SPEC.format))
-        if draft is None:
-            raise click.ClickException(f"{model} is not lowered to a plan")
-        samples = workspace.calibration_images
-        for name, form in FORMS.items():
-            gelus = [step for step in draft.plan.steps if isinstance(step, steps.Gelu)]
-            plan = draft.plan.replace({step.output: form(step) for step in gelus})
-            statistics = collect(plan, samples.images, samples.origin)
-            quantized = replace(draft, plan=plan, statistics=statistics).quantized(
-                CalibrationSpec()
-            )
-            logits = logits_of(quantized, workspace.parity_images.images)
-            ratio = logits_sqnr_db(workspace.reference, logits, workspace.loaded.outputs)
-            print(f"| {model} | {name} | {ratio:.1f} |", flush=True)
+    try:
+        for model in models:
+            print_rows(model, data, images)
+    except CCTExportError as error:
+        raise click.ClickException(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Text of C and C++: names, strings and arrays made from what others wrote."""
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Callable
@@ -29,17 +30,26 @@ def ascii_word(text: str) -> str:
 def identifier(name: str) -> str:
     """Returns a name as an identifier of C and C++, a namespace, and the name of a file.
 
+    A name that lost letters or digits ends in digits of its checksum, so that two such names
+    do not become one.
+
     Args:
         name: any text, such as the name of a file.
 
     Example:
-        >>> identifier("2 Größen.tflite")
-        'model_2_groen_tflite'
+        >>> identifier("2 sizes.tflite")
+        'model_2_sizes_tflite'
+        >>> identifier("日本")
+        'model_cf2abf0c'
     """
     word = ascii_word(name)
     if not word.startswith(_PREFIX):
         word = f"{_PREFIX}{word}"
-    return word[:_MAX_NAME].rstrip("_")
+    lost = any(letter.isalnum() and not letter.isascii() for letter in name)
+    if lost or len(word) > _MAX_NAME:
+        digits = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+        word = f"{word[: _MAX_NAME - 9].rstrip('_')}_{digits}"
+    return word.rstrip("_")
 
 
 def string(text: str) -> str:

@@ -18,7 +18,7 @@ def prove_on_tflm(sources: Sequence[str], data: str | None) -> Outcome:
     for parameter in context.command.params:
         given = context.get_parameter_source(str(parameter.name)) is not ParameterSource.DEFAULT
         if given and parameter.name not in PARAMETERS:
-            raise InvalidRequest(f"--engine tflm measures nothing: leave {parameter.opts[0]} out")
+            raise InvalidRequest(f"--engine tflm times nothing: leave {parameter.opts[0]} out")
     if not sources:
         raise InvalidRequest("--engine tflm takes .tflite files: name one")
     from cct_export import api

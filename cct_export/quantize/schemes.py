@@ -109,7 +109,7 @@ def with_activations(scheme: str, activations: str | None) -> str:
         return next(name for name, own in NPU_ACTIVATIONS.items() if own == type)
     if NPU_ACTIVATIONS.get(scheme) != type:
         raise UnsupportedScheme(
-            f"{scheme} has no {type} activations: --activations is for --quantize int8-full",
+            f"--quantize {scheme} has no {type} activations: choose --quantize int8-full",
             needs="--quantize int8-full",
         )
     return scheme
