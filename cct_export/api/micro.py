@@ -42,7 +42,7 @@ def tflm_report(
 
     Example:
         >>> cct_export.tflm_report("cct-int8-full-tflm.tflite").arena_bytes
-        171840
+        171552
     """
     path = Path(artifact)
     if check_artifact(path) != "tflite":
