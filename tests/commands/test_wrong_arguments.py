@@ -34,7 +34,7 @@ WRONG = [
     ("export onnx --quantize int8-full --activations int4", "choose from uint8, uint16"),
     (
         "export onnx --quantize int8 --activations uint8",
-        "--activations is for --quantize int8-full",
+        "choose --quantize int8-full",
     ),
     ("export onnx --quantize int16x8 --activations uint8", "int16x8 has no uint8 activations"),
     ("export onnx --quantize int8-full --min-sqnr 40", "int8-full has integers only"),
