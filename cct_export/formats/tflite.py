@@ -124,7 +124,10 @@ class _Writer(TfliteGraph):
 
     def _pad_map(self, name: str, x: int, source: str, pads: steps.Pads, value: float) -> int:
         """Pads a map that no convolution reads: XNNPACK makes its padding part of that."""
-        return self._pad_rows(name, x, source, pads, value)
+        params = self._input_params(source)
+        # XNNPACK leaves 16 bits to the reference kernels.
+        pad = self._pad if params is not None and params.bits == 16 else self._pad_rows
+        return pad(name, x, source, pads, value)
 
     @singledispatchmethod
     def add(self, step: Step, *inputs: int) -> int:

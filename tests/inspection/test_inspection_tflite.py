@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import cct_export
 from cct_export.errors import InvalidArtifact
+from cct_export.graph import steps
 from cct_export.graph.fold import fold
 from cct_export.graph.lower import lower
 
@@ -154,11 +155,21 @@ def test_every_scheme_has_the_parameters_and_macs_of_the_model(exports, digits_m
     plan = fold(lower(keras.saving.load_model(digits_model)))
     report = cct_export.inspect(exports("tflite", scheme).path)
     convolutions = all_of("CONV_2D", report)
-    # The tokenizer has no biases; TFLite's convolutions need zeros.
-    zeros = sum(operator.shape[-1] for operator in convolutions)
+    # The tokenizer has no biases; TFLite's convolutions need zeros. Equal constants are there once,
+    # and integers of another scale are not equal.
+    biases = [operator.shape[-1] for operator in convolutions]
+    zeros = sum(biases if scheme == "int8" else set(biases))
+    shared = sum(biases) - zeros
+    first = next(step for step in plan.steps if isinstance(step, steps.Conv))
+    more_macs = 0
+    if "int8" in scheme:  # the kernel over pairs of pixels has zeros, too
+        height, width, inside, outside = first.kernel.shape
+        paired = height * (width + 1) * inside * 2 * outside
+        zeros += paired - first.kernel.size
+        more_macs = math.prod(convolutions[0].shape[1:3]) * paired - plan.macs(first)
     assert report.parameters == plan.parameters + zeros
-    assert sum(kind.parameters for kind in report.kinds()) == report.parameters
-    assert report.macs == plan.total_macs
+    assert sum(kind.parameters for kind in report.kinds()) == report.parameters + shared
+    assert report.macs == plan.total_macs + more_macs
     dtype = {"none": "float32", "fp16": "float16"}.get(scheme, "int8")
     dense = [operator.weight_dtype for operator in all_of("FULLY_CONNECTED", report)]
     # Quantizing the small layer of the pooling would gain nothing.
@@ -203,11 +214,14 @@ def test_the_kernels_of_an_int8_export_are_quantized_per_channel(exports, digits
     kernels = [tensor for tensor in report.quantized if len(tensor.shape) == 4 and tensor.axis == 0]
     trained = [w for w in keras.saving.load_model(digits_model).weights if len(w.shape) == 4]
     # The rescaling of pixels is folded into the first kernel.
-    for weight, rescaling in zip(trained, (255, 1), strict=True):
+    # It is one over pairs of pixels, for both pixels of a pair.
+    for weight, rescaling, pixels in zip(trained, (255, 1), (2, 1), strict=True):
         height, width, inside, outside = weight.shape
-        (kernel,) = [k for k in kernels if k.shape == (outside, height, width, inside)]
+        pairs = -(-width // pixels)
+        shape = (pixels * outside, height, pairs, pixels * inside)
+        (kernel,) = [k for k in kernels if k.shape == shape]
         assert (kernel.dtype, kernel.granularity) == ("int8", "channel")
-        largest = np.abs(np.asarray(weight)).max(axis=(0, 1, 2))
+        largest = np.tile(np.abs(np.asarray(weight)).max(axis=(0, 1, 2)), pixels)
         assert kernel.scales == pytest.approx(largest / 127 / rescaling, rel=1e-3)
     biases = [tensor for tensor in report.quantized if tensor.dtype == "int32"]
     assert len(biases) == len(trained)

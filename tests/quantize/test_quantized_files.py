@@ -14,6 +14,7 @@ from plans import of_kind, random_images
 from cct_export.data.sampling import photo_crops
 from cct_export.export.draft import prepared
 from cct_export.formats import FORMATS
+from cct_export.formats.tflite_layout import with_transposed_operands
 from cct_export.graph import steps
 from cct_export.graph.lowering import lower_model
 from cct_export.graph.plan import Plan
@@ -166,8 +167,9 @@ TABLE_ERRORS |= {("Gelu", 16): 4, ("Softmax", 16): 4, ("Rsqrt", 16): 16}
 @pytest.mark.parametrize(("scheme", "io"), [("int8-full", "int8"), ("int16x8", "float32")])
 def test_every_step_computes_the_integers_that_the_simulation_predicts(name, scheme, io):
     quantized_plan, case = quantized(name, "tflite", scheme)
-    plan, qparams = quantized_plan.plan, quantized_plan.qparams
     tensors = engine_tensors(emit(quantized_plan, "tflite", scheme, io), case.images)
+    quantized_plan = with_transposed_operands(quantized_plan, everywhere=False)
+    plan, qparams = quantized_plan.plan, quantized_plan.qparams
 
     def reals(tensor):
         if tensor == plan.INPUT:
