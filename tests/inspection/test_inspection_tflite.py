@@ -12,6 +12,7 @@ from cct_export.errors import InvalidArtifact
 from cct_export.graph import steps
 from cct_export.graph.fold import fold
 from cct_export.graph.lower import lower
+from cct_export.model import cct  # noqa: F401 (registers the classes that Keras loads)
 
 
 def write(path, function, shape, **settings):
