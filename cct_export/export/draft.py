@@ -13,6 +13,7 @@ from cct_export.graph.fold import fold
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.quantize import ptq
+from cct_export.quantize.modes import quantization_modes
 from cct_export.quantize.statistics import Statistics
 from cct_export.records import OutputContract, QuantizationSummary
 from cct_export.specs import CalibrationSpec, ExportSpec, QuantScheme
@@ -96,7 +97,7 @@ class Draft:
 
     def integer_steps(self, floats: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
         """Returns the steps that compute in integers, by ``static`` and ``dynamic`` ranges."""
-        modes = ptq.quantization_modes(self.plan, self.scheme, tuple(floats))
+        modes = quantization_modes(self.plan, self.scheme, tuple(floats))
         return {
             kind: tuple(name for name, mode in modes.items() if mode.startswith(kind))
             for kind in ("static", "dynamic")

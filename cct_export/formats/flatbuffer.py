@@ -199,8 +199,6 @@ class FlatGraph:
             logits: name and tensor of the output.
             metadata: names and contents.
         """
-        from ai_edge_litert.tools import flatbuffer_utils
-
         signature = self.schema.SignatureDefT()
         signature.signatureKey = SIGNATURE.encode()
         signature.subgraphIndex = 0
@@ -210,12 +208,35 @@ class FlatGraph:
         self.graph.inputs = np.asarray([image[1]], np.int32)
         self.graph.outputs = np.asarray([logits[1]], np.int32)
         add_metadata(self.model, metadata)
-        return bytes(flatbuffer_utils.convert_object_to_bytearray(self.model))
+        return serialized(self.model)
 
     def _tensor_map(self, name: str, tensor: int) -> Any:
         entry = self.schema.TensorMapT()
         entry.name, entry.tensorIndex = name.encode(), tensor
         return entry
+
+
+def serialized(model: Any) -> bytes:
+    """Returns a ``ModelT`` as a flatbuffer in which equal vectors are there once.
+
+    Most are the zero points of channels, eight bytes each, which are all zeros.
+    """
+    import flatbuffers
+
+    class SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]  # it has no types
+        def CreateNumpyVector(self, vector: np.ndarray) -> int:  # noqa: N802
+            # Contents of buffers are shared before, by ``constant``, or change in the file.
+            if vector.dtype == np.uint8:
+                return int(super().CreateNumpyVector(vector))
+            key = (vector.dtype.str, vector.tobytes())
+            if key not in offsets:
+                offsets[key] = super().CreateNumpyVector(vector)
+            return offsets[key]
+
+    offsets: dict[tuple[str, bytes], int] = {}
+    builder = SharingBuilder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
 
 
 def add_metadata(model: Any, metadata: Mapping[str, str | bytes]) -> None:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from cct_export.errors import ConversionError
-from cct_export.formats.flatbuffer import add_metadata
+from cct_export.formats.flatbuffer import add_metadata, serialized
 from cct_export.formats.frozen import (
     LAST_RESORTS,
     SUBSTITUTES,
@@ -174,7 +174,7 @@ def _with_names(content: bytes, names: Sequence[str]) -> bytes:
         graph.tensors[entry.tensorIndex].name = entry.name
     indices = {entry.name.decode(): entry.tensorIndex for entry in signature.outputs}
     graph.outputs = np.asarray([indices[name] for name in names], np.int32)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return serialized(model)
 
 
 def convert_onnx(model: keras.Model, spec: ExportSpec) -> bytes:
@@ -256,7 +256,7 @@ def finish_tflite(content: bytes, io: str, metadata: Mapping[str, str | bytes]) 
     if io != "float32" and is_float:
         _dequantize_input(model, io)
     add_metadata(model, metadata)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return serialized(model)
 
 
 def _dequantize_input(model: Any, io: str) -> None:

@@ -11,6 +11,7 @@ from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams
 from cct_export.graph.steps import Array, Step
 from cct_export.quantize import ranges, rounding
+from cct_export.quantize.modes import VALUE_PRESERVING, is_small, quantization_modes
 from cct_export.quantize.params import (
     activation_params,
     constant_params,
@@ -22,9 +23,6 @@ from cct_export.quantize.statistics import Statistics, has_moments
 from cct_export.specs import CalibrationSpec, QuantScheme
 from cct_export.specs.progress import CountProgress, no_progress
 
-# Dense layers with a smaller share of weights and of multiplications stay float where the scheme
-# allows it: they gain little, and errors in the scores of the pooling and in the logits hurt most.
-MIN_SHARE = 0.01
 # Inputs whose 4-bit weights share a scale.
 BLOCK = 32
 # Largest factor by which an accumulator is rescaled to the output, half of what XNNPACK accepts.
@@ -41,51 +39,6 @@ SMALLEST_EXPONENT = -math.log(4 * 255)
 SMALLEST_GELU_INPUT = -4.0
 _DEFAULT = CalibrationSpec()
 _STATIC_INPUTS = ("static", "static-inputs")
-# Their output has the parameters of their input.
-_VALUE_PRESERVING = (
-    steps.Reshape, steps.Transpose, steps.Slice, steps.Gather, steps.MaxPool, steps.ZeroPad,
-    steps.AveragePool, steps.Resize, steps.Maximum,
-)  # fmt: skip
-
-
-def quantization_modes(
-    plan: Plan, scheme: QuantScheme, float_steps: Collection[str] = ()
-) -> dict[str, str]:
-    """Returns how every step computes, by its output, in the terms of ``QuantScheme``.
-
-    Args:
-        plan: in primitive steps.
-        scheme: the quantization scheme.
-        float_steps: outputs of steps that compute in float regardless of the scheme.
-    """
-    modes: dict[str, str] = {}
-    for step in plan.steps:
-        mode = scheme.rest
-        if step.output in float_steps:
-            mode = "float"
-        elif isinstance(step, steps.Conv):
-            mode = scheme.convolution
-        elif isinstance(step, steps.Dense):
-            small = is_small(plan, step) and not scheme.integers_only
-            mode = "float" if small else scheme.dense
-        elif isinstance(step, steps.MatMul) and _is_score_product(plan, step):
-            mode = scheme.scores
-        elif isinstance(step, steps.MaxPool | steps.ZeroPad | steps.Gather):
-            # Dequantizing between integers would gain nothing. Means are more exact in float, and
-            # LiteRT's delegate has no integer average pool.
-            mode = "static" if modes.get(step.inputs[0]) == "static" else scheme.rest
-        modes[step.output] = mode
-    return modes
-
-
-def is_small(plan: Plan, step: steps.Dense) -> bool:
-    """Returns whether a dense layer is too small to be worth quantizing."""
-    few_weights = step.kernel.size < MIN_SHARE * plan.parameters
-    return few_weights and plan.macs(step) < MIN_SHARE * plan.total_macs
-
-
-def _is_score_product(plan: Plan, step: steps.MatMul) -> bool:
-    return isinstance(plan.only_consumer(step.output), steps.Softmax)
 
 
 def calibrated_tensors(plan: Plan, scheme: QuantScheme) -> set[str]:
@@ -207,7 +160,7 @@ class _Quantizer:
     def _origin(self, name: str) -> str:
         """Returns the tensor whose parameters a tensor shares through value-preserving steps."""
         producer = self._plan.producer(name)
-        if isinstance(producer, _VALUE_PRESERVING) and self._modes[name] == "static":
+        if isinstance(producer, VALUE_PRESERVING) and self._modes[name] == "static":
             return self._origin(producer.inputs[0])
         return name
 
@@ -317,7 +270,7 @@ class _Quantizer:
         """
         name, bits = step.output, self._scheme.bits
         static = self._modes[name] == "static"
-        if static and isinstance(step, _VALUE_PRESERVING):
+        if static and isinstance(step, VALUE_PRESERVING):
             return self.qparams[step.inputs[0]]
         prescribed = prescribed_output_params(step, bits, self._scheme.symmetric)
         if static and prescribed is not None:
@@ -334,10 +287,10 @@ class _Quantizer:
             value_range = (max(value_range[0], SMALLEST_GELU_INPUT), value_range[1])
         symmetric = self._scheme.symmetric or name in self._symmetric_tensors
         params = activation_params(value_range, bits, symmetric)
-        if not static:
-            return params
         if name in self._first_factors and params.zero_point == params.qmin:
             params = without_minimum(params)
+        if not static:
+            return params
         scales = [float(self.qparams[source].scale) for source in step.inputs]
         return replace(params, scale=np.maximum(params.scale, _min_scale(step, scales, weights)))
 

@@ -16,23 +16,24 @@ SCHEMES = {
             "int8", convolution="dynamic", dense="dynamic",
         ),
         QuantScheme(
-            "int8", "int8 arithmetic where it pays: convolutions and attention scores calibrated, "
-            "dense layers quantized at run time; float elsewhere",
-            "int8", convolution="static", dense="dynamic", scores="static",
+            "int8", "int8 arithmetic where it pays: convolutions, attention and the layers before "
+            "GELU calibrated, other dense layers quantized at run time; float elsewhere",
+            "int8", convolution="static", dense="dynamic", attention="static",
         ),
         QuantScheme(
             "int8-full", "integers only, int8 or uint8 in and out",
-            "int8", convolution="static", dense="static", scores="static", rest="static",
+            "int8", convolution="static", dense="static", attention="static", rest="static",
             integer_ends=True,
         ),
         QuantScheme(
             "int16x8", "integers only: 16-bit activations, 8-bit weights",
-            "int8", convolution="static", dense="static", scores="static", rest="static", bits=16,
-            symmetric=True,
+            "int8", convolution="static", dense="static", attention="static", rest="static",
+            bits=16, symmetric=True,
         ),
         QuantScheme(
-            "int4-weight", "as int8, with int4 weights in dense layers",
-            "int4", convolution="static", dense="dynamic", scores="static",
+            "int4-weight", "int4 weights in dense layers, quantized at run time; convolutions and "
+            "attention scores calibrated",
+            "int4", convolution="static", dense="dynamic", attention="scores",
         ),
     )
 }  # fmt: skip
@@ -50,7 +51,7 @@ _ONNX = {
             about="int8 weights, activations of dense layers quantized at run time",
         ),
         replace(
-            SCHEMES["int8"], dense="static-inputs", scores="float",
+            SCHEMES["int8"], dense="static-inputs", attention="float",
             about="int8 arithmetic where it pays: convolutions and dense layers, calibrated; float "
             "elsewhere",
         ),
@@ -63,7 +64,7 @@ _ONNX = {
             about="for NPUs: QDQ pairs throughout, uint16 activations, int8 weights",
         ),
         replace(
-            SCHEMES["int4-weight"], dense="float", scores="float",
+            SCHEMES["int4-weight"], dense="float", attention="float",
             about="int4 weights in dense layers, int8 arithmetic in convolutions",
         ),
     )

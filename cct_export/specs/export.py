@@ -119,7 +119,8 @@ class QuantScheme(Checked):
         weights: type of the weights of dense layers and, down to int8, of convolutions.
         convolution: activations of convolutions.
         dense: activations of dense layers.
-        scores: activations of the products of queries and keys.
+        attention: activations of attention: ``float``; ``scores``, static in the products of
+            queries and keys; or ``static`` but for the softmax, and before GELU.
         rest: activations of everything else, ``float`` or ``static``.
         bits: of static activations.
         symmetric: whether the zero point of all static activations is 0.
@@ -132,7 +133,7 @@ class QuantScheme(Checked):
     weights: str = "float32"
     convolution: str = "float"
     dense: str = "float"
-    scores: str = "float"
+    attention: str = "float"
     rest: str = "float"
     bits: Annotated[int, Range(2, 16, whole=True)] = 8
     symmetric: bool = False
@@ -142,8 +143,8 @@ class QuantScheme(Checked):
     @property
     def calibrated(self) -> bool:
         """Whether the scheme needs calibrated ranges."""
-        modes = (self.convolution, self.dense, self.scores, self.rest)
-        return any(mode.startswith("static") for mode in modes)
+        modes = (self.convolution, self.dense, self.attention, self.rest)
+        return any(mode.startswith(("static", "scores")) for mode in modes)
 
     @property
     def quantizes_weights(self) -> bool:

@@ -26,7 +26,8 @@ from cct_export.graph import interpret, steps
 from cct_export.graph.fold import fold
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import evaluate
-from cct_export.quantize.ptq import quantization_modes, quantize
+from cct_export.quantize.modes import quantization_modes
+from cct_export.quantize.ptq import quantize
 from cct_export.quantize.schemes import BY_FORMAT, SCHEMES
 from cct_export.quantize.statistics import MAX_INPUTS, collect, input_rows
 from cct_export.specs import ExportSpec

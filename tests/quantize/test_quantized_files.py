@@ -20,7 +20,8 @@ from cct_export.graph.lowering import lower_model
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan, evaluate
 from cct_export.model.cct import CCT
-from cct_export.quantize.ptq import is_small, quantize
+from cct_export.quantize.modes import is_small
+from cct_export.quantize.ptq import quantize
 from cct_export.quantize.schemes import BY_FORMAT
 from cct_export.quantize.statistics import Statistics, collect
 from cct_export.specs import CalibrationSpec, ExportSpec, ModelSpec

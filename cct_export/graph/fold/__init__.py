@@ -30,7 +30,7 @@ PASSES: dict[str, Callable[[Plan], Plan]] = {
     "head-rotation": attention.head_rotation,
 }
 # Passes that serve the rounding of 8-bit integers, at the cost of multiplications.
-FOR_8_BITS = ("residual-sources", "rotation", "head-rotation")
+FOR_8_BITS = ("residual-sources", "rotation")
 
 
 def fold(plan: Plan, without: Collection[str] = FOR_8_BITS) -> Plan:
