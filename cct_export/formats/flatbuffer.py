@@ -33,7 +33,7 @@ _VERSIONS = {
 class Quantization(NamedTuple):
     """Scales and zero point of an integer tensor.
 
-    Several scales belong to the first axis; those of blocks are ``(rows, blocks)`` of a matrix.
+    Several scales belong to the first axis.
     """
 
     scale: np.ndarray
@@ -87,9 +87,7 @@ class FlatGraph:
         tensor.shape = np.asarray(shape, np.int32)
         tensor.type = getattr(self.schema.TensorType, type)
         tensor.buffer = buffer
-        if quantization is not None and np.ndim(quantization.scale) == 2:
-            tensor.quantization = self._blockwise(name, quantization.scale, int(shape[-1]))
-        elif quantization is not None:
+        if quantization is not None:
             scales = np.atleast_1d(np.asarray(quantization.scale, np.float32))
             zero_points = np.full(len(scales), quantization.zero_point, np.int64)
             tensor.quantization = self.schema.QuantizationParametersT()
@@ -97,17 +95,6 @@ class FlatGraph:
             tensor.quantization.zeroPoint = zero_points
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
-
-    def _blockwise(self, name: str, scales: np.ndarray, columns: int) -> Any:
-        """Returns the quantization of a matrix whose rows have a float16 scale for each block."""
-        details = self.schema.BlockwiseQuantizationT()
-        details.scales = self.constant(f"{name}/scales", scales, "FLOAT16")
-        details.zeroPoints = -1  # none: they are symmetric
-        details.blockSize = columns // scales.shape[1]
-        quantization = self.schema.QuantizationParametersT()
-        quantization.details = details
-        quantization.detailsType = self.schema.QuantizationDetails.BlockwiseQuantization
-        return quantization
 
     def constant(
         self,

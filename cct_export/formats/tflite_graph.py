@@ -1,7 +1,6 @@
 """Builds the TFLite graph of a plan: its tensors, their quantization, constants, padding."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -108,8 +107,6 @@ class TfliteGraph:
         if params is not None:
             channels_last = np.moveaxis(array, 0, -1) if channels_first else array
             integers = params.quantize(channels_last)
-            if params.scale.ndim == 2:
-                params = replace(params, scale=params.scale.T)
             stored = np.moveaxis(integers, -1, 0) if channels_first else integers
             return self._integers(name, stored, params)
         if self.config.float16_weights:

@@ -23,8 +23,6 @@ from cct_export.quantize.statistics import Statistics, has_moments
 from cct_export.specs import CalibrationSpec, QuantScheme
 from cct_export.specs.progress import CountProgress, no_progress
 
-# Inputs whose 4-bit weights share a scale.
-BLOCK = 32
 # Largest factor by which an accumulator is rescaled to the output, half of what XNNPACK accepts.
 MAX_RESCALING = 128
 # Largest bias in units of the output's scale.
@@ -250,10 +248,11 @@ class _Quantizer:
     def _weight_params(self, step: steps.Conv | steps.Dense) -> QuantParams:
         if step.output not in self._four_bit_steps:
             return rounding.weight_params(step.kernel)
+        block = self._scheme.block
         # Engines compute blocks in the products of many rows, such as tokens.
         has_rows = len(self._plan.shapes[step.output]) > 1
-        block = BLOCK if has_rows and len(step.kernel) % BLOCK == 0 else 0
-        return rounding.weight_params(step.kernel, 4, block)
+        fits = block and has_rows and len(step.kernel) % block == 0
+        return rounding.weight_params(step.kernel, 4, block if fits else 0)
 
     def _method_of(self, name: str) -> str:
         methods = self._calibration.methods

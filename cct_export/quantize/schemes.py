@@ -64,7 +64,7 @@ _ONNX = {
             about="for NPUs: QDQ pairs throughout, uint16 activations, int8 weights",
         ),
         replace(
-            SCHEMES["int4-weight"], dense="float", attention="float",
+            SCHEMES["int4-weight"], block=32, dense="float", attention="float",
             about="int4 weights in dense layers, int8 arithmetic in convolutions",
         ),
     )

@@ -117,6 +117,7 @@ class QuantScheme(Checked):
         name: the value of ``--quantize``.
         about: one line for people.
         weights: type of the weights of dense layers and, down to int8, of convolutions.
+        block: inputs of a dense layer whose 4-bit weights share a scale; 0 for all of an output.
         convolution: activations of convolutions.
         dense: activations of dense layers.
         attention: activations of attention: ``float``; ``scores``, static in the products of
@@ -131,6 +132,7 @@ class QuantScheme(Checked):
     name: str
     about: str
     weights: str = "float32"
+    block: Annotated[int, Range(0, 256, whole=True)] = 0
     convolution: str = "float"
     dense: str = "float"
     attention: str = "float"

@@ -224,8 +224,8 @@ def test_the_kernels_of_an_int8_export_are_quantized_per_channel(exports, digits
         assert (kernel.dtype, kernel.granularity) == ("int8", "channel")
         largest = np.tile(np.abs(np.asarray(weight)).max(axis=(0, 1, 2)), pixels)
         assert kernel.scales == pytest.approx(largest / 127 / rescaling, rel=1e-3)
-    biases = [tensor for tensor in report.quantized if tensor.dtype == "int32"]
-    assert len(biases) == len(trained)
+    biases = [tensor.name for tensor in report.quantized if tensor.dtype == "int32"]
+    assert len([name for name in biases if "conv" in name]) == len(trained)
 
 
 def test_a_weight_that_two_operators_read_counts_once_in_the_total(tmp_path):

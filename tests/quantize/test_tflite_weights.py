@@ -9,7 +9,6 @@ CONVOLUTIONS = 2
 DENSE = 9  # per block query, output and 2 in the MLP; the logits
 SMALL = 1  # the scores of the pooling
 PRODUCTS = 5  # of two activations: scores and sums per block, and the pooled sum
-SCORES = 2
 NORMS = 5
 EMBEDDINGS = 1
 KINDS = ("CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", "DEQUANTIZE", "MAX_POOL_2D")
@@ -54,11 +53,12 @@ def test_int8_stays_in_integers_from_the_image_to_the_last_pool(exports):
     assert not [key for key in counts if key[0] == "CONV_2D" and "FLOAT32" in key]
 
 
-def test_int8_computes_attention_scores_in_integers_and_weighted_sums_in_float(exports):
+def test_int8_computes_attention_in_integers_and_the_pooling_and_the_logits_not(exports):
     counts = kernels(exports("tflite", "int8").path)
-    assert counts["BATCH_MATMUL", "INT8", "INT8", "INT8"] == SCORES
-    assert counts["BATCH_MATMUL", "FLOAT32", "FLOAT32", "FLOAT32"] == PRODUCTS - SCORES
-    assert counts["FULLY_CONNECTED", "FLOAT32", "INT8", "FLOAT32"] == DENSE
+    assert counts["BATCH_MATMUL", "INT8", "INT8", "INT8"] == PRODUCTS - 1
+    assert counts["BATCH_MATMUL", "FLOAT32", "FLOAT32", "FLOAT32"] == 1
+    assert counts["FULLY_CONNECTED", "INT8", "INT8", "INT8"] == DENSE - 1
+    assert counts["FULLY_CONNECTED", "FLOAT32", "INT8", "FLOAT32"] == 1
 
 
 def test_only_dense_layers_have_int4_weights(exports):
