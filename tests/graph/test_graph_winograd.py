@@ -113,9 +113,11 @@ def test_only_convolutions_3_by_3_of_stride_1_are_transformed(fields):
     assert kinds(winograd(plan_of(16, 16, 64, 128, **fields))) == ["Conv"]
 
 
-@pytest.mark.parametrize("size", [8, 14, 16, 28])
-def test_the_second_convolution_of_a_tokenizer_is_transformed(size):
-    folded = winograd(plan_of(size, size, 128, 128, pads=PADS))
+@pytest.mark.parametrize(
+    ("size", "channels"), [(16, 64), (8, 128), (14, 128), (28, 128), (14, 512)]
+)
+def test_a_convolution_of_many_channels_is_transformed(size, channels):
+    folded = winograd(plan_of(size, size, channels, channels, pads=PADS))
     assert kinds(folded).count("Dense") == 24
     assert "Conv" not in kinds(folded)
 

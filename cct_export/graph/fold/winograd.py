@@ -58,10 +58,11 @@ def winograd(plan: Plan) -> Plan:
 
     Transforming images and outputs costs additions and copies, and there are 24 weights for 9. The
     fold applies where it lowers the sum of all multiplications, 8 for each value that a step writes
-    and 16 for each constant that it reads, which is what XNNPACK takes for them. That leaves alone
-    few channels, maps of few tiles, and those that tiles do not cover evenly: of 16 × 16 pixels, 64
-    channels pay and 32 do not; of 512 channels, 14 × 14 pixels do and 7 × 7 do not. Engines that
-    have a Winograd convolution need none, and 8-bit integers are too coarse for the transforms.
+    and 16 for each constant that it reads, which is what XNNPACK takes for them on one thread. That
+    leaves alone few channels, maps of few tiles, and those that tiles do not cover evenly: of
+    16 × 16 pixels, 64 channels in and out pay and 32 do not; of 512 channels, 14 × 14 pixels do and
+    7 × 7 do not. Engines that have a Winograd convolution need none, and 8-bit integers are too
+    coarse for the transforms.
     """
     replacements: dict[str, list[Step]] = {}
     for step in plan.steps:
