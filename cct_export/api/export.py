@@ -52,6 +52,7 @@ def export_tflite(
     min_sqnr: float | None = None,
     max_drop: float | None = None,
     target: str | None = None,
+    optimize: str = ExportSpec.optimize,
     options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
 ) -> "Exported":
@@ -81,6 +82,8 @@ def export_tflite(
         max_drop: points of top-1 accuracy, 0 to 100, that ``auto`` may lose; needs ``data``.
         target: engine that the file is made for: ``litert``, which is the default, or ``tflm`` for
             TFLite Micro, which takes ``int8-full`` and fewer operators.
+        optimize: what counts more for float32: ``speed`` on one thread, for which large
+            convolutions get more weights and fewer multiplications, or ``size``.
         options: what the model's file does not say: how pixels were normalized, the names of its
             classes, whether to append a softmax. Normalizing becomes part of the file.
         progress: called with what runs now.
@@ -97,7 +100,7 @@ def export_tflite(
         >>> exported.parity.passed
         True
     """
-    spec = export_spec("tflite", scheme, io=io, no_fold=no_fold, target=target)
+    spec = export_spec("tflite", scheme, io=io, no_fold=no_fold, target=target, optimize=optimize)
     calibration = calibration_spec(calibration_samples, calibrate, rounding)
     constraints = Constraints(min_sqnr, max_drop)
     path = output_path(output, default_output(_name_of(model), spec))

@@ -15,6 +15,7 @@ from cct_export.specs import (
     LAYOUTS,
     METHODS,
     NO_OPTIONS,
+    PRIORITIES,
     PROFILES,
     ROUNDINGS,
     SAMPLES,
@@ -46,6 +47,7 @@ def export_spec(
     no_fold: str | Sequence[str] = (),
     target: str | None = None,
     layout: str = ExportSpec.layout,
+    optimize: str = ExportSpec.optimize,
     activations: str | None = None,
     auto: bool = True,
 ) -> ExportSpec:
@@ -60,7 +62,8 @@ def export_spec(
         no_fold: see there.
         target: see ``export_tflite`` and ``export_onnx``.
         layout: see there.
-        activations: see there.
+        optimize: see ``export_tflite``.
+        activations: see ``export_onnx``.
         auto: whether ``auto`` may stand for a scheme.
 
     Raises:
@@ -88,6 +91,7 @@ def export_spec(
         tuple(choose(name, FOLDS, what="fold") for name in folds),
         choose_target(target, scheme, format),
         choose(layout, LAYOUTS, what="layout"),
+        choose(optimize, PRIORITIES, what="priority"),
     )
     if format == "onnx":
         opset_of(spec)

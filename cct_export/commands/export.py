@@ -21,6 +21,7 @@ from cct_export.specs import (
     METHODS,
     NPU_ACTIVATIONS,
     POINTS,
+    PRIORITIES,
     ROUNDINGS,
     SAMPLES,
     SQNR_DB,
@@ -113,6 +114,13 @@ output = options.combined(
     type=OneOf(TARGETS["tflite"]),
     help="Engine to make the file for, by default litert; tflm is TFLite Micro, which takes "
     "int8-full and fewer operators.",
+)
+@click.option(
+    "--optimize",
+    type=OneOf(PRIORITIES),
+    default=ExportSpec.optimize,
+    help="What counts more for float32: speed on one thread, for which large convolutions get more "
+    "weights and fewer multiplications, or size.",
 )
 @images
 @options.softmax

@@ -200,5 +200,5 @@ def write_calibration_record(
     images = sampling.calibration(dataset, loaded.image_shape, samples, "recorded for calibration:")
     # A record travels with the weights: it does not tell the path of the images.
     origin = f"{len(images.images)} training images of {Path(dataset.name).name}"
-    plans = [prepared(lowered, ExportSpec("tflite", scheme)) for scheme in ("none", "int8-full")]
+    plans = [prepared(lowered, ExportSpec("tflite", scheme)) for scheme in ("int8", "int8-full")]
     statistics.save([statistics.collect(plan, images.images, origin) for plan in plans], path)

@@ -12,7 +12,7 @@ from cct_export.formats.onnx_dense import DenseGraph
 from cct_export.formats.onnx_graph import GraphEnd
 from cct_export.graph import steps
 from cct_export.graph.expand import expand
-from cct_export.graph.fold import FOR_8_BITS
+from cct_export.graph.fold import FOR_8_BITS, FOR_FLOAT32
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.graph.steps import Step
@@ -33,7 +33,8 @@ def skipped_folds(spec: ExportSpec) -> Sequence[str]:
 
     Files for NPUs are centred all the same: their plan then is one whose calibration is recorded.
     """
-    return FOR_8_BITS if spec.scheme in NPU_ACTIVATIONS else (*FOR_8_BITS, "centred-residual")
+    skipped = (*FOR_8_BITS, *FOR_FLOAT32)
+    return skipped if spec.scheme in NPU_ACTIVATIONS else (*skipped, "centred-residual")
 
 
 def legalize(plan: Plan, spec: ExportSpec) -> Plan:
@@ -187,6 +188,19 @@ class _Writer(DenseGraph):
         self.node("Slice", [self.last(x), *constants], step.output)
 
     @add.register
+    def _(self, step: steps.Crop, x: str) -> None:
+        axes = tuple(range(1, len(step.starts) + 1))
+        bounds = {"start": step.starts, "stop": step.stops, "axis": axes}
+        constants = [
+            self.constant(f"{step.output}/{key}", np.array(value)) for key, value in bounds.items()
+        ]
+        self.node("Slice", [self.last(x), *constants], step.output)
+
+    @add.register
+    def _(self, step: steps.Concat, *inputs: str) -> None:
+        self.node("Concat", list(map(self.last, inputs)), step.output, axis=-1)
+
+    @add.register
     def _(self, step: steps.Add, x: str, y: str) -> None:
         self.node("Add", self.elementwise(step), step.output)
 
@@ -310,6 +324,11 @@ class _Writer(DenseGraph):
             columns = self.node("Transpose", [columns], f"{step.output}/transposed", perm=order)
             columns = self.between(b, columns)
         self.node("MatMul", [self.last(a), columns], step.output)
+
+    @add.register
+    def _(self, step: steps.ConstantMatMul, x: str) -> None:
+        matrix = self.operand(f"{step.output}/matrix", step.matrix)
+        self.node("MatMul", [matrix, self.last(x)], step.output)
 
 
 def _factor(before: int, after: int) -> np.float32:

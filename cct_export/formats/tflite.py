@@ -15,7 +15,7 @@ from cct_export.formats.flatbuffer import Quantization
 from cct_export.formats.tflite_graph import TfliteGraph
 from cct_export.graph import steps
 from cct_export.graph.expand import expand, is_same_padding
-from cct_export.graph.fold import FOR_8_BITS
+from cct_export.graph.fold import FOR_8_BITS, FOR_FLOAT32
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.graph.steps import Step
@@ -32,8 +32,12 @@ _ACTIVATIONS = {
 
 
 def skipped_folds(spec: ExportSpec) -> Sequence[str]:
-    """Returns the folds that serve 8-bit integers only, for other schemes."""
-    return () if spec.scheme == "int8-full" else FOR_8_BITS
+    """Returns the folds that serve other schemes only, or cost size where that counts more."""
+    if spec.scheme == "int8-full":
+        return FOR_FLOAT32
+    if spec.scheme == "none" and spec.optimize == "speed":
+        return FOR_8_BITS
+    return (*FOR_8_BITS, *FOR_FLOAT32)
 
 
 def legalize(plan: Plan, spec: ExportSpec) -> Plan:
@@ -230,10 +234,23 @@ class _Writer(TfliteGraph):
 
     @add.register
     def _(self, step: steps.Slice, x: int) -> int:
-        shape = self._shape(step.output)
-        begin = self._indices(f"{step.output}/begin", [0] * len(shape) + [step.start])
-        size = self._indices(f"{step.output}/size", [1, *shape])
+        return self._cropped(step, x, [0] * (len(self._shape(step.output)) - 1) + [step.start])
+
+    @add.register
+    def _(self, step: steps.Crop, x: int) -> int:
+        return self._cropped(step, x, step.starts)
+
+    def _cropped(self, step: Step, x: int, starts: Sequence[int]) -> int:
+        begin = self._indices(f"{step.output}/begin", [0, *starts])
+        size = self._indices(f"{step.output}/size", [1, *self._shape(step.output)])
         return self.graph.operator("SLICE", [x, begin, size], self._output(step), "SliceOptions")
+
+    @add.register
+    def _(self, step: steps.Concat, *inputs: int) -> int:
+        axis = len(self._shape(step.output))
+        return self.graph.operator(
+            "CONCATENATION", [*inputs], self._output(step), "ConcatenationOptions", axis=axis
+        )
 
     @add.register
     def _(self, step: steps.Add, x: int, y: int) -> int:
@@ -359,6 +376,15 @@ class _Writer(TfliteGraph):
             "BatchMatMulOptions",
             adjY=step.transpose_b,
         )
+
+    @add.register
+    def _(self, step: steps.ConstantMatMul, x: int) -> int:
+        # XNNPACK takes factors of equal rank.
+        leading = (1,) * (len(self._shape(step.output)) - 1)
+        stored = step.matrix.reshape(leading + step.matrix.shape)
+        matrix = self._constant(f"{step.output}/matrix", stored)
+        output = self._output(step)
+        return self.graph.operator("BATCH_MATMUL", [matrix, x], output, "BatchMatMulOptions")
 
 
 class _MicroWriter(_Writer):

@@ -141,6 +141,16 @@ def _(step: steps.Slice, x: Array) -> Array:
 
 
 @compute.register
+def _(step: steps.Crop, x: Array) -> Array:
+    return x[:, *map(slice, step.starts, step.stops)]
+
+
+@compute.register
+def _(step: steps.Concat, *inputs: Array) -> Array:
+    return np.concatenate(inputs, -1)
+
+
+@compute.register
 def _(step: steps.Add, x: Array, y: Array) -> Array:
     return x + y
 
@@ -255,6 +265,12 @@ def _(step: steps.Exp, x: Array) -> Array:
 @compute.register
 def _(step: steps.MatMul, a: Array, b: Array) -> Array:
     product: Array = a @ (b.swapaxes(-1, -2) if step.transpose_b else b)
+    return product
+
+
+@compute.register
+def _(step: steps.ConstantMatMul, x: Array) -> Array:
+    product: Array = step.matrix @ x
     return product
 
 

@@ -15,7 +15,9 @@ from cct_export.graph.steps import (
     Activation,
     Add,
     AveragePool,
+    Concat,
     Conv,
+    Crop,
     Dense,
     Gather,
     GlobalPool,
@@ -36,8 +38,8 @@ from cct_export.graph.steps import (
 
 # Of values that are not negative they make values that are not negative.
 _SIGN_KEEPING = (
-    Add, AveragePool, Gather, GlobalPool, MaxPool, Mean, Multiply, Reshape, Resize, Scale, Slice,
-    Transpose, ZeroPad,
+    Add, AveragePool, Concat, Crop, Gather, GlobalPool, MaxPool, Mean, Multiply, Reshape, Resize,
+    Scale, Slice, Transpose, ZeroPad,
 )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from cct_export.specs.export import (
     OPSETS,
     PARITY_SAMPLES,
     POINTS,
+    PRIORITIES,
     ROUNDINGS,
     SAMPLES,
     SQNR_DB,

@@ -30,11 +30,14 @@ INPUT_TYPES = {"tflite": ("float32", "uint8", "int8"), "onnx": ("float32", "uint
 NPU_ACTIVATIONS = {"int8-full": "uint8", "int16x8": "uint16"}
 # Orders of the axes of the image input, without the batch: channels last or first (ONNX only).
 LAYOUTS = ("nhwc", "nchw")
+# What counts more where a file can be faster or smaller, the default first (TFLite only).
+PRIORITIES = ("speed", "size")
 # The passes of ``graph.fold``, in their order.
 FOLDS = (
     "channel-order", "batch-norm", "relu", "pool-padding", "rescaling", "norm-affine",
     "query-scale", "key-bias", "value-bias", "query-key", "value-output", "fuse-qkv",
     "pooling-bias", "residual-sources", "centred-residual", "rotation", "head-rotation",
+    "winograd",
 )  # fmt: skip
 # ONNX operator sets that plans are written in, and the first that have what a scheme needs: GELU as
 # one operator, and the types of weights or activations.
@@ -61,6 +64,7 @@ class ExportSpec(Checked):
         no_fold: names of folds to leave out, see ``graph.fold``.
         target: what the file is made for, of the format's ``TARGETS``; empty for the first.
         layout: order of the axes of the image input, of ``LAYOUTS`` (``nchw`` for ONNX only).
+        optimize: what counts more, of ``PRIORITIES`` (``size`` for TFLite only).
     """
 
     format: str
@@ -71,6 +75,7 @@ class ExportSpec(Checked):
     no_fold: tuple[str, ...] = ()
     target: str = ""
     layout: str = "nhwc"
+    optimize: str = PRIORITIES[0]
 
 
 def opset_of(spec: ExportSpec) -> int:

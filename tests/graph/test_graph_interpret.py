@@ -74,3 +74,24 @@ def test_a_reshape_to_another_size_is_refused():
 def test_a_step_without_implementation_cannot_be_computed():
     with pytest.raises(TypeError, match="Step cannot be computed"):
         compute(steps.Step("y", ("x",)), MAPS)
+
+
+def test_a_crop_takes_a_range_of_every_axis():
+    step = steps.Crop("y", ("x",), (1, 0, 2), (9, 5, 3))
+    np.testing.assert_array_equal(compute(step, MAPS), MAPS[:, 1:9, :5, 2:3])
+    assert step.shape(MAPS.shape[1:]) == (8, 5, 1)
+
+
+def test_tensors_are_put_side_by_side_along_the_last_axis():
+    step = steps.Concat("y", ("a", "b", "c"))
+    parts = [MAPS, MAPS[..., :1], -MAPS]
+    np.testing.assert_array_equal(compute(step, *parts), np.concatenate(parts, 3))
+    assert step.shape(*(part.shape[1:] for part in parts)) == (9, 8, 7)
+
+
+def test_a_constant_matrix_multiplies_the_last_two_axes():
+    matrix = RANDOM.normal(size=(5, 8))
+    step = steps.ConstantMatMul("y", ("x",), matrix)
+    assert_equal(compute(step, MAPS), np.einsum("ij,bhjc->bhic", matrix, MAPS))
+    assert step.shape(MAPS.shape[1:]) == (9, 5, 3)
+    assert step.macs(MAPS.shape[1:]) == 9 * 5 * 8 * 3

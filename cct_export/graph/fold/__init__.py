@@ -6,7 +6,7 @@ Each pass returns a plan that is equal in exact arithmetic; its docstring says w
 
 from collections.abc import Callable, Collection
 
-from cct_export.graph.fold import attention, norms, residual, tokenizer, weights
+from cct_export.graph.fold import attention, norms, residual, tokenizer, weights, winograd
 from cct_export.graph.plan import Plan
 from cct_export.names import choose
 
@@ -28,17 +28,20 @@ PASSES: dict[str, Callable[[Plan], Plan]] = {
     "centred-residual": residual.centred_residual,
     "rotation": residual.rotation,
     "head-rotation": attention.head_rotation,
+    "winograd": winograd.winograd,
 }
 # Passes that serve the rounding of 8-bit integers, at the cost of multiplications.
 FOR_8_BITS = ("residual-sources", "rotation")
+# Passes that serve engines without such an algorithm, in float32, at the cost of weights.
+FOR_FLOAT32 = ("winograd",)
 
 
-def fold(plan: Plan, without: Collection[str] = FOR_8_BITS) -> Plan:
+def fold(plan: Plan, without: Collection[str] = (*FOR_8_BITS, *FOR_FLOAT32)) -> Plan:
     """Returns the plan after the passes.
 
     Args:
         plan: unfolded, as ``lower`` and ``lower_model`` return it.
-        without: names of passes to leave out; by default those that cost multiplications.
+        without: names of passes to leave out; by default those that serve some schemes only.
 
     Raises:
         InvalidRequest: ``without`` has a name that no pass has.

@@ -1,59 +1,15 @@
-"""The operations ("steps") of an inference plan, with float64 constants.
-
-Shapes omit the leading batch axis. Images and feature maps are ``(height, width, channels)``,
-tokens are ``(tokens, width)``.
-"""
+"""The steps of an inference plan that compute values."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import NamedTuple
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from cct_export.graph.steps.base import Array, Projection, Step
 from cct_export.graph.windows import Pads, Shape, window_counts
-
-Array = NDArray[np.float64]
 
 NO_PADS: Pads = ((0, 0), (0, 0))
 # Beside GELU. silu is x · sigmoid(x) (arXiv:1702.03118); hard-silu x · relu6(x + 3) / 6 and
 # hard-sigmoid relu6(x + 3) / 6 approximate it and the sigmoid (arXiv:1905.02244).
 ACTIVATIONS = ("relu", "relu6", "silu", "sigmoid", "tanh", "hard-silu", "hard-sigmoid")
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One operation of a plan.
-
-    Attributes:
-        output: name of the tensor that it produces, and of the step itself.
-        inputs: names of the tensors that it consumes.
-    """
-
-    output: str
-    inputs: tuple[str, ...]
-
-    def shape(self, *inputs: Shape) -> Shape:
-        """Returns the output's shape, by default that of the first input."""
-        return inputs[0]
-
-    def macs(self, *inputs: Shape) -> int:
-        """Returns the multiply-accumulate operations for one image, 0 by default."""
-        return 0
-
-    def arrays(self) -> Iterator[Array]:
-        """Yields the constants of the step."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            for part in value if isinstance(value, Projection) else (value,):
-                if isinstance(part, np.ndarray):
-                    yield part
-
-    @property
-    def kind(self) -> str:
-        """The name of the operation."""
-        return type(self).__name__
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,17 +101,6 @@ class GlobalPool(Step):
 
 
 @dataclass(frozen=True, eq=False)
-class Gather(Step):
-    """The channels ``order`` of the last axis, such as blue, green, red."""
-
-    order: tuple[int, ...]
-
-    def shape(self, *inputs: Shape) -> Shape:
-        """Returns the shape with ``order`` channels."""
-        return (*inputs[0][:-1], len(self.order))
-
-
-@dataclass(frozen=True, eq=False)
 class Resize(Step):
     """A feature map in another size, by bilinear interpolation between the centres of pixels."""
 
@@ -164,42 +109,6 @@ class Resize(Step):
     def shape(self, *inputs: Shape) -> Shape:
         """Returns ``(height, width, channels)``."""
         return (*self.size, inputs[0][2])
-
-
-@dataclass(frozen=True, eq=False)
-class Reshape(Step):
-    """The same values in row-major order, in another shape."""
-
-    to: Shape
-
-    def shape(self, *inputs: Shape) -> Shape:
-        """Returns the new shape."""
-        if math.prod(self.to) != math.prod(inputs[0]):
-            raise ValueError(f"{self.output}: {inputs[0]} cannot become {self.to}")
-        return self.to
-
-
-@dataclass(frozen=True, eq=False)
-class Transpose(Step):
-    """A permutation of the axes; axis 0 is the first after the batch axis."""
-
-    order: tuple[int, ...]
-
-    def shape(self, *inputs: Shape) -> Shape:
-        """Returns the permuted shape."""
-        return tuple(inputs[0][axis] for axis in self.order)
-
-
-@dataclass(frozen=True, eq=False)
-class Slice(Step):
-    """The elements ``[start, stop)`` of the last axis."""
-
-    start: int
-    stop: int
-
-    def shape(self, *inputs: Shape) -> Shape:
-        """Returns the shape with ``stop − start`` as the last axis."""
-        return (*inputs[0][:-1], self.stop - self.start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,11 +234,20 @@ class MatMul(Step):
         return math.prod(self.shape(*inputs)) * inputs[0][-1]
 
 
-class Projection(NamedTuple):
-    """A dense layer inside attention: ``x · kernel + bias``."""
+@dataclass(frozen=True, eq=False)
+class ConstantMatMul(Step):
+    """``matrix · x`` over the last two axes of x; the matrix is ``(rows, inner axis)``."""
 
-    kernel: Array
-    bias: Array
+    matrix: Array
+
+    def shape(self, *inputs: Shape) -> Shape:
+        """Returns ``(…, rows, columns of x)``."""
+        *leading, _, columns = inputs[0]
+        return (*leading, len(self.matrix), columns)
+
+    def macs(self, *inputs: Shape) -> int:
+        """Returns rows × inner axis × columns, times the leading axes."""
+        return math.prod(inputs[0]) * len(self.matrix)
 
 
 @dataclass(frozen=True, eq=False)
