@@ -78,11 +78,16 @@ class DenseGraph(OnnxGraph):
             return
         product = self.node(kind, inputs, f"{step.output}/product")
         weights, values = self.config.weights, step.bias
+        sum_kind = "Add"
+        if self.config.inputs == "static":
+            # ONNX Runtime makes a Gemm of a MatMul and an Add where all shapes are known, and then
+            # dequantizes its weights at every inference. It leaves a Sum alone.
+            sum_kind = "Sum"
         if weights is not None and weights.scale.ndim == 2:
             # ONNX Runtime fuses a product with a bias of rank 1 before it does with its weights.
             values = values.reshape(1, 1, -1)
         bias = self.constant(f"{step.output}/bias", values)
-        self.node("Add", [product, bias], self.sum_of(step))
+        self.node(sum_kind, [product, bias], self.sum_of(step))
 
     def sum_of(self, step: steps.Conv | steps.Dense, output: str = "") -> str:
         """Returns the tensor that a step computes before its ReLU, if it has one."""
