@@ -14,6 +14,10 @@ from cct_export.specs import ExportSpec
 from cct_export.text import one_line
 
 
+# Fewer channels make loops over the last axis too short.
+FEW_CHANNELS = 16
+
+
 class GraphEnd(NamedTuple):
     """An input or output of the graph: name, numpy type and shape, a dynamic batch by its name."""
 
@@ -190,9 +194,20 @@ class OnnxGraph:
 
     def beside(self, step: Step, array: Array) -> Array:
         """Returns a constant in the layout of an elementwise step whose output it broadcasts to."""
-        if step.output not in self.channels_first or array.size == 1:
+        if array.size == 1:
             return array
+        if step.output not in self.channels_first:
+            return self._by_rows(self.plan.shapes[step.output], array)
         return np.moveaxis(array.reshape((1,) * (3 - array.ndim) + array.shape), -1, 0)
+
+    def _by_rows(self, shape: steps.Shape, array: Array) -> Array:
+        """Returns a value for each of a few channels, such as an image's, repeated for a row.
+
+        Engines broadcast over the last axis in loops of its length, which for three values take
+        ten times as long as for a row of them.
+        """
+        few = array.ndim == 1 and len(shape) == 3 and array.size < FEW_CHANNELS
+        return array if self.integers_only or not few else np.tile(array, (shape[1], 1))
 
     def end(self, name: str) -> None:
         """Finishes the output of the graph, which keeps its name.
