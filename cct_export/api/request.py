@@ -47,6 +47,7 @@ def export_spec(
     target: str | None = None,
     layout: str = ExportSpec.layout,
     activations: str | None = None,
+    pure_onnx: bool = False,
     auto: bool = True,
 ) -> ExportSpec:
     """Returns what file to export, with every name as this package writes it.
@@ -61,6 +62,7 @@ def export_spec(
         target: see ``export_tflite`` and ``export_onnx``.
         layout: see there.
         activations: see there.
+        pure_onnx: see there.
         auto: whether ``auto`` may stand for a scheme.
 
     Raises:
@@ -88,6 +90,7 @@ def export_spec(
         tuple(choose(name, FOLDS, what="fold") for name in folds),
         choose_target(target, scheme, format),
         choose(layout, LAYOUTS, what="layout"),
+        pure_onnx,
     )
     if format == "onnx":
         opset_of(spec)

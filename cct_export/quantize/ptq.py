@@ -25,6 +25,8 @@ from cct_export.specs.progress import CountProgress, no_progress
 # Dense layers with a smaller share of weights and of multiplications stay float where the scheme
 # allows it: they gain little, and errors in the scores of the pooling and in the logits hurt most.
 MIN_SHARE = 0.01
+# Convolutions of fewer channels are those that the scheme calls the first.
+FEW_CHANNELS = 16
 # Inputs whose 4-bit weights share a scale.
 BLOCK = 32
 # Largest factor by which an accumulator is rescaled to the output, half of what XNNPACK accepts.
@@ -64,7 +66,8 @@ def quantization_modes(
         if step.output in float_steps:
             mode = "float"
         elif isinstance(step, steps.Conv):
-            mode = scheme.convolution
+            few = step.kernel.shape[2] < FEW_CHANNELS
+            mode = (few and scheme.first_convolution) or scheme.convolution
         elif isinstance(step, steps.Dense):
             small = is_small(plan, step) and not scheme.integers_only
             mode = "float" if small else scheme.dense

@@ -61,6 +61,7 @@ class ExportSpec(Checked):
         no_fold: names of folds to leave out, see ``graph.fold``.
         target: what the file is made for, of the format's ``TARGETS``; empty for the first.
         layout: order of the axes of the image input, of ``LAYOUTS`` (``nchw`` for ONNX only).
+        pure_onnx: standard operators only, none of ONNX Runtime's own (ONNX only).
     """
 
     format: str
@@ -71,6 +72,7 @@ class ExportSpec(Checked):
     no_fold: tuple[str, ...] = ()
     target: str = ""
     layout: str = "nhwc"
+    pure_onnx: bool = False
 
 
 def opset_of(spec: ExportSpec) -> int:
@@ -118,6 +120,8 @@ class QuantScheme(Checked):
         about: one line for people.
         weights: type of the weights of dense layers and, down to int8, of convolutions.
         convolution: activations of convolutions.
+        first_convolution: activations of convolutions of few channels, such as an image's; empty
+            for those of ``convolution``.
         dense: activations of dense layers.
         scores: activations of the products of queries and keys.
         rest: activations of everything else, ``float`` or ``static``.
@@ -131,6 +135,7 @@ class QuantScheme(Checked):
     about: str
     weights: str = "float32"
     convolution: str = "float"
+    first_convolution: str = ""
     dense: str = "float"
     scores: str = "float"
     rest: str = "float"
