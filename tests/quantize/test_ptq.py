@@ -41,6 +41,13 @@ def known(plan):
     return collect(plan, random_images(plan, 6), "random pixels")
 
 
+@pytest.mark.parametrize(("channels", "mode"), [(15, "float"), (16, "static")])
+def test_convolutions_of_few_channels_may_have_a_mode_of_their_own(channels, mode):
+    conv = steps.Conv("logits", ("image",), np.ones((3, 3, channels, 4)))
+    modes = quantization_modes(Plan((8, 8, channels), (conv,)), BY_FORMAT["onnx"]["int8"])
+    assert modes == {"logits": mode}
+
+
 def dense_layers(plan, small):
     layers = of_kind(plan, steps.Dense)
     outputs = [step.output for step in layers if is_small(plan, step) == small]
@@ -55,7 +62,9 @@ def test_every_step_has_a_mode_and_convolutions_and_large_dense_layers_that_of_t
     scheme = BY_FORMAT[format][name]
     modes = quantization_modes(plan, scheme)
     assert set(modes) == {step.output for step in plan.steps}
-    assert {modes[step.output] for step in of_kind(plan, steps.Conv)} == {scheme.convolution}
+    assert {modes[step.output] for step in of_kind(plan, steps.Conv)} == {
+        scheme.first_convolution or scheme.convolution  # none has many channels
+    }
     assert {modes[output] for output in dense_layers(plan, small=False)} == {scheme.dense}
     assert modes["block_0/attention/scores"] == scheme.scores
     others = [s for s in plan.steps if not isinstance(s, steps.Conv | steps.Dense | steps.MaxPool)]
