@@ -42,7 +42,7 @@ class OnnxGraph:
 
     Args:
         quantized: the plan.
-        spec: ``io``, ``dynamic_batch``, ``layout`` and ``target`` are used.
+        spec: ``io``, ``dynamic_batch``, ``layout``, ``target`` and ``pure_onnx`` are used.
         opset: version of the operator set.
     """
 
