@@ -38,7 +38,15 @@ SCHEMES = {
         "int4-weight": "dynamic",
     },
 }
-FLOAT_SCHEMES = ("none", "float32", "fp16", "export")
+# Files of a scheme with one option, by format: name, scheme, arguments, and the stock conversion.
+OPTIONS = {
+    "tflite": (),
+    "onnx": (
+        ("none-one-image", "none", {"dynamic_batch": False}, "float32"),
+        ("int8-one-image", "int8", {"dynamic_batch": False}, "static"),
+    ),
+}
+FLOAT_SCHEMES = ("none", "none-one-image", "float32", "fp16", "export")
 
 
 @dataclass(frozen=True)
@@ -104,15 +112,18 @@ def cold_export_s(model: str, folder: Path) -> float:
 
 def _ours(model: str, data: str) -> Iterator[Conversion]:
     for format, schemes in SCHEMES.items():
-        for scheme, baseline in schemes.items():
-            convert = partial(_export, model, format, scheme, data)
-            name = f"cct-export {format} {scheme}"
-            yield Conversion(name, format, f"stock {format} {baseline}", convert)
+        plain = ((scheme, scheme, {}, baseline) for scheme, baseline in schemes.items())
+        for name, scheme, options, baseline in (*plain, *OPTIONS[format]):
+            convert = partial(_export, model, format, scheme, data, options)
+            ours, stock = f"cct-export {format} {name}", f"stock {format} {baseline}"
+            yield Conversion(ours, format, stock, convert)
 
 
-def _export(model: str, format: str, scheme: str, data: str, path: Path) -> None:
+def _export(
+    model: str, format: str, scheme: str, data: str, options: dict[str, Any], path: Path
+) -> None:
     export = cct_export.export_tflite if format == "tflite" else cct_export.export_onnx
-    exported = export(model, output=path, scheme=scheme, data=data)
+    exported = export(model, output=path, scheme=scheme, data=data, **options)
     if not exported.parity.passed:
         raise RuntimeError("; ".join(exported.parity.failures))
 

@@ -128,6 +128,7 @@ def export_onnx(
     target: str | None = None,
     layout: str = "nhwc",
     activations: str | None = None,
+    pure_onnx: bool = False,
     options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
 ) -> "Exported":
@@ -162,6 +163,8 @@ def export_onnx(
             unsigned activations, ``arm64`` for signed ones.
         layout: order of the axes of the image input: ``nhwc``, or ``nchw`` for channels first.
         activations: of ``int8-full``: ``uint8``, or ``uint16``, which makes it ``int16x8``.
+        pure_onnx: standard operators only, which any reader knows; else ``int8`` has some of ONNX
+            Runtime's own, which are faster.
         options: what the model's file does not say: how pixels were normalized, the names of its
             classes, whether to append a softmax. Normalizing becomes part of the file.
         progress: called with what runs now.
@@ -180,7 +183,7 @@ def export_onnx(
     """
     spec = export_spec(
         "onnx", scheme, io=io, dynamic_batch=dynamic_batch, opset=opset, no_fold=no_fold,
-        target=target, layout=layout, activations=activations,
+        target=target, layout=layout, activations=activations, pure_onnx=pure_onnx,
     )  # fmt: skip
     calibration = calibration_spec(calibration_samples, calibrate, rounding)
     constraints = Constraints(min_sqnr, max_drop)

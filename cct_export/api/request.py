@@ -49,6 +49,7 @@ def export_spec(
     layout: str = ExportSpec.layout,
     optimize: str = ExportSpec.optimize,
     activations: str | None = None,
+    pure_onnx: bool = False,
     auto: bool = True,
 ) -> ExportSpec:
     """Returns what file to export, with every name as this package writes it.
@@ -64,6 +65,7 @@ def export_spec(
         layout: see there.
         optimize: see ``export_tflite``.
         activations: see ``export_onnx``.
+        pure_onnx: see there.
         auto: whether ``auto`` may stand for a scheme.
 
     Raises:
@@ -92,6 +94,7 @@ def export_spec(
         choose_target(target, scheme, format),
         choose(layout, LAYOUTS, what="layout"),
         choose(optimize, PRIORITIES, what="priority"),
+        pure_onnx,
     )
     if format == "onnx":
         opset_of(spec)

@@ -180,6 +180,12 @@ def tflite(model: str, **arguments: Any) -> Outcome:
     type=OneOf(NPU_ACTIVATIONS.values()),
     help="Type of the activations of int8-full, by default uint8; uint16 makes it int16x8.",
 )
+@click.option(
+    "--pure-onnx",
+    is_flag=True,
+    help="Standard operators only, for readers other than ONNX Runtime; int8 else has some of its "
+    "own (com.microsoft), which are faster.",
+)
 @images
 @options.softmax
 @options.loading

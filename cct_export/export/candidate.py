@@ -19,7 +19,7 @@ from cct_export.export.traced_draft import TracedDraft
 from cct_export.export.tuning import quantize_within, raise_bits
 from cct_export.export.workspace import Workspace
 from cct_export.files import locked, replacing, write_bytes
-from cct_export.formats import tflite_metadata, tflite_micro
+from cct_export.formats import onnx, tflite_metadata, tflite_micro
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.importers.source import LoadedModel
 from cct_export.quantize.ptq import four_bit_steps
@@ -65,12 +65,14 @@ class CandidateFile:
         content: its bytes.
         parity: how close it is to the Keras model.
         bound: what a bound on the SQNR cost; None without one.
+        engine_operators: see ``Exported``.
     """
 
     artifact: Artifact
     content: bytes
     parity: ParityReport
     bound: MixedPrecision | None = None
+    engine_operators: tuple[str, ...] = ()
 
 
 def build(
@@ -175,7 +177,8 @@ def _verified(
     contract = replace(contract, content_sha256=checksum.carried(content))
     artifact = Artifact(request.output, contract, len(content), hashlib.sha256(content).hexdigest())
     report = _verify(workspace, artifact, content, request.constraints.min_sqnr_db)
-    return CandidateFile(artifact, content, report, bound)
+    own = onnx.engine_operators(content) if spec.format == "onnx" else ()
+    return CandidateFile(artifact, content, report, bound, own)
 
 
 def _check_layout(loaded: LoadedModel, spec: ExportSpec) -> None:
@@ -371,9 +374,11 @@ def write(workspace: Workspace, candidate: CandidateFile) -> Exported:
     """
     artifact = candidate.artifact
     rejected = rejected_path(artifact.path)
+    bound, own = candidate.bound, candidate.engine_operators
     if not candidate.parity.passed:
         write_bytes(rejected, candidate.content)
-        return Exported(replace(artifact, path=rejected), candidate.parity, candidate.bound)
+        moved = replace(artifact, path=rejected)
+        return Exported(moved, candidate.parity, bound, engine_operators=own)
     images, reference = workspace.parity_images, workspace.reference
     # Spread over the images: those of a folder come class by class.
     count = min(sidecar.GOLDEN_IMAGES, len(reference))
@@ -386,7 +391,7 @@ def write(workspace: Workspace, candidate: CandidateFile) -> Exported:
         stack.enter_context(locked(artifact.path.parent, wait_s=_LOCK_WAIT_S))
         sidecar.write(artifact, golden)
     rejected.unlink(missing_ok=True)
-    return Exported(artifact, candidate.parity, candidate.bound)
+    return Exported(artifact, candidate.parity, bound, engine_operators=own)
 
 
 def rejected_path(path: Path) -> Path:

@@ -4,9 +4,11 @@ import math
 
 import numpy as np
 
-from cct_export.formats.onnx_graph import OnnxGraph
+from cct_export.formats.onnx_graph import MICROSOFT, OnnxGraph
+from cct_export.formats.onnx_layout import PackedAttention
 from cct_export.graph import steps
 from cct_export.graph.quantized import QuantParams
+from cct_export.graph.steps import Array, Step
 
 
 class DenseGraph(OnnxGraph):
@@ -50,6 +52,9 @@ class DenseGraph(OnnxGraph):
         if self.config.inputs == "dynamic" and self.config.weights is not None:
             self._dynamic_dense(step, x, self.config.weights)
             return
+        if self.config.inputs == "static" and self.config.weights is not None and not self.pure:
+            self._static_dense(step, x, self.config.weights)
+            return
         kernel = self.kernel(step, step.kernel, 1)
         rank = len(self.plan.shapes[step.output])
         if rank == 1 and step.bias is not None and self.config.inputs == "float":
@@ -58,31 +63,94 @@ class DenseGraph(OnnxGraph):
         else:
             self._biased(step, "MatMul", [x, kernel])
 
+    def _static_dense(self, step: steps.Dense, x: str, weights: QuantParams) -> None:
+        """Adds ONNX Runtime's own operator of what it else fuses, but for the bias."""
+        self.node(
+            "MatMulIntegerToFloat",
+            self.packed(step, x, weights),
+            self.sum_of(step),
+            domain=MICROSOFT,
+        )
+
+    def attention(self, step: PackedAttention, x: str) -> None:
+        """Adds the nodes of attention with integer projections."""
+        weights = self.config.weights
+        assert weights is not None
+        integers, kernel, scale, kernel_scale, zero_point, _, bias = self.packed(step, x, weights)
+        inputs = [integers, kernel, bias, scale, kernel_scale, "", zero_point]
+        attributes = {"num_heads": step.heads, "scale": 1.0, "domain": MICROSOFT}
+        self.node("QAttention", inputs, step.output, **attributes)
+
+    def packed(self, step: steps.Dense, x: str, weights: QuantParams) -> list[str]:
+        """Returns the inputs of a MatMulIntegerToFloat: integers, their scales, and the bias."""
+        name, (integers, scale, zero_point) = step.output, self.integers(x)
+        kernel = self.typed_constant(f"{name}/kernel", weights.quantize(step.kernel), "int8")
+        scales = np.broadcast_to(weights.scale, step.kernel.shape[1])
+        kernel_scale = self.constant(f"{name}/kernel_scale", scales)
+        inputs = [integers, kernel, scale, kernel_scale, zero_point]
+        if step.bias is not None:
+            inputs += ["", self.constant(f"{name}/bias", step.bias)]
+        return inputs
+
     def _dynamic_dense(self, step: steps.Dense, x: str, weights: QuantParams) -> None:
         """Adds an integer product whose input range is computed at run time."""
+        self.scaled_product(step, *self.quantized_at_run_time(step, x), step.kernel, weights)
+
+    def quantized_at_run_time(self, step: Step, x: str) -> tuple[str, str, str]:
+        """Quantizes a tensor by its own range; returns integers, scale and zero point."""
         name = step.output
-        parts = [f"{name}/input", f"{name}/input_scale", f"{name}/input_zero_point"]
+        parts = (f"{name}/input", f"{name}/input_scale", f"{name}/input_zero_point")
         node = self.onnx.helper.make_node("DynamicQuantizeLinear", [x], parts, f"{name}/quantize")
         self.nodes.append(node)
-        kernel = self.typed_constant(f"{name}/kernel", weights.quantize(step.kernel), "int8")
-        sums = self.node("MatMulInteger", [parts[0], kernel, parts[2]], f"{name}/integer_sums")
+        return parts
+
+    def scaled_product(
+        self,
+        step: steps.Conv | steps.Dense,
+        x: str,
+        scale: str,
+        zero_point: str,
+        matrix: Array,
+        weights: QuantParams,
+        output: str = "",
+    ) -> None:
+        """Adds a product of integers as reals, and the bias of its step.
+
+        Args:
+            step: the layer.
+            x: rows of integers.
+            scale: of these.
+            zero_point: of these.
+            matrix: the kernel, ``(inputs, outputs)``.
+            weights: its parameters.
+            output: what to call the result; empty for what the step computes before its ReLU.
+        """
+        name = step.output
+        kernel = self.typed_constant(f"{name}/kernel", weights.quantize(matrix), "int8")
+        sums = self.node("MatMulInteger", [x, kernel, zero_point], f"{name}/integer_sums")
         reals = self.to_float(sums, f"{name}/reals")
         scales = self.constant(f"{name}/kernel_scale", weights.scale)
-        scale = self.node("Mul", [parts[1], scales], f"{name}/scale")
-        self._biased(step, "Mul", [reals, scale])
+        unit = self.node("Mul", [scale, scales], f"{name}/scale")
+        self._biased(step, "Mul", [reals, unit], output)
 
-    def _biased(self, step: steps.Dense, kind: str, inputs: list[str]) -> None:
-        """Adds the product of a dense layer, and its bias if it has one."""
+    def _biased(
+        self, step: steps.Conv | steps.Dense, kind: str, inputs: list[str], output: str = ""
+    ) -> None:
+        """Adds the product of a layer, and its bias if it has one."""
+        output = output or self.sum_of(step)
         if step.bias is None:
-            self.node(kind, inputs, self.sum_of(step))
+            self.node(kind, inputs, output)
             return
         product = self.node(kind, inputs, f"{step.output}/product")
         weights, values = self.config.weights, step.bias
+        # ONNX Runtime makes a Gemm of a MatMul and an Add where all shapes are known, and then
+        # dequantizes its weights at every inference. It leaves a Sum alone.
+        sum_kind = "Sum" if self.config.inputs == "static" and self.batch == 1 else "Add"
         if weights is not None and weights.scale.ndim == 2:
             # ONNX Runtime fuses a product with a bias of rank 1 before it does with its weights.
             values = values.reshape(1, 1, -1)
         bias = self.constant(f"{step.output}/bias", values)
-        self.node("Add", [product, bias], self.sum_of(step))
+        self.node(sum_kind, [product, bias], output)
 
     def sum_of(self, step: steps.Conv | steps.Dense, output: str = "") -> str:
         """Returns the tensor that a step computes before its ReLU, if it has one."""

@@ -1,6 +1,6 @@
 """Builds an ONNX graph, node by node: constants, tensor layouts and QDQ pairs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,11 @@ from cct_export.graph.steps import Array, Step
 from cct_export.records.layout import NCHW
 from cct_export.specs import ExportSpec
 from cct_export.text import one_line
+
+# Operators of ONNX Runtime's own, "contrib" operators.
+MICROSOFT = "com.microsoft"
+# Fewer channels make loops over the last axis too short.
+FEW_CHANNELS = 16
 
 
 class GraphEnd(NamedTuple):
@@ -37,7 +42,7 @@ class OnnxGraph:
 
     Args:
         quantized: the plan.
-        spec: ``io``, ``dynamic_batch``, ``layout`` and ``target`` are used.
+        spec: ``io``, ``dynamic_batch``, ``layout``, ``target`` and ``pure_onnx`` are used.
         opset: version of the operator set.
     """
 
@@ -51,6 +56,7 @@ class OnnxGraph:
         self.io = spec.io
         self.batch: int | str = "batch" if spec.dynamic_batch else 1
         self.integers_only = any(quantized.is_integer_only(bits) for bits in (8, 16))
+        self.pure = spec.pure_onnx or self.integers_only
         self.unsigned = self.integers_only or spec.target != "arm64"
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
@@ -61,7 +67,7 @@ class OnnxGraph:
         self.config = OpQuantConfig()
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """Adds a standard node with one output; returns the output's name."""
+        """Adds a node with one output, standard without a ``domain``; returns the output's name."""
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], output, **attributes))
         return output
 
@@ -190,9 +196,20 @@ class OnnxGraph:
 
     def beside(self, step: Step, array: Array) -> Array:
         """Returns a constant in the layout of an elementwise step whose output it broadcasts to."""
-        if step.output not in self.channels_first or array.size == 1:
+        if array.size == 1:
             return array
+        if step.output not in self.channels_first:
+            return self._by_rows(self.plan.shapes[step.output], array)
         return np.moveaxis(array.reshape((1,) * (3 - array.ndim) + array.shape), -1, 0)
+
+    def _by_rows(self, shape: steps.Shape, array: Array) -> Array:
+        """Returns a value for each of a few channels, such as an image's, repeated for a row.
+
+        Engines broadcast over the last axis in loops of its length, which for three values take
+        ten times as long as for a row of them.
+        """
+        few = array.ndim == 1 and len(shape) == 3 and array.size < FEW_CHANNELS
+        return array if self.integers_only or not few else np.tile(array, (shape[1], 1))
 
     def end(self, name: str) -> None:
         """Finishes the output of the graph, which keeps its name.
@@ -257,6 +274,10 @@ class OnnxGraph:
         pixels = QuantParams(np.array(1.0), -128, -128, 127)
         return self.node("DequantizeLinear", [stored, *self._grid(output, pixels)], output)
 
+    def integers(self, x: str) -> list[str]:
+        """Returns integers, scale and zero point of a tensor as a step consumes it."""
+        return next(list(node.input) for node in self.nodes if node.output[0] == x)
+
     def between(self, name: str, stored: str) -> str:
         """Returns a tensor between two nodes of one step, in integers where nothing else is.
 
@@ -314,12 +335,31 @@ class OnnxGraph:
             for end in (image, logits)
         ]
         constants = list(self.constants.values())
-        graph = helper.make_graph(self.nodes, "cct", ends[:1], ends[1:], constants)
+        # What takes integers itself leaves their dequantization without consumers.
+        consumed = {image.name, logits.name, *(name for node in self.nodes for name in node.input)}
+        nodes = [node for node in self.nodes if node.output[0] in consumed]
+        graph = helper.make_graph(nodes, "cct", ends[:1], ends[1:], constants)
+        graph.value_info.extend(self._annotations(nodes))
         opset = helper.make_opsetid("", self.opset)
-        model = helper.make_model(graph, opset_imports=[opset], producer_name="cct-export")
+        own = [helper.make_opsetid(MICROSOFT, 1)] if graph.value_info else []
+        model = helper.make_model(graph, opset_imports=[opset, *own], producer_name="cct-export")
         # The oldest file format that has the opset, which older engines read, too.
         model.ir_version = helper.find_min_ir_version_for([opset])
         return checked(model, metadata)
+
+    def _annotations(self, nodes: Sequence[Any]) -> list[Any]:
+        """Returns type and shape of what operators compute that other readers do not know."""
+        shapes = {f"{name}/sum": shape for name, shape in self.plan.shapes.items()}
+        shapes |= self.plan.shapes
+        return [
+            self.onnx.helper.make_tensor_value_info(
+                node.output[0],
+                self.onnx.TensorProto.FLOAT,
+                [self.batch, *shapes[node.output[0]]],
+            )
+            for node in nodes
+            if node.domain == MICROSOFT
+        ]
 
 
 def checked(model: Any, metadata: Mapping[str, str | bytes]) -> bytes:

@@ -27,6 +27,8 @@ _SETTINGS = {
     "Resize": (1, 2),
     "Upsample": (1,),
     "com.microsoft.DynamicQuantizeMatMul": (2, 3),
+    "com.microsoft.MatMulIntegerToFloat": (2, 3, 4, 5),
+    "com.microsoft.QAttention": (3, 4, 6, 7),
 }
 _WEIGHT_TYPES = ("float", "bfloat", "int2", "int4", "int8", "uint2", "uint4", "uint8")
 
@@ -47,12 +49,14 @@ _QUANTIZED = {
     "QLinearMatMul": (_Slots(0, 1, 2), _Slots(3, 4, 5), _Slots(-1, 6, 7)),
     "QuantizeLinear": (_Slots(-1, 1, 2),),
     "com.microsoft.DynamicQuantizeMatMul": (_Slots(1, 2, 3),),
+    "com.microsoft.MatMulIntegerToFloat": (_Slots(0, 2, 4), _Slots(1, 3, 5)),
+    "com.microsoft.QAttention": (_Slots(0, 3, 6), _Slots(1, 4, 7)),
 }
 # The weights of a convolution are (out, in, ...), those of a matrix product (..., in, out).
 _CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
 _PRODUCTS = (
     "MatMul", "MatMulInteger", "QLinearMatMul", "com.microsoft.DynamicQuantizeMatMul",
-    "com.microsoft.FusedMatMul",
+    "com.microsoft.FusedMatMul", "com.microsoft.MatMulIntegerToFloat",
 )  # fmt: skip
 
 
@@ -246,6 +250,8 @@ class Graph:
             if not left or flags.get("transBatchA"):
                 return None
             return _product(output, left[-2:-1] if flags.get("transA") else left[-1:])
+        if kind == "com.microsoft.QAttention":
+            return _attention_macs(self._shape(node.input[0]), self._shape(node.input[1]))
         return 0
 
     def quantized(self) -> tuple[Tensor, ...]:
@@ -309,6 +315,17 @@ class Graph:
                     if name in self.constants:
                         return self._array(name)
         return None
+
+
+def _attention_macs(tokens: _Shape | None, kernel: _Shape | None) -> int | None:
+    """Returns those of the projection of queries, keys and values, their products and the sums."""
+    if tokens is None or kernel is None or len(tokens) != 3 or len(kernel) != 2:
+        return None
+    projection = _product(tokens, kernel[1:])
+    products = _product(tokens[:2], tokens[1:2], kernel[1:])
+    if projection is None or products is None:
+        return None
+    return projection + 2 * products // 3
 
 
 def _product(*shapes: _Shape | None) -> int | None:

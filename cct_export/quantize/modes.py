@@ -10,6 +10,8 @@ from cct_export.specs import QuantScheme
 # Dense layers with a smaller share of weights and of multiplications stay float where the scheme
 # allows it: they gain little, and errors in the scores of the pooling and in the logits hurt most.
 MIN_SHARE = 0.01
+# Convolutions of fewer channels are those that the scheme calls the first.
+FEW_CHANNELS = 16
 # Their output has the parameters of their input.
 VALUE_PRESERVING = (
     steps.Reshape, steps.Transpose, steps.Slice, steps.Gather, steps.MaxPool, steps.ZeroPad,
@@ -38,7 +40,8 @@ def quantization_modes(
         if step.output in float_steps:
             mode = "float"
         elif isinstance(step, steps.Conv):
-            mode = scheme.convolution
+            few = step.kernel.shape[2] < FEW_CHANNELS
+            mode = (few and scheme.first_convolution) or scheme.convolution
         elif isinstance(step, steps.Dense) and is_small(plan, step) and not scheme.integers_only:
             mode = "float"
         elif step.output in integer_steps:

@@ -59,19 +59,23 @@ class Exported:
         parity: how close it is to the Keras model.
         bound: what ``min_sqnr`` cost; None where it was not given.
         candidates: the schemes that ``auto`` tried; empty for other schemes.
+        engine_operators: operators of the file that only ONNX Runtime has, with their domain.
     """
 
     artifact: Artifact
     parity: ParityReport
     bound: MixedPrecision | None = None
     candidates: tuple[TriedScheme, ...] = ()
+    engine_operators: tuple[str, ...] = ()
 
     def to_dict(self) -> JSONObject:
-        """Returns plain JSON types: ``artifact``, ``parity`` and, if there is any, ``tuning``."""
+        """Returns plain JSON types: ``artifact``, ``parity`` and, if there are any, others."""
         tuning: JSONObject = {}
         if self.bound is not None:
             tuning["bound"] = to_json(self.bound)
         if self.candidates:
             tuning["candidates"] = to_json(self.candidates)
-        fields = {"artifact": self.artifact.to_dict(), "parity": self.parity.to_dict()}
+        fields: JSONObject = {"artifact": self.artifact.to_dict(), "parity": self.parity.to_dict()}
+        if self.engine_operators:
+            fields["engine_operators"] = list(self.engine_operators)
         return fields | ({"tuning": tuning} if tuning else {})

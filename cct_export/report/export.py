@@ -50,6 +50,11 @@ def show_export(exported: Exported) -> None:
     )
     if artifact.contract.quantization is not None:
         _log_quantization(artifact.scheme, artifact.contract.quantization)
+    if exported.engine_operators:
+        log.info(
+            "for ONNX Runtime alone, --pure-onnx leaves them out: %s",
+            ", ".join(exported.engine_operators),
+        )
     _show_constraints(exported)
     show_parity(exported.parity)
 

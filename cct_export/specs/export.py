@@ -65,6 +65,7 @@ class ExportSpec(Checked):
         target: what the file is made for, of the format's ``TARGETS``; empty for the first.
         layout: order of the axes of the image input, of ``LAYOUTS`` (``nchw`` for ONNX only).
         optimize: what counts more, of ``PRIORITIES`` (``size`` for TFLite only).
+        pure_onnx: standard operators only, none of ONNX Runtime's own (ONNX only).
     """
 
     format: str
@@ -76,6 +77,7 @@ class ExportSpec(Checked):
     target: str = ""
     layout: str = "nhwc"
     optimize: str = PRIORITIES[0]
+    pure_onnx: bool = False
 
 
 def opset_of(spec: ExportSpec) -> int:
@@ -124,6 +126,8 @@ class QuantScheme(Checked):
         weights: type of the weights of dense layers and, down to int8, of convolutions.
         block: inputs of a dense layer whose 4-bit weights share a scale; 0 for all of an output.
         convolution: activations of convolutions.
+        first_convolution: activations of convolutions of few channels, such as an image's; empty
+            for those of ``convolution``.
         dense: activations of dense layers.
         attention: activations of attention: ``float``; ``scores``, static in the products of
             queries and keys; or ``static`` but for the softmax, and before GELU.
@@ -139,6 +143,7 @@ class QuantScheme(Checked):
     weights: str = "float32"
     block: Annotated[int, Range(0, 256, whole=True)] = 0
     convolution: str = "float"
+    first_convolution: str = ""
     dense: str = "float"
     attention: str = "float"
     rest: str = "float"

@@ -148,8 +148,10 @@ def test_the_share_of_the_roofline_is_the_time_of_the_products_alone():
 
 def test_every_scheme_has_a_baseline_and_a_precision():
     ours = list(conversions._ours("m", "d"))
-    assert {c.name.split()[-1] for c in ours} == OURS | {"int8-full", "int16x8"}
+    one_image = {"none-one-image", "int8-one-image"}
+    assert {c.name.split()[-1] for c in ours} == OURS | one_image | {"int8-full", "int16x8"}
     precisions = {c.name: c.precision for c in ours}
+    assert precisions["cct-export onnx none-one-image"] == "float32"
     assert precisions["cct-export onnx fp16"] == "float32"
     assert precisions["cct-export tflite int4-weight"] == "int8"
 

@@ -10,6 +10,7 @@ import cct_export
 from cct_export.errors import InvalidArtifact
 from cct_export.graph.fold import fold
 from cct_export.graph.lower import lower
+from cct_export.inspection import onnx_graph
 
 
 def write(path, nodes, image, logits, constants=(), opset=18, **more):
@@ -121,7 +122,8 @@ def test_every_scheme_has_the_parameters_and_macs_of_the_model(exports, digits_m
     assert report.macs == plan.total_macs > 0
     assert report.scheme == scheme
     assert report.warnings == ()
-    product = {"int8-dynamic": "MatMulInteger"}.get(scheme, "MatMul")
+    products = {"int8-dynamic": "MatMulInteger", "int8": "com.microsoft.MatMulIntegerToFloat"}
+    product = products.get(scheme, "MatMul")
     dtype = {"none": "float32", "fp16": "float16"}.get(scheme, "int8")
     assert dtype in {
         operator.weight_dtype for operator in report.operators if operator.kind == product
@@ -141,14 +143,17 @@ def test_the_weights_of_an_int8_export_are_quantized_per_channel(exports):
     tensors = {tensor.name: tensor for tensor in cct_export.inspect(path).quantized}
     graph = onnx.load(path).graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    pairs = [node for node in graph.node if node.op_type == "DequantizeLinear"]
-    assert {node.input[0] for node in pairs} == set(tensors)
-    for node in pairs:
-        tensor = tensors[node.input[0]]
-        assert tensor.scales == pytest.approx(stored[node.input[1]].reshape(-1))
-        assert tensor.zero_points == tuple(
-            zero for name in node.input[2:] for zero in stored[name].reshape(-1)
-        )
+    slots = {"DequantizeLinear": [(0, 1, 2)], "MatMulIntegerToFloat": [(0, 2, 4), (1, 3, 5)]}
+    found = set()
+    for node in graph.node:
+        inputs = [*node.input, "", ""]
+        for values, scale, zero_point in slots.get(node.op_type, ()):
+            tensor = tensors[inputs[values]]
+            found.add(tensor.name)
+            assert tensor.scales == pytest.approx(stored[inputs[scale]].reshape(-1))
+            zeros = stored[inputs[zero_point]].reshape(-1) if inputs[zero_point] else ()
+            assert tensor.zero_points == tuple(zeros)
+    assert found == set(tensors)
     kernels = [tensor for name, tensor in tensors.items() if name in stored]
     assert {(k.dtype, k.granularity) for k in kernels if len(k.shape) > 1 and k.shape[1] > 1} == {
         ("int8", "channel")
@@ -379,3 +384,33 @@ def test_a_file_that_neither_onnx_nor_its_runtime_accepts_is_refused(tmp_path):
     path = write(tmp_path / "half.onnx", nodes, [1, 4], [1, 3])
     with pytest.raises(InvalidArtifact, match="ONNX Runtime cannot open"):
         cct_export.inspect(path)
+
+
+def test_packed_attention_has_its_projection_its_products_and_its_sums():
+    heads, tokens, width = 2, 5, 8
+    constants = [
+        numpy_helper.from_array(np.ones((width, 3 * width), np.int8), "w"),
+        numpy_helper.from_array(np.zeros(3 * width, np.float32), "b"),
+        numpy_helper.from_array(np.full(3 * width, 0.5, np.float32), "ws"),
+        numpy_helper.from_array(np.array(0.25, np.float32), "xs"),
+        numpy_helper.from_array(np.array(3, np.uint8), "xz"),
+    ]
+    node = helper.make_node(
+        "QAttention", ["x", "w", "b", "xs", "ws", "", "xz"], ["y"],
+        domain="com.microsoft", num_heads=heads,
+    )  # fmt: skip
+    values = {
+        "x": onnx_graph.Value("uint8", (1, tokens, width)),
+        "y": onnx_graph.Value("float32", (1, tokens, width)),
+    }
+    ends = [
+        helper.make_tensor_value_info(name, kind, [1, tokens, width])
+        for name, kind in (("x", onnx.TensorProto.UINT8), ("y", onnx.TensorProto.FLOAT))
+    ]
+    node.name = "0"
+    model = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:], constants))
+    graph = onnx_graph.Graph(model, values)
+    (operator,) = graph.operators({})
+    assert operator.macs == tokens * width * 3 * width + 2 * tokens * tokens * width
+    assert operator.weight_dtype == "int8"
+    assert {t.name: t.granularity for t in graph.quantized()} == {"x": "tensor", "w": "channel"}

@@ -42,13 +42,22 @@ def test_every_step_has_a_mode_and_convolutions_and_large_dense_layers_that_of_t
     scheme = BY_FORMAT[format][name]
     modes = quantization_modes(plan, scheme)
     assert set(modes) == {step.output for step in plan.steps}
-    assert {modes[step.output] for step in of_kind(plan, steps.Conv)} == {scheme.convolution}
+    assert {modes[step.output] for step in of_kind(plan, steps.Conv)} == {
+        scheme.first_convolution or scheme.convolution  # none has many channels
+    }
     attention = attention_steps(plan, scheme.attention)
     large = set(dense_layers(plan, small=False)) - attention - BEFORE_GELU
     assert {modes[output] for output in large} <= {scheme.dense}
     assert {modes[output] for output in attention} <= {"static"}
     others = [s for s in plan.steps if not isinstance(s, steps.Conv | steps.Dense | steps.MaxPool)]
     assert {modes[s.output] for s in others if s.output not in attention} == {scheme.rest}
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(15, "float"), (16, "static")])
+def test_convolutions_of_few_channels_may_have_a_mode_of_their_own(channels, mode):
+    conv = steps.Conv("logits", ("image",), np.ones((3, 3, channels, 4)))
+    modes = quantization_modes(Plan((8, 8, channels), (conv,)), BY_FORMAT["onnx"]["int8"])
+    assert modes == {"logits": mode}
 
 
 def test_small_dense_layers_stay_float_where_floats_are_allowed(plan):

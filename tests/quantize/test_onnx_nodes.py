@@ -7,6 +7,7 @@ import pytest
 from onnx import numpy_helper
 
 WEIGHTED = {"Conv": 2, "dense": 9}  # per block query, output and 2 in the MLP; the logits
+FLOAT_CONVS = 1  # that of the image
 SMALL = 1  # the scores of the pooling
 PRODUCTS = 5
 DENSE = ("MatMul", "Gemm")
@@ -43,8 +44,21 @@ class Graph:
         return onnx.TensorProto.DataType.Name(self.constants[name].data_type)
 
 
-def test_int8_has_qdq_pairs_around_convolutions_and_dense_layers_and_nowhere_else(exports):
-    graph = Graph(exports("onnx", "int8").path)
+@pytest.fixture(scope="module")
+def pure_int8(tmp_path_factory, digits_run):
+    """An ``int8`` file of standard operators."""
+    import cct_export
+
+    path = tmp_path_factory.mktemp("pure") / "int8.onnx"
+    exported = cct_export.export_onnx(digits_run, scheme="int8", output=path, pure_onnx=True)
+    assert exported.parity.passed
+    assert exported.engine_operators == ()
+    return path
+
+
+def test_int8_has_qdq_pairs_around_convolutions_and_dense_layers_and_nowhere_else(pure_int8):
+    graph = Graph(pure_int8)
+    assert {node.domain for node in graph.nodes} == {""}
     quantized = {"Conv": 0, "dense": 0}
     floats = 0
     for node in graph.of("Conv", *DENSE):
@@ -57,15 +71,17 @@ def test_int8_has_qdq_pairs_around_convolutions_and_dense_layers_and_nowhere_els
             assert "DequantizeLinear" not in producers
             assert "QuantizeLinear" not in graph.consumers(node)
             floats += 1
-    assert quantized == WEIGHTED
-    assert floats == PRODUCTS + SMALL
+    assert quantized == WEIGHTED | {"Conv": WEIGHTED["Conv"] - FLOAT_CONVS}
+    assert floats == PRODUCTS + SMALL + FLOAT_CONVS
     for node in graph.of("Softmax", "Gelu", "LayerNormalization"):
         assert "DequantizeLinear" not in graph.producers(node)
 
 
-def test_int8_dense_layers_have_float_outputs_and_convolutions_integer_ones(exports):
-    graph = Graph(exports("onnx", "int8").path)
+def test_int8_dense_layers_have_float_outputs_and_convolutions_integer_ones(pure_int8):
+    graph = Graph(pure_int8)
     for node in graph.of("Relu", "MaxPool"):
+        if graph.consumers(node) == ["Relu"]:
+            continue
         (consumer,) = [other for other in graph.nodes if node.output[0] in other.input]
         # The last feature map becomes tokens: it is transposed before.
         transposed = consumer.op_type == "Transpose"
@@ -75,11 +91,11 @@ def test_int8_dense_layers_have_float_outputs_and_convolutions_integer_ones(expo
     assert {kind for node in dense for kind in graph.consumers(node)} == {"Add"}
 
 
-def test_int8_quantizes_a_convolution_together_with_its_relu(exports):
+def test_int8_quantizes_a_convolution_or_the_pool_of_a_float_one_together_with_its_relu(exports):
     graph = Graph(exports("onnx", "int8").path)
-    assert graph.count["Relu"] == 2
+    producers = [graph.producers(node) for node in graph.of("Relu")]
+    assert producers == [["MaxPool"], ["Conv"]]
     for node in graph.of("Relu"):
-        assert graph.producers(node) == ["Conv"]
         (quantize,) = [other for other in graph.nodes if node.output[0] in other.input]
         zero_point = graph.constants[quantize.input[2]]
         assert graph.type_of(zero_point.name) == "UINT8"
@@ -100,34 +116,41 @@ def test_onnx_runtime_runs_its_integer_kernels_for_int8(exports):
     from cct_export.runtimes.onnxruntime_profile import kernels
 
     counts = kernels(exports("onnx", "int8").path)
-    assert counts["QLinearConv"] == WEIGHTED["Conv"]
-    assert counts["MatMulIntegerToFloat"] == WEIGHTED["dense"] - 1  # the logits are a vector
-    assert counts["NhwcMaxPool"] == WEIGHTED["Conv"]
+    assert counts["QLinearConv"] == WEIGHTED["Conv"] - FLOAT_CONVS
+    assert counts["MatMulIntegerToFloat"] == WEIGHTED["dense"]
+    assert counts["NhwcMaxPool"] == WEIGHTED["Conv"] - FLOAT_CONVS
 
 
 def test_onnx_runtime_runs_its_fused_kernels_for_int8_dynamic(exports):
     from cct_export.runtimes.onnxruntime_profile import kernels
 
-    assert kernels(exports("onnx", "int8-dynamic").path)["DynamicQuantizeMatMul"] == 9
+    counts = kernels(exports("onnx", "int8-dynamic").path)
+    assert counts["DynamicQuantizeMatMul"] == WEIGHTED["dense"]
+    assert counts["MatMulIntegerToFloat"] == WEIGHTED["Conv"] - FLOAT_CONVS
 
 
-def test_int8_dynamic_multiplies_integers_in_dense_layers_only(exports):
+def test_int8_dynamic_multiplies_integers_in_dense_layers_and_convolutions_of_many_channels(
+    exports,
+):
     graph = Graph(exports("onnx", "int8-dynamic").path)
-    assert graph.count["MatMulInteger"] == WEIGHTED["dense"]
+    windows = WEIGHTED["Conv"] - FLOAT_CONVS
+    assert graph.count["MatMulInteger"] == WEIGHTED["dense"] + windows
     assert graph.count["MatMul"] + graph.count["Gemm"] == PRODUCTS + SMALL
+    kinds = Counter(graph.producers(node)[0] for node in graph.of("MatMulInteger"))
+    assert kinds == {"DynamicQuantizeLinear": WEIGHTED["dense"], "Reshape": windows}
     for node in graph.of("MatMulInteger"):
-        assert graph.producers(node) == ["DynamicQuantizeLinear", "constant"]
+        assert graph.producers(node)[1] == "constant"
         assert graph.type_of(node.input[1]) == "INT8"
 
 
-def test_int8_dynamic_dequantizes_the_weights_of_convolutions_at_load_time(
+def test_int8_dynamic_dequantizes_the_weights_of_the_first_convolution_at_load_time(
     exports,
 ):
     from cct_export.runtimes.onnxruntime_profile import kernels
 
     path = exports("onnx", "int8-dynamic").path
     graph = Graph(path)
-    assert graph.count["Conv"] == WEIGHTED["Conv"]
+    assert graph.count["Conv"] == FLOAT_CONVS
     for node in graph.of("Conv"):
         image, weights = graph.producers(node)
         assert weights == "Mul"
@@ -164,14 +187,14 @@ def test_float_graphs_have_no_quantization_nodes(exports):
 def test_every_weight_is_stored_once_and_as_int8(exports, scheme):
     whole = Graph(exports("onnx", "none").path)
     sizes = sorted(
-        tuple(whole.constants[node.input[1]].dims)
+        _count(whole.constants[node.input[1]])
         for node in whole.of("Conv", *DENSE)
         if "constant" in whole.producers(node) and 1 not in whole.constants[node.input[1]].dims
     )
     graph = Graph(exports("onnx", scheme).path)
     types = {name: graph.type_of(name) for name in graph.constants}
     small = [
-        tuple(graph.constants[name].dims)
+        _count(graph.constants[name])
         for name, type in types.items()
         if type == "INT8" and len(graph.constants[name].dims) >= 2
     ]
