@@ -40,13 +40,13 @@ SCHEMES = {
 }
 # Files of a scheme with one option, by format: name, scheme, arguments, and the stock conversion.
 OPTIONS = {
-    "tflite": (),
+    "tflite": (("none-speed", "none", {"optimize": "speed"}, "float32"),),
     "onnx": (
         ("none-one-image", "none", {"dynamic_batch": False}, "float32"),
         ("int8-one-image", "int8", {"dynamic_batch": False}, "static"),
     ),
 }
-FLOAT_SCHEMES = ("none", "none-one-image", "float32", "fp16", "export")
+FLOAT_SCHEMES = ("none", "none-speed", "none-one-image", "float32", "fp16", "export")
 
 
 @dataclass(frozen=True)

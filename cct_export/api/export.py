@@ -82,8 +82,8 @@ def export_tflite(
         max_drop: points of top-1 accuracy, 0 to 100, that ``auto`` may lose; needs ``data``.
         target: engine that the file is made for: ``litert``, which is the default, or ``tflm`` for
             TFLite Micro, which takes ``int8-full`` and fewer operators.
-        optimize: what counts more for float32: ``speed`` on one thread, for which large
-            convolutions get more weights and fewer multiplications, or ``size``.
+        optimize: what counts more for float32: ``size``, or ``speed`` on one thread of a CPU, for
+            which large convolutions get more weights and fewer multiplications.
         options: what the model's file does not say: how pixels were normalized, the names of its
             classes, whether to append a softmax. Normalizing becomes part of the file.
         progress: called with what runs now.

@@ -119,8 +119,8 @@ output = options.combined(
     "--optimize",
     type=OneOf(PRIORITIES),
     default=ExportSpec.optimize,
-    help="What counts more for float32: speed on one thread, for which large convolutions get more "
-    "weights and fewer multiplications, or size.",
+    help="What counts more for float32: size, or speed on one thread of a CPU, for which large "
+    "convolutions get more weights and fewer multiplications.",
 )
 @images
 @options.softmax

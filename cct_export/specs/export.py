@@ -31,7 +31,7 @@ NPU_ACTIVATIONS = {"int8-full": "uint8", "int16x8": "uint16"}
 # Orders of the axes of the image input, without the batch: channels last or first (ONNX only).
 LAYOUTS = ("nhwc", "nchw")
 # What counts more where a file can be faster or smaller, the default first (TFLite only).
-PRIORITIES = ("speed", "size")
+PRIORITIES = ("size", "speed")
 # The passes of ``graph.fold``, in their order.
 FOLDS = (
     "channel-order", "batch-norm", "relu", "pool-padding", "rescaling", "norm-affine",
@@ -64,7 +64,7 @@ class ExportSpec(Checked):
         no_fold: names of folds to leave out, see ``graph.fold``.
         target: what the file is made for, of the format's ``TARGETS``; empty for the first.
         layout: order of the axes of the image input, of ``LAYOUTS`` (``nchw`` for ONNX only).
-        optimize: what counts more, of ``PRIORITIES`` (``size`` for TFLite only).
+        optimize: what counts more, of ``PRIORITIES`` (``speed`` for TFLite only).
         pure_onnx: standard operators only, none of ONNX Runtime's own (ONNX only).
     """
 

@@ -51,7 +51,7 @@ def bash(programs, tmp_path):
         ("cct-export onnx --target ", "x86 arm64"),
         ("cct-export tflite cct", "cct_keras_io cct_2_3x2_32 cct_keras_io_example cct.keras"),
         ("cct-export inspect cct_14_7x2_384", "cct_14_7x2_384 cct_14_7x2_384_sine"),
-        ("cct-export tflite --optimize s", "speed size"),
+        ("cct-export tflite --optimize s", "size speed"),
         ("cct-export tflite --no-fold query", "query-scale query-key"),
         ("cct-export train --optimizer ", "adamw muon sgd"),
         ("cct-export bundle x.tflite --target r", "raspberry-pi"),
