@@ -128,18 +128,27 @@ def corrected(draft: Draft, quantized: QuantizedPlan, images: np.ndarray) -> Qua
         dense = quantized.plan.producer(step.output)
         if not isinstance(dense, steps.Dense) or dense.bias is None:
             continue
-        error = _channel_means(quantized, images, step) - _channel_means(draft.plan, images, step)
+        # What integers cut off on purpose, as before a GELU, is no error of the weights.
+        params = quantized.qparams.get(step.output)
+        limits = (-np.inf, np.inf) if params is None else (params.min_value, params.max_value)
+        exact = _channel_means(draft.plan, images, step, limits)
+        error = _channel_means(quantized, images, step, limits) - exact
         better = replace(dense, bias=dense.bias - error)
         quantized = replace(quantized, plan=quantized.plan.replace({step.output: [better]}))
     return quantized
 
 
-def _channel_means(plan: Plan | QuantizedPlan, images: np.ndarray, step: steps.Step) -> np.ndarray:
+def _channel_means(
+    plan: Plan | QuantizedPlan,
+    images: np.ndarray,
+    step: steps.Step,
+    limits: tuple[float, float],
+) -> np.ndarray:
     means: dict[str, np.ndarray] = {}
 
     def collect(name: str, x: np.ndarray) -> None:
         if name == step.output:
-            means[name] = x.reshape(-1, x.shape[-1]).mean(0)
+            means[name] = np.clip(x, *limits).reshape(-1, x.shape[-1]).mean(0)
 
     evaluate(plan, images, collect)
     return means[step.output]

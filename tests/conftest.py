@@ -182,12 +182,12 @@ def in_process():
 def exports(once, digits_run, in_process):
     """Returns the export of ``digits_run`` in a format and scheme, made once; do not change it."""
 
-    def get(format, scheme="none", io="float32"):
-        name = f"small-{scheme}-{io}.{format}"
+    def get(format, scheme="none", io="float32", *more):
+        name = f"small-{scheme}-{io}{''.join(more)}.{format}"
 
         def export(folder):
             options = ("--quantize", scheme, "--io", io, "-o", folder / name, "--json", "-")
-            ended = in_process("export", format, digits_run, *options)
+            ended = in_process("export", format, digits_run, *options, *more)
             assert ended.code == 0, ended.err
             (folder / "record.json").write_text(ended.out)
 

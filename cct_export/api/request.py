@@ -96,6 +96,8 @@ def export_spec(
         choose(optimize, PRIORITIES, what="priority"),
         pure_onnx,
     )
+    if spec.optimize == "speed" and scheme not in ("none", AUTO):
+        raise UnsupportedScheme(f"--optimize speed is for float32: leave it out, or {scheme}")
     if format == "onnx":
         opset_of(spec)
     return spec

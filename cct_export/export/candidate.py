@@ -155,7 +155,7 @@ def _note_eight_bits(workspace: Workspace, draft: Draft, cost: MixedPrecision) -
 def _note_floats(workspace: Workspace, scheme: QuantScheme, cost: MixedPrecision) -> None:
     """Says what stayed in float although no bound was set."""
     workspace.note(
-        f"{scheme.name} alone has {cost.before_db:.1f} dB: {', '.join(cost.floats)} "
+        f"{scheme.name} alone has {cost.before_db:.1f} dB: {', '.join(cost.in_float)} "
         f"kept in float, {cost.after_db:.1f} dB"
     )
 

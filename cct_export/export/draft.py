@@ -1,7 +1,7 @@
 """A plan on its way to a file: folded, its scheme, and its calibration statistics."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +81,7 @@ class Draft:
             self._check_can_be_float(name)
         return ptq.quantize(
             self.plan,
-            self.scheme,
+            calibration.applied_to(self.scheme),
             self.statistics,
             calibration,
             progress,
@@ -95,9 +95,10 @@ class Draft:
         if self.plan.producer(name) is None:
             raise InvalidRequest(f"no step is called {name!r}: quantize-report lists them")
 
-    def integer_steps(self, floats: Iterable[str] = ()) -> dict[str, tuple[str, ...]]:
+    def integer_steps(self, calibration: CalibrationSpec) -> dict[str, tuple[str, ...]]:
         """Returns the steps that compute in integers, by ``static`` and ``dynamic`` ranges."""
-        modes = quantization_modes(self.plan, self.scheme, tuple(floats))
+        scheme = calibration.applied_to(self.scheme)
+        modes = quantization_modes(self.plan, scheme, calibration.floats)
         return {
             kind: tuple(name for name, mode in modes.items() if mode.startswith(kind))
             for kind in ("static", "dynamic")
@@ -108,7 +109,7 @@ class Draft:
         if self.statistics is None:
             return None
         methods = calibration.methods
-        steps = self.integer_steps(calibration.floats)
+        steps = self.integer_steps(calibration)
         return QuantizationSummary(
             rounding=calibration.rounding,
             ranges=methods if isinstance(methods, str) else dict(methods),

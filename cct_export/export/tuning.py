@@ -30,8 +30,6 @@ SAMPLES = 16
 ROUNDS = 20
 # Each file with more steps in float has so many times as many where no bound asks for the fewest.
 GROWTH = 2
-# Share of the weights of a scheme's 4-bit layers that keep 4 bits.
-LEAST_FOUR_BITS = 0.6
 
 
 def best_methods(
@@ -95,7 +93,8 @@ def quantize_within(
 ) -> tuple[QuantizedPlan, CalibrationSpec, MixedPrecision]:
     """Keeps steps in float until the file itself, run by its engine, passes parity and the bound.
 
-    The step whose quantization alone costs most goes first.
+    What attention computes with calibrated ranges goes first, all but its scores: it is the
+    cheapest. Then the step whose quantization alone costs most.
 
     Args:
         workspace: the images and reference logits that the bound holds on.
@@ -119,11 +118,16 @@ def quantize_within(
         first, last = (Path(folder, f"{name}.{draft.spec.format}") for name in ("first", "last"))
         before = after = _parity(workspace, draft, quantized, first)
         floats: tuple[str, ...] = ()
-        ranked = _worst_first(workspace, draft, quantized) if misses(before) else []
+        if misses(before) and draft.scheme.attention == "static":
+            calibration = replace(calibration, attention="scores")
+            quantized = draft.quantized(calibration)
+            after = _parity(workspace, draft, quantized, last)
+        ranked = _worst_first(workspace, draft, quantized) if misses(after) else []
         wanted, measured = 1, 0
         for name in ranked:
             # A pool between float steps computes in float already.
-            if _has_integers(draft, name, (*calibration.floats, *floats)):
+            changed = replace(calibration, floats=(*calibration.floats, *floats))
+            if _has_integers(draft, name, changed):
                 floats = (*floats, name)
             enough = len(floats) >= wanted or name == ranked[-1]
             if not enough or len(floats) == measured:
@@ -135,9 +139,10 @@ def quantize_within(
             if not misses(after):
                 break
             measured, wanted = len(floats), growth * len(floats) + 1
-        ratio = slowdown(first, last) if floats else 1.0
+        ratio = 1.0 if after is before else slowdown(first, last)
     calibration = replace(calibration, floats=(*calibration.floats, *floats))
-    cost = MixedPrecision(floats, before.sqnr_db, after.sqnr_db, ratio, bound_db)
+    float_sums = calibration.attention is not None
+    cost = MixedPrecision(floats, before.sqnr_db, after.sqnr_db, ratio, bound_db, float_sums)
     return quantized, calibration, cost
 
 
@@ -146,8 +151,7 @@ def raise_bits(
 ) -> tuple[QuantizedPlan, CalibrationSpec, MixedPrecision]:
     """Gives dense layers 8-bit weights in place of 4 until the file passes parity.
 
-    The layer with the largest error for each of its weights goes first. At least
-    ``LEAST_FOUR_BITS`` of the weights keep 4 bits.
+    The layer with the largest error for each of its weights goes first; one keeps 4 bits.
 
     Args:
         workspace: the images and reference logits that the policy holds on.
@@ -168,9 +172,8 @@ def raise_bits(
         first, last = (Path(folder, f"{name}.{draft.spec.format}") for name in ("first", "last"))
         before = after = _parity(workspace, draft, quantized, first)
         raised: tuple[str, ...] = ()
-        for name in ranked:
-            kept = sum(size for step, size in sizes.items() if step not in (*raised, name))
-            if after.passed or kept < LEAST_FOUR_BITS * sum(sizes.values()):
+        for name in ranked[:-1]:
+            if after.passed:
                 break
             raised = (*raised, name)
             workspace.progress(f"{after.sqnr_db:.1f} dB: 8-bit weights in {len(raised)} layers")
@@ -196,11 +199,11 @@ def _step_errors(workspace: Workspace, draft: Draft, quantized: QuantizedPlan) -
     )
 
 
-def _has_integers(draft: Draft, name: str, floats: tuple[str, ...]) -> bool:
+def _has_integers(draft: Draft, name: str, calibration: CalibrationSpec) -> bool:
     """Whether a step computes in integers while others are kept in float."""
     step = draft.plan.producer(name)
     weighted = isinstance(step, AddConstant | Conv | Dense)
-    return weighted or any(name in steps for steps in draft.integer_steps(floats).values())
+    return weighted or any(name in steps for steps in draft.integer_steps(calibration).values())
 
 
 def _parity(

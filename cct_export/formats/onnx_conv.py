@@ -47,11 +47,13 @@ class ConvGraph(DenseGraph):
             amounts = self.constant(f"{name}/amounts", np.array([0, 0, 0, 0, 1, 0]))
             integers = self.node("Pad", [integers, amounts, zero_point], f"{name}/padded")
         order = window_pixels((rows, columns), step.kernel.shape[:2], step.strides, step.pads)
-        chosen = self.typed_constant(f"{name}/order", order, "int32")
-        windows = self.node("Gather", [integers, chosen], f"{name}/gathered", axis=1)
-        by_window = np.array([0, len(order), order.shape[1] * channels])
-        to = self.constant(f"{name}/windows_shape", by_window)
-        windows = self.node("Reshape", [windows, to], f"{name}/windows")
+        windows = integers
+        if not np.array_equal(order, np.arange(rows * columns)[:, None]):  # not every pixel once
+            chosen = self.typed_constant(f"{name}/order", order, "int32")
+            windows = self.node("Gather", [integers, chosen], f"{name}/gathered", axis=1)
+            by_window = np.array([0, len(order), order.shape[1] * channels])
+            to = self.constant(f"{name}/windows_shape", by_window)
+            windows = self.node("Reshape", [windows, to], f"{name}/windows")
         matrix = step.kernel.reshape(-1, step.kernel.shape[-1])
         self.scaled_product(
             step, windows, scale, zero_point, matrix, weights, output=f"{name}/rows"

@@ -16,7 +16,7 @@ from cct_export.text import one_line
 # Operators of ONNX Runtime's own, "contrib" operators.
 MICROSOFT = "com.microsoft"
 # Fewer channels make loops over the last axis too short.
-FEW_CHANNELS = 16
+SHORT_ROW = 16
 
 
 class GraphEnd(NamedTuple):
@@ -208,7 +208,7 @@ class OnnxGraph:
         Engines broadcast over the last axis in loops of its length, which for three values take
         ten times as long as for a row of them.
         """
-        few = array.ndim == 1 and len(shape) == 3 and array.size < FEW_CHANNELS
+        few = array.ndim == 1 and len(shape) == 3 and array.size < SHORT_ROW
         return array if self.integers_only or not few else np.tile(array, (shape[1], 1))
 
     def end(self, name: str) -> None:

@@ -40,8 +40,9 @@ def quantization_modes(
         if step.output in float_steps:
             mode = "float"
         elif isinstance(step, steps.Conv):
+            wide = scheme.convolution == "dynamic" and _has_wide_maps(plan, step)
             few = step.kernel.shape[2] < FEW_CHANNELS
-            mode = (few and scheme.first_convolution) or scheme.convolution
+            mode = ((few or wide) and scheme.first_convolution) or scheme.convolution
         elif isinstance(step, steps.Dense) and is_small(plan, step) and not scheme.integers_only:
             mode = "float"
         elif step.output in integer_steps:
@@ -54,6 +55,16 @@ def quantization_modes(
             mode = "static" if modes.get(step.inputs[0]) == "static" else scheme.rest
         modes[step.output] = mode
     return modes
+
+
+def _has_wide_maps(plan: Plan, step: steps.Conv) -> bool:
+    """Returns whether the pixels of all windows, four bytes each, take more than 8-bit weights.
+
+    ONNX files compute a convolution with dynamic ranges by naming these pixels.
+    """
+    rows, columns, _ = plan.shapes[step.output]
+    height, width = step.kernel.shape[:2]
+    return bool(4 * rows * columns * height * width > step.kernel.size)
 
 
 def is_small(plan: Plan, step: steps.Dense) -> bool:

@@ -20,6 +20,7 @@ class MixedPrecision:
         slowdown: latency after over latency before, on this machine, one thread; 1 where no step
             was kept in float.
         min_sqnr_db: the bound.
+        float_sums: whether attention computes its sums in float, from layers with dynamic ranges.
     """
 
     floats: tuple[str, ...]
@@ -27,6 +28,12 @@ class MixedPrecision:
     after_db: float
     slowdown: float
     min_sqnr_db: float
+    float_sums: bool = False
+
+    @property
+    def in_float(self) -> tuple[str, ...]:
+        """What computes in float, for people."""
+        return (*(("sums of attention",) if self.float_sums else ()), *self.floats)
 
 
 @dataclass(frozen=True)

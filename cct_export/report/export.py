@@ -50,11 +50,7 @@ def show_export(exported: Exported) -> None:
     )
     if artifact.contract.quantization is not None:
         _log_quantization(artifact.scheme, artifact.contract.quantization)
-    if exported.engine_operators:
-        log.info(
-            "for ONNX Runtime alone, --pure-onnx leaves them out: %s",
-            ", ".join(exported.engine_operators),
-        )
+    _log_engine_operators([exported])
     _show_constraints(exported)
     show_parity(exported.parity)
 
@@ -119,6 +115,15 @@ def show_exports(files: Sequence[Exported]) -> None:
     print_table(export_columns(), export_rows(files), f"parity on {files[0].parity.images}")
     written = sum(exported.parity.passed for exported in files)
     log.info("wrote %s, each with its sidecar", plural(written, "file"))
+    _log_engine_operators(files)
+
+
+def _log_engine_operators(files: Sequence[Exported]) -> None:
+    """Logs which operators of ONNX files no other engine has."""
+    operators = {operator for file in files for operator in file.engine_operators}
+    if operators:
+        names = ", ".join(sorted(operators))
+        log.info("for ONNX Runtime alone, cct-export onnx --pure-onnx leaves them out: %s", names)
 
 
 def _log_quantization(scheme: str, summary: QuantizationSummary) -> None:
@@ -135,11 +140,11 @@ def _log_quantization(scheme: str, summary: QuantizationSummary) -> None:
 def _show_constraints(exported: Exported) -> None:
     """Logs what ``--min-sqnr`` cost, and prints the schemes that ``auto`` tried."""
     bound = exported.bound
-    if bound is not None and bound.floats:
+    if bound is not None and bound.in_float:
         log.info(
             "--min-sqnr %.1f: %s in float, %.1f dB instead of %.1f, %.2f times the latency",
             bound.min_sqnr_db,
-            ", ".join(bound.floats),
+            ", ".join(bound.in_float),
             bound.after_db,
             bound.before_db,
             bound.slowdown,

@@ -1,7 +1,7 @@
 """What file to export, and how it is quantized."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -180,6 +180,7 @@ class CalibrationSpec(Checked):
         rounding: of weights: ``gptq`` (arXiv:2210.17323) on the calibration images, or ``nearest``.
         floats: steps that compute in float whatever the scheme says.
         eight_bits: dense layers whose weights have 8 bits where the scheme has 4.
+        attention: in place of the scheme's, see ``QuantScheme``; None for the scheme's.
     """
 
     default_method: ClassVar[str] = "mse"
@@ -189,6 +190,11 @@ class CalibrationSpec(Checked):
     rounding: str = "gptq"
     floats: tuple[str, ...] = ()
     eight_bits: tuple[str, ...] = ()
+    attention: str | None = None
+
+    def applied_to(self, scheme: QuantScheme) -> QuantScheme:
+        """Returns the scheme with what this replaces of it."""
+        return scheme if self.attention is None else replace(scheme, attention=self.attention)
 
 
 @dataclass(frozen=True)

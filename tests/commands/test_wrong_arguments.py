@@ -47,6 +47,7 @@ WRONG = [
     ("export onnx --target x68", "choose from x86, arm64"),
     ("export onnx --target tflm", "no target of onnx is called 'tflm': choose from x86, arm64"),
     ("export tflite --target tfml", "did you mean tflm? (litert, tflm)"),
+    ("export tflite --optimize speed --quantize int8", "leave it out, or int8"),
     ("export tflite --optimize sped", "did you mean speed? (size, speed)"),
     ("export train --quantize int8-full", "quantize int8-full fine-tunes a trained model"),
     ("export tflite --target tflm", "choose --quantize int8-full"),

@@ -63,7 +63,7 @@ def test_the_table_is_sorted_worst_first(in_process, digits_run):
 def test_the_report_of_onnx_counts_the_kernels_that_ran(in_process, digits_run):
     options = ("--format", "onnx", "--samples", "10", "--json", "-")
     record = in_process("export", "quantize-report", digits_run, *options).record
-    assert record["kernels"]["QLinearConv"] == 2
+    assert record["kernels"]["QLinearConv"] == 1  # that of the image computes in float
     assert record["kernels"]["MatMulIntegerToFloat"] >= 8
 
 

@@ -60,6 +60,16 @@ def test_convolutions_of_few_channels_may_have_a_mode_of_their_own(channels, mod
     assert modes == {"logits": mode}
 
 
+@pytest.mark.parametrize(("size", "mode"), [(8, "dynamic"), (64, "float")])
+def test_convolutions_of_wide_maps_have_no_dynamic_ranges_in_onnx(size, mode):
+    conv = steps.Conv("logits", ("image",), np.ones((3, 3, 32, 32)))
+    scheme = BY_FORMAT["onnx"]["int8-dynamic"]
+    assert quantization_modes(Plan((size, size, 32), (conv,)), scheme) == {"logits": mode}
+    assert quantization_modes(Plan((size, size, 32), (conv,)), SCHEMES["int8-dynamic"]) == {
+        "logits": "dynamic"
+    }
+
+
 def test_small_dense_layers_stay_float_where_floats_are_allowed(plan):
     small = dense_layers(plan, small=True)
     assert {"pooling/scores", "logits"} <= set(small)

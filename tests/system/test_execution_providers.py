@@ -81,7 +81,7 @@ def _works(process):
 
 @pytest.mark.parametrize("scheme", ["none", "int8"])
 def test_openvino_runs_every_node(openvino, exports, scheme):
-    path = exports("onnx", scheme).path
+    path = exports("onnx", scheme, "float32", "--pure-onnx").path
     runtime = _runtime(openvino("bench", "onnx", path, "--delegate", "openvino", *BRIEF))
     assert (runtime["delegate"], runtime["accelerator"]) == ("openvino", "cpu")
     assert runtime["delegated_nodes"] == runtime["total_nodes"] > 50
