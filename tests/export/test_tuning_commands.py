@@ -86,11 +86,11 @@ def export(in_process, model, path, *options, format="tflite"):
     return in_process("export", format, model, "-o", path, "--json", "-", *options)
 
 
-def test_a_bound_takes_the_worst_steps_back_to_float_until_it_holds(
+def test_a_bound_takes_sums_and_the_worst_steps_back_to_float_until_it_holds(
     in_process, digits_run, exports, tmp_path, report
 ):
     reached = exports("tflite", "int8").record["parity"]["sqnr_db"]
-    bound = reached + 1.5
+    bound = reached + 6
     options = ("--quantize", "int8", "--min-sqnr", bound)
     ended = export(in_process, digits_run, tmp_path / "m.tflite", *options)
     assert ended.code == 0, ended.err
@@ -101,7 +101,8 @@ def test_a_bound_takes_the_worst_steps_back_to_float_until_it_holds(
     how = ended.record["artifact"]["quantization"]
     assert how["kept_float"] == list(found["floats"])
     assert not set(found["floats"]) & {*how["static"], *how["dynamic"]}
-    assert f"{found['floats'][0]}" in ended.err
+    assert found["float_sums"]
+    assert f"sums of attention, {found['floats'][0]}" in ended.err
 
 
 def test_a_bound_that_holds_anyway_changes_nothing(in_process, digits_run, exports, tmp_path):
