@@ -58,13 +58,13 @@ def quantization_modes(
 
 
 def _has_wide_maps(plan: Plan, step: steps.Conv) -> bool:
-    """Returns whether the pixels of all windows, four bytes each, take more than 8-bit weights.
+    """Returns whether the pixels of all windows, four bytes each, take more than integers save.
 
     ONNX files compute a convolution with dynamic ranges by naming these pixels.
     """
     rows, columns, _ = plan.shapes[step.output]
     height, width = step.kernel.shape[:2]
-    return bool(4 * rows * columns * height * width > step.kernel.size)
+    return bool(4 * rows * columns * height * width > 3 * step.kernel.size)
 
 
 def is_small(plan: Plan, step: steps.Dense) -> bool:
