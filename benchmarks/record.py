@@ -182,7 +182,7 @@ class Results:
 
 
 def read(folder: str | Path) -> Results:
-    """Returns the results in a folder, such as ``amd-epyc/cct_2_3x2_32`` below ``RESULTS``."""
+    """Returns the results in a folder, such as ``amd-epyc/cct_7_3x1_32`` below ``RESULTS``."""
     return msgspec.json.decode((RESULTS / folder / "results.json").read_bytes(), type=Results)
 
 

@@ -104,7 +104,7 @@ def test_a_page_is_refreshed_between_its_markers_alone(small_results, tmp_path):
 
 
 def test_every_view_renders_the_figures_of_a_complete_run():
-    folder = "amd-epyc/cct_keras_io"
+    folder = "intel-r-xeon-r-processor/cct_keras_io"
     for view in tables.VIEWS.keys() - {"figure", "picture", "summary"}:
         assert "0.1" in tables.VIEWS[view](folder), view
     with pytest.raises(ValueError, match="no view 'sumary': choose from"):
@@ -114,7 +114,7 @@ def test_every_view_renders_the_figures_of_a_complete_run():
 
 
 def test_the_picture_has_a_bar_for_each_file_and_its_converter():
-    bars = picture.bars([record.read("amd-epyc/cct_keras_io")])
+    bars = picture.bars([record.read("intel-r-xeon-r-processor/cct_keras_io")])
     labels = [bar.label for bar in bars]
     assert labels == [label for label in dict.fromkeys(labels) for _ in range(2)]
     assert [bar.converter for bar in bars] == ["stock", "cct-export"] * 4
