@@ -24,7 +24,7 @@ _ISA_FLAGS = (
 )  # fmt: skip
 _ENGINES = (
     "ai-edge-litert", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino",
-    "onnxruntime-webgpu", "keras", "tensorflow", "jax", "numpy", "cct-export",
+    "onnxruntime-webgpu", "openvino", "keras", "tensorflow", "jax", "numpy", "cct-export",
 )  # fmt: skip
 _CPUINFO = Path("/proc/cpuinfo")
 _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq")

@@ -24,7 +24,7 @@ def main() -> None:
     model = CCT(SPEC)
     cct_export.export_tflite(model, output=Path(PROBES["litert"]).name)
     cct_export.export_onnx(model, output=Path(PROBES["onnxruntime"]).name)
-    for probe in PROBES.values():
+    for probe in set(PROBES.values()):
         for name in (probe.name, f"{probe.name}.json"):
             Path(name).replace(probe.with_name(name))
 

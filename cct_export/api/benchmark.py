@@ -39,6 +39,7 @@ from cct_export.specs import (
 from cct_export.specs.progress import StatusProgress, no_progress
 
 if TYPE_CHECKING:
+    from cct_export.bench.hosts import Device
     from cct_export.records import BenchResult
 
 OPERATOR_RUNS = 50
@@ -51,6 +52,7 @@ def benchmark(
     threads: Sequence[int] = (1,),
     batches: Sequence[int] = (1,),
     scheme: str = "none",
+    engines: Sequence[str] = (),
     data: str | None = None,
     accuracy: bool = False,
     delegate: str = "default",
@@ -74,6 +76,8 @@ def benchmark(
         threads: thread counts to measure with.
         batches: images per run to measure with.
         scheme: quantization scheme of models that are exported first.
+        engines: what runs each file: ``litert`` or ``openvino`` of TFLite, ``onnxruntime`` or
+            ``openvino`` of ONNX; the first of them if none is named. Keras has only its own.
         data: images for the calibration and parity of models that are exported first, and the
             labelled images that accuracy is measured on.
         accuracy: measure accuracy too; needs ``data``.
@@ -103,9 +107,11 @@ def benchmark(
         >>> min(result.times_ns) / 1e6
     """
     from cct_export.bench import run
-    from cct_export.runtimes import ENGINE_NAMES
+    from cct_export.runtimes import TIMED_ENGINES
 
-    format = choose(format, ENGINE_NAMES, what="format")
+    format = choose(format, TIMED_ENGINES, what="format")
+    known = TIMED_ENGINES[format]
+    engines = [choose(name, known, what=f"engine of {format}") for name in engines or known[:1]]
     check_options(options)
     if not threads or not batches:
         raise InvalidRequest("name one number of threads and of images per run at least")
@@ -122,17 +128,25 @@ def benchmark(
     )
     plan = BenchPlan(timing_of(profile, **timing), passes)
     opened = run.open_devices(devices)
-    for device in opened:
-        delegate = device.choose_delegate(ENGINE_NAMES[format], delegate)
-    delegation = Delegation(delegate, tuple((delegate_options or {}).items()), allow_fallback)
+    settings = tuple((delegate_options or {}).items())
+    delegations = {
+        engine: Delegation(_delegate_of(opened, engine, delegate), settings, allow_fallback)
+        for engine in engines
+    }
     specs = [
-        BenchSpec(ENGINE_NAMES[format], count, batch, delegation, options)
+        BenchSpec(engine, count, batch, delegation, options)
+        for engine, delegation in delegations.items()
         for count in threads
         for batch in batches
     ]
     for device in opened:
         device.check(specs, plan)
-    exports = [_export_request(Path(name), format, scheme, data, max(batches)) for name in names]
+    exports = [
+        _export_request(
+            Path(name), format, scheme, data, batch=max(batches), pure="openvino" in engines
+        )
+        for name in names
+    ]
     with tempfile.TemporaryDirectory() as folder:
         paths = [
             Path(name)
@@ -280,10 +294,25 @@ def time_together(
     return time_files(paths, threads=threads, rounds=rounds, burst=burst, warmup=warmup)
 
 
+def _delegate_of(devices: "Sequence[Device]", engine: str, name: str) -> str:
+    """Returns a delegate as the engine names it; refuses one that a device does not have."""
+    for device in devices:
+        name = device.choose_delegate(engine, name)
+    return name
+
+
 def _export_request(
-    source: Path, format: str, scheme: str, data: str | None, batch: int
+    source: Path, format: str, scheme: str, data: str | None, *, batch: int, pure: bool
 ) -> ExportRequest | None:
     """Returns the export of a model that is not measured as it is; None for one that is.
+
+    Args:
+        source: file or model.
+        format: to measure.
+        scheme: of models.
+        data: for calibration and parity; None for what the model has.
+        batch: the most images per run.
+        pure: whether the file is for other engines than ONNX Runtime too.
 
     Raises:
         InvalidRequest: there is no such file or model, or it cannot be measured with these options.
@@ -305,7 +334,8 @@ def _export_request(
             f"a TFLite file of {source} would take one image at a time, not {batch}: "
             f"`cct-bench onnx {source} --batch {batch}` measures it"
         )
-    spec = export_spec(format, scheme, dynamic_batch=format == "onnx")
+    is_onnx = format == "onnx"
+    spec = export_spec(format, scheme, dynamic_batch=is_onnx, pure_onnx=is_onnx and pure)
     request = ExportRequest(spec, default_output(str(source), spec), data)
     check_export(str(source), request)
     return request

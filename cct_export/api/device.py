@@ -47,7 +47,7 @@ def setup_device(
 
     Args:
         device: ``ssh:USER@HOST[:PORT]``.
-        engines: ``litert``, ``onnxruntime`` or both.
+        engines: some of ``litert``, ``onnxruntime`` and ``openvino``.
         offline: download the wheels here and send them, for a machine without a package index.
         python: its Python, 3.11 or newer; empty for ``python3`` if that is new enough.
         progress: called with what runs now.

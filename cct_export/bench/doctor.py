@@ -12,7 +12,11 @@ from cct_export.specs.progress import StatusProgress
 
 _FOLDER = Path(__file__).with_name("probe")
 # A CCT with every kind of step and hardly any weights, see docs/write_probe.py.
-PROBES = {"litert": _FOLDER / "probe.tflite", "onnxruntime": _FOLDER / "probe.onnx"}
+PROBES = {
+    "litert": _FOLDER / "probe.tflite",
+    "onnxruntime": _FOLDER / "probe.onnx",
+    "openvino": _FOLDER / "probe.onnx",
+}
 # Delegates that are libraries of the user's.
 _LIBRARIES = ("external", "plugin")
 

@@ -18,6 +18,7 @@ from cct_export.commands.types import (
     Delegate,
     Duration,
     Model,
+    NameList,
     Number,
     OneOf,
     Output,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from cct_export.records import BenchResult
 
 DEVICE = OneOf(("local", "ssh:", "adb"), "NAME")
-TFLITE_ENGINES = ("litert", "tflm")
+TFLITE_ENGINES = ("litert", "openvino", "tflm")
 # By status of a verdict; the first that occurs is the exit code.
 EXIT_CODES = {
     "parity": ExitCode.PARITY_FAILED,
@@ -156,23 +157,34 @@ _measured = options.combined(
 @click.command()
 @click.option(
     "--engine",
-    type=OneOf(TFLITE_ENGINES),
+    "engines",
+    type=NameList(),
     default=TFLITE_ENGINES[0],
-    help="Engine: litert, or tflm for what TFLite Micro makes of ARTIFACTs: memory, operators, and "
-    "logits compared with LiteRT's reference kernels; nothing is timed.",
+    help="Engines: litert, openvino or both; or tflm for what TFLite Micro makes of ARTIFACTs: "
+    "memory, operators, and logits compared with LiteRT's reference kernels; nothing is timed.",
 )
 @_measured
-def tflite(engine: str, **arguments: Any) -> Outcome:
+def tflite(engines: Sequence[str], **arguments: Any) -> Outcome:
     """Measure latency, memory and, with --accuracy, accuracy of TFLite files.
 
     A MODEL is exported first; by default the shipped CIFAR-10 model.
     """
-    if choose(engine, TFLITE_ENGINES, what="engine") == "tflm":
+    engines = [choose(name, TFLITE_ENGINES, what="engine") for name in engines]
+    if engines == ["tflm"]:
         return prove_on_tflm(arguments["sources"], arguments["data"])
-    return _measure("tflite", **arguments)
+    if "tflm" in engines:
+        raise InvalidRequest("--engine tflm times nothing: name it by itself")
+    return _measure("tflite", engines=engines, **arguments)
 
 
 @click.command()
+@click.option(
+    "--engine",
+    "engines",
+    type=NameList(),
+    default="onnxruntime",
+    help="Engines: onnxruntime, openvino or both.",
+)
 @_measured
 def onnx(**arguments: Any) -> Outcome:
     """Measure latency, memory and, with --accuracy, accuracy of ONNX files.

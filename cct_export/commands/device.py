@@ -7,8 +7,9 @@ from cct_export.commands.group import Group
 from cct_export.commands.options import Outcome
 from cct_export.commands.types import OneOf
 
-# What a device gets by "cct-bench device".
-ENGINES = ("litert", "onnxruntime")
+# What a device can get by "cct-bench device", and what it gets by default.
+ENGINES = ("litert", "onnxruntime", "openvino")
+DEFAULT_ENGINES = ENGINES[:2]
 
 
 @click.group(cls=Group)
@@ -23,7 +24,7 @@ def device() -> None:
     "engines",
     type=OneOf(ENGINES),
     multiple=True,
-    default=ENGINES,
+    default=DEFAULT_ENGINES,
     help="Engine to install; may be repeated.",
 )
 @click.option("--offline", is_flag=True, help="Download the wheels here and send them.")

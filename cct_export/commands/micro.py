@@ -9,7 +9,7 @@ from cct_export.commands.options import ExitCode, Outcome
 from cct_export.errors import InvalidRequest
 
 # What it takes of the parameters of a measurement.
-PARAMETERS = ("engine", "sources", "data", "json_path", "quiet", "verbose")
+PARAMETERS = ("engines", "sources", "data", "json_path", "quiet", "verbose")
 
 
 def prove_on_tflm(sources: Sequence[str], data: str | None) -> Outcome:

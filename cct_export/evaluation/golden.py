@@ -32,7 +32,7 @@ def check(session: Session, *, path: Path, delegation: Delegation) -> GoldenChec
         session: the open file, on any machine. Its own delegate computes the logits: a fast
             delegate may be wrong.
         path: the file.
-        delegation: the delegate of the session; it may compute in fp16.
+        delegation: the delegate of the session; it may compute in less than float32.
 
     Returns:
         The parity on the golden images, or why it is unknown.
@@ -50,8 +50,7 @@ def check(session: Session, *, path: Path, delegation: Delegation) -> GoldenChec
     if logits.shape != expected.golden.logits.shape:
         return of_another
     scheme = expected.contract.scheme
-    if scheme == "none" and dict(delegation.options).get("precision") == "fp16":
-        scheme = "fp16"
+    precision = dict(delegation.options).get("precision", "")
     report = parity.compare(
         expected.golden.logits,
         candidate=logits,
@@ -59,6 +58,6 @@ def check(session: Session, *, path: Path, delegation: Delegation) -> GoldenChec
         names=(expected.contract.source, str(path)),
         images=f"golden images in the sidecar ({expected.golden.origin})",
         outputs=session.outputs,
-        policy=parity.policy_of(scheme, golden=True),
+        policy=parity.policy_of(scheme, golden=True, precision=precision),
     )
     return GoldenCheck(report, changed)

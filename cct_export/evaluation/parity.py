@@ -47,15 +47,18 @@ POLICIES = {
     "int16x8": Policy(38.0, 0.99),
     "int4-weight": Policy(23.0, 0.94),
 }
+# Of what a delegate computes in; bfloat16 has 8 bits of every factor.
+PRECISIONS = {"fp16": POLICIES["fp16"], "bf16": Policy(35.0, 0.98)}
 
 
-def policy_of(scheme: str, *, golden: bool = False) -> Policy:
+def policy_of(scheme: str, *, golden: bool = False, precision: str = "") -> Policy:
     """Returns the policy of a scheme.
 
     Args:
         scheme: quantization scheme, as the file names it.
         golden: for the few images of a sidecar, where the SQNR scatters and one image is a large
             share of all; no image may differ where the policy allows none.
+        precision: what a delegate computes in, where that is less than float32.
 
     Raises:
         InvalidArtifact: there is no such scheme.
@@ -66,6 +69,8 @@ def policy_of(scheme: str, *, golden: bool = False) -> Policy:
             f"{', '.join(POLICIES)}: export it again"
         )
     policy = POLICIES[scheme]
+    if precision in PRECISIONS and PRECISIONS[precision].sqnr_db < policy.sqnr_db:
+        policy = PRECISIONS[precision]
     if not golden:
         return policy
     flips = GOLDEN_FLIPS if policy.agreement < 1 else 0

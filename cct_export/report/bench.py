@@ -46,6 +46,9 @@ def _columns(
     devices: list[Column[BenchResult]] = []
     if any(result.device != "local" for result in results):
         devices = [Column("device", lambda result: result.device)]
+    engines: list[Column[BenchResult]] = []
+    if len({(row.artifact.path, row.runtime.name) for row in results}) > len(names):
+        engines = [Column("engine", lambda result: result.runtime.name)]
     ratios: list[Column[BenchResult]] = []
     if reference is not None:
         ratios = [
@@ -59,6 +62,7 @@ def _columns(
     # What one compares comes first: a narrow terminal shows the rest in a table below.
     return [
         Column("artifact", lambda result: names[result.artifact.path]),
+        *engines,
         *devices,
         Column("scheme", lambda result: result.artifact.scheme),
         *map(_percentile, ranks),

@@ -1,4 +1,4 @@
-"""Engines that run a model file: LiteRT, TFLite Micro, ONNX Runtime; Keras as the reference."""
+"""Engines that run a model file, and Keras as the reference."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +12,7 @@ from cct_export.runtimes import (
     litert_profile,
     onnxruntime,
     onnxruntime_profile,
+    openvino,
     tflm,
 )
 from cct_export.runtimes.session import Session
@@ -100,9 +101,14 @@ ENGINES: dict[str, Engine] = {
     "litert": litert,
     "tflm": tflm,
     "onnxruntime": onnxruntime,
+    "openvino": openvino,
     "keras": keras,
 }
 ENGINE_NAMES = {"tflite": "litert", "onnx": "onnxruntime", "keras": "keras"}
+# Engines whose times are measured, by format: the one that files are verified with comes first.
+TIMED_ENGINES = {format: (name,) for format, name in ENGINE_NAMES.items()} | {
+    format: (ENGINE_NAMES[format], "openvino") for format in ("tflite", "onnx")
+}
 PROFILERS: dict[str, Profiler] = {
     "litert": litert_profile.profile,
     "onnxruntime": onnxruntime_profile.profile,

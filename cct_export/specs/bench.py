@@ -71,7 +71,7 @@ class BenchSpec(Checked):
     """The engine that an artifact is measured on.
 
     Attributes:
-        runtime: ``litert``, ``onnxruntime`` or ``keras``.
+        runtime: ``litert``, ``onnxruntime``, ``openvino`` or ``keras``.
         threads: threads the engine may use.
         batch: images per run.
         delegation: what the engine hands its work to.

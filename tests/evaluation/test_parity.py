@@ -200,6 +200,14 @@ def test_without_quantization_a_single_logit_may_differ_by_a_ten_thousandth(logi
     assert compare(reference, candidate, "fp16").passed
 
 
+@pytest.mark.parametrize(
+    ("scheme", "precision", "sqnr_db"),
+    [("none", "fp16", 45), ("none", "bf16", 35), ("none", "fp32", 90), ("int8", "bf16", 28)],
+)
+def test_a_coarser_precision_of_the_delegate_has_its_own_policy(scheme, precision, sqnr_db):
+    assert parity.policy_of(scheme, precision=precision).sqnr_db == sqnr_db
+
+
 def test_the_policies_are_those_of_the_documentation():
     policies = {name: (p.sqnr_db, p.agreement, p.max_abs) for name, p in parity.POLICIES.items()}
     assert policies == {

@@ -16,7 +16,7 @@ from cct_export.names import choose
 from cct_export.records.encoding import from_json, parse_json
 from cct_export.specs.progress import StatusProgress
 
-ENGINES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime"}
+ENGINES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime", "openvino": "openvino"}
 # What a worker imports besides the engine.
 REQUIREMENTS = ("msgspec", "numpy", "psutil")
 _PIP_S = 1800.0

@@ -89,7 +89,9 @@ def _check_engines(engines: Sequence[str]) -> None:
     """Refuses engines that no tool has, and several."""
     for engine in engines:
         if engine not in TOOL_NAMES:
-            raise InvalidRequest(f"--device adb runs tflite and onnx, not {engine}")
+            raise InvalidRequest(
+                f"--device adb has no program for {engine}: choose from {', '.join(TOOL_NAMES)}"
+            )
     if len(engines) > 1:
         raise InvalidRequest(
             "--device adb measures one format at a time, each with a program of its own: save a "
