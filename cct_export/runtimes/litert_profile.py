@@ -41,8 +41,8 @@ MIN_RUNS = 3
 NOTE = (
     "LiteRT's own times of what ran: XNNPACK fuses, adds and leaves out operators, and kinds are "
     "its names. It knows no names of layers: they are given where the file has as many operators "
-    "of that kind. Its clock counts whole microseconds, rounded down: the times of short ones, and "
-    "the sum, are too small."
+    "of that kind. Its clock counts whole microseconds, rounded down: short ones are too short or "
+    "0. Profiling also slows operators down, so that their sum is not the time of a run."
 )
 _CONTROL_FLOW = ("IF", "WHILE", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE")
 # XNNPACK makes one operator of each of these, and of nothing else. Its kind of a product may be
