@@ -116,7 +116,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
         _Handle,
         _Handles,
     ),
-    "LiteRtGetTensorBufferPackedSize": (_Handle, ctypes.POINTER(ctypes.c_size_t)),
+    "LiteRtGetTensorBufferSize": (_Handle, ctypes.POINTER(ctypes.c_size_t)),
     "LiteRtLockTensorBuffer": (_Handle, ctypes.POINTER(ctypes.c_void_p), ctypes.c_int),
     "LiteRtUnlockTensorBuffer": (_Handle,),
     "LiteRtRunCompiledModel": (_Handle, ctypes.c_size_t, *_ARRAY, *_ARRAY),
@@ -179,8 +179,8 @@ class ProfiledModel:
         """Copies the input's values."""
         values = np.ascontiguousarray(prepared)
         size, address = ctypes.c_size_t(), ctypes.c_void_p()
-        self._call("LiteRtGetTensorBufferPackedSize", self._input, ctypes.byref(size))
-        if size.value != values.nbytes:
+        self._call("LiteRtGetTensorBufferSize", self._input, ctypes.byref(size))
+        if size.value < values.nbytes:
             raise ProfilerUnusable(f"its input has {size.value} bytes, not {values.nbytes}")
         self._call("LiteRtLockTensorBuffer", self._input, ctypes.byref(address), _WRITE)
         ctypes.memmove(address, values.ctypes.data, values.nbytes)

@@ -120,6 +120,18 @@ def operator_names(content: bytes) -> list[str]:
     return [(name or b"").decode(errors="replace") for name in names]
 
 
+def runs_main_subgraph(content: bytes) -> bool:
+    """Returns whether the first signature, which CompiledModel runs, is of the main subgraph.
+
+    Args:
+        content: a flatbuffer that LiteRT can open; one without signatures runs that subgraph.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content, 0)
+    return not model.SignatureDefsLength() or model.SignatureDefs(0).SubgraphIndex() == 0
+
+
 def partitions(nodes: Sequence[Node]) -> dict[int, int]:
     """Returns the partition, counted from 0, of each operator that the delegate runs.
 

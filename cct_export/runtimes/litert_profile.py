@@ -2,9 +2,9 @@
 
 The profiler is that of LiteRT's CompiledModel (``litert_c_api``). Prefixes of the file
 (``litert_prefixes``) take its place where it cannot be used: with another version of the wheel or
-without its library, for files with control flow, whose operators contain others, and where
-CompiledModel refuses the file or gives XNNPACK other operators of it than the interpreter does,
-which runs it everywhere else.
+without its library, for files with control flow, whose operators contain others, for those whose
+first signature is of another subgraph, and where CompiledModel refuses the file or gives XNNPACK
+other operators of it than the interpreter does, which runs it everywhere else.
 """
 
 from collections import Counter, defaultdict
@@ -26,7 +26,7 @@ from cct_export.runtimes.litert_c_api import (
     ProfiledModel,
     ProfilerUnusable,
 )
-from cct_export.runtimes.litert_file import Node, operator_names, partitions
+from cct_export.runtimes.litert_file import Node, operator_names, partitions, runs_main_subgraph
 from cct_export.runtimes.session import prepare
 from cct_export.runtimes.timing import time_interleaved
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
@@ -115,6 +115,9 @@ def _profile(
     """
     if control := next((node.kind for node in nodes if node.kind in _CONTROL_FLOW), None):
         raise ProfilerUnusable(f"operators of {control} are in others' times")
+    content = path.read_bytes()
+    if not runs_main_subgraph(content):
+        raise ProfilerUnusable("the first signature is not of the main subgraph")
     inputs, outputs = session.tensors()
     with ProfiledModel(path, threads=threads, image=inputs, outputs=outputs) as model:
         model.write(image)
@@ -126,7 +129,7 @@ def _profile(
             events, durations = model.profile(BURST)
             operators += operators_per_run(events, BURST)[1:]
             profiled += durations[1:]
-    times = operators_of(operators[:runs], nodes, operator_names(path.read_bytes()))
+    times = operators_of(operators[:runs], nodes, operator_names(content))
     plain = time_interleaved([session], inputs=[image], rounds=1, burst=runs, warmup=WARMUP)[0]
     note = (
         f"{NOTE} A run takes {median(plain) / 1e6:.4f} ms, and {median(profiled) / 1e6:.4f} ms "
