@@ -40,6 +40,7 @@ def bars(
     axes.margins(y=0.01)
     axes.tick_params(labelsize=7)
     axes.set_xlabel(axis)
-    axes.set_title(printable(title), fontsize=10, parse_math=False)
+    # Over labels and bars: over the bars alone, long labels leave no room for it.
+    figure.suptitle(printable(title), fontsize=10, parse_math=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

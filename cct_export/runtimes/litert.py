@@ -14,6 +14,7 @@ from cct_export.records.layout import image_shape_of, layout_of
 from cct_export.runtimes.isolated import IsolatedSession, Opening
 from cct_export.runtimes.litert_file import (
     Node,
+    TensorDetails,
     contract_of,
     image_and_outputs,
     nodes_of,
@@ -62,6 +63,7 @@ class LiteRTSession(Session):
         self.delegate = "xnnpack" if delegation.name == "default" else delegation.name
         self.accelerator = "external" if delegation.name.startswith("external:") else "cpu"
         image, outputs = image_and_outputs(self._interpreter, path=path)
+        self._image, self._details = image, outputs
         self._input, self._outputs = image.index, [output.index for output in outputs]
         self.input_quantization = image.quantization
         self.output_quantizations = tuple(output.quantization for output in outputs)
@@ -80,6 +82,10 @@ class LiteRTSession(Session):
         self._interpreter.set_tensor(self._input, prepared)
         self._interpreter.invoke()
         return side_by_side([self._interpreter.get_tensor(index) for index in self._outputs])
+
+    def tensors(self) -> tuple[TensorDetails, tuple[TensorDetails, ...]]:
+        """Returns the image input and the outputs."""
+        return self._image, self._details
 
     def nodes(self) -> list[Node]:
         """Returns the file's operators, followed by the delegate's partitions."""

@@ -105,6 +105,33 @@ def nodes_of(interpreter: Any) -> list[Node]:
     ]
 
 
+def operator_names(content: bytes) -> list[str]:
+    """Returns the name of the first output of each operator of the main subgraph.
+
+    Args:
+        content: a flatbuffer that LiteRT can open.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
+    operators = map(graph.Operators, range(graph.OperatorsLength()))
+    tensors = [each.Outputs(0) if each.OutputsLength() else -1 for each in operators]
+    names = [graph.Tensors(index).Name() if index >= 0 else None for index in tensors]
+    return [(name or b"").decode(errors="replace") for name in names]
+
+
+def runs_main_subgraph(content: bytes) -> bool:
+    """Returns whether the first signature, which CompiledModel runs, is of the main subgraph.
+
+    Args:
+        content: a flatbuffer that LiteRT can open; one without signatures runs that subgraph.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content, 0)
+    return not model.SignatureDefsLength() or model.SignatureDefs(0).SubgraphIndex() == 0
+
+
 def partitions(nodes: Sequence[Node]) -> dict[int, int]:
     """Returns the partition, counted from 0, of each operator that the delegate runs.
 

@@ -1,62 +1,73 @@
-"""Times of the operators of a TFLite file, derived from its prefixes.
+"""Times of the operators of a TFLite file, from LiteRT's own profiler.
 
-A prefix is the file cut off behind an operator. LiteRT's own profiler is not available from
-Python, and counts all operators of an XNNPACK partition as one.
+The profiler is that of LiteRT's CompiledModel (``litert_c_api``). Prefixes of the file
+(``litert_prefixes``) take its place where it cannot be used: with another version of the wheel or
+without its library, for files with control flow, whose operators contain others, for those whose
+first signature is of another subgraph, and where CompiledModel refuses the file or gives XNNPACK
+other operators of it than the interpreter does, which runs it everywhere else.
 """
 
-import copy
-import math
-import time
-from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from cct_export.data.sampling import timing_images
-from cct_export.errors import InvalidArtifact, InvalidRequest
+from cct_export.errors import InvalidRequest
 from cct_export.records import OperatorProfile, OperatorTime
-from cct_export.runtimes import litert
-from cct_export.runtimes.litert_file import Node, partitions
+from cct_export.runtimes import litert, litert_prefixes
+from cct_export.runtimes.litert_c_api import (
+    DELEGATED_OPERATOR,
+    OPERATOR,
+    Event,
+    ProfiledModel,
+    ProfilerUnusable,
+)
+from cct_export.runtimes.litert_file import Node, operator_names, partitions, runs_main_subgraph
 from cct_export.runtimes.session import prepare
-from cct_export.runtimes.timing import Clock, Runnable, time_interleaved
+from cct_export.runtimes.timing import time_interleaved
 from cct_export.specs import DEFAULT_DELEGATION, Delegation
 
-# Short bursts, so that a temporary slowdown of the machine affects all prefixes.
-BURST = 5
-# Untimed runs before a burst: the previous prefix filled the caches with other weights,
-WARMUP = 3
-# and its worker threads, if any, spin for a while on the cores that this prefix needs.
-SETTLE_NS = 2_000_000
-# Kernels without SIMD take a hundred times longer: then there are fewer rounds, but at least three.
+WARMUP = 10
+# Runs between two readings of the profile; the first follows Python code, and is not counted.
+BURST = 10
+# Runs with the profiler and without it: where they would take longer, there are fewer.
 LIMIT_NS = 20_000_000_000
-MIN_ROUNDS = 3
-# Standard errors in half of a 95 % interval.
-NOISE_SIGMAS = 1.96
+MIN_RUNS = 3
 
 NOTE = (
-    "Differences: the file was cut off behind each operator, and a time is the median of that "
-    "prefix minus the median of the previous one. The first includes the overhead of a call. A cut "
-    "also separates what XNNPACK fuses and writes the tensor to memory, so single figures can be "
-    "too large, or slightly negative; their sum is the time of the whole file."
+    "LiteRT's own times of what ran: XNNPACK fuses, adds and leaves out operators, and kinds are "
+    "its names. It knows no names of layers: they are given where the file has as many operators "
+    "of that kind. Its clock counts whole microseconds, rounded down: short ones are too short or "
+    "0. Profiling also slows operators down, so that their sum is not the time of a run."
 )
-
-_TensorIds = dict[int, None]  # an ordered set
-
-
-class Prefix(NamedTuple):
-    """A file cut off behind an operator.
-
-    Attributes:
-        name: of the operator's first output.
-        content: the flatbuffer up to and including the operator; None if the operator does not
-            depend on the input, so that its output is a constant.
-    """
-
-    name: str
-    content: bytes | None
+_CONTROL_FLOW = ("IF", "WHILE", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE")
+# XNNPACK makes one operator of each of these, and of nothing else. Its kind of a product may be
+# another one: it calls a convolution of single pixels fully connected.
+_PRODUCT, _POOLING = "product", "pooling"
+_FAMILIES = {
+    "AVERAGE_POOL_2D": _POOLING,
+    "BATCH_MATMUL": _PRODUCT,
+    "CONV_2D": _PRODUCT,
+    "DEPTHWISE_CONV_2D": _PRODUCT,
+    "FULLY_CONNECTED": _PRODUCT,
+    "GELU": "GELU",
+    "MAX_POOL_2D": _POOLING,
+    "SOFTMAX": "Softmax",
+}
+_XNNPACK_FAMILIES = {
+    "Average Pooling": _POOLING,
+    "Batch Matrix Multiply": _PRODUCT,
+    "Convolution": _PRODUCT,
+    "Dynamic Fully Connected": _PRODUCT,
+    "Fully Connected": _PRODUCT,
+    "GELU": "GELU",
+    "Max Pooling": _POOLING,
+    "Softmax": "Softmax",
+}
 
 
 def profile(
@@ -64,246 +75,137 @@ def profile(
 ) -> OperatorProfile:
     """Times the operators of a TFLite file; see ``Profiler``.
 
-    Every operator of the main subgraph is returned, in the file's order. An operator that does not
-    depend on the input, such as dequantized weights, takes 0 ms: its cost is in its first consumer.
-    Only XNNPACK can be profiled: other delegates would partition a prefix differently.
-
-    ``runs`` is rounded up to a multiple of ``BURST``; there are fewer where all of them would take
-    longer than ``LIMIT_NS``. All prefixes are in memory at once; on average each is half as large
-    as the file.
+    Every operator that ran is returned, in order of execution; from prefixes, every operator of
+    the file. Only XNNPACK can be profiled: other delegates would partition a prefix differently,
+    and do not tell LiteRT's profiler about their operators. There are fewer runs than ``runs``
+    where all of them would take longer than ``LIMIT_NS``.
     """
     if delegation.name not in ("default", "xnnpack"):
         raise InvalidRequest(
-            "times of operators are derived on the CPU with XNNPACK, not with "
+            "times of operators are measured on the CPU with XNNPACK, not with "
             f"{delegation.name}: choose the delegate default"
         )
     session = litert.LiteRTSession(path, threads=threads, delegation=delegation)
     try:
         image = prepare(session, timing_images(session.image_shape, session.batch or 1))
         nodes = session.nodes()
+        try:
+            return _profile(path, session, nodes, image, threads, runs)
+        except ProfilerUnusable as error:
+            reason = str(error)
     finally:
         session.close()
-    cuts = list(prefixes(path.read_bytes()))
-    by_index = _open(path, cuts, threads)
-    parts, settle_ns = list(by_index.values()), SETTLE_NS if threads > 1 else 0
-    rounds = affordable_rounds(parts, image=image, runs=runs, settle_ns=settle_ns)
-    times = time_interleaved(
-        parts,
-        inputs=[image] * len(parts),
-        rounds=rounds,
-        burst=BURST,
-        warmup=WARMUP,
-        settle_ns=settle_ns,
-    )
-    times_of = dict(zip(by_index, times, strict=True))
-    by_cut = [times_of.get(index) for index in range(len(cuts))]
-    operators = _operators(cuts, nodes, operator_ms(by_cut), operator_noise_ms(by_cut))
-    return OperatorProfile(operators, rounds * BURST, derived=True, note=NOTE)
+    derived = litert_prefixes.profile(path, nodes=nodes, image=image, threads=threads, runs=runs)
+    note = f"{derived.note} LiteRT's own profiler could not be used: {reason}."
+    return replace(derived, note=note)
 
 
-def operator_ms(times: Sequence[Sequence[int] | None]) -> list[float]:
-    """Returns the milliseconds of each operator; their sum is the median of the last prefix.
-
-    Args:
-        times: nanoseconds of each prefix; None where the operator is constant, which then takes
-            no time.
-    """
-    medians = list(
-        accumulate(
-            times,
-            lambda previous, runs: previous if runs is None else median(runs) / 1e6,
-            initial=0.0,
-        )
-    )
-    return [after - before for before, after in pairwise(medians)]
-
-
-def operator_noise_ms(times: Sequence[Sequence[int] | None]) -> list[float]:
-    """Returns half of the 95 % interval of each time that ``operator_ms`` returns.
-
-    The standard error of a prefix' median is that of the median of its bursts, which are
-    independent where runs are not: 1.2533 · σ / √bursts, with σ from the interquartile range.
-
-    Args:
-        times: see ``operator_ms``; each a multiple of ``BURST`` runs.
-    """
-    noises, previous = [], 0.0
-    for runs in times:
-        error = previous if runs is None else _median_error_ms(runs)
-        noises.append(0.0 if runs is None else NOISE_SIGMAS * math.hypot(error, previous))
-        previous = error
-    return noises
-
-
-def _median_error_ms(runs: Sequence[int]) -> float:
-    """Returns the standard error of the median of a prefix."""
-    medians = np.median(np.reshape(runs, (-1, BURST)), axis=1) / 1e6
-    lower, upper = np.percentile(medians, (25, 75))
-    return float(1.2533 * (upper - lower) / 1.349 / math.sqrt(len(medians)))
-
-
-def affordable_rounds(
-    parts: Sequence[Runnable],
-    *,
+def _profile(
+    path: Path,
+    session: litert.LiteRTSession,
+    nodes: Sequence[Node],
     image: np.ndarray,
+    threads: int,
     runs: int,
-    settle_ns: int,
-    clock: Clock = time.perf_counter_ns,
-) -> int:
-    """Returns the number of rounds for ``runs`` runs, or as many as ``LIMIT_NS`` allows.
+) -> OperatorProfile:
+    """Returns LiteRT's own profile.
+
+    Raises:
+        ProfilerUnusable: it has none, or it is not about the nodes that the interpreter runs.
+    """
+    if control := next((node.kind for node in nodes if node.kind in _CONTROL_FLOW), None):
+        raise ProfilerUnusable(f"operators of {control} are in others' times")
+    content = path.read_bytes()
+    if not runs_main_subgraph(content):
+        raise ProfilerUnusable("the first signature is not of the main subgraph")
+    inputs, outputs = session.tensors()
+    with ProfiledModel(path, threads=threads, image=inputs, outputs=outputs) as model:
+        model.write(image)
+        _, durations = model.profile(WARMUP)
+        runs = min(runs, max(MIN_RUNS, int(LIMIT_NS / (2 * median(durations)))))
+        operators: list[list[Event]] = []
+        profiled: list[int] = []
+        while len(operators) < runs:
+            events, durations = model.profile(BURST)
+            operators += operators_per_run(events, BURST)[1:]
+            profiled += durations[1:]
+    times = operators_of(operators[:runs], nodes, operator_names(content))
+    plain = time_interleaved([session], inputs=[image], rounds=1, burst=runs, warmup=WARMUP)[0]
+    note = (
+        f"{NOTE} A run takes {median(plain) / 1e6:.4f} ms, and {median(profiled) / 1e6:.4f} ms "
+        "while it is profiled."
+    )
+    return OperatorProfile(times, runs, derived=False, note=note)
+
+
+def operators_per_run(events: Sequence[Event], runs: int) -> list[list[Event]]:
+    """Returns the events of operators, run by run.
 
     Args:
-        parts: the open prefixes; each runs twice here.
-        image: their input.
-        runs: timed runs of each.
-        settle_ns: see ``time_interleaved``.
-        clock: returns nanoseconds.
+        events: a profile, in LiteRT's order.
+        runs: its runs, which do the same.
+
+    Raises:
+        ProfilerUnusable: the runs differ.
     """
-    for part in parts:  # the first run takes longer than any other
-        part.invoke(image)
-    start = clock()
-    for part in parts:
-        part.invoke(image)
-    round_ns = (clock() - start) * (WARMUP + BURST) + settle_ns * len(parts)
-    affordable = LIMIT_NS // max(round_ns, 1)
-    return min(-(-runs // BURST), max(MIN_ROUNDS, affordable))
+    timed = [event for event in events if event.type in (OPERATOR, DELEGATED_OPERATOR)]
+    count = len(timed) // runs
+    split = [timed[start : start + count] for start in range(0, count * runs, count or 1)]
+    first, *others = [[(each.name, each.type, each.index) for each in run] for run in split] or [[]]
+    if not first or len(timed) != count * runs or any(other != first for other in others):
+        raise ProfilerUnusable(f"{len(timed)} operators of {runs} runs are not the same in each")
+    return split
 
 
-class _OpenPrefix:
-    """A prefix, ready to run."""
-
-    def __init__(self, content: bytes, threads: int) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        self._interpreter = Interpreter(model_content=content, num_threads=threads)
-        self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]["index"]
-
-    def invoke(self, prepared: np.ndarray) -> None:
-        """Runs once; the outputs stay in the engine."""
-        self._interpreter.set_tensor(self._input, prepared)
-        self._interpreter.invoke()
-
-
-def _open(path: Path, cuts: Sequence[Prefix], threads: int) -> dict[int, Runnable]:
-    """Opens the prefixes that are not constant, by the index of their last operator."""
-    parts: dict[int, Runnable] = {}
-    for index, cut in enumerate(cuts):
-        if cut.content is None:
-            continue
-        try:
-            parts[index] = _OpenPrefix(cut.content, threads)
-        except (ValueError, RuntimeError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise InvalidArtifact(
-                f"{path} cannot be cut behind operator {index}, {cut.name}: {reason}"
-            ) from error
-    return parts
-
-
-def _operators(
-    cuts: Sequence[Prefix], nodes: Sequence[Node], ms: Sequence[float], noise_ms: Sequence[float]
+def operators_of(
+    runs: Sequence[Sequence[Event]], nodes: Sequence[Node], names: Sequence[str]
 ) -> tuple[OperatorTime, ...]:
-    delegated = partitions(nodes)
-    kinds = {node.index: node.kind for node in nodes}
+    """Returns the operators with their median times.
+
+    Args:
+        runs: the operators of each run, see ``operators_per_run``.
+        nodes: what the interpreter runs of the same file.
+        names: of the file's operators.
+
+    Raises:
+        ProfilerUnusable: LiteRT's kernels ran other operators than in the interpreter.
+    """
+    partition = partitions(nodes)
+    remaining = {node.index for node in nodes if not node.is_partition} - partition.keys()
+    ran = {event.index for event in runs[0] if event.type == OPERATOR}
+    if ran != remaining or any(event.subgraph for event in runs[0]):
+        raise ProfilerUnusable(
+            f"it runs {len(ran)} operators outside of XNNPACK, not {len(remaining)}"
+        )
+    delegated = iter(_delegated_names(runs[0], nodes, names))
     return tuple(
         OperatorTime(
-            cut.name,
-            kinds[index],
-            ms[index],
-            "xnnpack" if index in delegated else "litert",
-            noise_ms[index],
+            names[event.index] if event.type == OPERATOR else next(delegated),
+            event.name,
+            median(run[position].us for run in runs) / 1e3,
+            "litert" if event.type == OPERATOR else "xnnpack",
         )
-        for index, cut in enumerate(cuts)
+        for position, event in enumerate(runs[0])
     )
 
 
-def prefixes(content: bytes) -> Iterator[Prefix]:
-    """Yields the prefix of every operator of the main subgraph, in the file's order.
+def _delegated_names(
+    run: Sequence[Event], nodes: Sequence[Node], names: Sequence[str]
+) -> list[str]:
+    """Returns the names of XNNPACK's operators: those of layers where their number agrees.
 
-    The outputs of a prefix are all tensors that a later operator or the caller reads. With the
-    last one alone, the engine could drop everything that it does not depend on.
-
-    Args:
-        content: a flatbuffer that LiteRT can open; it is not changed.
+    Both lists are in order of execution, and XNNPACK keeps the order of the file.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    graph = model.subgraphs[0]
-    dependent = _input_dependent(graph)
-    for last, operator in enumerate(_list(graph.operators)):
-        outputs = _ids(operator.outputs)
-        name = _list(graph.tensors)[next(iter(outputs))].name if outputs else None
-        flatbuffer = None
-        if not dependent.keys().isdisjoint(outputs):
-            flatbuffer = _serialize(_cut(model, last, _live(graph, dependent, last)))
-        yield Prefix((name or b"").decode(errors="replace"), flatbuffer)
-
-
-def _list(vector: Any) -> list[Any]:
-    """Returns a vector of the flatbuffer, which is absent where it is empty."""
-    return [] if vector is None else list(vector)
-
-
-def _ids(vector: Any) -> _TensorIds:
-    """Returns the tensors of an operator; −1, an optional one that is missing, is left out."""
-    return {int(index): None for index in _list(vector) if index >= 0}
-
-
-def _input_dependent(graph: Any) -> _TensorIds:
-    """Returns the inputs of a graph and all tensors that depend on them."""
-    dependent = _ids(graph.inputs)
-    for operator in _list(graph.operators):
-        if not dependent.keys().isdisjoint(_ids(operator.inputs)):
-            dependent |= _ids(operator.outputs)
-    return dependent
-
-
-def _live(graph: Any, dependent: _TensorIds, last: int) -> _TensorIds:
-    """Returns the outputs of a prefix: those of its last operator, and those that are read later.
-
-    Dequantized constants are left out: as outputs they would be written in every run, which the
-    whole file does not do.
-    """
-    operators = _list(graph.operators)
-    needed = _ids(graph.outputs) | _ids(operators[last].outputs)
-    for operator in operators[last + 1 :]:
-        needed |= _ids(operator.inputs)
-    computed: _TensorIds = {}
-    for operator in operators[: last + 1]:
-        computed |= {index: None for index in _ids(operator.outputs) if index in dependent}
-    return {index: None for index in computed if index in needed}
-
-
-def _cut(model: Any, last: int, outputs: _TensorIds) -> Any:
-    """Returns a copy of ``model`` that ends behind the operator ``last``."""
-    cut, graph = copy.copy(model), copy.copy(model.subgraphs[0])
-    graph.operators = _list(graph.operators)[: last + 1]
-    graph.outputs = np.asarray(list(outputs), np.int32)
-    cut.subgraphs = [graph, *model.subgraphs[1:]]
-    # The signatures name inputs and outputs of the whole file.
-    cut.signatureDefs = []
-    cut.buffers = _used_buffers(cut)
-    return cut
-
-
-def _used_buffers(model: Any) -> list[Any]:
-    """Returns the buffers, emptied where only operators behind the cut read them."""
-    graph, others = model.subgraphs[0], model.subgraphs[1:]
-    tensors = _ids(graph.inputs)
-    for operator in graph.operators:
-        tensors |= _ids(operator.inputs) | _ids(operator.outputs)
-    used = {graph.tensors[index].buffer for index in tensors}
-    used |= {tensor.buffer for other in others for tensor in _list(other.tensors)}
-    # Some metadata controls the delegate.
-    used |= {entry.buffer for entry in _list(model.metadata)}
+    partition = partitions(nodes)
+    layers: dict[str, list[str]] = defaultdict(list)
+    for node in sorted(nodes, key=lambda node: (partition.get(node.index, -1), node.index)):
+        if node.index in partition and node.kind in _FAMILIES:
+            layers[_FAMILIES[node.kind]].append(names[node.index])
+    delegated = [event for event in run if event.type == DELEGATED_OPERATOR]
+    found = [_XNNPACK_FAMILIES.get(event.name.partition(" (")[0]) for event in delegated]
+    numbers = Counter(found)
+    named = {family: iter(of) for family, of in layers.items() if len(of) == numbers[family]}
     return [
-        buffer if index in used else type(buffer)() for index, buffer in enumerate(model.buffers)
+        next(named[family]) if family in named else f"xnnpack/{position}"
+        for position, family in enumerate(found)
     ]
-
-
-def _serialize(model: Any) -> bytes:
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))

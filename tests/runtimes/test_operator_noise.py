@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cct_export.runtimes.litert_profile import BURST, operator_ms, operator_noise_ms
+from cct_export.runtimes.litert_prefixes import BURST, operator_ms, operator_noise_ms
 
 MS = 1_000_000
 

@@ -4,12 +4,20 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from stock_files import branched, convert, weights
 
 from cct_export.api import inspect
 from cct_export.errors import EngineFailed, InvalidArtifact, InvalidRequest
-from cct_export.runtimes import litert, litert_profile, onnxruntime, onnxruntime_profile, session
+from cct_export.runtimes import (
+    litert,
+    litert_prefixes,
+    litert_profile,
+    onnxruntime,
+    onnxruntime_profile,
+    session,
+)
 from cct_export.runtimes.litert_file import nodes_of
-from cct_export.runtimes.litert_profile import BURST, affordable_rounds, operator_ms, prefixes
+from cct_export.runtimes.litert_prefixes import BURST, affordable_rounds, operator_ms, prefixes
 from cct_export.runtimes.onnxruntime_profile import Event, EventArguments
 from cct_export.runtimes.timing import time_interleaved
 
@@ -23,34 +31,17 @@ SCHEMES = [
 PROFILERS = {"tflite": litert_profile, "onnx": onnxruntime_profile}
 
 
-def convert(folder, function, shape=(1, 8, 8, 3), **settings):
-    """A file of TensorFlow's own converter."""
-    import tensorflow as tf
-
-    traced = tf.function(function).get_concrete_function(tf.TensorSpec(shape, tf.float32))
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced])
-    for name, value in settings.items():
-        setattr(converter, name, value)
-    path = folder / "stock.tflite"
-    path.write_bytes(converter.convert())
-    return path
+@pytest.fixture(scope="module", name="branched")
+def branched_file(tmp_path_factory):
+    return branched(tmp_path_factory.mktemp("branched"))
 
 
-def weights(*shape):
-    return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def branched(tmp_path_factory):
-    """A file with two branches, the first of which is read after the second is computed."""
-    import tensorflow as tf
-
-    def branches(x):
-        first = tf.nn.relu(tf.nn.conv2d(x, weights(3, 3, 3, 4), 1, "SAME"))
-        second = tf.nn.softmax(tf.nn.conv2d(x, weights(1, 1, 3, 4), 1, "SAME"))
-        return tf.reduce_mean(first * tf.cumsum(second, 1), (1, 2))
-
-    return convert(tmp_path_factory.mktemp("branched"), branches)
+def from_prefixes(path, *, threads=1, runs=1):
+    """The profile that takes the place of LiteRT's own."""
+    image, engine = open_with_image(path)
+    return litert_prefixes.profile(
+        path, nodes=engine.nodes(), image=image, threads=threads, runs=runs
+    )
 
 
 def open_interpreter(content):
@@ -149,9 +140,9 @@ def test_profiling_leaves_the_file_and_its_folder_unchanged(exports):
 
 
 @pytest.mark.parametrize(("scheme", "io"), SCHEMES)
-def test_a_tflite_profile_has_every_operator_in_order_with_its_delegate(exports, scheme, io):
+def test_a_profile_of_prefixes_has_every_operator_in_order_with_its_delegate(exports, scheme, io):
     path = exports("tflite", scheme, io).path
-    profile = litert_profile.profile(path, threads=1, runs=1)
+    profile = from_prefixes(path)
     operators = inspect(path).operators
     assert [timed.kind for timed in profile.operators] == [step.kind for step in operators]
     delegated = [operator.partition is not None for operator in operators]
@@ -164,7 +155,7 @@ def test_a_tflite_profile_has_every_operator_in_order_with_its_delegate(exports,
 
 
 def test_an_operator_that_the_delegate_does_not_support_is_run_by_litert(branched):
-    profile = litert_profile.profile(branched, threads=2, runs=1)
+    profile = from_prefixes(branched, threads=2)
     where = {operator.kind: operator.where for operator in profile.operators}
     assert where.pop("CUMSUM") == "litert"
     assert set(where.values()) == {"xnnpack"}
@@ -174,7 +165,7 @@ def test_a_file_of_one_operator_has_its_whole_time(tmp_path):
     import tensorflow as tf
 
     path = convert(tmp_path, lambda x: tf.reduce_mean(x, (1, 2)))
-    (operator,) = litert_profile.profile(path, threads=1, runs=1).operators
+    (operator,) = from_prefixes(path).operators
     assert (operator.kind, operator.where) == ("MEAN", "xnnpack")
     assert operator.ms > 0
 
@@ -193,7 +184,7 @@ def test_an_integer_file_of_the_stock_converter_is_profiled(tmp_path):
         inference_input_type=tf.int8,
         inference_output_type=tf.int8,
     )
-    profile = litert_profile.profile(path, threads=1, runs=1)
+    profile = from_prefixes(path)
     kinds = [operator.kind for operator in profile.operators]
     assert kinds == [operator.kind for operator in inspect(path).operators]
     assert "CONV_2D" in kinds
@@ -235,13 +226,13 @@ def test_known_times_of_prefixes_give_those_of_the_operators(exports, monkeypatc
     path = exports("tflite", "int8").path
     clock = Clock()
     durations = iter(range(MS, 1000 * MS, MS))
-    monkeypatch.setattr(litert_profile, "_OpenPrefix", lambda *_: Part(clock, next(durations)))
+    monkeypatch.setattr(litert_prefixes, "_OpenPrefix", lambda *_: Part(clock, next(durations)))
     monkeypatch.setattr(
-        litert_profile,
+        litert_prefixes,
         "time_interleaved",
         lambda *arguments, **named: time_interleaved(*arguments, clock=clock, **named),
     )
-    profile = litert_profile.profile(path, threads=1, runs=10)
+    profile = from_prefixes(path, runs=10)
     depends_on_input = [cut.content is not None for cut in prefixes(path.read_bytes())]
     assert [operator.ms for operator in profile.operators] == pytest.approx(
         list(map(float, depends_on_input))

@@ -12,7 +12,7 @@ from arm64 import PI_4, PI_5
 from debian_archive import Unavailable
 from PIL import Image
 
-from cct_export.runtimes.litert_profile import prefixes
+from cct_export.runtimes.litert_prefixes import prefixes
 
 pytestmark = [
     pytest.mark.arm64,
