@@ -30,7 +30,7 @@ from cct_export.evaluation.golden import GoldenCheck
 from cct_export.evaluation.outputs import cut, probabilities
 from cct_export.records import Conditions, MachineInfo, OperatorProfile, Runtime
 from cct_export.records.encoding import from_json
-from cct_export.runtimes import ENGINES, PROFILERS, keras
+from cct_export.runtimes import ENGINES, PROFILERS
 from cct_export.runtimes.session import Session, dequantize, prepare
 from cct_export.runtimes.timing import Clock
 from cct_export.specs import BenchSpec
@@ -165,17 +165,6 @@ class Worker:
     def conditions(self) -> Conditions:
         """Returns ``machine.conditions``."""
         return machine.conditions()
-
-
-def _open_session(path: Path, spec: BenchSpec) -> Session:
-    """Opens a file, or loads a MODEL as ``spec.options`` say."""
-    if spec.runtime == "keras":
-        return keras.open_session(
-            path, threads=spec.threads, delegation=spec.delegation, options=spec.options
-        )
-    return ENGINES[spec.runtime].open_session(
-        path, threads=spec.threads, trusted=True, delegation=spec.delegation
-    )
 
 
 def warm_up(

@@ -37,13 +37,6 @@ def known(plan):
     return collect(plan, random_images(plan, 6), "random pixels")
 
 
-def dense_layers(plan, small):
-    layers = of_kind(plan, steps.Dense)
-    outputs = [step.output for step in layers if is_small(plan, step) == small]
-    assert outputs
-    return outputs
-
-
 @each_scheme
 def test_steps_that_are_kept_float_are_not_quantized(plan, known, format, name):
     scheme = BY_FORMAT[format][name]
