@@ -36,8 +36,11 @@ _FIXED = 1  # without which ncnn takes axes of layers for those of an old versio
 
 
 def skipped_folds(spec: ExportSpec) -> Sequence[str]:
-    """Returns the folds that do not make files better: LayerNorm is one layer."""
-    return (*FOR_8_BITS, *FOR_FLOAT32, "centred-residual")
+    """Returns the folds that do not make files better.
+
+    LayerNorm is one layer, and three products are faster than one of which parts are copied.
+    """
+    return (*FOR_8_BITS, *FOR_FLOAT32, "centred-residual", "fuse-qkv")
 
 
 def legalize(plan: Plan, spec: ExportSpec) -> Plan:
