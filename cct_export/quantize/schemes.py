@@ -70,7 +70,7 @@ _ONNX = {
     )
 }  # fmt: skip
 
-# ncnn's own integers have a scale for all tokens of a tensor: parity would fail.
+# Integers of ncnn are not written.
 _NCNN = {name: SCHEMES[name] for name in ("none", "fp16")}
 
 BY_FORMAT = {"tflite": SCHEMES, "onnx": _ONNX, "ncnn": _NCNN}

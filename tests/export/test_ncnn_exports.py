@@ -80,7 +80,7 @@ def test_other_commands_take_the_file(tmp_path, digits_run, in_process):
     assert verified.record["artifact"]["format"] == "ncnn"
     predicted = in_process("export", "predict", path, "docs/cat.jpg", "--json", "-")
     assert predicted.code == 0, predicted.err
-    command = ("bench", "ncnn", path, "--profile", "quick", "--min-time", 0.05, "--json", "-")
+    command = ("bench", "ncnn", path, "--profile", "quick", "--min-seconds", 0.05, "--json", "-")
     measured = in_process(*command)
     assert measured.code == 0, measured.err
     (result,) = measured.record["results"]
