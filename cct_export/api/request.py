@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from cct_export.errors import InvalidRequest, UnsupportedScheme
 from cct_export.files import check_file, check_writable, expand_user
 from cct_export.names import choose
-from cct_export.records import weights
 from cct_export.specs import (
     AUTO,
     BEST,
@@ -154,6 +153,7 @@ def check_export(model: "Source", request: ExportRequest) -> None:
         OutputError: the output cannot be written.
         MissingDependency: the engine that verifies the file is not installed.
     """
+    from cct_export.records import weights
     from cct_export.runtimes import engine_of
 
     spec, output = request.spec, request.output
