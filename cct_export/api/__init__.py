@@ -9,6 +9,7 @@ from cct_export.api.benchmark import benchmark, compare, time_together
 from cct_export.api.check import check
 from cct_export.api.device import doctor, remove_device, setup_device
 from cct_export.api.export import export_files, export_onnx, export_tflite, quantize_report
+from cct_export.api.export_ncnn import export_ncnn
 from cct_export.api.micro import tflm_report
 from cct_export.api.model import import_model, inspect_model, load, recipe, train
 from cct_export.api.publish import push
@@ -20,6 +21,7 @@ __all__ = [
     "compare",
     "doctor",
     "export_files",
+    "export_ncnn",
     "export_onnx",
     "export_tflite",
     "import_model",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cct_export.api.model import load
 from cct_export.api.request import check_artifact, check_data, check_has_model, check_options
-from cct_export.errors import InvalidData
+from cct_export.errors import InvalidData, InvalidRequest
 from cct_export.names import choose
 from cct_export.specs import (
     DEFAULT_MODEL,
@@ -106,6 +106,8 @@ def inspect(artifact: str | Path) -> "Inspection":
     """
     path = Path(artifact)
     format = check_artifact(path)
+    if format == "ncnn":
+        raise InvalidRequest(f"{path} is a text: its lines are ncnn's layers, read it as it is")
     from cct_export.inspection import inspect_file
 
     return inspect_file(path, format)

@@ -70,7 +70,7 @@ def benchmark(
     """Measures artifacts of one format, interleaved, each in processes of its own.
 
     Args:
-        format: ``tflite``, ``onnx`` or ``keras``.
+        format: ``tflite``, ``onnx``, ``ncnn`` or ``keras``.
         sources: artifacts of the format, or models, which are exported first; the shipped model
             if there is none.
         threads: thread counts to measure with.
@@ -317,21 +317,23 @@ def _export_request(
     Raises:
         InvalidRequest: there is no such file or model, or it cannot be measured with these options.
     """
-    from cct_export.runtimes import is_artifact
+    from cct_export.runtimes import format_of, is_artifact
 
-    if is_artifact(source) and source.suffix != f".{format}":
+    own = format_of(source) if is_artifact(source) else ""
+    if own not in ("", format):
         raise InvalidRequest(
-            f"{source} is no {format} file: `cct-bench {source.suffix[1:]} {source}` measures it"
+            f"{source} is no {format} file: `cct-bench {own} {source}` measures it"
         )
-    ready = format == "keras" or source.suffix == f".{format}"
+    ready = format in ("keras", own)
     if ready and scheme != "none":
         raise InvalidRequest(f"{source} is measured as it is: a scheme is for models to export")
     if ready:
         check_source(source)
         return None
-    if format == "tflite" and batch > 1:
+    if format != "onnx" and batch > 1:
+        name = {"tflite": "a TFLite", "ncnn": "an ncnn"}[format]
         raise InvalidRequest(
-            f"a TFLite file of {source} would take one image at a time, not {batch}: "
+            f"{name} file of {source} would take one image at a time, not {batch}: "
             f"`cct-bench onnx {source} --batch {batch}` measures it"
         )
     is_onnx = format == "onnx"

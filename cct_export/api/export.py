@@ -24,6 +24,7 @@ from cct_export.specs import (
     NO_OPTIONS,
     PARITY_SAMPLES,
     SAMPLES,
+    SUFFIXES,
     CalibrationSpec,
     Constraints,
     ExportRequest,
@@ -103,7 +104,7 @@ def export_tflite(
     spec = export_spec("tflite", scheme, io=io, no_fold=no_fold, target=target, optimize=optimize)
     calibration = calibration_spec(calibration_samples, calibrate, rounding)
     constraints = Constraints(min_sqnr, max_drop)
-    path = output_path(output, default_output(_name_of(model), spec))
+    path = output_path(output, default_output(name_of(model), spec))
     request = ExportRequest(spec, path, data, calibration, constraints, parity_samples)
     (exported,) = export_requests(model, [request], progress, options)
     return exported
@@ -187,7 +188,7 @@ def export_onnx(
     )  # fmt: skip
     calibration = calibration_spec(calibration_samples, calibrate, rounding)
     constraints = Constraints(min_sqnr, max_drop)
-    path = output_path(output, default_output(_name_of(model), spec))
+    path = output_path(output, default_output(name_of(model), spec))
     request = ExportRequest(spec, path, data, calibration, constraints, parity_samples)
     (exported,) = export_requests(model, [request], progress, options)
     return exported
@@ -214,7 +215,7 @@ def export_files(
 
     Args:
         model: see ``export_tflite``.
-        formats: of ``tflite`` and ``onnx``.
+        formats: of ``tflite``, ``onnx`` and ``ncnn``.
         schemes: quantization schemes that every one of the formats has, see ``export_tflite``.
         output: folder for the files, which are named after model and scheme; made if missing.
         data: see ``export_tflite``, and so the arguments that follow.
@@ -249,7 +250,7 @@ def export_files(
         for scheme in _listed(schemes):
             spec = export_spec(format, scheme, target=target)
             bounds = Constraints(min_sqnr, max_drop if spec.scheme == AUTO else None)
-            path = Path(output) / default_output(_name_of(model), spec)
+            path = Path(output) / default_output(name_of(model), spec)
             requests[path] = ExportRequest(spec, path, data, calibration, bounds, parity_samples)
     return export_requests(model, list(requests.values()), progress, options)
 
@@ -354,7 +355,7 @@ def default_output(source: str, spec: ExportSpec) -> Path:
     """Returns the name of the file that ``spec`` makes of ``source``, in the current folder."""
     scheme = "" if spec.scheme == "none" else f"-{spec.scheme}"
     target = f"-{spec.target}" if spec.target else ""
-    return Path(f"{stem_of(source)}{scheme}{target}.{spec.format}")
+    return Path(f"{stem_of(source)}{scheme}{target}{SUFFIXES[spec.format]}")
 
 
 def output_path(output: str | Path | None, default: Path) -> Path:
@@ -371,7 +372,7 @@ def output_path(output: str | Path | None, default: Path) -> Path:
     return path / default if is_folder or str(output).endswith(os.sep) else path
 
 
-def _name_of(model: "Source") -> str:
+def name_of(model: "Source") -> str:
     """Returns what a model is called: as the user wrote it, or its own name."""
     if isinstance(model, str | Path):
         return str(model)

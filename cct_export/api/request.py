@@ -19,6 +19,7 @@ from cct_export.specs import (
     PROFILES,
     ROUNDINGS,
     SAMPLES,
+    SUFFIXES,
     BenchJob,
     CalibrationSpec,
     ExportRequest,
@@ -55,7 +56,7 @@ def export_spec(
     """Returns what file to export, with every name as this package writes it.
 
     Args:
-        format: ``tflite`` or ``onnx``.
+        format: ``tflite``, ``onnx`` or ``ncnn``.
         scheme: see ``export_tflite``; the same for the arguments that follow.
         io: see there.
         dynamic_batch: see ``export_onnx``.
@@ -80,6 +81,8 @@ def export_spec(
         with_activations,
     )
 
+    # Without integers nothing can be chosen: float16 weights become float32 as they are read.
+    auto = auto and format != "ncnn"
     scheme = choose_scheme(scheme, format, *((AUTO,) if auto else ()))
     scheme = with_activations(scheme, activations)
     record = None if scheme == AUTO else scheme_of(scheme, format)
@@ -92,7 +95,7 @@ def export_spec(
         opset,
         tuple(choose(name, FOLDS, what="fold") for name in folds),
         choose_target(target, scheme, format),
-        choose(layout, LAYOUTS, what="layout"),
+        "nchw" if format == "ncnn" else choose(layout, LAYOUTS, what="layout"),
         choose(optimize, PRIORITIES, what="priority"),
         pure_onnx,
     )
@@ -150,13 +153,16 @@ def check_export(model: "Source", request: ExportRequest) -> None:
         OutputError: the output cannot be written.
         MissingDependency: the engine that verifies the file is not installed.
     """
+    from cct_export.records import weights
     from cct_export.runtimes import engine_of
 
     spec, output = request.spec, request.output
     _check_constraints(request)
-    if output.suffix != f".{spec.format}":
-        raise InvalidRequest(f"cannot write {output}: choose a name that ends in .{spec.format}")
-    check_writable(output)
+    suffix = SUFFIXES[spec.format]
+    if output.name == suffix or not output.name.endswith(suffix):
+        raise InvalidRequest(f"cannot write {output}: choose a name that ends in {suffix}")
+    for path in filter(None, (output, weights.path_of(output))):
+        check_writable(path)
     data = check_model(model)
     if request.data is not None:
         data = check_data(request.data)

@@ -27,6 +27,7 @@ from cct_export.records import (
     RunConditions,
     Runtime,
     Sustained,
+    weights,
 )
 from cct_export.specs import BenchJob, Timing
 
@@ -262,7 +263,7 @@ class Measurement:
             path=os.fspath(self.path),
             format=self.contract.format or self.job.spec.runtime,
             scheme=self.contract.scheme or ("none" if keras else "unknown"),
-            size_bytes=self.path.stat().st_size if is_file else None,
+            size_bytes=weights.size_of(self.path) if is_file else None,
             sha256=sha256(self.path) if is_file else None,
             described=bool(self.contract),
             changed=self.golden.changed,

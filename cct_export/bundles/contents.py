@@ -155,6 +155,11 @@ def gather(artifact: Path, name: str) -> Contents:
         MissingDependency: its engine is not installed.
     """
     format = format_of(artifact)
+    if format == "ncnn":
+        raise InvalidRequest(
+            f"no bundle takes {artifact}: bundle a .tflite or .onnx file, or copy this file and "
+            "its weights to the device, and build a program with ncnn"
+        )
     with closing(engine_of(format).open_session(artifact)) as session:
         _check_single(session.outputs, artifact)
         examine(artifact, session.contract).require()

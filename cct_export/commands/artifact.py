@@ -33,17 +33,19 @@ def verify(artifact: str, parity_samples: int, **arguments: Any) -> Outcome:
     options.use_tensorflow()
     from cct_export import api
     from cct_export.files import sha256
+    from cct_export.records import weights
     from cct_export.report.export import show_parity
     from cct_export.report.terminal import status
+    from cct_export.runtimes import format_of
 
     with status() as progress:
         report = api.verify(artifact, samples=parity_samples, progress=progress, **arguments)
     path = Path(artifact)
     file = {
         "path": artifact,
-        "format": path.suffix[1:],
+        "format": format_of(path),
         "scheme": report.scheme,
-        "size_bytes": path.stat().st_size,
+        "size_bytes": weights.size_of(path),
         "sha256": sha256(path),
     }
     return Outcome(

@@ -34,6 +34,7 @@ from cct_export.specs import (
     PROFILES,
     REPEATS,
     RUNS,
+    SUFFIXES,
     THREADS,
     TIMED_S,
     WARMUP_S,
@@ -196,6 +197,16 @@ def onnx(**arguments: Any) -> Outcome:
 
 @click.command()
 @_measured
+def ncnn(**arguments: Any) -> Outcome:
+    """Measure latency, memory and, with --accuracy, accuracy of ncnn files (.ncnn.param).
+
+    A MODEL is exported first; by default the shipped CIFAR-10 model.
+    """
+    return _measure("ncnn", **arguments)
+
+
+@click.command()
+@_measured
 def keras(**arguments: Any) -> Outcome:
     """Measure latency, memory and, with --accuracy, accuracy of Keras models.
 
@@ -219,7 +230,8 @@ def _measure(
             raise InvalidRequest("--plot needs --profile-ops: it plots the operators")
         options.check_plot(plot)
     settings = _settings(delegate_options)
-    exported = bool(sources) and all(source.endswith(f".{format}") for source in sources)
+    suffix = SUFFIXES.get(format, "")
+    exported = bool(sources) and all(source.endswith(suffix) for source in sources)
     if format != "keras" and not exported:
         options.use_tensorflow()
     from cct_export import api

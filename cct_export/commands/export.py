@@ -1,4 +1,4 @@
-"""``cct-export tflite``, ``onnx``, ``export`` and ``quantize-report``."""
+"""``cct-export tflite``, ``onnx``, ``ncnn``, ``export`` and ``quantize-report``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from cct_export.commands import options
 from cct_export.commands.options import DATASETS, ExitCode, Outcome
 from cct_export.commands.outputs import OutputFile, TableFiles, table_files
 from cct_export.commands.types import Model, NameList, Number, OneOf, Output, PathOr
-from cct_export.quantize.schemes import SCHEMES
+from cct_export.quantize.schemes import BY_FORMAT, SCHEMES
 from cct_export.specs import (
     BEST,
     CALIBRATION_SAMPLES,
@@ -206,6 +206,43 @@ def onnx(model: str, **arguments: Any) -> Outcome:
     return _exported(exported)
 
 
+@click.command()
+@model
+@click.option(
+    "--quantize",
+    "scheme",
+    type=OneOf(BY_FORMAT["ncnn"], "SCHEME"),
+    default=ExportSpec.scheme,
+    help="Quantization scheme: none, or fp16 for weights of half the size.",
+)
+@click.option("--min-sqnr", type=Number(SQNR_DB), metavar="DB", help="Minimum SQNR of the logits.")
+@click.option(
+    "--data",
+    type=options.DATA,
+    help=f"Images for parity (test split): {DATASETS}. Without it those of the run directory, else "
+    "photo crops.",
+)
+@options.parity_samples
+@options.softmax
+@options.loading
+@output
+@options.common
+def ncnn(model: str, **arguments: Any) -> Outcome:
+    """Export MODEL to ncnn and verify numerical parity with Keras.
+
+    Writes the layers (.ncnn.param) and the weights (.ncnn.bin). MODEL is a .keras file, a run
+    directory, a preset, or anything that `cct-export import` takes; by default the shipped CIFAR-10
+    model. Ends with 3 if parity fails.
+    """
+    options.use_tensorflow()
+    from cct_export import api
+    from cct_export.report.terminal import status
+
+    with status() as progress:
+        exported = api.export_ncnn(model, progress=progress, **arguments)
+    return _exported(exported)
+
+
 def _exported(exported: "Exported") -> Outcome:
     from cct_export.report.export import show_export
 
@@ -225,7 +262,7 @@ def _exported(exported: "Exported") -> Outcome:
     type=NameList(),
     metavar="FORMAT[,...]",
     default="tflite,onnx",
-    help="Formats of the files, separated by commas: tflite, onnx.",
+    help="Formats of the files, separated by commas: tflite, onnx, ncnn.",
 )
 @click.option(
     "--quantize",

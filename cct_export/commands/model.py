@@ -12,7 +12,15 @@ from cct_export.commands.outputs import TableFiles, table_files
 from cct_export.commands.types import Model, Number, OneOf, Output, PathOr
 from cct_export.errors import InvalidRequest
 from cct_export.model import presets
-from cct_export.specs import CLASSES, GELUS, IMAGE_SIZE, NORMALIZATIONS, SIZE, ModelOptions
+from cct_export.specs import (
+    CLASSES,
+    GELUS,
+    IMAGE_SIZE,
+    NORMALIZATIONS,
+    SIZE,
+    SUFFIXES,
+    ModelOptions,
+)
 
 
 @click.command("import")
@@ -104,7 +112,7 @@ def inspect(
     from cct_export.report import inspection
     from cct_export.report.terminal import status
 
-    if not artifact.endswith((".tflite", ".onnx")):
+    if not artifact.endswith(tuple(SUFFIXES.values())):
         if against is not None or tensors:
             raise InvalidRequest("--against and --tensors are for .tflite and .onnx files")
         with status("loading the model"):

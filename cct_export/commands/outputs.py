@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 # Parameters of commands that name files to write.
 _OUTPUTS = ("json_path", "html", "markdown", "csv", "plot")
 # What a command would take for something else afterwards.
-_RESERVED = (".keras", ".tflite", ".onnx", ".tflite.json", ".onnx.json")
+_RESERVED = (
+    ".keras", ".tflite", ".onnx", ".ncnn.param", ".ncnn.bin", ".tflite.json", ".onnx.json",
+    ".ncnn.param.json",
+)  # fmt: skip
 
 
 def check_outputs(parameters: Mapping[str, object]) -> None:

@@ -34,13 +34,14 @@ def _program(help: str, *commands: click.Command, example: str, **uses: Any) -> 
 
 
 export = _program(
-    "Train a Compact Convolutional Transformer, export it to TFLite or ONNX, and verify numerical "
-    "parity with the Keras model.",
+    "Train a Compact Convolutional Transformer, export it to TFLite, ONNX or ncnn, and verify "
+    "numerical parity with the Keras model.",
     artifact.bundle,
     artifact.doctor,
     exporting.export_files,
     model.import_,
     model.inspect,
+    exporting.ncnn,
     exporting.onnx,
     artifact.predict,
     model.push,
@@ -49,7 +50,13 @@ export = _program(
     train.train,
     artifact.verify,
     example="cct-export tflite model.keras --quantize int8",
-    command_for={".tflite": "inspect", ".onnx": "inspect", ".png": "predict", ".keras": "tflite"},
+    command_for={
+        ".tflite": "inspect",
+        ".onnx": "inspect",
+        ".param": "verify",
+        ".png": "predict",
+        ".keras": "tflite",
+    },
     model_command="tflite",
 )
 bench = _program(
@@ -58,10 +65,17 @@ bench = _program(
     measure.compare,
     device.device,
     measure.keras,
+    measure.ncnn,
     measure.onnx,
     measure.tflite,
     example="cct-bench tflite model.tflite --threads 1,4",
-    command_for={".tflite": "tflite", ".onnx": "onnx", ".json": "compare", ".keras": "keras"},
+    command_for={
+        ".tflite": "tflite",
+        ".onnx": "onnx",
+        ".param": "ncnn",
+        ".json": "compare",
+        ".keras": "keras",
+    },
     model_command="keras",
 )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cct_export.errors import InvalidModel
-from cct_export.export import auto, candidate
+from cct_export.export import auto, candidate, placing
 from cct_export.export.workspace import Workspace
 from cct_export.importers.preprocessing import pixels_warning
 from cct_export.importers.source import LoadedModel
@@ -49,7 +49,7 @@ def export(
             if request.spec.scheme == AUTO:
                 yield auto.export(workspace, request)
             else:
-                yield candidate.write(workspace, candidate.build(workspace, request))
+                yield placing.write(workspace, candidate.build(workspace, request))
 
 
 def _check_finite(loaded: LoadedModel) -> None:

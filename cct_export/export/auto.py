@@ -17,12 +17,12 @@ from cct_export.errors import (
 )
 from cct_export.evaluation import accuracy
 from cct_export.evaluation.latency import time_files
-from cct_export.export import candidate
+from cct_export.export import candidate, placing
 from cct_export.export.candidate import CandidateFile
 from cct_export.export.workspace import Workspace
 from cct_export.quantize.schemes import fast_schemes
 from cct_export.records import Exported, TriedScheme
-from cct_export.runtimes import engine_of
+from cct_export.runtimes import engine_of, format_of
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import Session
 from cct_export.specs import ExportRequest
@@ -54,7 +54,7 @@ def export(workspace: Workspace, request: ExportRequest) -> Exported:
     if chosen is None:
         reasons = "; ".join(f"{row.scheme}: {row.why_not}" for row in rows.values())
         raise CCTExportError(f"no scheme meets the constraints ({reasons}): loosen them")
-    exported = candidate.write(workspace, files[chosen])
+    exported = placing.write(workspace, files[chosen])
     return replace(exported, candidates=tuple(rows.values()))
 
 
@@ -129,7 +129,7 @@ class _AccuracyDrop:
     def __call__(self, path: Path) -> float:
         if self._reference is None:
             self._reference = self._top1(KerasSession(self._workspace.loaded))
-        session = engine_of(path.suffix[1:]).open_session(path, trusted=True)
+        session = engine_of(format_of(path)).open_session(path, trusted=True)
         try:
             return 100 * (self._reference - self._top1(session))
         finally:

@@ -1,13 +1,10 @@
 """A file that is finished and verified, but not yet in its place."""
 
-import contextlib
 import hashlib
 import json
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from cct_export import machine
 from cct_export.bounds import falls_short
@@ -18,7 +15,6 @@ from cct_export.export.draft import Draft
 from cct_export.export.traced_draft import TracedDraft
 from cct_export.export.tuning import quantize_within, raise_bits
 from cct_export.export.workspace import Workspace
-from cct_export.files import locked, replacing, write_bytes
 from cct_export.formats import onnx, tflite_metadata, tflite_micro
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.importers.source import LoadedModel
@@ -28,19 +24,19 @@ from cct_export.records import (
     CONTRACT_KEY,
     Artifact,
     Contract,
-    Exported,
     InputContract,
     MixedPrecision,
     ParityReport,
     QuantizationSummary,
     checksum,
-    sidecar,
+    weights,
 )
 from cct_export.records.layout import in_layout, layout_of
 from cct_export.runtimes import engine_for_target, session
 from cct_export.runtimes.session import Logits, Session
 from cct_export.specs import (
     BEST,
+    SUFFIXES,
     CalibrationSpec,
     ExportRequest,
     ExportSpec,
@@ -48,11 +44,10 @@ from cct_export.specs import (
 )
 from cct_export.stock_tools import not_run
 
-# Two files are written and renamed within milliseconds.
-_LOCK_WAIT_S = 10.0
+_ENGINES = {"tflite": "LiteRT", "onnx": "ONNX Runtime", "ncnn": "ncnn"}
 _LIBRARIES = (
     "keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "onnx", "onnxruntime", "tf2onnx",
-    "numpy",
+    "ncnn", "numpy",
 )  # fmt: skip
 
 
@@ -63,6 +58,7 @@ class CandidateFile:
     Attributes:
         artifact: what it is, and where it is to go.
         content: its bytes.
+        weights: those of its weights, where the format has them in another file.
         parity: how close it is to the Keras model.
         bound: what a bound on the SQNR cost; None without one.
         engine_operators: see ``Exported``.
@@ -73,6 +69,7 @@ class CandidateFile:
     parity: ParityReport
     bound: MixedPrecision | None = None
     engine_operators: tuple[str, ...] = ()
+    weights: bytes = b""
 
 
 def build(
@@ -94,6 +91,11 @@ def build(
     choose_io(spec.io, scheme, spec.format)
     _check_layout(workspace.loaded, spec)
     draft = workspace.draft(spec, scheme)
+    if draft is None and spec.format == "ncnn":
+        raise ConversionError(
+            f"{workspace.loaded.source} is no plan of steps that ncnn has layers for "
+            f"({workspace.lowering.reason}): export it as tflite or onnx"
+        )
     if draft is None:
         traced = _traced(workspace, request, scheme, mixed_precision)
         return _verified(workspace, request, *traced)
@@ -112,8 +114,11 @@ def _planned(
         quantized: QuantizedPlan, calibration: CalibrationSpec, bound: MixedPrecision | None
     ) -> CandidateFile:
         contract = _contract(workspace, request.spec, draft.origin, draft.summary(calibration))
+        beside = draft.weights(quantized)
+        if beside:
+            contract = replace(contract, weights_sha256=hashlib.sha256(beside).hexdigest())
         content = draft.emit(quantized, _metadata(contract))
-        return _verified(workspace, request, content, contract, bound)
+        return _verified(workspace, request, content, contract, bound, beside)
 
     scheme, bound_db = draft.scheme, request.constraints.min_sqnr_db
     calibration = _with_methods(workspace, draft, request.calibration)
@@ -166,6 +171,7 @@ def _verified(
     content: bytes,
     contract: Contract,
     bound: MixedPrecision | None,
+    beside: bytes = b"",
 ) -> CandidateFile:
     """Adds labels and checksum to a file, and compares it with the model."""
     spec = request.spec
@@ -175,14 +181,18 @@ def _verified(
         content = tflite_metadata.with_labels(content, contract.labels)
     content = checksum.sealed(content)
     contract = replace(contract, content_sha256=checksum.carried(content))
-    artifact = Artifact(request.output, contract, len(content), hashlib.sha256(content).hexdigest())
-    report = _verify(workspace, artifact, content, request.constraints.min_sqnr_db)
+    size, digest = len(content) + len(beside), hashlib.sha256(content).hexdigest()
+    artifact = Artifact(request.output, contract, size, digest)
+    logits = _logits(workspace, artifact, content, beside)
+    report = _verify(workspace, artifact, logits, request.constraints.min_sqnr_db)
     own = onnx.engine_operators(content) if spec.format == "onnx" else ()
-    return CandidateFile(artifact, content, report, bound, own)
+    return CandidateFile(artifact, content, report, bound, own, beside)
 
 
 def _check_layout(loaded: LoadedModel, spec: ExportSpec) -> None:
     """Refuses channels first where no engine could tell: its sizes would be those of the other."""
+    if spec.format == "ncnn":
+        return  # it has no other layout
     layout = spec.layout.upper()
     if layout_of((1, *in_layout(loaded.image_shape, layout))) != layout:
         raise InvalidRequest(
@@ -311,13 +321,13 @@ def _metadata(contract: Contract) -> dict[str, str | bytes]:
 
 
 def _verify(
-    workspace: Workspace, artifact: Artifact, content: bytes, min_sqnr_db: float | None
+    workspace: Workspace, artifact: Artifact, logits: Logits, min_sqnr_db: float | None
 ) -> ParityReport:
-    """Compares the file, run by its own engine, with the Keras model."""
+    """Compares the logits of the file with those of the Keras model."""
     images = workspace.parity_images
     report = parity.compare(
         workspace.reference,
-        candidate=_logits(workspace, content, artifact),
+        candidate=logits,
         scheme=artifact.scheme,
         names=(workspace.loaded.source, str(artifact.path)),
         images=images.origin,
@@ -329,20 +339,23 @@ def _verify(
     return report
 
 
-def _logits(workspace: Workspace, content: bytes, artifact: Artifact) -> Logits:
+def _logits(workspace: Workspace, artifact: Artifact, content: bytes, beside: bytes) -> Logits:
     """Returns the file's logits for the images of parity, by the engine that it is made for."""
     # Engines check integer graphs less, and can crash on a scale that is out of range.
     integers_only = scheme_of(artifact.scheme, artifact.format).integers_only
     chosen = engine_for_target(artifact.format, artifact.contract.target)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"candidate.{artifact.format}")
+        path = Path(folder, f"candidate{SUFFIXES[artifact.format]}")
         path.write_bytes(content)
+        if other := weights.path_of(path):
+            other.write_bytes(beside)
         try:
             engine = chosen.open_session(path, trusted=not integers_only)
         except InvalidArtifact as error:
-            other = "use int8 or fp16" if integers_only else "compute it of other operations"
-            engine_name = "LiteRT" if artifact.format == "tflite" else "ONNX Runtime"
-            reason = not_run(engine_name, error, other) or str(error).replace(str(path), "the file")
+            advice = "use int8 or fp16" if integers_only else "compute it of other operations"
+            reason = not_run(_ENGINES[artifact.format], error, advice) or str(error).replace(
+                str(path), "the file"
+            )
             raise ConversionError(
                 f"{artifact.contract.source} as {artifact.format} {artifact.scheme}: {reason}"
             ) from error
@@ -364,36 +377,3 @@ def _about_micro(engine: Session) -> str:
             "pip install 'cct-export[tflm]' brings it"
         )
     return f"verified with tflite-micro {version}: arena {engine.arena_bytes:,} bytes"
-
-
-def write(workspace: Workspace, candidate: CandidateFile) -> Exported:
-    """Puts a candidate in its place with its sidecar; one that failed parity as ``.rejected``.
-
-    Raises:
-        OutputError: it cannot be written; what was there before stays.
-    """
-    artifact = candidate.artifact
-    rejected = rejected_path(artifact.path)
-    bound, own = candidate.bound, candidate.engine_operators
-    if not candidate.parity.passed:
-        write_bytes(rejected, candidate.content)
-        moved = replace(artifact, path=rejected)
-        return Exported(moved, candidate.parity, bound, engine_operators=own)
-    images, reference = workspace.parity_images, workspace.reference
-    # Spread over the images: those of a folder come class by class.
-    count = min(sidecar.GOLDEN_IMAGES, len(reference))
-    rows = np.linspace(0, len(reference) - 1, count, dtype=int)
-    golden = sidecar.Golden(images.images[rows], reference[rows], images.origin)
-    # Both are on the disk before either gets its name; the sidecar gets it first. Another export
-    # to the same file gives its own two names before or after that.
-    with contextlib.ExitStack() as stack, replacing(artifact.path) as temporary:
-        temporary.write_bytes(candidate.content)
-        stack.enter_context(locked(artifact.path.parent, wait_s=_LOCK_WAIT_S))
-        sidecar.write(artifact, golden)
-    rejected.unlink(missing_ok=True)
-    return Exported(artifact, candidate.parity, bound, engine_operators=own)
-
-
-def rejected_path(path: Path) -> Path:
-    """Returns where a file goes that failed parity: ``m.tflite.rejected`` for ``m.tflite``."""
-    return path.with_name(path.name + ".rejected")

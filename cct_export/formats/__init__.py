@@ -1,13 +1,13 @@
-"""The file formats: each writes an inference plan as the bytes of a TFLite or ONNX file.
+"""The file formats: each writes an inference plan as the bytes of a TFLite, ONNX or ncnn file.
 
-``tflite`` and ``onnx`` write plans, on ``tflite_graph`` and ``onnx_graph``. ``traced`` runs the
+``tflite``, ``onnx`` and ``ncnn`` write plans, on ``tflite_graph`` and so on. ``traced`` runs the
 stock converters on models that cannot be lowered.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from cct_export.formats import onnx, tflite
+from cct_export.formats import ncnn, onnx, tflite
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.specs import ExportSpec
@@ -31,4 +31,4 @@ class Format(Protocol):
         ...
 
 
-FORMATS: dict[str, Format] = {"tflite": tflite, "onnx": onnx}
+FORMATS: dict[str, Format] = {"tflite": tflite, "onnx": onnx, "ncnn": ncnn}

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cct_export.errors import UnsupportedScheme
+from cct_export.errors import InvalidRequest, UnsupportedScheme
 from cct_export.names import choose
 from cct_export.specs import INPUT_TYPES, NPU_ACTIVATIONS, TARGETS, QuantScheme
 
@@ -70,7 +70,10 @@ _ONNX = {
     )
 }  # fmt: skip
 
-BY_FORMAT = {"tflite": SCHEMES, "onnx": _ONNX}
+# Integers of ncnn are not written.
+_NCNN = {name: SCHEMES[name] for name in ("none", "fp16")}
+
+BY_FORMAT = {"tflite": SCHEMES, "onnx": _ONNX, "ncnn": _NCNN}
 
 
 def scheme_of(name: str, format: str) -> QuantScheme:
@@ -135,7 +138,7 @@ def choose_io(io: str | None, scheme: QuantScheme | None, format: str) -> str:
     Args:
         io: as the user names it; None for the default.
         scheme: as the format implements it; None where all are tried.
-        format: ``tflite`` or ``onnx``.
+        format: ``tflite``, ``onnx`` or ``ncnn``.
 
     Raises:
         InvalidRequest: the format does not take it.
@@ -158,7 +161,7 @@ def choose_target(target: str | None, scheme: str, format: str) -> str:
     Args:
         target: as the user names it; None for the default.
         scheme: name of the scheme.
-        format: ``tflite`` or ``onnx``.
+        format: ``tflite``, ``onnx`` or ``ncnn``.
 
     Raises:
         InvalidRequest: the format has no such target.
@@ -166,6 +169,8 @@ def choose_target(target: str | None, scheme: str, format: str) -> str:
     """
     if target is None:
         return ""
+    if format not in TARGETS:
+        raise InvalidRequest(f"{format} files have no target: leave --target {target} out")
     target = choose(target, TARGETS[format], what=f"target of {format}")
     if target == "tflm" and scheme != "int8-full":
         raise UnsupportedScheme(

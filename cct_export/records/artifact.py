@@ -112,12 +112,14 @@ class Contract:
     """What a file says about itself; a file of another tool says nothing.
 
     Attributes:
-        format: ``tflite`` or ``onnx``; ``keras`` for a model that was not exported.
+        format: ``tflite``, ``onnx`` or ``ncnn``; ``keras`` for a model that was not exported.
         scheme: quantization scheme.
         io: type of the image input, ``float32``, ``uint8`` or ``int8``.
         source: what it was made of, as the user wrote it.
         source_sha256: checksum of the file with the weights that it was made of.
         content_sha256: checksum of this file, see ``records.checksum``; empty if it carries none.
+        weights_sha256: checksum of the file with its weights, where that is another one; see
+            ``records.weights``.
         image_shape: height, width, channels.
         target: what it was made for, of ``specs.TARGETS``; empty for the format's default.
         batch: images per call; None for any number.
@@ -137,6 +139,7 @@ class Contract:
     source: str = ""
     source_sha256: str = ""
     content_sha256: str = ""
+    weights_sha256: str = ""
     image_shape: tuple[Count, ...] = ()
     target: str = ""
     batch: Count | None = 1
@@ -181,7 +184,7 @@ class Contract:
         if not self:
             return {}
         fields: JSONObject = to_json(self)
-        for optional in ("content_sha256", "outputs", "target"):
+        for optional in ("content_sha256", "weights_sha256", "outputs", "target"):
             if not fields.get(optional):
                 fields.pop(optional, None)
         return fields | {"quantization": fields["quantization"] or {}}
@@ -260,7 +263,7 @@ class Artifact:
     Attributes:
         path: the file.
         contract: what it says about itself.
-        size_bytes: size of the file.
+        size_bytes: size of the file, with that of its weights where they are in another.
         sha256: checksum of the file.
     """
 
@@ -271,7 +274,7 @@ class Artifact:
 
     @property
     def format(self) -> str:
-        """``tflite`` or ``onnx``."""
+        """``tflite``, ``onnx`` or ``ncnn``."""
         return self.contract.format
 
     @property

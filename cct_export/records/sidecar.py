@@ -17,8 +17,8 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from cct_export.errors import InvalidArtifact
-from cct_export.files import reason, write_text
-from cct_export.records import checksum
+from cct_export.files import reason, sha256, write_text
+from cct_export.records import checksum, weights
 from cct_export.records.artifact import Artifact, Contract
 from cct_export.records.encoding import from_json, parse_json, to_text
 from cct_export.records.machine import Count
@@ -157,7 +157,21 @@ def examine(path: Path, contract: Contract | None = None) -> Integrity:
         belongs = _belongs(described, content, contract)
         if intact is None and belongs:
             intact = described.sha256 == hashlib.sha256(content).hexdigest()
+        contract = contract or (described.contract if belongs else None)
+    if contract and not _has_its_weights(path, contract):
+        intact = False
     return Integrity(path, intact is False, not belongs and path_of(path).exists())
+
+
+def _has_its_weights(path: Path, contract: Contract) -> bool:
+    """Returns whether the file with the weights is the one that the contract names."""
+    beside = weights.path_of(path)
+    if beside is None or not contract.weights_sha256:
+        return True
+    try:
+        return sha256(beside) == contract.weights_sha256
+    except OSError:
+        return False
 
 
 def _belongs(described: Artifact, content: bytes, contract: Contract | None) -> bool:

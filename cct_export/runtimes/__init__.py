@@ -10,13 +10,20 @@ from cct_export.runtimes import (
     keras,
     litert,
     litert_profile,
+    ncnn,
     onnxruntime,
     onnxruntime_profile,
     openvino,
     tflm,
 )
 from cct_export.runtimes.session import Session
-from cct_export.specs import DEFAULT_DELEGATION, NO_OPTIONS, Delegation, ModelOptions
+from cct_export.specs import (
+    DEFAULT_DELEGATION,
+    NO_OPTIONS,
+    SUFFIXES,
+    Delegation,
+    ModelOptions,
+)
 
 
 class Engine(Protocol):
@@ -102,9 +109,10 @@ ENGINES: dict[str, Engine] = {
     "tflm": tflm,
     "onnxruntime": onnxruntime,
     "openvino": openvino,
+    "ncnn": ncnn,
     "keras": keras,
 }
-ENGINE_NAMES = {"tflite": "litert", "onnx": "onnxruntime", "keras": "keras"}
+ENGINE_NAMES = {"tflite": "litert", "onnx": "onnxruntime", "ncnn": "ncnn", "keras": "keras"}
 # Engines whose times are measured, by format: the one that files are verified with comes first.
 TIMED_ENGINES = {format: (name,) for format, name in ENGINE_NAMES.items()} | {
     format: (ENGINE_NAMES[format], "openvino") for format in ("tflite", "onnx")
@@ -113,7 +121,6 @@ PROFILERS: dict[str, Profiler] = {
     "litert": litert_profile.profile,
     "onnxruntime": onnxruntime_profile.profile,
 }
-_SUFFIXES = {".tflite": "tflite", ".onnx": "onnx"}
 
 
 def engine_of(format: str) -> Engine:
@@ -147,16 +154,25 @@ def open_by_target(path: Path) -> Session:
 
 
 def is_artifact(path: Path) -> bool:
-    """Returns whether the suffix is that of an exported file, ``.tflite`` or ``.onnx``."""
-    return path.suffix in _SUFFIXES
+    """Returns whether a name ends as those of exported files do, see ``SUFFIXES``."""
+    return bool(_format_of(path))
 
 
 def format_of(path: Path) -> str:
-    """Returns the format of an exported file by its suffix, ``tflite`` or ``onnx``.
+    """Returns the format of an exported file by its suffix: ``tflite``, ``onnx`` or ``ncnn``.
 
     Raises:
         InvalidRequest: the file has another suffix.
     """
-    if not is_artifact(path):
-        raise InvalidRequest(f"{path} is neither a .tflite nor an .onnx file")
-    return _SUFFIXES[path.suffix]
+    format = _format_of(path)
+    if not format:
+        *others, last = SUFFIXES.values()
+        raise InvalidRequest(f"{path} is no {', '.join(others)} or {last} file")
+    return format
+
+
+def _format_of(path: Path) -> str:
+    """Returns the format of an exported file, empty for any other file."""
+    name = path.name
+    endings = {suffix: format for format, suffix in SUFFIXES.items() if name != suffix}
+    return next((format for suffix, format in endings.items() if name.endswith(suffix)), "")

@@ -34,6 +34,7 @@ from cct_export.specs.export import (
     ROUNDINGS,
     SAMPLES,
     SQNR_DB,
+    SUFFIXES,
     TARGETS,
     CalibrationSpec,
     Constraints,

@@ -25,7 +25,13 @@ POINTS = Range(0, 100)
 # processor that the integer types of an ONNX file are chosen for.
 TARGETS = {"tflite": ("litert", "tflm"), "onnx": ("x86", "arm64")}
 # Types of the image input by format, the default first.
-INPUT_TYPES = {"tflite": ("float32", "uint8", "int8"), "onnx": ("float32", "uint8")}
+INPUT_TYPES = {
+    "tflite": ("float32", "uint8", "int8"),
+    "onnx": ("float32", "uint8"),
+    "ncnn": ("float32",),
+}
+# How the names of files end, by format. ncnn has the weights in another file.
+SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "ncnn": ".ncnn.param"}
 # Types of the activations in ONNX files for NPUs, by scheme.
 NPU_ACTIVATIONS = {"int8-full": "uint8", "int16x8": "uint16"}
 # Orders of the axes of the image input, without the batch: channels last or first (ONNX only).
@@ -55,7 +61,7 @@ class ExportSpec(Checked):
     """What file to export.
 
     Attributes:
-        format: ``tflite`` or ``onnx``.
+        format: ``tflite``, ``onnx`` or ``ncnn``.
         scheme: name of a quantization scheme.
         io: type of the image input, ``float32``, ``uint8`` or ``int8`` (pixel minus 128); logits
             are float32, those of integers only of the image's type.
@@ -63,7 +69,8 @@ class ExportSpec(Checked):
         opset: ONNX operator set; None for the default of the converter.
         no_fold: names of folds to leave out, see ``graph.fold``.
         target: what the file is made for, of the format's ``TARGETS``; empty for the first.
-        layout: order of the axes of the image input, of ``LAYOUTS`` (``nchw`` for ONNX only).
+        layout: order of the axes of the image input, of ``LAYOUTS`` (always ``nhwc`` for TFLite,
+            ``nchw`` for ncnn).
         optimize: what counts more, of ``PRIORITIES`` (``speed`` for TFLite only).
         pure_onnx: standard operators only, none of ONNX Runtime's own (ONNX only).
     """

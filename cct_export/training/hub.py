@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from cct_export.errors import InvalidArtifact, InvalidModel, MissingDependency, OutputError
 from cct_export.machine import versions
-from cct_export.records import Pushed, SentFile, sidecar
+from cct_export.records import Pushed, SentFile, sidecar, weights
 from cct_export.training.card import for_repository
 from cct_export.training.run import RunDirectory, RunRecord
 
@@ -125,7 +125,8 @@ def _collect(
     notes = [f"{directory.path} has no {', '.join(missing)}"] if missing else []
     for artifact in artifacts:
         notes.append(_check_artifact(artifact, directory.best_file))
-        for path in (artifact, sidecar.path_of(artifact)):
+        files_of_it = (artifact, weights.path_of(artifact), sidecar.path_of(artifact))
+        for path in filter(None, files_of_it):
             if path.name in files:
                 raise InvalidArtifact(
                     f"{artifact} and another file are both called {path.name}: rename one"
@@ -134,8 +135,8 @@ def _collect(
     return files, notes
 
 
-def _check_artifact(path: Path, weights: Path) -> str:
-    """Checks that an artifact was exported from ``weights``; returns a note about its sidecar.
+def _check_artifact(path: Path, model: Path) -> str:
+    """Checks that an artifact was exported from ``model``; returns a note about its sidecar.
 
     Raises:
         InvalidArtifact: it was not, has changed since, or has no sidecar.
@@ -144,10 +145,10 @@ def _check_artifact(path: Path, weights: Path) -> str:
     exported = sidecar.read(path)
     if exported is None:
         raise InvalidArtifact(f"{path} has no {path.name}.json beside it that belongs to it")
-    checksum = hashlib.sha256(weights.read_bytes()).hexdigest()
+    checksum = hashlib.sha256(model.read_bytes()).hexdigest()
     if exported.contract.source_sha256 != checksum:
         raise InvalidArtifact(
-            f"{path} was exported from {exported.contract.source}, which is not {weights}: export "
+            f"{path} was exported from {exported.contract.source}, which is not {model}: export "
             "it again"
         )
     return (

@@ -210,7 +210,7 @@ def test_an_unknown_target_is_refused_with_the_known_ones(make, artifact):
 
 
 def test_a_keras_model_is_not_an_artifact(make, digits_model):
-    assert "neither a .tflite nor an .onnx file" in _error(make(digits_model), 2)
+    assert "is no .tflite, .onnx or .ncnn.param file" in _error(make(digits_model), 2)
 
 
 def test_a_missing_artifact_is_reported(make, tmp_path):

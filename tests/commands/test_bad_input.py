@@ -222,7 +222,9 @@ def test_a_file_of_the_other_format_is_refused_by_bench(refused, exports):
 
 
 def test_verify_refuses_files_that_are_not_artifacts(refused, digits_model):
-    assert "neither a .tflite nor an .onnx" in refused(2, "export", "verify", digits_model)
+    assert "is no .tflite, .onnx or .ncnn.param file" in refused(
+        2, "export", "verify", digits_model
+    )
 
 
 def test_a_foreign_artifact_is_verified_only_against_a_named_model(refused, tmp_path, exports):

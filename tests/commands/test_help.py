@@ -10,7 +10,7 @@ import pytest
 from cct_export.commands import program
 
 HEAVY = {
-    "numpy", "PIL", "psutil", "tensorflow", "keras", "onnx", "onnxruntime", "tf2onnx",
+    "numpy", "PIL", "psutil", "tensorflow", "keras", "ncnn", "onnx", "onnxruntime", "tf2onnx",
     "ai_edge_litert", "ai_edge_quantizer", "sklearn", "h5py", "matplotlib", "jax", "torch",
     "safetensors", "huggingface_hub", "jinja2", "rich", "msgspec",
 }  # fmt: skip
@@ -33,11 +33,11 @@ def _command(name, words):
 def test_the_commands_are_those_that_are_documented():
     assert COMMANDS == [
         ("export", "bundle"), ("export", "doctor"), ("export", "export"), ("export", "import"),
-        ("export", "inspect"), ("export", "onnx"), ("export", "predict"), ("export", "push"),
-        ("export", "quantize-report"), ("export", "tflite"), ("export", "train"),
+        ("export", "inspect"), ("export", "ncnn"), ("export", "onnx"), ("export", "predict"),
+        ("export", "push"), ("export", "quantize-report"), ("export", "tflite"), ("export", "train"),
         ("export", "verify"), ("bench", "check"), ("bench", "compare"),
         ("bench", "device remove"), ("bench", "device setup"),
-        ("bench", "keras"), ("bench", "onnx"), ("bench", "tflite"),
+        ("bench", "keras"), ("bench", "ncnn"), ("bench", "onnx"), ("bench", "tflite"),
     ]  # fmt: skip
 
 

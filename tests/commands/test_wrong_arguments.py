@@ -67,7 +67,7 @@ WRONG = [
     ("export inspect n.tflite", "no such file: n.tflite: did you mean m.tflite?"),
     ("export inspect m.tflite --against gone.onnx", "no such file: gone.onnx"),
     ("export verify gone.onnx", "no such file: gone.onnx"),
-    ("export verify note.txt", "neither a .tflite nor an .onnx"),
+    ("export verify note.txt", "is no .tflite, .onnx or .ncnn.param file"),
     ("export verify m.tflite --against modle.keras", "did you mean model.keras?"),
     ("export verify m.tflite --data cifar11", "did you mean cifar10?"),
     ("export predict modle.keras note.txt", "did you mean model.keras?"),

@@ -8,14 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from cct_export.export.candidate import CandidateFile, write
+from cct_export.export.candidate import CandidateFile
+from cct_export.export.placing import write
 from cct_export.records import sidecar
 
 ROUNDS = 60
 
 
 def _export(exported, path):
-    """Returns what ``candidate.write`` needs to export a file again, to ``path``."""
+    """Returns what ``placing.write`` needs to export a file again, to ``path``."""
     described = sidecar.read(exported.path)
     images = SimpleNamespace(images=described.golden.images, origin=described.golden.origin)
     workspace = SimpleNamespace(parity_images=images, reference=described.golden.logits)

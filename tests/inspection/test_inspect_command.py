@@ -143,7 +143,7 @@ def test_a_file_that_is_neither_an_artifact_nor_a_model_is_refused(refused, tmp_
     (tmp_path / name).write_bytes(b"x")
     reason = "is not a .keras file" if name == "m.keras" else "is not a model that can be read"
     assert reason in refused(1 if name == "m.keras" else 2, tmp_path / name)
-    with pytest.raises(InvalidRequest, match=r"neither a \.tflite nor an \.onnx file"):
+    with pytest.raises(InvalidRequest, match=r"is no \.tflite, \.onnx or \.ncnn\.param file"):
         cct_export.inspect(tmp_path / name)
 
 

@@ -217,7 +217,7 @@ def test_artifacts_of_another_model_or_without_sidecar_are_refused(pushable, tmp
         ([path, same_name], r"are both called tiny\.tflite: rename one"),
         ([bare], r"bare\.onnx has no bare\.onnx\.json beside it"),
         ([tmp_path / "none.tflite"], r"no such file: .*none\.tflite"),
-        ([pushable.state_file], r"state\.npz is neither a \.tflite nor an \.onnx file"),
+        ([pushable.state_file], r"state\.npz is no \.tflite, \.onnx or \.ncnn\.param file"),
     ):
         with pytest.raises(CCTExportError, match=reason):
             api.push(ID, run=pushable.path, artifacts=artifacts, dry_run=True)

@@ -74,9 +74,10 @@ class SSHHost:
         return ENGINES[runtime].choose_delegate(name)
 
     def check(self, specs: Sequence[BenchSpec], plan: BenchPlan) -> None:
-        """Refuses Keras, which is for larger machines; see ``Device``."""
-        if any(spec.runtime == "keras" for spec in specs):
-            raise InvalidRequest(f"{self.name} measures .tflite and .onnx files, not Keras models")
+        """Refuses Keras, which is for larger machines, and ncnn; see ``Device``."""
+        for other, what in (("keras", "Keras models"), ("ncnn", "those of ncnn")):
+            if any(spec.runtime == other for spec in specs):
+                raise InvalidRequest(f"{self.name} measures .tflite and .onnx files, not {what}")
 
     def measure(
         self, jobs: Sequence[BenchJob], plan: BenchPlan, progress: StatusProgress
