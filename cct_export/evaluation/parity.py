@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cct_export.bounds import exceeds, falls_short
 from cct_export.errors import InvalidArtifact
@@ -147,6 +148,18 @@ def compare(
     missed = [f"{report.output}: {line}" for report in reports for line in report.failures]
     worst = min(reports, key=lambda report: (report.passed, report.finite, report.sqnr_db))
     return replace(worst, failures=tuple(missed))
+
+
+def agreeing(
+    reference: Logits, candidate: Logits, outputs: Sequence[OutputContract]
+) -> NDArray[np.bool_]:
+    """Returns for which images every decision is that of the reference, bool ``(N,)``."""
+    same = [
+        (_classes(expected, output) == _classes(actual, output, expected)).all(axis=1)
+        for output, expected, actual in _pairs(reference, candidate, outputs)
+    ]
+    agrees: NDArray[np.bool_] = np.logical_and.reduce(same)
+    return agrees
 
 
 def decided_by(reference: np.ndarray, output: OutputContract, policy: Policy) -> np.ndarray:

@@ -6,6 +6,9 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cct_export import machine
 from cct_export.bounds import falls_short
 from cct_export.errors import ConversionError, InvalidArtifact, InvalidRequest
@@ -60,6 +63,7 @@ class CandidateFile:
         content: its bytes.
         weights: those of its weights, where the format has them in another file.
         parity: how close it is to the Keras model.
+        agrees: for each image of parity whether it decides as the model, bool ``(N,)``.
         bound: what a bound on the SQNR cost; None without one.
         engine_operators: see ``Exported``.
     """
@@ -67,6 +71,7 @@ class CandidateFile:
     artifact: Artifact
     content: bytes
     parity: ParityReport
+    agrees: NDArray[np.bool_]
     bound: MixedPrecision | None = None
     engine_operators: tuple[str, ...] = ()
     weights: bytes = b""
@@ -185,8 +190,9 @@ def _verified(
     artifact = Artifact(request.output, contract, size, digest)
     logits = _logits(workspace, artifact, content, beside)
     report = _verify(workspace, artifact, logits, request.constraints.min_sqnr_db)
+    agrees = parity.agreeing(workspace.reference, logits, workspace.loaded.outputs)
     own = onnx.engine_operators(content) if spec.format == "onnx" else ()
-    return CandidateFile(artifact, content, report, bound, own, beside)
+    return CandidateFile(artifact, content, report, agrees, bound, own, beside)
 
 
 def _check_layout(loaded: LoadedModel, spec: ExportSpec) -> None:

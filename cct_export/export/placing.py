@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cct_export.export.candidate import CandidateFile
 from cct_export.export.workspace import Workspace
@@ -31,9 +32,7 @@ def write(workspace: Workspace, candidate: CandidateFile) -> Exported:
         moved = replace(artifact, path=rejected)
         return Exported(moved, candidate.parity, bound, engine_operators=own)
     images, reference = workspace.parity_images, workspace.reference
-    # Spread over the images: those of a folder come class by class.
-    count = min(sidecar.GOLDEN_IMAGES, len(reference))
-    rows = np.linspace(0, len(reference) - 1, count, dtype=int)
+    rows = _golden_rows(candidate.agrees)
     golden = sidecar.Golden(images.images[rows], reference[rows], images.origin)
     # All are on the disk before any gets its name; the sidecar gets it first, then the weights.
     # Another export to the same file gives its own their names before or after that.
@@ -48,6 +47,21 @@ def write(workspace: Workspace, candidate: CandidateFile) -> Exported:
     for path in filter(None, (rejected, weights.path_of(rejected))):
         path.unlink(missing_ok=True)
     return Exported(artifact, candidate.parity, bound, engine_operators=own)
+
+
+def _golden_rows(agrees: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Returns the rows of golden images, of those on which the file decides as the model.
+
+    Golden images are for devices: of a few, two that the file itself decides otherwise would be
+    too many. How many of all images those are, the parity of the export says.
+
+    Args:
+        agrees: for each image of parity, see ``parity.agreeing``.
+    """
+    rows = np.flatnonzero(agrees) if agrees.any() else np.arange(len(agrees))
+    # Spread over the images: those of a folder come class by class.
+    count = min(sidecar.GOLDEN_IMAGES, len(rows))
+    return rows[np.linspace(0, len(rows) - 1, count, dtype=int)]
 
 
 def rejected_path(path: Path) -> Path:

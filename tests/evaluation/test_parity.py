@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cct_export.evaluation import parity
+from cct_export.records import OutputContract
 
 SCHEMES = ("none", "fp16", "int8-dynamic", "int8")
 NAMES = ("model", "file")
@@ -206,6 +207,13 @@ def test_without_quantization_a_single_logit_may_differ_by_a_ten_thousandth(logi
 )
 def test_a_coarser_precision_of_the_delegate_has_its_own_policy(scheme, precision, sqnr_db):
     assert parity.policy_of(scheme, precision=precision).sqnr_db == sqnr_db
+
+
+def test_images_agree_where_every_output_decides_alike():
+    outputs = [OutputContract("a", "float32", 3), OutputContract("b", "float32", 2)]
+    reference = np.array([[3, 1, 0, 1, 0], [3, 1, 0, 1, 0], [3, 1, 0, 1, 0]], np.float32)
+    change = np.array([[0, 1, 0, 0, 0], [0, 3, 0, 0, 0], [0, 0, 0, 0, 2]], np.float32)
+    assert parity.agreeing(reference, reference + change, outputs).tolist() == [True, False, False]
 
 
 def test_the_policies_are_those_of_the_documentation():

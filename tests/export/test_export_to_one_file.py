@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from cct_export.export.candidate import CandidateFile
@@ -21,8 +22,8 @@ def _export(exported, path):
     images = SimpleNamespace(images=described.golden.images, origin=described.golden.origin)
     workspace = SimpleNamespace(parity_images=images, reference=described.golden.logits)
     artifact = replace(described.artifact, path=path)
-    passed = SimpleNamespace(passed=True)
-    return workspace, CandidateFile(artifact, exported.path.read_bytes(), passed)
+    passed, agrees = SimpleNamespace(passed=True), np.ones(len(described.golden.logits), bool)
+    return workspace, CandidateFile(artifact, exported.path.read_bytes(), passed, agrees)
 
 
 def test_two_exports_at_a_time_never_leave_the_file_of_one_with_the_sidecar_of_the_other(
