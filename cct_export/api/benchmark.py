@@ -128,6 +128,7 @@ def benchmark(
     )
     plan = BenchPlan(timing_of(profile, **timing), passes)
     opened = run.open_devices(devices)
+    _check_engines(engines, operators, delegate_options)
     settings = tuple((delegate_options or {}).items())
     delegations = {
         engine: Delegation(_delegate_of(opened, engine, delegate), settings, allow_fallback)
@@ -292,6 +293,22 @@ def time_together(
     for name, count in (("burst", burst), ("warmup", warmup)):
         RUNS.check(name, count)
     return time_files(paths, threads=threads, rounds=rounds, burst=burst, warmup=warmup)
+
+
+def _check_engines(
+    engines: Sequence[str], operators: bool, options: Mapping[str, str] | None
+) -> None:
+    """Refuses what an engine cannot tell, and options that are of one engine only."""
+    from cct_export.runtimes import PROFILERS
+
+    for engine in engines:
+        if operators and engine not in PROFILERS:
+            raise InvalidRequest(f"{engine} tells no times of operators: leave --profile-ops out")
+    if options and len(engines) > 1:
+        raise InvalidRequest(
+            f"{', '.join(options)}: options are of one engine: measure each by itself with --json, "
+            "and put the records side by side with cct-bench compare"
+        )
 
 
 def _delegate_of(devices: "Sequence[Device]", engine: str, name: str) -> str:

@@ -329,8 +329,11 @@ def check_job(job: BenchJob) -> None:
     Raises:
         InvalidRequest: there is no such file or model, or it is of another format.
     """
+    from cct_export.runtimes import TIMED_ENGINES, format_of, is_artifact
+
     check_source(job.path)
-    if engine_for(job.path) != job.spec.runtime:
+    format = format_of(job.path) if is_artifact(job.path) else "keras"
+    if job.spec.runtime not in TIMED_ENGINES[format]:
         raise InvalidRequest(
             f"{job.path} is not for {job.spec.runtime}, which the baseline was measured with: "
             "name a file of the same format"

@@ -50,7 +50,7 @@ def check(session: Session, *, path: Path, delegation: Delegation) -> GoldenChec
     if logits.shape != expected.golden.logits.shape:
         return of_another
     scheme = expected.contract.scheme
-    precision = dict(delegation.options).get("precision", "")
+    precision = dict(delegation.options).get("precision", "").lower()
     report = parity.compare(
         expected.golden.logits,
         candidate=logits,

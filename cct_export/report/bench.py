@@ -35,7 +35,7 @@ def show(results: Sequence[BenchResult], ratios: bool = False) -> None:
     columns = _columns(results, results[0] if ratios else None)
     print_table(columns, results, ", ".join(engines))
     for result in results:
-        _show_details(result)
+        _show_details(result, with_engine=_engines_differ(results))
 
 
 def _columns(
@@ -47,7 +47,7 @@ def _columns(
     if any(result.device != "local" for result in results):
         devices = [Column("device", lambda result: result.device)]
     engines: list[Column[BenchResult]] = []
-    if len({(row.artifact.path, row.runtime.name) for row in results}) > len(names):
+    if _engines_differ(results):
         engines = [Column("engine", lambda result: result.runtime.name)]
     ratios: list[Column[BenchResult]] = []
     if reference is not None:
@@ -106,9 +106,16 @@ def _ratio(result: BenchResult, reference: BenchResult) -> str:
     return NONE if ratio is None else f"{ratio.value:.2f} ± {(ratio.high - ratio.low) / 2:.2f}"
 
 
-def _show_details(result: BenchResult) -> None:
+def _engines_differ(results: Sequence[BenchResult]) -> bool:
+    """Returns whether files of one format ran on several engines."""
+    engines = {(result.artifact.format, result.runtime.name) for result in results}
+    return len(engines) > len({format for format, _ in engines})
+
+
+def _show_details(result: BenchResult, *, with_engine: bool) -> None:
+    engine = f" in {result.runtime.name}" if with_engine else ""
     device = "" if result.device == "local" else f" on {result.device}"
-    subject = f"{result.artifact.path}{device}"
+    subject = f"{result.artifact.path}{engine}{device}"
     if result.failure:
         log.error("%s: %s", subject, result.failure)
     if result.parity is not None and not result.parity.passed:

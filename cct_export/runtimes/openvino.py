@@ -35,11 +35,13 @@ DELEGATES = {
     "npu": "Intel's NPUs",
 }
 _IMAGE_TYPES = ("float32", "uint8")
+_FLOATS = ("float16", "float32", "float64")
+_ANY = -1  # the size of an axis that may have any
 # OpenVINO's names. Without one it computes float32 in bfloat16 where the processor has that.
 PRECISIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
-# What begins lines of OpenVINO's messages that tell about its own source code.
+# What begins lines about its own source code in messages of OpenVINO 2026.4.
 _INTERNAL = ("Exception from", "Check '", "FrontEnd API", "While validating", "Model wasn't")
-_PRECISION, _PROPERTIES = "INFERENCE_PRECISION_HINT", "SUPPORTED_PROPERTIES"
+_PRECISION = "INFERENCE_PRECISION_HINT"
 _NO_RULE = "No conversion rule found for operations: "
 
 
@@ -50,57 +52,60 @@ class OpenVINOSession(Session):
         """Opens ``path``; see ``Engine.open_session``."""
         import openvino
 
-        format = path.suffix.removeprefix(".")
-        self.contract = litert_file.contract_of(path) if format == "tflite" else Contract()
         device = "CPU" if delegation.name == "default" else delegation.name.upper()
         core = openvino.Core()
         if device not in {name.partition(".")[0] for name in core.available_devices}:
             raise NotAvailable(
                 f"OpenVINO finds no {device} here, only {', '.join(core.available_devices)}"
             )
-        try:
-            model = core.read_model(path)
-        except RuntimeError as error:
-            raise InvalidArtifact(f"OpenVINO cannot read {path}: {_reason(error)}") from error
+        format = path.suffix.removeprefix(".")
+        model = _read(path, format)
         if format == "onnx":
             with refusing(InvalidArtifact, f"{path}: not a readable ONNX file"):
-                self.contract = _contract(model)
+                self.contract = _onnx_contract(model)
+        else:
+            self.contract = litert_file.contract_of(path)
         self.engine = ("openvino", openvino.__version__.partition("-")[0])
         self.delegate = self.accelerator = device.lower()
         self._describe(model, path, format)
         self._request = _compile(core, model, device, threads, delegation, path)
-        self._outputs = range(len(self.outputs))
 
     def _describe(self, model: Any, path: Path, format: str) -> None:
         """Sets what the graph and the contract tell about the input and the outputs."""
-        inputs, outputs = model.inputs, model.outputs
-        shapes = [_shape(port) for port in (*inputs, *outputs)]
-        ranks = [len(shape) for shape in shapes[len(inputs) :]]
-        if len(inputs) != 1 or not classifies(len(shapes[0]), ranks):
+        image, *outputs = shapes = [_shape(port) for port in (*model.inputs, *model.outputs)]
+        if len(model.inputs) != 1 or not classifies(len(image), list(map(len, outputs))):
             raise InvalidArtifact(
                 f"{path} does not map one image to logits: its inputs and outputs are {shapes}"
             )
-        image, *rest = shapes
-        self.io = _dtype(inputs[0])
-        others = {self.io} - {*_IMAGE_TYPES} | {_dtype(port) for port in outputs} - {"float32"}
-        if others:
+        self.io = _dtype(model.inputs[0])
+        if self.io not in _IMAGE_TYPES:
             raise InvalidArtifact(
-                f"OpenVINO does not tell the scale of {', '.join(sorted(others))} in {path}: "
-                "export it with --io float32 or uint8"
+                f"{path} takes {self.io}, and OpenVINO tells no scale of it: export it with --io "
+                f"{' or '.join(_IMAGE_TYPES)}"
             )
-        if not all(image[1:]):
-            raise InvalidArtifact(f"{path} takes images of any size: export it with a fixed one")
+        integers = {_dtype(port) for port in model.outputs} - set(_FLOATS)
+        if integers:
+            raise InvalidArtifact(
+                f"{path} gives {', '.join(integers)}, and OpenVINO tells no scale of them: export "
+                "it with outputs of floats"
+            )
+        if _ANY in image[1:]:
+            raise InvalidArtifact(
+                f"{path} takes images of any size, {image}: export it with a fixed one"
+            )
         self.layout = layout_of(image)
         self.image_shape: ImageShape = image_shape_of(image, self.layout)
-        self.batch = image[0] or None
-        names = [port.any_name for port in outputs]
-        found = [output_of(name, "float32", shape) for name, shape in zip(names, rest, strict=True)]
+        self.batch = None if image[0] == _ANY else image[0]
+        found = [
+            output_of(port.any_name, _dtype(port), [None if size == _ANY else size for size in of])
+            for port, of in zip(model.outputs, outputs, strict=True)
+        ]
         self.outputs = checked_outputs(self, path=path, format=format, outputs=found)
 
     def invoke(self, prepared: np.ndarray) -> Logits:
         """Runs once; see ``Session``."""
         self._request.infer([prepared], share_inputs=True)
-        outputs = [self._request.get_output_tensor(index).data for index in self._outputs]
+        outputs = [tensor.data for tensor in self._request.output_tensors]
         return side_by_side(outputs).copy()
 
     def close(self) -> None:
@@ -108,18 +113,29 @@ class OpenVINOSession(Session):
         del self._request
 
 
-def _contract(model: Any) -> Contract:
+def _read(path: Path, format: str) -> Any:
+    """Returns the model in a file of ``format``; by itself OpenVINO goes by the content."""
+    from openvino.frontend import FrontEndManager
+
+    frontend = FrontEndManager().load_by_framework(format)
+    try:
+        return frontend.convert(frontend.load(path))
+    except Exception as error:  # its exceptions have no common base class
+        raise InvalidArtifact(f"OpenVINO cannot read {path}: {_reason(error)}") from error
+
+
+def _onnx_contract(model: Any) -> Contract:
     """Returns the contract in an ONNX file's metadata, where OpenVINO keeps it."""
     key = ["framework", CONTRACT_KEY]
     return Contract.parse(model.get_rt_info(key).value if model.has_rt_info(key) else "{}")
 
 
 def _shape(port: Any) -> tuple[int, ...]:
-    """Returns the shape of an input or output, with 0 for axes of any size."""
+    """Returns the shape of an input or output, with ``_ANY`` for axes of any size."""
     shape = port.partial_shape
     if shape.rank.is_dynamic:
         return ()
-    return tuple(axis.get_length() if axis.is_static else 0 for axis in shape)
+    return tuple(axis.get_length() if axis.is_static else _ANY for axis in shape)
 
 
 def _dtype(port: Any) -> str:
@@ -133,30 +149,44 @@ def _compile(
     settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
     if device == "CPU":
         settings["INFERENCE_NUM_THREADS"] = str(threads)
-    settings |= _settings(dict(delegation.options), core.get_property(device, _PROPERTIES), device)
+    options = dict(delegation.options)
+    name = options.pop("precision", "fp32")
+    settings[_PRECISION] = PRECISIONS[choose(name, PRECISIONS, what="precision of OpenVINO")]
+    _set(core, device, options, taken=settings)
     try:
         return core.compile_model(model, device, settings).create_infer_request()
     except RuntimeError as error:
         raise NotAvailable(f"OpenVINO does not run {path}: {_reason(error)}") from error
 
 
-def _settings(
-    options: dict[str, str], properties: Mapping[str, str], device: str
-) -> dict[str, str]:
-    """Returns OpenVINO's properties of a delegate's options: ``precision``, or any by its name.
+def _set(core: Any, device: str, options: Mapping[str, str], taken: Mapping[str, str]) -> None:
+    """Sets properties of a device.
+
+    Args:
+        core: of OpenVINO.
+        device: ``CPU``, ``GPU`` or ``NPU``.
+        options: properties by name.
+        taken: properties that options of the commands set.
 
     Raises:
-        InvalidRequest: the device has no such property, or there is no such precision.
+        InvalidRequest: the device has no such property, or does not take the value.
     """
-    precision = choose(options.pop("precision", "fp32"), PRECISIONS, what="precision of OpenVINO")
-    settable = sorted(name for name, mode in properties.items() if mode == "RW")
-    for name in options:
+    properties = core.get_property(device, "SUPPORTED_PROPERTIES")
+    settable = sorted(
+        name for name, mode in properties.items() if mode == "RW" and name not in taken
+    )
+    for name, value in options.items():
         if name not in settable:
             raise InvalidRequest(
-                f"OpenVINO's {device} has no property {name!r} to set: choose from precision, "
+                f"OpenVINO's {device} has no option {name!r}: choose from precision, "
                 f"{', '.join(settable)}"
             )
-    return {_PRECISION: PRECISIONS[precision], **options}
+        try:
+            core.set_property(device, {name: value})
+        except RuntimeError as error:
+            raise InvalidRequest(
+                f"OpenVINO's {device} does not take {name}={value}: {_reason(error)}"
+            ) from error
 
 
 def _reason(error: Exception) -> str:
@@ -181,6 +211,7 @@ def choose_delegate(name: str) -> str:
 def import_engine() -> None:
     """Imports OpenVINO; raises ``MissingDependency``."""
     try:
+        import ai_edge_litert  # noqa: F401 - reads what TFLite files say of themselves
         import openvino  # noqa: F401
     except ImportError:
         raise MissingDependency.of("openvino", "openvino") from None

@@ -55,16 +55,29 @@ def test_a_session_in_another_process_is_like_one_in_this(exports, digit_images,
         opened.close()
 
 
-def test_threads_do_not_change_the_logits(exports, digit_images):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_and_float32_are_what_is_asked_for(exports, digit_images, threads):
     path, images = exports("onnx").path, digit_images[0][:5]
-    one, two = (_logits(openvino, path, images, threads=threads) for threads in (1, 2))
-    np.testing.assert_allclose(one, two, atol=1e-5)
+    with closing(openvino.open_session(path, trusted=True, threads=threads)) as opened:
+        compiled = opened._request.get_compiled_model()
+        assert compiled.get_property("INFERENCE_NUM_THREADS") == threads
+        assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+        own = _logits(engine_of("onnx"), path, images)
+        np.testing.assert_allclose(session.run(opened, images), own, atol=1e-4)
 
 
-def test_float32_is_computed_in_float32_unless_another_precision_is_asked_for(exports):
-    opened = openvino.open_session(exports("onnx").path, trusted=True)
-    compiled = opened._request.get_compiled_model()
-    assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+def test_a_baseline_of_it_is_checked(exports, in_process, tmp_path):
+    baseline = tmp_path / "both.json"
+    engines = ("--engine", "onnxruntime,openvino")
+    measured = in_process("bench", "onnx", exports("onnx").path, *engines, "--json", baseline)
+    assert measured.code == 0, measured.err
+    quick = (*QUICK, "--repeats", 1, "--max-regression", "10000%")
+    ended = in_process("bench", "check", "--baseline", baseline, *quick, "--json", "-")
+    assert "is not for openvino" not in ended.err
+    assert [row["runtime"]["name"] for row in ended.record["results"]] == [
+        "onnxruntime",
+        "openvino",
+    ]
 
 
 def test_one_command_measures_a_file_on_both_engines(exports, in_process):
@@ -77,14 +90,15 @@ def test_one_command_measures_a_file_on_both_engines(exports, in_process):
     assert all(row["parity"]["passed"] and row["latency_ms"]["count"] >= 2 for row in rows)
     shown = in_process("bench", "onnx", path, *engines, *QUICK)
     assert "engine" in shown.out.splitlines()[1]
+    assert f"{path} in openvino: " in shown.err
 
 
 def test_a_lower_precision_has_a_policy_of_its_own(exports, in_process):
-    arguments = ("--engine", "openvino", "--delegate-option", "precision=bf16", *QUICK)
+    arguments = ("--engine", "openvino", "--delegate-option", "precision=BF16", *QUICK)
     ended = in_process("bench", "tflite", exports("tflite").path, *arguments, "--json", "-")
     assert ended.code == 0, ended.err
     (row,) = ended.record["results"]
-    assert row["runtime"]["options"] == {"precision": "bf16"}
+    assert row["runtime"]["options"] == {"precision": "BF16"}
     assert row["parity"]["passed"]
 
 
@@ -117,6 +131,13 @@ def test_an_operator_that_it_does_not_have_is_named(tmp_path, domain, message):
         openvino.open_session(path, trusted=True)
 
 
+def test_a_file_of_another_format_under_the_name_of_onnx_is_refused(exports, tmp_path):
+    other = tmp_path / "other.onnx"
+    other.write_bytes(exports("tflite").path.read_bytes())
+    with pytest.raises(InvalidArtifact, match="OpenVINO cannot read"):
+        openvino.open_session(other)
+
+
 @pytest.mark.parametrize("suffix", ["tflite", "onnx"])
 def test_a_broken_file_is_refused_in_one_line(exports, tmp_path, suffix):
     broken = tmp_path / f"broken.{suffix}"
@@ -131,8 +152,10 @@ def test_a_broken_file_is_refused_in_one_line(exports, tmp_path, suffix):
     ("name", "options", "kind", "message"),
     [
         ("default", {"precision": "fp8"}, InvalidRequest, "fp32, fp16, bf16"),
-        ("default", {"SPEED": "high"}, InvalidRequest, "no property 'SPEED' to set"),
-        ("default", {"SUPPORTED_PROPERTIES": "x"}, InvalidRequest, "to set"),
+        ("default", {"SPEED": "high"}, InvalidRequest, "no option 'SPEED'"),
+        ("default", {"SUPPORTED_PROPERTIES": "x"}, InvalidRequest, "no option"),
+        ("default", {"INFERENCE_NUM_THREADS": "2"}, InvalidRequest, "no option"),
+        ("default", {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "many"}, InvalidRequest, "not take"),
         ("npu", {}, NotAvailable, "finds no NPU here"),
         ("cuda", {}, InvalidRequest, "delegate of OpenVINO"),
     ],
@@ -150,6 +173,11 @@ def test_what_it_does_not_have_is_refused(exports, name, options, kind, message)
         (("tflite", "--engine", "opnvino"), "did you mean openvino"),
         (("onnx", "--engine", "litert"), "choose from onnxruntime, openvino"),
         (("onnx", "--engine", "openvino", "--device", "adb"), "no program for openvino"),
+        (("onnx", "--engine", "openvino", "--profile-ops"), "no times of operators"),
+        (
+            ("onnx", "--engine", "onnxruntime,openvino", "--delegate-option", "precision=bf16"),
+            "of one engine",
+        ),
     ],
 )
 def test_engines_that_cannot_measure_are_refused(exports, in_process, command, words):

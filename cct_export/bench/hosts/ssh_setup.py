@@ -16,7 +16,11 @@ from cct_export.names import choose
 from cct_export.records.encoding import from_json, parse_json
 from cct_export.specs.progress import StatusProgress
 
-ENGINES = {"litert": "ai-edge-litert", "onnxruntime": "onnxruntime", "openvino": "openvino"}
+ENGINES = {
+    "litert": ("ai-edge-litert",),
+    "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino", "ai-edge-litert"),
+}
 # What a worker imports besides the engine.
 REQUIREMENTS = ("msgspec", "numpy", "psutil")
 _PIP_S = 1800.0
@@ -177,7 +181,8 @@ def _find_python(host: SSHHost, python: str) -> _RemotePython:
 
 def _requirements(engines: Sequence[str]) -> list[str]:
     """Returns what pip installs: the versions of this machine, so that figures compare."""
-    names = [*REQUIREMENTS, *(ENGINES[engine] for engine in engines)]
+    packages = [package for engine in engines for package in ENGINES[engine]]
+    names = dict.fromkeys((*REQUIREMENTS, *packages))
     local = machine.versions(*names)
     return [f"{name}=={local[name]}" if name in local else name for name in names]
 
