@@ -119,6 +119,19 @@ KINDS: dict[str, Kind] = {
         Kind("tflite", _artifact("tflite"), (flatbuffers_.mutate,), answers=True),
         Kind("onnx", _artifact("onnx"), (protobufs.mutate_onnx,), answers=True),
         Kind(
+            "ncnn",
+            (
+                form("m.ncnn.param", "export predict {} " + _TOP, "m.ncnn.bin", "0.png"),
+                form("bare.ncnn.param", "export predict {} " + _TOP, "bare.ncnn.bin", "0.png"),
+                form(
+                    "bare.ncnn.bin", "export predict bare.ncnn.param " + _TOP,
+                    "bare.ncnn.param", "0.png",
+                ),
+            ),
+            (plain.mutate,),
+            available=lambda: importlib.util.find_spec("ncnn") is not None,
+        ),
+        Kind(
             "keras",
             (
                 form("m.keras", "export inspect {}"),

@@ -1,5 +1,6 @@
 """Seeds: small files of every kind, made by the package itself where it writes such files."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -129,6 +130,12 @@ def _artifacts(folder: Path) -> None:
             "export", format, "run", "-o", f"m-int8.{format}", "--quantize", "int8",
             "--samples", 12, "-q",
         )  # fmt: skip
+    if importlib.util.find_spec("ncnn"):
+        _call("export", "ncnn", "run", "-o", "m.ncnn.param", "-q")
+        # Without its contract, and so without checksums: what ncnn itself makes of a change.
+        layers = (folder / "m.ncnn.param").read_text().rpartition("# cct_export")[0]
+        (folder / "bare.ncnn.param").write_text(layers)
+        shutil.copy(folder / "m.ncnn.bin", folder / "bare.ncnn.bin")
 
 
 def _records(folder: Path) -> None:
