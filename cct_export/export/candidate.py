@@ -50,7 +50,7 @@ from cct_export.stock_tools import not_run
 _ENGINES = {"tflite": "LiteRT", "onnx": "ONNX Runtime", "ncnn": "ncnn"}
 _LIBRARIES = (
     "keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "onnx", "onnxruntime", "tf2onnx",
-    "ncnn", "numpy",
+    "numpy",
 )  # fmt: skip
 
 
@@ -304,7 +304,7 @@ def _contract(
         batch=batch,
         labels=workspace.labels,
         calibration=origin,
-        versions=machine.versions(*_LIBRARIES),
+        versions=machine.versions(*_LIBRARIES, *(["ncnn"] if spec.format == "ncnn" else [])),
         quantization=quantization,
         input=InputContract.of(
             spec.io,

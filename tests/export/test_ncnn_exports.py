@@ -96,7 +96,7 @@ def test_other_commands_take_the_file(tmp_path, digits_run, in_process):
         ("export inspect", "its lines are ncnn's layers"),
         ("export bundle --target raspberry-pi", "no bundle takes"),
         ("bench ncnn --device ssh:nobody@nowhere", "measures .tflite and .onnx files"),
-        ("bench ncnn --device adb", "--device adb runs tflite and onnx, not ncnn"),
+        ("bench ncnn --device adb", "--device adb has no program for ncnn"),
         ("bench tflite", "`cct-bench ncnn"),
     ],
 )

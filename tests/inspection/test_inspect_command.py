@@ -178,7 +178,7 @@ def test_names_that_are_not_utf_8_are_refused(refused, tmp_path, exports):
 
 def test_the_other_file_is_checked_too(refused, tmp_path, artifact):
     assert "no such file" in refused(2, artifact, "--against", tmp_path / "absent.onnx")
-    assert "neither" in refused(2, artifact, "--against", tmp_path / "model.keras")
+    assert "is no .tflite" in refused(2, artifact, "--against", tmp_path / "model.keras")
 
 
 def test_control_characters_in_names_do_not_reach_the_terminal(in_process, tmp_path):
