@@ -230,8 +230,7 @@ def _measure(
             raise InvalidRequest("--plot needs --profile-ops: it plots the operators")
         options.check_plot(plot)
     settings = _settings(delegate_options)
-    suffix = SUFFIXES.get(format, "")
-    exported = bool(sources) and all(source.endswith(suffix) for source in sources)
+    exported = bool(sources) and all(name.endswith(SUFFIXES.get(format, "")) for name in sources)
     if format != "keras" and not exported:
         options.use_tensorflow()
     from cct_export import api
