@@ -175,7 +175,7 @@ def test_a_model_of_keras_2_gives_its_logits(keras_2, name, suffix):
         expected = [content[key] for key in sorted(content.files) if key != "images"]
         logits = outputs(model, content["images"])
     for output, value in zip(logits, expected, strict=True):
-        assert np.ptp(value) > 0
+        assert np.ptp(value, axis=0).max() > 0.005, "images that a wrong model tells apart"
         np.testing.assert_allclose(output, value, rtol=1e-4, atol=2e-3)
 
 
