@@ -5,6 +5,7 @@ loads TensorFlow.
 """
 
 from cct_export.api.artifact import bundle, inspect, predict, verify
+from cct_export.api.auto import export_auto
 from cct_export.api.benchmark import benchmark, compare, time_together
 from cct_export.api.check import check
 from cct_export.api.device import doctor, remove_device, setup_device
@@ -20,6 +21,7 @@ __all__ = [
     "check",
     "compare",
     "doctor",
+    "export_auto",
     "export_files",
     "export_ncnn",
     "export_onnx",

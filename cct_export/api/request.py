@@ -154,7 +154,7 @@ def check_export(model: "Source", request: ExportRequest) -> None:
         MissingDependency: the engine that verifies the file is not installed.
     """
     from cct_export.records import weights
-    from cct_export.runtimes import engine_of
+    from cct_export.runtimes import ENGINES, engine_name
 
     spec, output = request.spec, request.output
     _check_constraints(request)
@@ -170,7 +170,7 @@ def check_export(model: "Source", request: ExportRequest) -> None:
     check_not_read(output, request.data, "read")
     if request.constraints.max_drop is not None and data is None:
         raise InvalidRequest("--max-drop needs an accuracy: give labelled images with --data")
-    engine_of(spec.format).import_engine()
+    ENGINES[engine_name(spec)].import_engine()
 
 
 def check_not_read(output: Path, source: "Source | None", verb: str) -> None:

@@ -41,6 +41,21 @@ rounding = click.option(
     help="Rounding of weights: gptq, which compensates the error of each weight in those that "
     "follow, on the calibration images (arXiv:2210.17323), or to the nearest integer.",
 )
+calibrate = click.option(
+    "--calibrate",
+    type=OneOf(METHODS),
+    default=CalibrationSpec.default_method,
+    help="Calibration method, which chooses the range of a tensor.",
+)
+min_sqnr = click.option(
+    "--min-sqnr", type=Number(SQNR_DB), metavar="DB", help="Minimum SQNR of the logits."
+)
+max_drop = click.option(
+    "--max-drop",
+    type=Number(POINTS),
+    metavar="POINTS",
+    help="Maximum loss of top-1 accuracy that auto may accept; needs labelled --data.",
+)
 quantization = options.combined(
     click.option(
         "--calibrate",
@@ -57,12 +72,7 @@ quantization = options.combined(
         help="Minimum SQNR of the logits: the steps with the largest error stay in float until it "
         "holds.",
     ),
-    click.option(
-        "--max-drop",
-        type=Number(POINTS),
-        metavar="POINTS",
-        help="Maximum loss of top-1 accuracy that auto may accept; needs labelled --data.",
-    ),
+    max_drop,
 )
 images = options.combined(
     click.option(
@@ -215,7 +225,7 @@ def onnx(model: str, **arguments: Any) -> Outcome:
     default=ExportSpec.scheme,
     help="Quantization scheme: none, or fp16 for weights of half the size.",
 )
-@click.option("--min-sqnr", type=Number(SQNR_DB), metavar="DB", help="Minimum SQNR of the logits.")
+@min_sqnr
 @click.option(
     "--data",
     type=options.DATA,
@@ -330,12 +340,7 @@ def export_files(model: str, files: TableFiles, **arguments: Any) -> Outcome:
 @click.option(
     "--plot", metavar="FILE", type=Output(file=True), help="Plot the steps as a .png file."
 )
-@click.option(
-    "--calibrate",
-    type=OneOf(METHODS),
-    default=CalibrationSpec.default_method,
-    help="Calibration method, which chooses the range of a tensor.",
-)
+@calibrate
 @rounding
 @click.option("--samples", type=Number(SAMPLES), default=100, help="Test images to compare on.")
 @click.option("--data", type=options.DATA, help=f"Images: {DATASETS}.")

@@ -8,6 +8,7 @@ import click
 
 from cct_export import __version__, streams
 from cct_export.commands import artifact, device, model, signals, train
+from cct_export.commands import auto as choosing
 from cct_export.commands import bench as measure
 from cct_export.commands import export as exporting
 from cct_export.commands.group import Group
@@ -36,6 +37,7 @@ def _program(help: str, *commands: click.Command, example: str, **uses: Any) -> 
 export = _program(
     "Train a Compact Convolutional Transformer, export it to TFLite, ONNX or ncnn, and verify "
     "numerical parity with the Keras model.",
+    choosing.auto,
     artifact.bundle,
     artifact.doctor,
     exporting.export_files,

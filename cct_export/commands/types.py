@@ -239,9 +239,25 @@ class CountList(click.ParamType[Any]):
 
 
 class NameList(click.ParamType[Any]):
-    """Names, separated by commas; the API checks them."""
+    """Names, separated by commas; the API checks them.
+
+    Args:
+        names: those that a shell completes.
+    """
 
     name = "NAME[,NAME...]"
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._names = tuple(names)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Returns ``incomplete`` with each name that its last one may become, and is not in it."""
+        before, comma, last = incomplete.rpartition(",")
+        names = [name for name in self._names if name not in before.split(",")]
+        items = OneOf(names).shell_complete(ctx, param, last)
+        return [CompletionItem(f"{before}{comma}{item.value}") for item in items]
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cct_export.data.sampling import timing_images
-from cct_export.runtimes import ENGINE_NAMES, engine_of, format_of
+from cct_export.runtimes import ENGINE_NAMES, ENGINES, format_of
 from cct_export.runtimes.isolated import Opening, check_runs
 from cct_export.runtimes.session import prepare
 from cct_export.runtimes.timing import time_interleaved
@@ -13,23 +13,32 @@ from cct_export.runtimes.timing import time_interleaved
 def time_files(
     paths: Sequence[Path],
     *,
+    engines: Sequence[str] = (),
     threads: int = 1,
     rounds: int = 50,
     burst: int = 20,
     warmup: int = 5,
 ) -> list[tuple[int, ...]]:
-    """Times ``.tflite`` and ``.onnx`` files on random pixels; see ``time_interleaved``.
+    """Times exported files on random pixels; see ``time_interleaved``.
+
+    Args:
+        paths: the files.
+        engines: what runs each of them, of ``ENGINES``; by default the engine of its format.
+        threads: threads that each engine may use.
+        rounds: see ``time_interleaved``, and so the arguments that follow.
+        burst: see there.
+        warmup: see there.
 
     Raises:
         InvalidArtifact: a file cannot be run.
         InvalidRequest: a file has another suffix.
     """
-    engines = [engine_of(format_of(path)) for path in paths]
-    for path in paths:
-        check_runs(Opening(ENGINE_NAMES[format_of(path)], str(path), threads))
+    names = engines or [ENGINE_NAMES[format_of(path)] for path in paths]
+    files = list(zip(names, paths, strict=True))
+    for name, path in files:
+        check_runs(Opening(name, str(path), threads))
     sessions = [
-        engine.open_session(path, threads=threads, trusted=True)
-        for engine, path in zip(engines, paths, strict=True)
+        ENGINES[name].open_session(path, threads=threads, trusted=True) for name, path in files
     ]
     try:
         inputs = [

@@ -34,22 +34,43 @@ def export(
     Raises:
         CCTExportError: any of its kinds; then this file was not written or changed.
     """
-    _check_finite(loaded)
-    _check_pixels(loaded)
-    workspace = Workspace(
-        loaded,
-        data=requests[0].data,
-        calibration_samples=requests[0].calibration.samples,
-        parity_samples=requests[0].parity_samples,
-        progress=progress,
-    )
+    workspace = _workspace(loaded, requests[0], progress)
     for number, request in enumerate(requests, start=1):
         file = f"file {number}/{len(requests)}, {request.output.name}" if len(requests) > 1 else ""
         with workspace.stage(file):
             if request.spec.scheme == AUTO:
-                yield auto.export(workspace, request)
+                yield auto.export(workspace, [request])
             else:
                 yield placing.write(workspace, candidate.build(workspace, request))
+
+
+def export_fastest(
+    loaded: LoadedModel, requests: Sequence[ExportRequest], progress: StatusProgress = no_progress
+) -> Exported:
+    """Tries every scheme in several engines, and writes the fastest file alone.
+
+    Args:
+        loaded: the model.
+        requests: one for each engine, see ``export``; their scheme is ``AUTO``.
+        progress: called with what runs now.
+
+    Raises:
+        CCTExportError: any of its kinds; nothing was written or changed.
+    """
+    return auto.export(_workspace(loaded, requests[0], progress), requests)
+
+
+def _workspace(loaded: LoadedModel, request: ExportRequest, progress: StatusProgress) -> Workspace:
+    """Returns the workspace of a model that can be exported."""
+    _check_finite(loaded)
+    _check_pixels(loaded)
+    return Workspace(
+        loaded,
+        data=request.data,
+        calibration_samples=request.calibration.samples,
+        parity_samples=request.parity_samples,
+        progress=progress,
+    )
 
 
 def _check_finite(loaded: LoadedModel) -> None:

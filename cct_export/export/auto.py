@@ -1,4 +1,4 @@
-"""``--quantize auto``: the fastest scheme on this machine that meets the constraints."""
+"""``auto``: the fastest scheme here, of one engine or several, that meets the constraints."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ from cct_export.export.candidate import CandidateFile
 from cct_export.export.workspace import Workspace
 from cct_export.quantize.schemes import fast_schemes
 from cct_export.records import Exported, TriedScheme
-from cct_export.runtimes import engine_of, format_of
+from cct_export.runtimes import ENGINES, engine_name
 from cct_export.runtimes.keras import KerasSession
 from cct_export.runtimes.session import Session
-from cct_export.specs import ExportRequest
+from cct_export.specs import SUFFIXES, ExportRequest, ExportSpec
 from cct_export.text import plural
 
 ROUNDS = 15
@@ -33,58 +33,79 @@ ROUNDS = 15
 _REFUSALS = (InvalidRequest, UnsupportedScheme, ConversionError, InvalidArtifact, EngineFailed)
 
 
-def export(workspace: Workspace, request: ExportRequest) -> Exported:
+def export(workspace: Workspace, requests: Sequence[ExportRequest]) -> Exported:
     """Builds all schemes, measures, and writes the fastest file that meets the constraints.
+
+    Args:
+        workspace: the model, with what its exports share.
+        requests: one for each engine to choose from, with the same constraints.
 
     Raises:
         CCTExportError: no scheme meets the constraints, or any reason that an export has.
     """
-    if request.constraints.max_drop is not None and workspace.dataset is None:
+    if requests[0].constraints.max_drop is not None and workspace.dataset is None:
         raise InvalidRequest("--max-drop needs an accuracy: give labelled images with --data")
     files: dict[str, CandidateFile] = {}
     rows: dict[str, TriedScheme] = {}
-    schemes = fast_schemes(request.spec.format)
-    for number, scheme in enumerate(schemes, start=1):
-        with workspace.stage(f"scheme {number}/{len(schemes)}, {scheme}"):
-            row, file = _try(workspace, request, scheme)
-        rows[scheme] = row
+    wanted = _by_name(requests)
+    for number, (name, request) in enumerate(wanted.items(), start=1):
+        with workspace.stage(f"scheme {number}/{len(wanted)}, {name}"):
+            rows[name], file = _try(workspace, request)
         if file is not None:
-            files[scheme] = file
-    chosen, rows = _fastest(workspace, request, rows, files)
+            files[name] = file
+    chosen, rows = _fastest(workspace, requests[0].constraints.max_drop, rows, files)
     if chosen is None:
-        reasons = "; ".join(f"{row.scheme}: {row.why_not}" for row in rows.values())
-        raise CCTExportError(f"no scheme meets the constraints ({reasons}): loosen them")
+        raise CCTExportError(f"no scheme meets the constraints ({_reasons(rows)}): loosen them")
     exported = placing.write(workspace, files[chosen])
     return replace(exported, candidates=tuple(rows.values()))
 
 
-def _try(
-    workspace: Workspace, request: ExportRequest, scheme: str
-) -> tuple[TriedScheme, CandidateFile | None]:
+def _by_name(requests: Sequence[ExportRequest]) -> dict[str, ExportRequest]:
+    """Returns a request for each engine and scheme, by what people call the two."""
+    named = {}
+    for request in requests:
+        engine = f"{engine_name(request.spec)} " if len(requests) > 1 else ""
+        for scheme in fast_schemes(request.spec.format):
+            spec = replace(request.spec, scheme=scheme)
+            named[f"{engine}{scheme}"] = replace(request, spec=spec)
+    return named
+
+
+def _try(workspace: Workspace, request: ExportRequest) -> tuple[TriedScheme, CandidateFile | None]:
     """Builds one scheme; returns its row, and its file if that passed parity."""
-    spec = replace(request.spec, scheme=scheme)
+    row = TriedScheme(request.spec.scheme, engine=engine_name(request.spec))
     try:
-        file = candidate.build(workspace, replace(request, spec=spec), mixed_precision=False)
+        file = candidate.build(workspace, request, mixed_precision=False)
     except _REFUSALS as error:
-        return TriedScheme(scheme, _reason(error)), None
-    row = TriedScheme(
-        scheme,
-        "; ".join(file.parity.failures),
+        return replace(row, why_not=_reason(error, request.spec)), None
+    row = replace(
+        row,
+        why_not="; ".join(file.parity.failures),
         size_bytes=file.artifact.size_bytes,
         sqnr_db=file.parity.sqnr_db,
     )
     return row, file if file.parity.passed else None
 
 
-def _reason(error: CCTExportError) -> str:
+def _reason(error: CCTExportError, spec: ExportSpec) -> str:
     """Returns why a scheme is not among the candidates, in a few words where they are known."""
     needs = error.needs if isinstance(error, UnsupportedScheme) else ""
-    return f"needs {needs}" if needs else str(error)
+    # Options of one format are those of its own command.
+    command = f"cct-export {spec.format} " if spec.engine else ""
+    return f"needs {command}{needs}" if needs else str(error)
+
+
+def _reasons(rows: Mapping[str, TriedScheme]) -> str:
+    """Returns why each scheme was not chosen; those with the same reason share it."""
+    names: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        names.setdefault(row.why_not, []).append(name)
+    return "; ".join(f"{', '.join(all)}: {why_not}" for why_not, all in names.items())
 
 
 def _fastest(
     workspace: Workspace,
-    request: ExportRequest,
+    max_drop: float | None,
     rows: Mapping[str, TriedScheme],
     files: Mapping[str, CandidateFile],
 ) -> tuple[str | None, dict[str, TriedScheme]]:
@@ -92,30 +113,34 @@ def _fastest(
     rows = dict(rows)
     chosen = None
     with tempfile.TemporaryDirectory() as folder:
-        paths = {scheme: Path(folder, f"{scheme}.{request.spec.format}") for scheme in files}
-        for scheme, path in paths.items():
-            path.write_bytes(files[scheme].content)
+        paths = {
+            name: Path(folder, f"{name}{SUFFIXES[file.artifact.format]}")
+            for name, file in files.items()
+        }
+        for name, path in paths.items():
+            files[name].write(path)
         workspace.progress(f"timing {plural(len(paths), 'file')}")
-        medians = _medians_ms(list(paths.values()))
+        medians = _medians_ms({path: rows[name].engine for name, path in paths.items()})
         drop_of = _AccuracyDrop(workspace)
-        for median_ms, scheme in sorted(zip(medians, paths, strict=True)):
-            row = replace(rows[scheme], median_ms=median_ms)
-            limit = request.constraints.max_drop
+        for median_ms, name in sorted(zip(medians, paths, strict=True)):
+            row = replace(rows[name], median_ms=median_ms)
             if chosen is not None:
                 row = replace(row, why_not=f"slower than {chosen}")
-            elif limit is not None:
-                drop = drop_of(paths[scheme])
-                why_not = f"loses {drop:.2f} points, more than {limit:g}"
-                row = replace(row, drop=drop, why_not=why_not if exceeds(drop, limit) else "")
-            rows[scheme] = row
+            elif max_drop is not None:
+                drop = drop_of(paths[name], row.engine)
+                why_not = f"loses {drop:.2f} points, more than {max_drop:g}"
+                row = replace(row, drop=drop, why_not=why_not if exceeds(drop, max_drop) else "")
+            rows[name] = row
             if chosen is None and not row.why_not:
-                chosen = scheme
+                chosen = name
     return chosen, rows
 
 
-def _medians_ms(paths: Sequence[Path]) -> list[float]:
-    """Returns the median latency of each file, interleaved, one thread."""
-    times = time_files(paths, rounds=ROUNDS) if paths else []
+def _medians_ms(engines: Mapping[Path, str]) -> list[float]:
+    """Returns the median latency of each file in its engine, interleaved, one thread."""
+    if not engines:
+        return []
+    times = time_files(list(engines), engines=list(engines.values()), rounds=ROUNDS)
     return [median(runs) / 1e6 for runs in times]
 
 
@@ -126,10 +151,10 @@ class _AccuracyDrop:
         self._workspace = workspace
         self._reference: float | None = None
 
-    def __call__(self, path: Path) -> float:
+    def __call__(self, path: Path, engine: str) -> float:
         if self._reference is None:
             self._reference = self._top1(KerasSession(self._workspace.loaded))
-        session = engine_of(format_of(path)).open_session(path, trusted=True)
+        session = ENGINES[engine].open_session(path, trusted=True)
         try:
             return 100 * (self._reference - self._top1(session))
         finally:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from numpy.typing import NDArray
 
 from cct_export import machine
 from cct_export.bounds import falls_short
-from cct_export.errors import ConversionError, InvalidArtifact, InvalidRequest
+from cct_export.errors import ConversionError, InvalidRequest
 from cct_export.evaluation import parity
-from cct_export.export import traced_tuning, tuning
+from cct_export.export import running, traced_tuning, tuning
 from cct_export.export.draft import Draft
 from cct_export.export.traced_draft import TracedDraft
 from cct_export.export.tuning import quantize_within, raise_bits
@@ -32,26 +31,24 @@ from cct_export.records import (
     ParityReport,
     QuantizationSummary,
     checksum,
-    weights,
 )
 from cct_export.records.layout import in_layout, layout_of
-from cct_export.runtimes import engine_for_target, session
-from cct_export.runtimes.session import Logits, Session
+from cct_export.runtimes import engine_name
+from cct_export.runtimes.session import Logits
 from cct_export.specs import (
     BEST,
-    SUFFIXES,
     CalibrationSpec,
     ExportRequest,
     ExportSpec,
     QuantScheme,
 )
-from cct_export.stock_tools import not_run
 
-_ENGINES = {"tflite": "LiteRT", "onnx": "ONNX Runtime", "ncnn": "ncnn"}
 _LIBRARIES = (
     "keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "onnx", "onnxruntime", "tf2onnx",
     "numpy",
 )  # fmt: skip
+# Engines whose versions are of no use to the files of others.
+_OWN_FILES = ("ncnn", "openvino")
 
 
 @dataclass(frozen=True)
@@ -75,6 +72,10 @@ class CandidateFile:
     bound: MixedPrecision | None = None
     engine_operators: tuple[str, ...] = ()
     weights: bytes = b""
+
+    def write(self, path: Path) -> None:
+        """Writes its bytes, and those of its weights beside them."""
+        running.write(path, self.content, self.weights)
 
 
 def build(
@@ -188,7 +189,7 @@ def _verified(
     contract = replace(contract, content_sha256=checksum.carried(content))
     size, digest = len(content) + len(beside), hashlib.sha256(content).hexdigest()
     artifact = Artifact(request.output, contract, size, digest)
-    logits = _logits(workspace, artifact, content, beside)
+    logits = running.logits(workspace, spec, contract, content, beside)
     report = _verify(workspace, artifact, logits, request.constraints.min_sqnr_db)
     agrees = parity.agreeing(workspace.reference, logits, workspace.loaded.outputs)
     own = onnx.engine_operators(content) if spec.format == "onnx" else ()
@@ -304,7 +305,7 @@ def _contract(
         batch=batch,
         labels=workspace.labels,
         calibration=origin,
-        versions=machine.versions(*_LIBRARIES, *(["ncnn"] if spec.format == "ncnn" else [])),
+        versions=machine.versions(*_LIBRARIES, *{engine_name(spec)}.intersection(_OWN_FILES)),
         quantization=quantization,
         input=InputContract.of(
             spec.io,
@@ -343,43 +344,3 @@ def _verify(
         missed = f"SQNR {report.sqnr_db:.1f} dB is below the {min_sqnr_db:g} dB of --min-sqnr"
         report = replace(report, failures=(*report.failures, missed))
     return report
-
-
-def _logits(workspace: Workspace, artifact: Artifact, content: bytes, beside: bytes) -> Logits:
-    """Returns the file's logits for the images of parity, by the engine that it is made for."""
-    # Engines check integer graphs less, and can crash on a scale that is out of range.
-    integers_only = scheme_of(artifact.scheme, artifact.format).integers_only
-    chosen = engine_for_target(artifact.format, artifact.contract.target)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"candidate{SUFFIXES[artifact.format]}")
-        path.write_bytes(content)
-        if other := weights.path_of(path):
-            other.write_bytes(beside)
-        try:
-            engine = chosen.open_session(path, trusted=not integers_only)
-        except InvalidArtifact as error:
-            advice = "use int8 or fp16" if integers_only else "compute it of other operations"
-            reason = not_run(_ENGINES[artifact.format], error, advice) or str(error).replace(
-                str(path), "the file"
-            )
-            raise ConversionError(
-                f"{artifact.contract.source} as {artifact.format} {artifact.scheme}: {reason}"
-            ) from error
-        if artifact.contract.target == "tflm":
-            workspace.note(_about_micro(engine))
-        try:
-            images = workspace.parity_images.images
-            return session.run(engine, images, progress=workspace.counted("verifying"))
-        finally:
-            engine.close()
-
-
-def _about_micro(engine: Session) -> str:
-    """Returns what verifies a file for TFLite Micro."""
-    name, version = engine.engine
-    if engine.arena_bytes is None:
-        return (
-            f"verified with {name} {version}: tflite-micro is not installed, "
-            "pip install 'cct-export[tflm]' brings it"
-        )
-    return f"verified with tflite-micro {version}: arena {engine.arena_bytes:,} bytes"

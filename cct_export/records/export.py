@@ -38,7 +38,7 @@ class MixedPrecision:
 
 @dataclass(frozen=True)
 class TriedScheme:
-    """A scheme that ``auto`` tried.
+    """A scheme that ``auto`` tried, in one engine.
 
     Attributes:
         scheme: its name.
@@ -47,6 +47,7 @@ class TriedScheme:
         size_bytes: size of the file.
         sqnr_db: SQNR of the logits.
         drop: points of top-1 accuracy that it loses, 0 to 100; None if that was not measured.
+        engine: that the file was verified and timed in.
     """
 
     scheme: str
@@ -55,6 +56,7 @@ class TriedScheme:
     size_bytes: int | None = None
     sqnr_db: float | None = None
     drop: float | None = None
+    engine: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class Exported:
     bound: MixedPrecision | None = None
     candidates: tuple[TriedScheme, ...] = ()
     engine_operators: tuple[str, ...] = ()
+
+    @property
+    def chosen(self) -> TriedScheme | None:
+        """The candidate that was written; None where ``auto`` chose nothing."""
+        return next((row for row in self.candidates if not row.why_not), None)
 
     def to_dict(self) -> JSONObject:
         """Returns plain JSON types: ``artifact``, ``parity`` and, if there are any, others."""

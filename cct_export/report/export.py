@@ -16,13 +16,12 @@ from cct_export.records import (
     QuantizationReport,
     QuantizationSummary,
     StepError,
-    TriedScheme,
     sidecar,
 )
 from cct_export.records.encoding import to_json
 from cct_export.report import plots
+from cct_export.report.candidates import show_candidates
 from cct_export.report.columns import NONE, Column
-from cct_export.report.rows import scaled
 from cct_export.report.tables import print_table
 from cct_export.report.terminal import say
 from cct_export.text import plural
@@ -149,15 +148,7 @@ def _show_constraints(exported: Exported) -> None:
             bound.before_db,
             bound.slowdown,
         )
-    columns: list[Column[TriedScheme]] = [
-        Column("scheme", lambda row: row.scheme),
-        Column.number("ms", lambda row: row.median_ms, ".3f"),
-        Column.number("kB", lambda row: scaled(row.size_bytes, 1e3), ",.0f"),
-        Column.number("SQNR dB", lambda row: row.sqnr_db, ".1f"),
-        Column("", lambda row: row.why_not or "chosen"),
-    ]
-    if exported.candidates:
-        print_table(columns, exported.candidates)
+    show_candidates(exported)
 
 
 def show_parity(report: ParityReport) -> None:

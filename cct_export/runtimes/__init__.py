@@ -22,6 +22,7 @@ from cct_export.specs import (
     NO_OPTIONS,
     SUFFIXES,
     Delegation,
+    ExportSpec,
     ModelOptions,
 )
 
@@ -126,6 +127,11 @@ PROFILERS: dict[str, Profiler] = {
 def engine_of(format: str) -> Engine:
     """Returns the engine that runs files of ``format``, a key of ``ENGINE_NAMES``."""
     return ENGINES[ENGINE_NAMES[format]]
+
+
+def engine_name(spec: ExportSpec) -> str:
+    """Returns the engine that runs an exported file, a key of ``ENGINES``."""
+    return spec.engine or ENGINE_NAMES[spec.format]
 
 
 def engine_for_target(format: str, target: str) -> Engine:

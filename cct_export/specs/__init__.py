@@ -22,6 +22,7 @@ from cct_export.specs.export import (
     AUTO,
     BEST,
     CALIBRATION_SAMPLES,
+    ENGINE_FORMATS,
     FOLDS,
     INPUT_TYPES,
     LAYOUTS,

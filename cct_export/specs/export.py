@@ -32,6 +32,9 @@ INPUT_TYPES = {
 }
 # How the names of files end, by format. ncnn has the weights in another file.
 SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "ncnn": ".ncnn.param"}
+# Engines that ``export_auto`` chooses from, and the format of the files that each of them gets; the
+# first of a format is the one that verifies its files by default.
+ENGINE_FORMATS = {"litert": "tflite", "onnxruntime": "onnx", "openvino": "onnx", "ncnn": "ncnn"}
 # Types of the activations in ONNX files for NPUs, by scheme.
 NPU_ACTIVATIONS = {"int8-full": "uint8", "int16x8": "uint16"}
 # Orders of the axes of the image input, without the batch: channels last or first (ONNX only).
@@ -73,6 +76,8 @@ class ExportSpec(Checked):
             ``nchw`` for ncnn).
         optimize: what counts more, of ``PRIORITIES`` (``speed`` for TFLite only).
         pure_onnx: standard operators only, none of ONNX Runtime's own (ONNX only).
+        engine: the engine that verifies and times the file, of ``ENGINE_FORMATS``; empty for that
+            of the target.
     """
 
     format: str
@@ -85,6 +90,7 @@ class ExportSpec(Checked):
     layout: str = "nhwc"
     optimize: str = PRIORITIES[0]
     pure_onnx: bool = False
+    engine: str = ""
 
 
 def opset_of(spec: ExportSpec) -> int:
