@@ -115,13 +115,13 @@ def _spec(engine: str) -> ExportSpec:
 
 def _stem(output: str | Path | None, default: str) -> Path:
     """Returns the path of the file without the suffix, which depends on what is chosen."""
+    if output and Path(output).is_dir():
+        return Path(output, default)
     path = output_path(output, Path(default))
-    if not path.name:
-        raise InvalidRequest(f"{path} names no file: name one, without a suffix")
-    for suffix in (*SUFFIXES.values(), ".param"):
+    for suffix in SUFFIXES.values():
         if path.name.endswith(suffix):
             raise InvalidRequest(
-                f"the format of {path} is not known before: leave {suffix} out, which is added"
+                f"{path} names a format, which auto chooses: leave {suffix} out, it is added"
             )
     return path
 

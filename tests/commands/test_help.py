@@ -32,11 +32,11 @@ def _command(name, words):
 
 def test_the_commands_are_those_that_are_documented():
     assert COMMANDS == [
-        ("export", "bundle"), ("export", "doctor"), ("export", "export"), ("export", "import"),
-        ("export", "inspect"), ("export", "ncnn"), ("export", "onnx"), ("export", "predict"),
-        ("export", "push"), ("export", "quantize-report"), ("export", "tflite"),
-        ("export", "train"), ("export", "verify"), ("bench", "check"), ("bench", "compare"),
-        ("bench", "device remove"), ("bench", "device setup"),
+        ("export", "auto"), ("export", "bundle"), ("export", "doctor"), ("export", "export"),
+        ("export", "import"), ("export", "inspect"), ("export", "ncnn"), ("export", "onnx"),
+        ("export", "predict"), ("export", "push"), ("export", "quantize-report"),
+        ("export", "tflite"), ("export", "train"), ("export", "verify"), ("bench", "check"),
+        ("bench", "compare"), ("bench", "device remove"), ("bench", "device setup"),
         ("bench", "keras"), ("bench", "ncnn"), ("bench", "onnx"), ("bench", "tflite"),
     ]  # fmt: skip
 

@@ -54,6 +54,8 @@ def bash(programs, tmp_path):
         ("cct-export tflite --optimize s", "size speed"),
         ("cct-export tflite --no-fold query", "query-scale query-key"),
         ("cct-export train --optimizer ", "adamw muon sgd"),
+        ("cct-export auto --engines o", "onnxruntime openvino"),
+        ("cct-export auto --engines openvino,o", "openvino,onnxruntime"),
         ("cct-export bundle x.tflite --target r", "raspberry-pi"),
         ("cct-export verify x", ""),  # bash completes files itself
         ("cct-bench onnx --delegate c", "cpu cuda coreml"),

@@ -58,6 +58,17 @@ def records():
                 TriedScheme("int8-full", "needs --io int8"),
             ),
         ),
+        "chosen": Exported(
+            Artifact(Path("m.onnx"), Contract("onnx", "int8"), 1000, "0" * 64),
+            results[0].parity,
+            None,
+            (
+                TriedScheme("int8", "slower than openvino int8", 0.162, 344_904, 34.1,
+                            engine="litert"),
+                TriedScheme("int8", "", 0.141, 331_020, 33.1, engine="openvino"),
+                TriedScheme("fp16", "slower than openvino int8", 0.721, 579, 60.2, engine="ncnn"),
+            ),
+        ),
         "file": cct_export.inspect(PROBES["litert"]),
         "other": cct_export.inspect(PROBES["onnxruntime"]),
         "model": Architecture(
@@ -80,6 +91,7 @@ def tables(records):
         "quantization": lambda: export.show_quantization(records["quantization"]),
         "delegates": lambda: export.show_diagnosis(records["machine"], records["delegates"]),
         "candidates": lambda: export.show_export(records["exported"]),
+        "engines": lambda: export.show_export(records["chosen"]),
         "file": lambda: inspection.show(records["file"], tensors=True),
         "two files": lambda: inspection.show_comparison(records["file"], records["other"]),
         "layers": lambda: inspection.show_model(records["model"]),
