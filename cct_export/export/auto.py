@@ -29,6 +29,10 @@ from cct_export.specs import SUFFIXES, ExportRequest, ExportSpec
 from cct_export.text import plural
 
 ROUNDS = 15
+BURST = 20
+FIRST_RUNS = 5
+# How many times as long as the fastest a file may take in the first runs to be timed further.
+CLOSE = 4.0
 # Errors that rule out one scheme, and not the others.
 _REFUSALS = (InvalidRequest, UnsupportedScheme, ConversionError, InvalidArtifact, EngineFailed)
 
@@ -137,11 +141,22 @@ def _fastest(
 
 
 def _medians_ms(engines: Mapping[Path, str]) -> list[float]:
-    """Returns the median latency of each file in its engine, interleaved, one thread."""
+    """Returns the median latency of each file in its engine, interleaved, one thread.
+
+    Files that take much longer than the fastest in a few runs keep the median of these.
+    """
     if not engines:
         return []
-    times = time_files(list(engines), engines=list(engines.values()), rounds=ROUNDS)
-    return [median(runs) / 1e6 for runs in times]
+    medians = _timed(engines, rounds=1, burst=FIRST_RUNS)
+    limit = CLOSE * min(medians.values())
+    close = {path: engine for path, engine in engines.items() if medians[path] <= limit}
+    medians |= _timed(close, rounds=ROUNDS, burst=BURST)
+    return [medians[path] for path in engines]
+
+
+def _timed(engines: Mapping[Path, str], rounds: int, burst: int) -> dict[Path, float]:
+    times = time_files(list(engines), engines=list(engines.values()), rounds=rounds, burst=burst)
+    return {path: median(runs) / 1e6 for path, runs in zip(engines, times, strict=True)}
 
 
 class _AccuracyDrop:

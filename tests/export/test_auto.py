@@ -3,6 +3,7 @@
 import csv
 import shlex
 import sys
+from pathlib import Path
 
 import onnx
 import pytest
@@ -29,7 +30,7 @@ def fastest(monkeypatch):
     """Returns a function that lets a scheme in an engine be the fastest, and tries few others."""
 
     def let(engine, scheme):
-        def times(paths, *, engines, rounds):
+        def times(paths, *, engines, **runs):
             assert all(path.is_file() for path in paths)
             wanted = [
                 (name, path.name.removeprefix(f"{name} ").split(".")[0])
@@ -55,6 +56,24 @@ def chosen(in_process, digits_run, tmp_path_factory):
     ended = in_process("export", "auto", digits_run, *options, *files)
     assert ended.code == 0, ended.err
     return ended.record, ended.err, folder
+
+
+def test_files_that_take_much_longer_are_timed_in_a_few_runs_only(monkeypatch):
+    asked = []
+    times = {Path("a"): 1_000_000, Path("b"): 3_900_000, Path("c"): 4_100_000}
+
+    def time_files(paths, *, engines, rounds, burst):
+        asked.append((list(paths), engines, rounds * burst))
+        return [(times[path] + rounds,) for path in paths]
+
+    monkeypatch.setattr(auto, "time_files", time_files)
+    medians = auto._medians_ms(dict.fromkeys(times, "litert"))
+    assert medians == [pytest.approx(value) for value in (1.000015, 3.900015, 4.100001)]
+    few, many = auto.FIRST_RUNS, auto.ROUNDS * auto.BURST
+    assert asked == [
+        ([Path("a"), Path("b"), Path("c")], ["litert"] * 3, few),
+        ([Path("a"), Path("b")], ["litert"] * 2, many),
+    ]
 
 
 def test_every_scheme_of_every_engine_is_a_candidate(chosen):
