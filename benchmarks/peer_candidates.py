@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import peer_environments
 
 import cct_export
+from cct_export.errors import NotAvailable
 
 if TYPE_CHECKING:
     from conversions import Conversion
@@ -101,10 +102,30 @@ def _file(name: str, conversion: "Conversion", folder: Path) -> Candidate:
 
 def _peers(model: str, data: str, folder: Path, groups: Sequence[str]) -> Iterator[Candidate]:
     makers = sources(model, data)
+    pythons = {
+        name: once(partial(peer_environments.python_of, peer))
+        for name, peer in peer_environments.PEERS.items()
+    }
     for name, engine, precision, file in PEER_FILES:
         if engine in groups:
-            python = partial(peer_environments.python_of, peer_environments.PEERS[engine])
-            yield Candidate(name, engine, precision, folder / file, makers[file], python)
+            path, python = folder / file, pythons[engine]
+            yield Candidate(name, engine, precision, path, makers[file], python)
+
+
+def once(make: Callable[[], Path]) -> Callable[[], Path]:
+    """Returns a function that calls ``make`` once; if that fails, it fails again at once."""
+    failures: list[NotAvailable] = []
+
+    def call() -> Path:
+        if failures:
+            raise failures[0]
+        try:
+            return make()
+        except NotAvailable as error:
+            failures.append(error)
+            raise
+
+    return call
 
 
 def sources(model: str, data: str) -> dict[str, Callable[[Path], None]]:

@@ -82,16 +82,17 @@ def python_of(peer: Peer) -> Path:
 
 def _install(peer: Peer, *arguments: str) -> None:
     pip = (str(peer.python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install")
-    # Wheels only: building a library of C++ takes hours and a compiler.
-    _call(peer, *pip, "--quiet", "--only-binary=:all:", *arguments)
+    # Not wheels alone: something that ExecuTorch needs is published as source in Python.
+    _call(peer, *pip, "--quiet", "--prefer-binary", *arguments)
 
 
 def _call(peer: Peer, *command: str) -> None:
     """Runs a command; raises ``NotAvailable`` with the line of its messages that tells why."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_LIMIT_S)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotAvailable(f"{peer.name} cannot be installed: {error}") from error
+    except subprocess.TimeoutExpired:
+        reason = f"it took over {PIP_LIMIT_S} s"
+        raise NotAvailable(f"{peer.name} cannot be installed: {reason}") from None
     if done.returncode:
         lines = (
             done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or ["no reason"]

@@ -39,11 +39,6 @@ class Point:
             return OUR_COLOUR
         return STOCK_COLOUR if self.name.startswith("stock") else PEER_COLOUR
 
-    @property
-    def text(self) -> str:
-        """The figures."""
-        return f"{self.name} {self.ms:.2f} ms, {self.sqnr_db:.0f} dB"
-
 
 def points(results: PeerResults) -> list[Point]:
     """Returns a point for every row with figures."""

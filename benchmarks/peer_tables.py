@@ -78,15 +78,12 @@ def peers(folder: str) -> str:
 
 
 def peers_picture(path: str, *folders: str) -> str:
-    """The picture, with its figures as the text for who cannot see it."""
+    """The picture; its figures are in the tables, for who cannot see it too."""
     found = measured(folders)
     if not found:
         return NOT_MEASURED
-    figures = "; ".join(
-        f"{results.model}: {', '.join(point.text for point in peer_picture.points(results))}"
-        for results in found
-    )
-    return f'<img src="{path}" width="640" alt="Latency and SQNR: {figures}">'
+    models = " and ".join(results.model for results in found)
+    return f'<img src="{path}" width="640" alt="Latency against SQNR of {models} in each engine">'
 
 
 def measured(folders: tuple[str, ...]) -> list[PeerResults]:
