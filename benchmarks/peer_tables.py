@@ -83,7 +83,7 @@ def peers_picture(path: str, *folders: str) -> str:
     if not found:
         return NOT_MEASURED
     models = " and ".join(results.model for results in found)
-    return f'<img src="{path}" width="640" alt="Latency against SQNR of {models} in each engine">'
+    return f'<img src="{path}" width="640" alt="Latency and SQNR of {models} in each engine">'
 
 
 def measured(folders: tuple[str, ...]) -> list[PeerResults]:

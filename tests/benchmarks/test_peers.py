@@ -41,21 +41,40 @@ def _question(method, **arguments):
 # The worker and its protocol
 
 
-def test_a_worker_answers_every_question_with_a_line(tmp_path, exports):
-    images = tmp_path / "images.npy"
-    np.save(images, np.zeros((3, 8, 8, 1), np.uint8))
-    path = str(exports("tflite").path)
+class _Engine:
+    """An engine whose logits are the means of the channels."""
+
+    convert = staticmethod(lambda source, precision, images, folder: source)
+    parts = staticmethod(lambda path: [path])
+
+    class Session:
+        def __init__(self, path, precision):
+            assert (path.name, precision) == ("m.onnx", "float32")
+
+        def prepare(self, image):
+            return image
+
+        def run(self, image):
+            return image.mean(axis=(1, 2))
+
+
+def test_a_worker_answers_every_question_with_a_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peer_engines.small", _Engine)
+    images, logits = str(tmp_path / "images.npy"), tmp_path / "logits.npy"
+    np.save(images, np.arange(3, dtype=np.uint8).repeat(8 * 8 * 2).reshape(3, 8, 8, 2))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"12345")
+    source = {"precision": "float32", "calibration": images, "folder": str(tmp_path)}
     replies = _ask(
-        peer_worker.Worker("litert"),
-        _question("convert", source=path, precision="float32", calibration=str(images),
-                  folder=str(tmp_path)),
-        _question("open", path=path, precision="float32", images=str(images)),
-        _question("logits", images=str(images), output=str(tmp_path / "logits.npy")),
+        peer_worker.Worker("small"),
+        _question("convert", source=str(path), **source),
+        _question("open", path=str(path), precision="float32", images=images),
+        _question("logits", images=images, output=str(logits)),
         _question("burst", runs=4, warmup=1),
-    )  # fmt: skip
-    assert replies[0]["answer"]["path"] == path
-    assert replies[0]["answer"]["size_bytes"] == Path(path).stat().st_size
-    assert np.load(tmp_path / "logits.npy").shape == (3, 10)
+    )
+    assert replies[0]["answer"]["path"] == str(path)
+    assert replies[0]["answer"]["size_bytes"] == 5
+    assert np.load(logits).tolist() == [[0, 0], [1, 1], [2, 2]]
     assert len(replies[3]["answer"]["times_ns"]) == 4
 
 
@@ -247,11 +266,11 @@ def test_results_are_written_as_they_are_read_and_shown(tmp_path):
     assert "| **cct-export tflite int8** |" in peer_tables.results_page(results)
 
 
-def test_the_picture_has_a_point_for_each_row_with_figures(tmp_path):
+def test_the_picture_has_a_bar_for_each_row_with_figures_by_precision(tmp_path):
     results = _results()
-    assert [point.name for point in peer_picture.points(results)] == [
-        row.name for row in results.rows if not row.error
-    ]
+    assert [bar.name for bar in peer_picture.bars(results)] == [
+        "cct-export tflite float32", "openvino bf16", "cct-export tflite int8", "mnn int8",
+    ]  # fmt: skip
     peer_picture.draw([results, results], tmp_path / "peers.png")
     from PIL import Image
 
