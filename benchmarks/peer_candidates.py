@@ -130,9 +130,8 @@ def once(make: Callable[[], Path]) -> Callable[[], Path]:
 
 def sources(model: str, data: str) -> dict[str, Callable[[Path], None]]:
     """Returns what writes each file of ours that peers convert, by its name."""
-    images: dict[str, Any] = {"data": data}
-    onnx = partial(cct_export.export_onnx, model, dynamic_batch=False, **images)
-    ncnn = partial(cct_export.export_ncnn, model, **images)
+    onnx = partial(cct_export.export_onnx, model, data=data, dynamic_batch=False)
+    ncnn = partial(cct_export.export_ncnn, model, data=data)
 
     def exported(export: Callable[..., Any], **options: Any) -> Callable[[Path], None]:
         def make(path: Path) -> None:
