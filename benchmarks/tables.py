@@ -7,11 +7,13 @@ results/. ``refresh`` writes the blocks of a page, and a test fails while one is
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import peer_tables
 import picture
 import record
+from markdown_table import table
 from record import MeasuredFile, Results
 
 from cct_export.specs import DEFAULT_MODEL
@@ -65,12 +67,6 @@ LARGEST_SIZE = 0.70
 ANY_SIZE = ("cct-export tflite int16x8", "cct-export tflite none-speed")
 LARGEST_DIFFERENCE = "2e-5"
 LONGEST_EXPORT_S = "15"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], text_columns: int = 1) -> str:
-    """Returns a Markdown table with numbers to the right of the first columns."""
-    marks = ["---"] * text_columns + ["---:"] * (len(head) - text_columns)
-    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in (head, marks, *rows))
 
 
 def results_page(results: Results) -> str:
@@ -207,12 +203,14 @@ def _example_targets(results: Results) -> Iterator[list[str]]:
 
 
 def refresh(page: Path) -> None:
-    """Writes the blocks of a page, and the picture that one of them shows."""
+    """Writes the blocks of a page, and the pictures that they show."""
     text = page.read_text()
     for _, view, arguments, *_ in BLOCK.findall(text):
         if view == "picture":
             path, *folders = shlex.split(arguments)
             picture.draw([record.read(folder) for folder in folders], page.parent / path)
+        elif view == "peers_picture":
+            peer_tables.refresh_picture(page, *shlex.split(arguments))
     page.write_text(rendered(text))
 
 
@@ -347,4 +345,6 @@ VIEWS: dict[str, Callable[..., str]] = {
     "targets": _targets_of,
     "ratios": _ratios,
     "figure": _figure,
+    "peers": peer_tables.peers,
+    "peers_picture": peer_tables.peers_picture,
 }
