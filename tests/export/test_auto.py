@@ -76,6 +76,7 @@ def test_files_that_take_much_longer_are_timed_in_a_few_runs_only(monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_every_scheme_of_every_engine_is_a_candidate(chosen):
     rows = chosen[0]["tuning"]["candidates"]
     assert [(row["engine"], row["scheme"]) for row in rows] == [
@@ -87,6 +88,7 @@ def test_every_scheme_of_every_engine_is_a_candidate(chosen):
         assert [row["engine"] for row in csv.DictReader(file)] == [row["engine"] for row in rows]
 
 
+@pytest.mark.slow
 def test_the_fastest_is_written_under_the_suffix_of_its_format_and_nothing_else(chosen):
     record, said, folder = chosen
     rows = record["tuning"]["candidates"]
@@ -112,6 +114,7 @@ def test_the_fastest_is_written_under_the_suffix_of_its_format_and_nothing_else(
     assert f"{taken['engine']} {taken['scheme']} is the fastest: `cct-bench {format} " in said
 
 
+@pytest.mark.slow
 def test_a_scheme_that_only_its_own_command_can_make_names_that_command(chosen):
     (row,) = [row for row in chosen[0]["tuning"]["candidates"] if row["scheme"] == "int8-full"]
     assert row["why_not"] == "needs cct-export tflite --io int8"
