@@ -94,7 +94,7 @@ def test_other_commands_take_the_file(tmp_path, digits_run, in_process):
     ("command", "reason"),
     [
         ("export inspect", "its lines are ncnn's layers"),
-        ("export bundle --target raspberry-pi", "no bundle takes"),
+        ("export bundle --target android", "android takes .tflite files, not .ncnn.param"),
         ("bench ncnn --device ssh:nobody@nowhere", "measures .tflite and .onnx files"),
         ("bench ncnn --device adb", "--device adb has no program for ncnn"),
         ("bench tflite", "`cct-bench ncnn"),
