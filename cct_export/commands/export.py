@@ -41,7 +41,7 @@ rounding = click.option(
     help="Rounding of weights: gptq, which compensates the error of each weight in those that "
     "follow, on the calibration images (arXiv:2210.17323), or to the nearest integer.",
 )
-quantization = options.combined(
+calibration = options.combined(
     click.option(
         "--calibrate",
         type=OneOf([*METHODS, BEST]),
@@ -57,6 +57,9 @@ quantization = options.combined(
         help="Minimum SQNR of the logits: the steps with the largest error stay in float until it "
         "holds.",
     ),
+)
+quantization = options.combined(
+    calibration,
     click.option(
         "--max-drop",
         type=Number(POINTS),
@@ -213,16 +216,10 @@ def onnx(model: str, **arguments: Any) -> Outcome:
     "scheme",
     type=OneOf(BY_FORMAT["ncnn"], "SCHEME"),
     default=ExportSpec.scheme,
-    help="Quantization scheme: none, or fp16 for weights of half the size.",
+    help="Quantization scheme: none, fp16 for weights of half the size, or int8.",
 )
-@click.option("--min-sqnr", type=Number(SQNR_DB), metavar="DB", help="Minimum SQNR of the logits.")
-@click.option(
-    "--data",
-    type=options.DATA,
-    help=f"Images for parity (test split): {DATASETS}. Without it those of the run directory, else "
-    "photo crops.",
-)
-@options.parity_samples
+@calibration
+@images
 @options.softmax
 @options.loading
 @output

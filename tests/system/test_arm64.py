@@ -44,6 +44,7 @@ CASES = [
     Case("onnx", "none", "float32", 1e-4),
     Case("onnx", "int8", "uint8", 0.06),
     Case("ncnn", "none", "float32", 1e-4),
+    Case("ncnn", "int8", "float32", 0.06),
 ]
 PROCESSORS = [(case, PI_5) for case in CASES]
 PROCESSORS += [(case, PI_4) for case in CASES if case.scheme.startswith("int8")]
