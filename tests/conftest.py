@@ -14,6 +14,8 @@ from typing import NamedTuple
 import hypothesis
 import pytest
 
+from cct_export.specs import SUFFIXES
+
 # What a shell starts in the background ignores Ctrl-C, and so would the programs under test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -178,15 +180,23 @@ def in_process():
     return run
 
 
+def _options(format, scheme, io):
+    """Returns the options of a scheme and a type of the input; skips without ncnn for its files."""
+    if format != "ncnn":
+        return ("--quantize", scheme, "--io", io)
+    pytest.importorskip("ncnn", reason="ncnn is not installed: pip install 'cct-export[ncnn]'")
+    return ("--quantize", scheme)
+
+
 @pytest.fixture(scope="session")
 def exports(once, digits_run, in_process):
     """Returns the export of ``digits_run`` in a format and scheme, made once; do not change it."""
 
     def get(format, scheme="none", io="float32", *more):
-        name = f"small-{scheme}-{io}{''.join(more)}.{format}"
+        name = f"small-{scheme}-{io}{''.join(more)}{SUFFIXES[format]}"
 
         def export(folder):
-            options = ("--quantize", scheme, "--io", io, "-o", folder / name, "--json", "-")
+            options = (*_options(format, scheme, io), "-o", folder / name, "--json", "-")
             ended = in_process("export", format, digits_run, *options, *more)
             assert ended.code == 0, ended.err
             (folder / "record.json").write_text(ended.out)
@@ -205,13 +215,13 @@ def head_exports(once, in_process):
     """
 
     def get(kind, format, scheme="none", io="float32"):
-        name = f"m-{scheme}-{io}.{format}"
+        name = f"m-{scheme}-{io}{SUFFIXES[format]}"
 
         def export(folder):
             from output_kinds import model_of
 
             model_of(kind).save(folder / "m.keras")
-            options = ("--quantize", scheme, "--io", io, "-o", folder / name, "--json", "-")
+            options = (*_options(format, scheme, io), "-o", folder / name, "--json", "-")
             ended = in_process("export", format, folder / "m.keras", *options)
             assert ended.code == 0, ended.err
             (folder / "record.json").write_text(ended.out)

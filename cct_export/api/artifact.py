@@ -180,7 +180,7 @@ def bundle(artifact: str | Path, *, target: str, output: str | Path | None = Non
     """Makes a folder for a device, with everything that runs and tests the file there.
 
     Args:
-        artifact: a ``.tflite`` or ``.onnx`` file with its sidecar.
+        artifact: a ``.tflite``, ``.onnx`` or ``.ncnn.param`` file with its sidecar.
         target: ``raspberry-pi``, ``android``, ``linux-cpp`` or ``microcontroller``.
         output: the folder, which must be empty or missing; by default in the working directory,
             named after file and target.

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cct_export.api.export import default_output, export_requests, name_of, output_path
-from cct_export.api.request import export_spec
+from cct_export.api.request import calibration_spec, export_spec
 from cct_export.specs import (
+    CALIBRATION_SAMPLES,
     DEFAULT_MODEL,
     NO_OPTIONS,
     PARITY_SAMPLES,
+    CalibrationSpec,
     Constraints,
     ExportRequest,
     ModelOptions,
@@ -27,8 +29,11 @@ def export_ncnn(
     output: str | Path | None = None,
     scheme: str = "none",
     data: str | None = None,
+    calibration_samples: int = CALIBRATION_SAMPLES,
     parity_samples: int = PARITY_SAMPLES,
     no_fold: str | Sequence[str] = (),
+    calibrate: str = CalibrationSpec.default_method,
+    rounding: str = CalibrationSpec.rounding,
     min_sqnr: float | None = None,
     options: ModelOptions = NO_OPTIONS,
     progress: StatusProgress = no_progress,
@@ -42,12 +47,16 @@ def export_ncnn(
         output: file to write, whose name ends in ``.ncnn.param``, or an existing folder, or one to
             make whose name ends in ``/``; by default a file in the working directory, named after
             model and scheme. The weights go beside it, into a file that ends in ``.ncnn.bin``.
-        scheme: quantization scheme: ``none``, or ``fp16`` for weights of half the size.
-        data: images for parity: a name, folder or ``.npz``; without it those of the run directory,
-            else photo crops.
+        scheme: quantization scheme: ``none``, ``fp16`` for weights of half the size, or ``int8``.
+        data: images for calibration and parity: a name, folder or ``.npz``; without it those of
+            the run directory, else the model's calibration record and photo crops.
+        calibration_samples: training images to calibrate with.
         parity_samples: test images to verify parity on.
         no_fold: names of folds to leave out, of ``cct_export.graph.fold.PASSES``.
-        min_sqnr: lowest SQNR of the logits in dB.
+        calibrate: how the range of a tensor follows from its values, see ``export_tflite``.
+        rounding: of weights, see there.
+        min_sqnr: lowest SQNR of the logits in dB; the steps with the largest error stay in float
+            until it holds.
         options: what the model's file does not say, see ``export_tflite``.
         progress: called with what runs now.
 
@@ -66,8 +75,7 @@ def export_ncnn(
     """
     spec = export_spec("ncnn", scheme, no_fold=no_fold)
     path = output_path(output, default_output(name_of(model), spec))
-    request = ExportRequest(
-        spec, path, data, constraints=Constraints(min_sqnr), parity_samples=parity_samples
-    )
+    calibration = calibration_spec(calibration_samples, calibrate, rounding)
+    request = ExportRequest(spec, path, data, calibration, Constraints(min_sqnr), parity_samples)
     (exported,) = export_requests(model, [request], progress, options)
     return exported

@@ -81,7 +81,7 @@ def export_spec(
         with_activations,
     )
 
-    # Without integers nothing can be chosen: float16 weights become float32 as they are read.
+    # Nothing is to be chosen: float16 weights become float32 as they are read, int8 is the rest.
     auto = auto and format != "ncnn"
     scheme = choose_scheme(scheme, format, *((AUTO,) if auto else ()))
     scheme = with_activations(scheme, activations)

@@ -23,7 +23,7 @@ def make(artifact: Path, *, target: str, output: Path) -> Path:
     """Writes a bundle.
 
     Args:
-        artifact: a ``.tflite`` or ``.onnx`` file with its sidecar.
+        artifact: a ``.tflite``, ``.onnx`` or ``.ncnn.param`` file with its sidecar.
         target: a key of ``TARGETS``.
         output: folder of the bundle, which must be empty or missing.
 

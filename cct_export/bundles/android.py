@@ -7,9 +7,12 @@ from cct_export.bundles.contents import Contents
 from cct_export.bundles.folder import Files, render
 from cct_export.errors import InvalidArtifact, InvalidRequest
 from cct_export.records.encoding import to_text
+from cct_export.specs import SUFFIXES
 
 # What the Kotlin class reads and writes.
 TYPES = ("float32", "uint8", "int8")
+# What else runs a file that the Kotlin class does not, by format.
+_OTHERWISE = {"ncnn": ", or run this one in C++ with ncnn's library for Android (docs/ncnn.md)"}
 
 
 def files(contents: Contents) -> Files:
@@ -23,7 +26,8 @@ def files(contents: Contents) -> Files:
     format = contents.description.format
     if format != "tflite":
         raise InvalidRequest(
-            f"android takes .tflite files, not .{format}: export the model with cct-export tflite"
+            f"android takes .tflite files, not {SUFFIXES[format]}: export the model with "
+            f"cct-export tflite{_OTHERWISE.get(format, '')}"
         )
     _check_types(contents)
     package = identifier(contents.name)

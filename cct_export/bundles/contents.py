@@ -19,8 +19,10 @@ from cct_export.records.encoding import to_text
 from cct_export.records.sidecar import Golden, Sidecar, examine
 from cct_export.records.sidecar import path_of as sidecar_path
 from cct_export.records.sidecar import read as read_sidecar
+from cct_export.records.weights import path_of as weights_path
 from cct_export.runtimes import engine_of, format_of
 from cct_export.runtimes.session import Session, dequantize, prepare
+from cct_export.specs import SUFFIXES
 
 # Unicode categories of what a label of one line cannot hold: control characters, surrogates, and
 # separators of lines and paragraphs.
@@ -64,7 +66,8 @@ class ModelDescription:
 
     Attributes:
         model: name of the model's file in the bundle.
-        format: ``tflite`` or ``onnx``.
+        weights: name of the file with its weights; None if they are in the model's file.
+        format: ``tflite``, ``onnx`` or ``ncnn``.
         scheme: quantization scheme.
         source: what the file was exported from, as the user wrote it.
         source_sha256: checksum of the file with the weights that it was exported from.
@@ -77,6 +80,7 @@ class ModelDescription:
     """
 
     model: str
+    weights: str | None
     format: str
     scheme: str
     source: str
@@ -95,8 +99,9 @@ class Contents:
 
     Attributes:
         name: of the bundle.
-        path: of the ``.tflite`` or ``.onnx`` file.
+        path: of the ``.tflite``, ``.onnx`` or ``.ncnn.param`` file.
         model: its content.
+        weights: content of the file with its weights; empty if they are in the model's file.
         description: content of ``model.json``.
         golden: golden inputs with the logits of Keras.
         inputs: the same images in the type and layout of the model's input.
@@ -106,6 +111,7 @@ class Contents:
     name: str
     path: Path
     model: bytes
+    weights: bytes
     description: ModelDescription
     golden: Golden
     inputs: np.ndarray
@@ -120,9 +126,10 @@ class Contents:
         if model.output.classes == 1:
             held = "one value, which tells two classes apart,"
         return (
-            f"`{model.model}` ({len(self.model):,} bytes, quantization scheme `{model.scheme}`) "
-            f"takes {'RGB' if channels == 3 else 'grey'} images of {height} × {width} pixels as "
-            f"{self.inputs.dtype} and returns {held} as "
+            f"`{model.model}` ({len(self.model) + len(self.weights):,} bytes"
+            f"{f' with `{model.weights}`' if model.weights else ''}, quantization scheme "
+            f"`{model.scheme}`) takes {'RGB' if channels == 3 else 'grey'} images of "
+            f"{height} × {width} pixels as {self.inputs.dtype} and returns {held} as "
             f"{self.outputs.dtype}."
         )
 
@@ -134,8 +141,10 @@ class Contents:
 
     def common_files(self) -> Files:
         """Returns the files that every bundle has: the model, ``labels.txt``, ``model.json``."""
+        weights = self.description.weights
         return {
             self.description.model: self.model,
+            **({weights: self.weights} if weights else {}),
             "labels.txt": "".join(f"{label}\n" for label in self.description.labels).encode(),
             "model.json": to_text(self.description).encode(),
         }
@@ -145,21 +154,17 @@ def gather(artifact: Path, name: str) -> Contents:
     """Returns the contents of a bundle, after verifying the golden inputs on this machine.
 
     Args:
-        artifact: a ``.tflite`` or ``.onnx`` file with its sidecar.
+        artifact: a ``.tflite``, ``.onnx`` or ``.ncnn.param`` file with its sidecar.
         name: of the bundle.
 
     Raises:
-        InvalidRequest: the file is of another kind, or gives an image more than one class.
+        InvalidRequest: the file is of another kind, without its weights, or gives an image more
+            than one class.
         InvalidArtifact: it cannot be run, has changed since it was exported, has no usable sidecar,
             or its logits miss the bounds.
         MissingDependency: its engine is not installed.
     """
     format = format_of(artifact)
-    if format == "ncnn":
-        raise InvalidRequest(
-            f"no bundle takes {artifact}: bundle a .tflite or .onnx file, or copy this file and "
-            "its weights to the device, and build a program with ncnn"
-        )
     with closing(engine_of(format).open_session(artifact)) as session:
         _check_single(session.outputs, artifact)
         examine(artifact, session.contract).require()
@@ -174,8 +179,16 @@ def gather(artifact: Path, name: str) -> Contents:
             raise InvalidArtifact(f"{sidecar_path(artifact)} {problem}: export the model again")
         _verify(sidecar, dequantize(session, outputs), session.outputs, artifact)
         description = _describe(sidecar, outputs, session)
+    beside = weights_path(artifact)
     return Contents(
-        name, artifact, artifact.read_bytes(), description, sidecar.golden, inputs, outputs
+        name=name,
+        path=artifact,
+        model=artifact.read_bytes(),
+        weights=beside.read_bytes() if beside else b"",
+        description=description,
+        golden=sidecar.golden,
+        inputs=inputs,
+        outputs=outputs,
     )
 
 
@@ -249,8 +262,11 @@ def _describe(sidecar: Sidecar, outputs: np.ndarray, session: Session) -> ModelD
     assert contract.input is not None
     (scale, zero_point) = (*session.output_quantizations, None)[0] or (None, None)
     policy = parity.policy_of(contract.scheme, golden=True)
+    model = f"model{SUFFIXES[contract.format]}"
+    beside = weights_path(Path(model))
     return ModelDescription(
-        model=f"model.{contract.format}",
+        model=model,
+        weights=beside.name if beside else None,
         format=contract.format,
         scheme=contract.scheme,
         source=contract.source,

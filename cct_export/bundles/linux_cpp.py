@@ -1,5 +1,6 @@
-"""A C++ program for Linux on ONNX Runtime's C API."""
+"""A C++ program for Linux on ONNX Runtime's C API, or on ncnn."""
 
+import hashlib
 import struct
 
 import numpy as np
@@ -8,22 +9,26 @@ from cct_export.bundles.contents import Contents
 from cct_export.bundles.folder import Files, render
 from cct_export.errors import InvalidRequest
 from cct_export.records.layout import NCHW
+from cct_export.specs import SUFFIXES
 
 MAGIC = b"CCTGOLD1"
+# Folder of templates with the engine's part of the program, by format.
+ENGINES = {"onnx": "linux_cpp_onnx", "ncnn": "linux_cpp_ncnn"}
 
 
 def files(contents: Contents) -> Files:
     """Returns the files of the bundle by path.
 
     Raises:
-        InvalidRequest: the model is not an ``.onnx`` file, or of types that the C++ class does not
-            support.
+        InvalidRequest: the model is of a format without an engine here, or of types that the C++
+            class does not support.
     """
     format = contents.description.format
-    if format != "onnx":
+    if format not in ENGINES:
+        taken = " and ".join(SUFFIXES[format] for format in ENGINES)
         raise InvalidRequest(
-            f"linux-cpp takes .onnx files, not .{format}: no package has LiteRT's C headers to "
-            "build it with; export the model with cct-export onnx"
+            f"linux-cpp takes {taken} files, not {SUFFIXES[format]}: no package has LiteRT's C "
+            "headers to build it with; export the model with cct-export onnx"
         )
     image = contents.description.input
     input_type, output_type = contents.inputs.dtype, contents.outputs.dtype
@@ -32,10 +37,17 @@ def files(contents: Contents) -> Files:
             "linux-cpp takes models with inputs of float32 or uint8 and outputs of float32, and "
             f"this one takes {input_type} and returns {output_type}"
         )
+    height, width, channels = contents.golden.images.shape[1:]
     return {
+        **render(ENGINES[format]),
         **render(
             "linux_cpp",
+            format=format,
             summary=contents.summary,
+            model_files=_checksums(contents),
+            height=height,
+            width=width,
+            channels=channels,
             activation=contents.description.output.activation,
             antialias=image.antialias,
             crop=image.crop,
@@ -44,6 +56,15 @@ def files(contents: Contents) -> Files:
         **contents.common_files(),
         "golden.bin": golden_bin(contents),
     }
+
+
+def _checksums(contents: Contents) -> dict[str, str]:
+    """Returns the SHA-256 of the files that hold the model, by name, the one to open first."""
+    model = contents.description
+    checksums = {model.model: model.sha256}
+    if model.weights:
+        checksums[model.weights] = hashlib.sha256(contents.weights).hexdigest()
+    return checksums
 
 
 def golden_bin(contents: Contents) -> bytes:

@@ -15,6 +15,7 @@ from cct_export.formats.tflite_micro import operator_uses
 from cct_export.operator_lists import OPERATOR_LISTS
 from cct_export.runtimes import tflm
 from cct_export.runtimes.session import Quantization
+from cct_export.specs import SUFFIXES
 
 # Of the memory that was measured: kernels for a chip may want buffers that the reference ones lack.
 _ARENA_MARGIN = 0.05
@@ -117,8 +118,8 @@ def _check_types(contents: Contents) -> None:
     model = contents.description
     if model.format != "tflite":
         raise InvalidRequest(
-            f"microcontroller takes .tflite files, not .{model.format}: export the model with "
-            "cct-export tflite --quantize int8-full --io int8 --target tflm"
+            f"microcontroller takes .tflite files, not {SUFFIXES[model.format]}: export the model "
+            "with cct-export tflite --quantize int8-full --io int8 --target tflm"
         )
     types = {str(contents.inputs.dtype), str(contents.outputs.dtype)}
     if model.scheme != "int8-full" or types != {"int8"}:

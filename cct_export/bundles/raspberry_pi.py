@@ -12,7 +12,7 @@ from cct_export.errors import MissingDependency
 
 LIBRARIES = ("numpy", "pillow")
 # The engine's distribution, by format.
-ENGINES = {"tflite": "ai-edge-litert", "onnx": "onnxruntime"}
+ENGINES = {"tflite": "ai-edge-litert", "onnx": "onnxruntime", "ncnn": "ncnn"}
 
 
 def files(contents: Contents) -> Files:
@@ -54,7 +54,7 @@ def requirements(format: str) -> str:
     compares with.
 
     Args:
-        format: ``tflite`` or ``onnx``.
+        format: ``tflite``, ``onnx`` or ``ncnn``.
 
     Raises:
         MissingDependency: one of them is not installed.

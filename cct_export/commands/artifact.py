@@ -138,7 +138,8 @@ def _source_and_images(names: Sequence[str]) -> tuple[str, Sequence[str]]:
 def bundle(artifact: str, target: str, output: Path | None) -> Outcome:
     """Make a folder with ARTIFACT and the code that tests and runs it on a device.
 
-    ARTIFACT is a .tflite or .onnx file that cct-export wrote, with its .json beside it.
+    ARTIFACT is a .tflite, .onnx or .ncnn.param file that cct-export wrote, with its .json beside
+    it.
     """
     from cct_export import api
     from cct_export.report.terminal import say, status

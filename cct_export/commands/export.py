@@ -56,7 +56,7 @@ max_drop = click.option(
     metavar="POINTS",
     help="Maximum loss of top-1 accuracy that auto may accept; needs labelled --data.",
 )
-quantization = options.combined(
+calibration = options.combined(
     click.option(
         "--calibrate",
         type=OneOf([*METHODS, BEST]),
@@ -72,8 +72,8 @@ quantization = options.combined(
         help="Minimum SQNR of the logits: the steps with the largest error stay in float until it "
         "holds.",
     ),
-    max_drop,
 )
+quantization = options.combined(calibration, max_drop)
 images = options.combined(
     click.option(
         "--data",
@@ -223,16 +223,10 @@ def onnx(model: str, **arguments: Any) -> Outcome:
     "scheme",
     type=OneOf(BY_FORMAT["ncnn"], "SCHEME"),
     default=ExportSpec.scheme,
-    help="Quantization scheme: none, or fp16 for weights of half the size.",
+    help="Quantization scheme: none, fp16 for weights of half the size, or int8.",
 )
-@min_sqnr
-@click.option(
-    "--data",
-    type=options.DATA,
-    help=f"Images for parity (test split): {DATASETS}. Without it those of the run directory, else "
-    "photo crops.",
-)
-@options.parity_samples
+@calibration
+@images
 @options.softmax
 @options.loading
 @output

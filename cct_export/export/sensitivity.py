@@ -169,11 +169,11 @@ def only(draft: Draft, quantized: QuantizedPlan, step: Step) -> QuantizedPlan:
     assert quantized_step is not None, "both plans have the same steps"
     plan = draft.plan.replace({step.output: [quantized_step]})
     configs = {step.output: quantized.configs[step.output]}
-    return QuantizedPlan(plan, quantized.qparams, configs, quantized.per_token)
+    return replace(quantized, plan=plan, configs=configs)
 
 
 def all_but(draft: Draft, quantized: QuantizedPlan, step: Step) -> QuantizedPlan:
     """Returns the quantized plan with one step in float."""
     plan = quantized.plan.replace({step.output: [step]})
     configs = {k: v for k, v in quantized.configs.items() if k != step.output}
-    return QuantizedPlan(plan, quantized.qparams, configs, quantized.per_token)
+    return replace(quantized, plan=plan, configs=configs)

@@ -19,9 +19,10 @@ from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan
 from cct_export.graph.steps import AddConstant, Conv, Dense
 from cct_export.quantize.ptq import four_bit_steps
 from cct_export.records import MixedPrecision, ParityReport, StepError
+from cct_export.records.weights import path_of as weights_path
 from cct_export.runtimes import engine_of
 from cct_export.runtimes.session import run
-from cct_export.specs import METHODS, CalibrationSpec
+from cct_export.specs import METHODS, SUFFIXES, CalibrationSpec
 from cct_export.specs.progress import CountProgress, no_progress
 
 # Images that decide for each tensor; between equals the order of the methods does.
@@ -114,8 +115,9 @@ def quantize_within(
     def misses(report: ParityReport) -> bool:
         return not report.passed or falls_short(report.sqnr_db, bound_db)
 
+    suffix = SUFFIXES[draft.spec.format]
     with tempfile.TemporaryDirectory() as folder:
-        first, last = (Path(folder, f"{name}.{draft.spec.format}") for name in ("first", "last"))
+        first, last = (Path(folder, f"{name}{suffix}") for name in ("first", "last"))
         before = after = _parity(workspace, draft, quantized, first)
         floats: tuple[str, ...] = ()
         if misses(before) and draft.scheme.attention == "static":
@@ -168,8 +170,9 @@ def raise_bits(
         for error in _step_errors(workspace, draft, quantized)
     }
     ranked = sorted(sizes, key=lambda step: noise.get(step, 0.0) / sizes[step], reverse=True)
+    suffix = SUFFIXES[draft.spec.format]
     with tempfile.TemporaryDirectory() as folder:
-        first, last = (Path(folder, f"{name}.{draft.spec.format}") for name in ("first", "last"))
+        first, last = (Path(folder, f"{name}{suffix}") for name in ("first", "last"))
         before = after = _parity(workspace, draft, quantized, first)
         raised: tuple[str, ...] = ()
         for name in ranked[:-1]:
@@ -211,6 +214,9 @@ def _parity(
 ) -> ParityReport:
     """Writes a file and compares it with the Keras model."""
     path.write_bytes(draft.emit(quantized))
+    beside = weights_path(path)
+    if beside is not None:
+        beside.write_bytes(draft.weights(quantized))
     session = engine_of(draft.spec.format).open_session(path, trusted=True)
     try:
         logits = run(session, workspace.parity_images.images)

@@ -32,15 +32,18 @@ _MEAN, _MAX = 3, 4  # of Reduction
 _MAX_RANK = 3
 _NO_MORE_PADS = 1  # of Pooling: those that are given, where ncnn else completes windows
 _BILINEAR = 2  # of Interp
+_DYNAMIC = 2  # of Gemm: both factors become int8, by their largest absolute values
 _FIXED = 1  # without which ncnn takes axes of layers for those of an old version
 
 
 def skipped_folds(spec: ExportSpec) -> Sequence[str]:
     """Returns the folds that do not make files better.
 
-    LayerNorm is one layer, and three products are faster than one of which parts are copied.
+    LayerNorm is one layer, and three products are faster than one of which parts are copied. In
+    integers they are not, and the plan is one whose calibration is recorded.
     """
-    return (*FOR_8_BITS, *FOR_FLOAT32, "centred-residual", "fuse-qkv")
+    skipped = (*FOR_8_BITS, *FOR_FLOAT32, "centred-residual")
+    return skipped if spec.scheme == "int8" else (*skipped, "fuse-qkv")
 
 
 def legalize(plan: Plan, spec: ExportSpec) -> Plan:
@@ -150,37 +153,72 @@ class _Writer(Graph):
             4: left, 15: right, 14: top, 16: bottom, 5: int(step.bias is not None),
             6: step.kernel.size, **_relu(step),
         }  # fmt: skip
-        kernel = step.kernel.transpose(3, 2, 0, 1)
-        self.feature_map("Convolution", step, parameters, *self._weights(step, kernel))
+        weights = self._weights(step, (3, 2, 0, 1))
+        if self._quantized.config(step).inputs == "static":
+            parameters[8] = 1  # int8, with the scales after the bias
+            scale = 1 / self._quantized.qparams[x].scale
+            weights += [self._scales(step), Weights(scale, tagged=False)]
+        self.feature_map("Convolution", step, parameters, *weights)
 
-    def _weights(self, step: steps.Conv | steps.Dense, kernel: Array) -> list[Weights]:
-        """Returns a kernel in ncnn's order and the bias, if there is one."""
-        weights = [Weights(kernel, half=self._quantized.config(step).float16_weights)]
-        return weights if step.bias is None else [*weights, Weights(step.bias, tagged=False)]
+    def _weights(
+        self, step: steps.Conv | steps.Dense, order: Sequence[int], *, tagged: bool = False
+    ) -> list[Weights]:
+        """Returns a kernel in ncnn's order and the bias, if there is one, tagged or not."""
+        config = self._quantized.config(step)
+        kernel, type = step.kernel, "float16" if config.float16_weights else "float32"
+        if config.weights is not None and config.inputs != "float":
+            kernel, type = config.weights.quantize(kernel), "int8"
+        weights = [Weights(kernel.transpose(order), type=type)]
+        return weights if step.bias is None else [*weights, Weights(step.bias, tagged=tagged)]
+
+    def _scales(self, step: Step) -> Weights:
+        """Returns what ncnn multiplies the weights of each output with to get integers."""
+        params = self._quantized.config(step).weights
+        assert params is not None, "a step of integers has integer weights"
+        return Weights(1 / params.scale, tagged=False)
 
     @add.register
     def _(self, step: steps.Dense, x: str) -> None:
-        shape = self.plan.shapes[x]
-        if x in self.channels_first:
+        shape, channels = self.plan.shapes[x], step.kernel.shape[0]
+        dynamic = self._quantized.config(step).inputs == "dynamic"
+        if x in self.channels_first and not dynamic:
             conv = steps.Conv(
                 step.output, step.inputs, step.kernel[None, None], step.bias,
                 relu=step.relu, ceiling=step.ceiling,
             )  # fmt: skip
             self.add(conv, x)
             return
-        if len(shape) == 3:
-            rows = self.reshape(x, f"{step.output}/rows", (shape[0] * shape[1], shape[2]))
-            product = self._product(step, rows, f"{step.output}/product")
-            self.reshape(product, step.output, self.plan.shapes[step.output])
-            return
-        self._product(step, x, step.output)
+        product = self._integer_product if dynamic else self._product
+        x = self.last(x)
+        if len(shape) == 3 or (len(shape) == 1 and dynamic):
+            rows = self.reshape(x, f"{step.output}/rows", (math.prod(shape[:-1]), channels))
+            of_rows = product(step, rows, f"{step.output}/product")
+            self.reshape(of_rows, step.output, self.plan.shapes[step.output])
+        else:
+            product(step, x, step.output)
+
+    def _integer_product(self, step: steps.Dense, x: str, output: str) -> str:
+        """Adds a product of int8; Gemm has scales for the rows of its first factor, the weights."""
+        inputs, outputs = step.kernel.shape
+        parameters: dict[int, Parameter] = {
+            3: 1, 4: 1, 6: 1, 7: outputs, 9: inputs, 10: -1 if step.bias is None else 1, 14: 1,
+            18: _DYNAMIC,
+        }  # fmt: skip
+        weights = [*self._weights(step, (1, 0), tagged=True), self._scales(step)]
+        if not step.relu:
+            return self.layer("Gemm", [x], output, parameters, *weights)
+        linear = self.layer("Gemm", [x], f"{output}/linear", parameters, *weights)
+        kind, limits = _ACTIVATIONS["relu"]
+        if step.ceiling != math.inf:
+            kind, limits = "Clip", {0: 0.0, 1: float(step.ceiling)}
+        return self.layer(kind, [linear], output, limits)
 
     def _product(self, step: steps.Dense, x: str, output: str) -> str:
         inputs, outputs = step.kernel.shape
         parameters: dict[int, Parameter] = {
             0: outputs, 1: int(step.bias is not None), 2: inputs * outputs, **_relu(step)
         }  # fmt: skip
-        weights = self._weights(step, step.kernel.T)
+        weights = self._weights(step, (1, 0))
         return self.layer("InnerProduct", [x], output, parameters, *weights)
 
     @add.register
@@ -321,8 +359,11 @@ class _Writer(Graph):
 
     @add.register
     def _(self, step: steps.MatMul, a: str, b: str) -> None:
-        inputs = [self.last(a), self.last(b)]
-        self.layer("MatMul", inputs, step.output, {0: int(step.transpose_b)})
+        inputs, transposed = [self.last(a), self.last(b)], int(step.transpose_b)
+        if self._quantized.config(step).inputs == "dynamic":
+            self.layer("Gemm", inputs, step.output, {3: transposed, 18: _DYNAMIC})
+        else:
+            self.layer("MatMul", inputs, step.output, {0: transposed})
 
     @add.register
     def _(self, step: steps.ConstantMatMul, x: str) -> None:

@@ -17,7 +17,7 @@ from cct_export.graph.steps import Array, Shape, Step
 
 MAGIC = 7767517
 # Before weights: how they are stored.
-_FLOAT32_TAG, _FLOAT16_TAG = 0, 0x01306B47
+_TAGS = {"float32": 0, "float16": 0x01306B47, "int8": 0x000D4B38}
 # A file's line is read with names of up to 255 bytes.
 _MAX_NAME = 200
 # Orders of Permute by the axes of its output, the outermost first.
@@ -35,20 +35,19 @@ class Weights:
     Attributes:
         values: in the order in which ncnn reads them.
         tagged: whether ncnn reads a tag before them, which tells how they are stored.
-        half: whether they are stored as float16, which needs the tag; else as float32.
+        type: ``float32``; or ``float16`` or ``int8``, which need the tag.
     """
 
     values: Array
     tagged: bool = True
-    half: bool = False
+    type: str = "float32"
 
     def stored(self) -> bytes:
         """Returns the bytes, which end at a multiple of four."""
-        content = self.values.astype("<f2" if self.half else "<f4").tobytes()
+        content = self.values.astype(np.dtype(self.type).newbyteorder("<")).tobytes()
         if not self.tagged:
             return content
-        tag = _FLOAT16_TAG if self.half else _FLOAT32_TAG
-        return tag.to_bytes(4, "little") + content + bytes(-len(content) % 4)
+        return _TAGS[self.type].to_bytes(4, "little") + content + bytes(-len(content) % 4)
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ class Graph:
         """Adds a constant of one to three axes in row-major order; returns its name."""
         sizes = dict(zip((0, 1, 2), reversed(values.shape), strict=False))
         tagged = {21: 0} if half else {}
-        stored = Weights(values, tagged=half, half=half)
+        stored = Weights(values, tagged=half, type="float16" if half else "float32")
         return self.layer("MemoryData", [], name, {**sizes, **tagged}, stored)
 
     def beside(self, step: Step, value: Array) -> Array:

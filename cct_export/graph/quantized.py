@@ -100,12 +100,14 @@ class QuantizedPlan:
         qparams: by tensor; every quantized tensor has an entry.
         configs: by output of the step; a step without an entry computes in float.
         per_token: whether dynamic dense layers have parameters per token, else per image.
+        symmetric: whether the zero point of dynamic ranges is 0.
     """
 
     plan: Plan
     qparams: Mapping[str, QuantParams] = field(default_factory=dict)
     configs: Mapping[str, OpQuantConfig] = field(default_factory=dict)
     per_token: bool = True
+    symmetric: bool = False
 
     def config(self, step: Step) -> OpQuantConfig:
         """Returns how a step is quantized."""
@@ -144,7 +146,10 @@ class QuantizedPlan:
             )
         elif config.inputs == "dynamic":
             by_token = self.per_token and (not isinstance(step, Conv) or _is_dense(step))
-            inputs = tuple(_dynamic_fake_quantize(x, 1 if by_token else x.ndim - 1) for x in inputs)
+            inputs = tuple(
+                _dynamic_fake_quantize(x, 1 if by_token else x.ndim - 1, self.symmetric)
+                for x in inputs
+            )
         elif config.weights is not None and config.weights.scale.ndim == 2:
             # ONNX Runtime's MatMulNBits quantizes its input in the blocks of the weights.
             blocks = len(config.weights.scale)
@@ -174,9 +179,14 @@ def _is_dense(step: Conv) -> bool:
     return step.kernel.shape[:2] == (1, 1) and step.strides == (1, 1)
 
 
-def _dynamic_fake_quantize(x: Array, axes: int) -> Array:
+def _dynamic_fake_quantize(x: Array, axes: int, symmetric: bool) -> Array:
     """Quantizes and dequantizes to 8 bits over the range of the last ``axes`` axes."""
     over = tuple(range(-axes, 0))
+    if symmetric:
+        largest = np.abs(x).max(over, keepdims=True)
+        unit = np.where(largest > 0, largest, 1) / 127
+        symmetric_reals: Array = np.rint(x / unit) * unit
+        return symmetric_reals
     low = np.minimum(x.min(over, keepdims=True), 0)
     high = np.maximum(x.max(over, keepdims=True), 0)
     scale = np.where(high > low, high - low, 1) / 255

@@ -47,6 +47,8 @@ def quantization_modes(
             mode = "float"
         elif step.output in integer_steps:
             mode = "static"
+        elif scheme.attention == "dynamic" and _is_large_product(plan, step):
+            mode = "dynamic"
         elif isinstance(step, steps.Dense):
             mode = scheme.dense
         elif isinstance(step, steps.MaxPool | steps.ZeroPad | steps.Gather):
@@ -73,14 +75,21 @@ def is_small(plan: Plan, step: steps.Dense) -> bool:
     return few_weights and plan.macs(step) < MIN_SHARE * plan.total_macs
 
 
+def _is_large_product(plan: Plan, step: Step) -> bool:
+    """Returns whether a step multiplies two matrices and is large enough to be worth quantizing."""
+    if not isinstance(step, steps.MatMul) or len(plan.shapes[step.output]) != 2:
+        return False
+    return plan.macs(step) >= MIN_SHARE * plan.total_macs
+
+
 def attention_steps(plan: Plan, extent: str) -> set[str]:
-    """Returns the outputs of the steps of attention that compute in integers.
+    """Returns the outputs of the steps of attention that compute in calibrated integers.
 
     Args:
         plan: in primitive steps.
         extent: ``QuantScheme.attention``.
     """
-    if extent == "float":
+    if extent in ("float", "dynamic"):
         return set()
     products = [step for step in plan.steps if isinstance(step, steps.MatMul)]
     scores = [step for step in products if _is_score_product(plan, step)]

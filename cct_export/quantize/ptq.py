@@ -111,6 +111,7 @@ def quantize(
         quantizer.qparams,
         quantizer.configs,
         scheme.per_token,
+        scheme.symmetric,
     )
 
 

@@ -70,8 +70,20 @@ _ONNX = {
     )
 }  # fmt: skip
 
-# Integers of ncnn are not written.
-_NCNN = {name: SCHEMES[name] for name in ("none", "fp16")}
+# ncnn has one scale for the activations of a layer, and no zero point.
+_NCNN = {
+    scheme.name: scheme
+    for scheme in (
+        SCHEMES["none"],
+        SCHEMES["fp16"],
+        replace(
+            SCHEMES["int8"], convolution="static-inputs", first_convolution="float",
+            attention="dynamic", symmetric=True, per_token=False,
+            about="int8 arithmetic where it pays: convolutions calibrated, dense layers and "
+            "products of matrices quantized at run time; float elsewhere",
+        ),
+    )
+}  # fmt: skip
 
 BY_FORMAT = {"tflite": SCHEMES, "onnx": _ONNX, "ncnn": _NCNN}
 

@@ -143,10 +143,12 @@ class QuantScheme(Checked):
             for those of ``convolution``.
         dense: activations of dense layers.
         attention: activations of attention: ``float``; ``scores``, static in the products of
-            queries and keys; or ``static`` but for the softmax, and before GELU.
+            queries and keys; ``static`` but for the softmax, and before GELU; or ``dynamic`` in
+            products of two matrices, which several heads are not.
         rest: activations of everything else, ``float`` or ``static``.
         bits: of static activations.
-        symmetric: whether the zero point of all static activations is 0.
+        symmetric: whether the zero point of all static activations is 0, and of the dynamic ones
+            of 8 bits.
         integer_ends: whether image and logits are integers, too.
         per_token: whether dynamic ranges are per token, else per tensor.
     """

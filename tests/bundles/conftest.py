@@ -16,6 +16,8 @@ KINDS = [
     ("tflite", "int8-full", "int8"),
     ("onnx", "none", "float32"),
     ("onnx", "int8", "uint8"),
+    ("ncnn", "none", "float32"),
+    ("ncnn", "int8", "float32"),
 ]
 DEFAULT_KIND = KINDS[1]
 ROTATED = 6  # EXIF: the camera was rotated by 90°

@@ -149,6 +149,22 @@ def test_a_changed_model_classifies_nothing(bundle, run, pictures, name):
     assert process.stderr == expected
 
 
+def test_changed_weights_in_a_file_of_their_own_classify_nothing(
+    bundle_of, call, pictures, tmp_path
+):
+    bundle = shutil.copytree(bundle_of(("ncnn", "none", "float32")), tmp_path / "bundle")
+    weights = bundle / "model.ncnn.bin"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    for script, arguments in (("classify.py", [pictures / "a.png"]), ("selftest.py", [])):
+        process = call(bundle / script, *arguments)
+        assert process.returncode == 1
+        assert "model.ncnn.bin has another SHA-256 than in SHA256SUMS" in (
+            process.stdout + process.stderr
+        )
+
+
 @pytest.fixture
 def watching(bundle, tmp_path):
     """A process that watches a folder: the folder, the lines it prints, and the process."""

@@ -9,7 +9,7 @@ from cct_export import api
 from cct_export.errors import InvalidRequest
 
 KINDS = ("softmax", "one-sigmoid", "one-logit", "multi-label")
-FILES = (("tflite", "none"), ("onnx", "none"), ("tflite", "int8"))
+FILES = (("tflite", "none"), ("onnx", "none"), ("tflite", "int8"), ("ncnn", "none"))
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,13 @@ def check_parity(bundle_of):
     return functions["check_parity"]
 
 
-@pytest.mark.parametrize("format", ["tflite", "onnx"])
-def test_the_self_test_passes_in_a_clean_environment(bundle_of, run, format):
-    process = run(bundle_of((format, "int8", "uint8")) / "selftest.py", "--json")
+@pytest.mark.parametrize(
+    "kind",
+    [("tflite", "int8", "uint8"), ("onnx", "int8", "uint8"), ("ncnn", "none", "float32")],
+    ids="-".join,
+)
+def test_the_self_test_passes_in_a_clean_environment(bundle_of, run, kind):
+    process = run(bundle_of(kind) / "selftest.py", "--json")
     assert process.returncode == 0, process.stdout + process.stderr
     latency = json.loads(process.stdout)["latency_ms"]
     assert latency["count"] >= 50

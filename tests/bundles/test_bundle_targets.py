@@ -24,6 +24,7 @@ from cct_export.bundles.contents import gather
 from cct_export.errors import InvalidArtifact, InvalidRequest
 from cct_export.evaluation import parity
 from cct_export.records import sidecar
+from cct_export.specs import SUFFIXES
 
 NASTY = ['a "quoted" one', "$HOME ${x}", "back\\slash\\n", "grün 日本", "</string>", "{{ 7 * 7 }}"]
 GOLDEN_BIN = struct.Struct("<8s6I3d")
@@ -58,12 +59,20 @@ def _with_description(contents, **fields):
     return replace(contents, description=replace(contents.description, **fields))
 
 
-@pytest.mark.parametrize(("target", "format"), [("android", "onnx"), ("linux-cpp", "tflite")])
+@pytest.mark.parametrize(
+    ("target", "format", "other"),
+    [
+        ("android", "onnx", "tflite"),
+        ("android", "ncnn", "tflite, or run this one in C"),
+        ("linux-cpp", "tflite", "onnx"),
+        ("microcontroller", "ncnn", "tflite"),
+    ],
+)
 def test_a_format_that_a_target_does_not_take_is_refused_with_the_command(
-    exports, tmp_path, target, format
+    exports, tmp_path, target, format, other
 ):
-    other = {"onnx": "tflite", "tflite": "onnx"}[format]
-    with pytest.raises(InvalidRequest, match=rf"not \.{format}: .*cct-export {other}"):
+    ending = re.escape(SUFFIXES[format])
+    with pytest.raises(InvalidRequest, match=rf"not {ending}: .*cct-export {other}"):
         api.bundle(exports(format).path, target=target, output=tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
 
@@ -218,6 +227,8 @@ def test_systemd_accepts_the_service(bundle_of, tmp_path):
 
 @pytest.mark.parametrize(("format", "engine"), raspberry_pi.ENGINES.items())
 def test_requirements_are_the_exact_versions_that_run_here(format, engine):
+    if format == "ncnn":
+        pytest.importorskip("ncnn", reason="ncnn is not installed: pip install 'cct-export[ncnn]'")
     lines = raspberry_pi.requirements(format).splitlines()
     versions = dict(line.split("==") for line in lines)
     assert {"numpy", "pillow", engine} <= versions.keys()
@@ -225,11 +236,11 @@ def test_requirements_are_the_exact_versions_that_run_here(format, engine):
     assert all(metadata.version(name) == version for name, version in versions.items())
 
 
-def test_the_readme_quotes_the_name_of_the_folder_and_names_every_file(bundle_of):
-    readme = (bundle_of() / "README.md").read_text()
+def test_the_readme_quotes_the_name_of_the_folder_and_names_every_file(bundle_of, kind):
+    readme = (bundle_of(kind) / "README.md").read_text()
     assert "$" not in readme.replace('"$USER"', "")
-    assert "scp -r 'it'\"'\"'s tflite-int8-uint8' pi@" in readme
-    files = {path.name for path in bundle_of().iterdir()} - {"README.md"}
+    assert f"scp -r 'it'\"'\"'s {'-'.join(kind)}' pi@" in readme
+    files = {path.name for path in bundle_of(kind).iterdir()} - {"README.md"}
     assert all(f"`{name}`" in readme for name in files)
 
 
@@ -241,6 +252,7 @@ def test_the_source_of_a_model_is_no_markup_in_the_readme(contents):
 
 def test_the_scripts_import_only_what_the_requirements_install(bundle_of):
     allowed = {*sys.stdlib_module_names, "model", "numpy", "PIL", "ai_edge_litert", "onnxruntime"}
+    allowed |= {"ncnn"}
     for path in bundle_of().glob("*.py"):
         nodes = [*ast.walk(ast.parse(path.read_text()))]
         imports = [node for node in nodes if isinstance(node, ast.Import)]
@@ -255,11 +267,15 @@ def test_model_json_describes_the_model(bundle_of, exports, kind):
     content = (folder / description["model"]).read_bytes()
     assert content == exports(*kind).path.read_bytes()
     assert description["sha256"] == hashlib.sha256(content).hexdigest()
+    assert (description["weights"] is not None) == (kind[0] == "ncnn")
+    if description["weights"]:
+        weights = exports(*kind).path.with_suffix(".bin")
+        assert (folder / description["weights"]).read_bytes() == weights.read_bytes()
     assert description["input"]["dtype"] == kind[2]
     assert (description["format"], description["scheme"]) == kind[:2]
     assert description["labels"] == [str(digit) for digit in range(10)]
     assert (folder / "labels.txt").read_text().split() == description["labels"]
     assert list(description) == [
-        "model", "format", "scheme", "source", "source_sha256", "sha256", "input", "versions",
-        "output", "labels", "golden",
+        "model", "weights", "format", "scheme", "source", "source_sha256", "sha256", "input",
+        "versions", "output", "labels", "golden",
     ]  # fmt: skip

@@ -26,9 +26,9 @@ def test_a_preset_has_the_logits_of_keras(tmp_path, in_process, preset):
     assert names_in(tmp_path) == FILES
 
 
-def test_half_the_bytes_pass_the_policy_of_fp16(tmp_path, digits_run):
+def test_files_of_half_and_of_a_quarter_pass_the_policies_of_their_schemes(tmp_path, digits_run):
     sizes = {}
-    for scheme in ("none", "fp16"):
+    for scheme in ("none", "fp16", "int8"):
         exported = cct_export.export_ncnn(digits_run, output=f"{tmp_path}/", scheme=scheme)
         assert exported.parity.passed, exported.parity.failures
         assert exported.artifact.path.name.endswith(".ncnn.param")
@@ -36,7 +36,28 @@ def test_half_the_bytes_pass_the_policy_of_fp16(tmp_path, digits_run):
         sizes[scheme] = weights.stat().st_size
         total = sizes[scheme] + exported.artifact.path.stat().st_size
         assert exported.artifact.size_bytes == total
-    assert sizes["fp16"] < 0.6 * sizes["none"]
+    assert sizes["int8"] < 0.7 * sizes["fp16"] < 0.42 * sizes["none"]
+
+
+def test_int8_of_the_default_model_needs_no_images(tmp_path, in_process):
+    path = tmp_path / "m.ncnn.param"
+    command = ("export", "ncnn", "-o", path, "--quantize", "int8", "--parity-samples", 50)
+    ended = in_process(*command, "--json", "-")
+    assert ended.code == 0, ended.err
+    assert "calibrated on the model's record" in ended.err
+    summary = ended.record["artifact"]["quantization"]
+    assert summary["static"]
+    assert summary["dynamic"]
+    assert ended.record["artifact"]["size_bytes"] < 350_000
+
+
+def test_min_sqnr_keeps_steps_in_float(tmp_path, digits_run, in_process):
+    path = tmp_path / "m.ncnn.param"
+    command = ("export", "ncnn", digits_run, "-o", path, "--quantize", "int8")
+    ended = in_process(*command, "--min-sqnr", 45, "--samples", 50, "--json", "-")
+    assert ended.code == 0, ended.err
+    assert ended.record["artifact"]["quantization"]["kept_float"]
+    assert ended.record["parity"]["sqnr_db"] >= 45
 
 
 def test_the_sidecar_and_the_file_tell_the_checksum_of_the_weights(tmp_path, digits_run):
@@ -94,7 +115,7 @@ def test_other_commands_take_the_file(tmp_path, digits_run, in_process):
     ("command", "reason"),
     [
         ("export inspect", "its lines are ncnn's layers"),
-        ("export bundle --target raspberry-pi", "no bundle takes"),
+        ("export bundle --target android", "android takes .tflite files, not .ncnn.param"),
         ("bench ncnn --device ssh:nobody@nowhere", "measures .tflite and .onnx files"),
         ("bench ncnn --device adb", "--device adb has no program for ncnn"),
         ("bench tflite", "`cct-bench ncnn"),
@@ -112,12 +133,12 @@ def test_what_has_no_use_for_the_file_says_so(tmp_path, digits_run, in_process, 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ("ncnn --quantize int8", "choose from none, fp16"),
-        ("ncnn --quantize auto", "choose from none, fp16"),
+        ("ncnn --quantize int8-full", "choose from none, fp16, int8"),
+        ("ncnn --quantize auto", "choose from none, fp16, int8"),
         ("ncnn -o m.param", "choose a name that ends in .ncnn.param"),
         ("ncnn --io uint8", "--io"),
         ("export --format ncnn --target x86", "ncnn files have no target"),
-        ("export --format ncnn", "choose from none, fp16"),
+        ("export --format ncnn --quantize int16x8", "no quantization scheme is called 'int16x8'"),
     ],
 )
 def test_options_of_other_formats_are_refused(in_process, options, reason):

@@ -7,12 +7,16 @@ from hypothesis import strategies as st
 from plans import assert_same, random_images, random_plan, specs
 
 from cct_export.errors import ConversionError
+from cct_export.evaluation.parity import sqnr_db
 from cct_export.formats import ncnn as writer
 from cct_export.formats.ncnn_graph import Weights
 from cct_export.graph import steps
 from cct_export.graph.fold import PASSES, fold
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import evaluate
+from cct_export.quantize.ptq import quantize
+from cct_export.quantize.schemes import scheme_of
+from cct_export.quantize.statistics import collect
 from cct_export.runtimes import ncnn as engine
 from cct_export.runtimes.session import run
 from cct_export.specs import ExportSpec
@@ -163,6 +167,43 @@ def test_a_file_gives_the_logits_of_its_plan(tmp_path_factory, spec, seed, witho
     assert_same(actual, evaluate(plan, images), 2e-4)
 
 
+MATRIX = (*TOKENS, steps.AddConstant("u", ("t",), normal(7, 15)))
+INTEGERS = {
+    "convolution": [
+        SCALED,
+        steps.Conv("wide", ("s",), normal(1, 1, 3, 16), relu=False),
+        steps.Conv("x", ("wide",), normal(3, 2, 16, 4), normal(4), (2, 1), ROWS),
+    ],
+    "dense layer": [*TOKENS, steps.Dense("x", ("t",), normal(15, 6), normal(6))],
+    "dense layer without bias": [*TOKENS, steps.Dense("x", ("t",), normal(15, 6))],
+    "dense layer with ReLU": [*TOKENS, steps.Dense("x", ("t",), normal(15, 6), relu=True)],
+    "dense layer with ReLU6": [
+        *TOKENS, steps.Dense("x", ("t",), normal(15, 6), relu=True, ceiling=0.5)
+    ],
+    "dense layer of a map": [SCALED, steps.Dense("x", ("s",), normal(3, 4), normal(4))],
+    "dense layer of heads": [*HEADS, steps.Dense("x", ("h",), normal(7, 4), normal(4))],
+    "product": [*MATRIX, steps.MatMul("x", ("t", "u"), transpose_b=True)],
+    "product of columns": [
+        *MATRIX, steps.Transpose("c", ("u",), (1, 0)), steps.MatMul("x", ("t", "c"))
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", INTEGERS.values(), ids=INTEGERS)
+def test_ncnn_computes_a_step_of_integers_as_the_simulation_does(given, tmp_path):
+    plan = writer.legalize(plan_of(MAP, *given), SPEC)
+    images = random_images(plan)
+    quantized = quantize(plan, scheme_of("int8", "ncnn"), collect(plan, images, "random pixels"))
+    assert quantized.configs["x"].inputs in ("static", "dynamic")
+    actual, exact = logits_of(quantized, images, tmp_path), evaluate(plan, images)
+    simulated = evaluate(quantized, images)
+    # ncnn rounds halves away from zero, and gives rows of a first factor scales of their own.
+    assert sqnr_db(simulated, actual) > 35
+    assert abs(sqnr_db(exact, actual) - sqnr_db(exact, simulated)) < 6
+    text = writer.emit(quantized, SPEC).decode()
+    assert (" 8=1" if isinstance(plan.producer("x"), steps.Conv) else " 18=2") in text
+
+
 def test_a_blob_that_several_layers_read_is_split(tmp_path):
     lines = writer.emit(plan_of(MAP, SCALED, steps.Add("x", ("s", "s"))), SPEC).decode().split("\n")
     (split,) = (line.split() for line in lines if line.startswith("Split"))
@@ -182,7 +223,7 @@ def test_names_that_a_line_cannot_have_become_numbers(tmp_path):
 
 @pytest.mark.parametrize("count", [4, 5])
 def test_float16_weights_end_at_four_bytes(count):
-    stored = Weights(np.ones(count), half=True).stored()
+    stored = Weights(np.ones(count), type="float16").stored()
     assert stored[:4] == bytes.fromhex("476b3001")
     assert len(stored) == 4 + 2 * (count + count % 2)
     assert len(Weights(np.ones(count), tagged=False).stored()) == 4 * count

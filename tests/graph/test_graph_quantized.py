@@ -180,6 +180,19 @@ def test_a_dynamic_dense_layer_has_a_range_for_each_token_or_for_each_image(per_
     np.testing.assert_allclose(quantized.compute(step, x), compute(step, inputs), rtol=1e-12)
 
 
+def test_a_symmetric_dynamic_range_spans_the_largest_absolute_value():
+    random = np.random.default_rng(1)
+    step = steps.Dense("logits", ("image",), random.normal(size=(6, 5)))
+    quantized = QuantizedPlan(
+        Plan((3, 1, 6), (step,)), {}, {"logits": OpQuantConfig("dynamic")}, False, True
+    )
+    x = random.normal(size=(2, 3, 1, 6)) + 3
+    scales = np.abs(x).max((1, 2, 3), keepdims=True) / 127
+    expected = compute(step, np.rint(x / scales) * scales)
+    np.testing.assert_allclose(quantized.compute(step, x), expected, rtol=1e-12)
+    assert not quantized.compute(step, np.zeros_like(x)).any()
+
+
 def test_a_dynamic_convolution_has_one_range_for_each_image():
     random = np.random.default_rng(1)
     step = steps.Conv("logits", ("image",), random.normal(size=(2, 2, 3, 4)), relu=False)

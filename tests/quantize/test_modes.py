@@ -70,6 +70,19 @@ def test_convolutions_of_wide_maps_have_no_dynamic_ranges_in_onnx(size, mode):
     }
 
 
+@pytest.mark.parametrize(
+    ("shape", "kept", "mode"),
+    [((16, 1, 32), (16, 32), "dynamic"), ((4, 4, 32), (4, 4, 32), "float")],
+)
+def test_ncnn_multiplies_two_matrices_in_integers_and_those_of_several_heads_in_float(
+    shape, kept, mode
+):
+    tokens = steps.Reshape("tokens", ("image",), kept)
+    product = steps.MatMul("logits", ("tokens", "tokens"), transpose_b=True)
+    modes = quantization_modes(Plan(shape, (tokens, product)), BY_FORMAT["ncnn"]["int8"])
+    assert modes == {"tokens": "float", "logits": mode}
+
+
 def test_small_dense_layers_stay_float_where_floats_are_allowed(plan):
     small = dense_layers(plan, small=True)
     assert {"pooling/scores", "logits"} <= set(small)

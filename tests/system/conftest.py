@@ -1,6 +1,7 @@
 """What these tests need of the system, fetched into temporary folders."""
 
 import contextlib
+import functools
 import os
 import shutil
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 import arm64 as emulated
 import linux_cpp
 import loopback
+import ncnn_library
 import pytest
 from adb_device import Device
 from debian_archive import Unavailable, unpack
@@ -58,12 +60,25 @@ def arm64(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def onnxruntime(tmp_path_factory):
-    """ONNX Runtime for a C++ compiler; see ``linux_cpp.unpack_onnxruntime``."""
-    try:
-        return linux_cpp.unpack_onnxruntime(tmp_path_factory.mktemp("onnxruntime"))
-    except Unavailable as error:
-        pytest.skip(f"no C++ bundles: {error}")
+def engine_of(tmp_path_factory):
+    """Returns the option that tells CMake where the engine of a format is, fetched once."""
+    get = {"onnx": linux_cpp.unpack_onnxruntime, "ncnn": ncnn_library.install}
+    options = {"onnx": "-DONNXRUNTIME_ROOT", "ncnn": "-DNCNN_ROOT"}
+
+    @functools.cache
+    def option(format):
+        try:
+            return f"{options[format]}={get[format](tmp_path_factory.mktemp(format))}"
+        except Unavailable as error:
+            return error
+
+    def engine(format):
+        found = option(format)
+        if isinstance(found, Unavailable):
+            pytest.skip(f"no C++ bundles of {format} files: {found}")
+        return found
+
+    return engine
 
 
 @pytest.fixture

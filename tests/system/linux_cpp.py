@@ -1,6 +1,7 @@
 """Compiling and running C++ bundles.
 
-The headers of ONNX Runtime's C API are from Debian's package, the library from its Python wheel.
+The headers of ONNX Runtime's C API are from Debian's package, the library from its Python wheel;
+``ncnn_library`` compiles ncnn.
 """
 
 import importlib.util
@@ -42,14 +43,19 @@ def run(*command):
     return subprocess.run([str(part) for part in command], capture_output=True, text=True)
 
 
-def configure(folder, onnxruntime):
-    """Returns the process of cmake, which looks at a bundle before compiling it."""
-    return run("cmake", "-B", folder / "build", "-S", folder, f"-DONNXRUNTIME_ROOT={onnxruntime}")
+def configure(folder, engine):
+    """Returns the process of cmake, which looks at a bundle before compiling it.
+
+    Args:
+        folder: the bundle.
+        engine: the option that tells where its engine is.
+    """
+    return run("cmake", "-B", folder / "build", "-S", folder, engine)
 
 
-def compile(folder, onnxruntime):
-    """Compiles a bundle, without a warning."""
-    process = configure(folder, onnxruntime)
+def compile(folder, engine):
+    """Compiles a bundle, without a warning; see ``configure``."""
+    process = configure(folder, engine)
     assert process.returncode == 0, process.stderr
     process = run("cmake", "--build", folder / "build")
     assert process.returncode == 0, process.stdout + process.stderr

@@ -13,6 +13,7 @@ from debian_archive import Unavailable
 from PIL import Image
 
 from cct_export.runtimes.litert_prefixes import prefixes
+from cct_export.specs import SUFFIXES
 
 pytestmark = [
     pytest.mark.arm64,
@@ -42,6 +43,8 @@ CASES = [
     INTEGERS_ONLY,
     Case("onnx", "none", "float32", 1e-4),
     Case("onnx", "int8", "uint8", 0.06),
+    Case("ncnn", "none", "float32", 1e-4),
+    Case("ncnn", "int8", "float32", 0.06),
 ]
 PROCESSORS = [(case, PI_5) for case in CASES]
 PROCESSORS += [(case, PI_4) for case in CASES if case.scheme.startswith("int8")]
@@ -72,8 +75,9 @@ def bundle_of(tmp_path_factory, in_process):
 
     @functools.cache
     def get(case):
-        artifact, bundle = folder / f"{case}.{case.format}", folder / str(case)
-        options = ("--quantize", case.scheme, "--io", case.io, "--samples", "50")
+        artifact, bundle = folder / f"{case}{SUFFIXES[case.format]}", folder / str(case)
+        options = ("--quantize", case.scheme, "--samples", "50")
+        options += () if case.format == "ncnn" else ("--io", case.io)
         ended = in_process("export", case.format, MODEL, *options, "-o", artifact)
         assert ended.code == 0, ended.err
         target = ("--target", "raspberry-pi", "-o", bundle)

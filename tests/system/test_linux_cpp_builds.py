@@ -1,4 +1,4 @@
-"""The C++ bundle, compiled with a real compiler and run on the real engine."""
+"""The C++ bundles, compiled with a real compiler and run on the real engines."""
 
 import re
 import subprocess
@@ -14,18 +14,20 @@ from PIL import Image
 
 from cct_export import api, export_onnx
 
-pytestmark = pytest.mark.cpp
+pytestmark = [pytest.mark.cpp, pytest.mark.timeout(1800)]  # ncnn is compiled first
+FORMATS = ["onnx", "ncnn"]
 
 
 @pytest.fixture(scope="module")
-def built(onnxruntime, exports, tmp_path_factory):
+def built(engine_of, exports, tmp_path_factory):
     """Returns a bundle of an export, compiled; its name has spaces and an apostrophe."""
 
-    def build(scheme, io="float32", artifact=None):
+    def build(scheme, io="float32", artifact=None, format="onnx"):
+        engine = engine_of(format)
         folder = tmp_path_factory.mktemp("cpp") / f"it's {scheme} {io}"
-        path = artifact or exports("onnx", scheme, io).path
+        path = artifact or exports(format, scheme, io).path
         api.bundle(path, target="linux-cpp", output=folder)
-        linux_cpp.compile(folder, onnxruntime)
+        linux_cpp.compile(folder, engine)
         return folder
 
     return build
@@ -36,10 +38,19 @@ def float32(built):
     return built("none")
 
 
-@pytest.mark.parametrize(("scheme", "io"), [("none", "float32"), ("int8", "uint8")])
-def test_the_selftest_passes_and_measures_latency(built, scheme, io):
-    process = run(built(scheme, io) / "build/classify", "--selftest")
+@pytest.fixture(scope="module")
+def of_ncnn(built):
+    return built("none", format="ncnn")
+
+
+@pytest.mark.parametrize(
+    ("format", "scheme", "io"),
+    [("onnx", "none", "float32"), ("onnx", "int8", "uint8"), ("ncnn", "fp16", "float32")],
+)
+def test_the_selftest_passes_and_measures_latency(built, format, scheme, io):
+    process = run(built(scheme, io, format=format) / "build/classify", "--selftest")
     assert process.returncode == 0, process.stdout + process.stderr
+    assert process.stdout.startswith({"onnx": "ONNX Runtime 1.", "ncnn": "ncnn 1."}[format])
     assert process.stdout.splitlines()[-1] == "PASSED"
     latency = re.search(r"median ([\d.]+) ms, p90 ([\d.]+) ms, (\d+) runs", process.stdout)
     assert float(latency[1]) <= float(latency[2])
@@ -78,15 +89,19 @@ def test_the_selftest_fails_without_a_label(float32):
     assert "FAILED: labels.txt does not have one line per class" in process.stdout
 
 
-def test_the_predictions_for_pictures_of_any_size_are_those_of_predict(float32, exports, tmp_path):
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_predictions_for_pictures_of_any_size_are_those_of_predict(
+    request, exports, tmp_path, format
+):
+    folder = request.getfixturevalue({"onnx": "float32", "ncnn": "of_ncnn"}[format])
     random = np.random.default_rng(5)
     paths = []
     for index, shape in enumerate([(32, 32, 3), (97, 211, 3), (20, 9, 3)]):
         smooth = np.cumsum(random.integers(-9, 10, shape), axis=1) + 128
         paths.append(tmp_path / f"picture {index}.png")
         Image.fromarray(smooth.clip(0, 255).astype(np.uint8)).save(paths[-1])
-    predictions = api.predict(exports("onnx").path, images=paths)
-    for top, prediction in zip(linux_cpp.classify(float32, *paths), predictions, strict=True):
+    predictions = api.predict(exports(format).path, images=paths)
+    for top, prediction in zip(linux_cpp.classify(folder, *paths), predictions, strict=True):
         assert len(top) == 5
         expected = dict(prediction.top)
         assert next(iter(top)) == next(iter(expected))
@@ -174,8 +189,19 @@ def test_a_broken_picture_is_an_error_of_one_line(float32, tmp_path, content, re
     assert len(process.stderr.splitlines()) == 1
 
 
-def test_a_model_that_was_changed_after_the_build_classifies_nothing(float32, tmp_path):
-    model = float32 / "build/model.onnx"
+@pytest.mark.parametrize(
+    ("bundle", "name"),
+    [
+        ("float32", "model.onnx"),
+        ("of_ncnn", "model.ncnn.param"),
+        ("of_ncnn", "model.ncnn.bin"),
+    ],
+)
+def test_a_model_that_was_changed_after_the_build_classifies_nothing(
+    request, tmp_path, bundle, name
+):
+    build = request.getfixturevalue(bundle) / "build"
+    model = build / name
     content = model.read_bytes()
     changed = bytearray(content)
     changed[len(changed) // 2] ^= 1
@@ -183,22 +209,21 @@ def test_a_model_that_was_changed_after_the_build_classifies_nothing(float32, tm
     try:
         model.write_bytes(changed)
         ended = [
-            run(float32 / "build/classify", argument)
-            for argument in ("--selftest", tmp_path / "any.ppm")
+            run(build / "classify", argument) for argument in ("--selftest", tmp_path / "any.ppm")
         ]
     finally:
         model.write_bytes(content)
     for process in ended:
         assert (process.returncode, process.stdout) == (1, "")
-        expected = "model.onnx has changed since this program was built: build it again"
+        expected = f"{name} has changed since this program was built: build it again"
         assert process.stderr == f"classify: {expected}\n"
 
 
-def test_cmake_refuses_a_changed_model(built, onnxruntime):
+def test_cmake_refuses_a_changed_model(built, engine_of):
     folder = built("none")
     with (folder / "model.onnx").open("ab") as file:
         file.write(b"x")
-    process = linux_cpp.configure(folder, onnxruntime)
+    process = linux_cpp.configure(folder, engine_of("onnx"))
     assert process.returncode != 0
     assert "model.onnx has another SHA-256" in process.stderr
 
@@ -209,3 +234,11 @@ def test_cmake_names_its_option_without_onnx_runtime(float32, tmp_path):
     process = run("cmake", "-B", tmp_path / "build", "-S", float32)
     assert process.returncode != 0
     assert "-DONNXRUNTIME_ROOT=FOLDER" in process.stderr
+
+
+def test_cmake_names_its_option_without_ncnn(of_ncnn, tmp_path):
+    if list(Path("/usr").glob("**/ncnnConfig.cmake")):
+        pytest.skip("ncnn is installed on this machine")
+    process = run("cmake", "-B", tmp_path / "build", "-S", of_ncnn)
+    assert process.returncode != 0
+    assert "-DNCNN_ROOT=FOLDER" in process.stderr

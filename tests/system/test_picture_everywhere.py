@@ -18,6 +18,7 @@ from keras import layers
 from PIL import Image
 
 from cct_export import api
+from cct_export.specs import SUFFIXES
 
 HEIGHT, WIDTH = 16, 24
 LABELS = ("ant", "bee", "cat", "dog", "elk")
@@ -44,6 +45,7 @@ FILES = [
     ("tflite", "int8", "uint8"),
     ("onnx", "none", "float32"),
     ("onnx", "int8", "uint8"),
+    ("ncnn", "none", "float32"),
 ]
 
 
@@ -87,10 +89,12 @@ def exported(tmp_path_factory, in_process):
 
     @functools.cache
     def export(format, scheme, io, resize):
-        path = folder / f"{scheme}-{resize}.{format}"
+        path = folder / f"{scheme}-{resize}{SUFFIXES[format]}"
         said = (*NORMALIZATION, "--resize", resize, "--labels", folder / "labels.txt", "--softmax")
-        few = ("--parity-samples", 64, "--calibration-samples", 64)
-        words = (*said, *few, "--quantize", scheme, "--io", io, "-o", path)
+        few = ("--parity-samples", 64)
+        if format != "ncnn":
+            few += ("--calibration-samples", 64, "--io", io)
+        words = (*said, *few, "--quantize", scheme, "-o", path)
         ended = in_process("export", format, folder / "m.keras", *words)
         assert ended.code == 0, ended.err
         return path
@@ -144,14 +148,15 @@ def test_the_scripts_of_a_bundle_say_what_predict_says(
 
 
 @pytest.mark.cpp
+@pytest.mark.timeout(1800)  # ncnn is compiled first
 @pytest.mark.parametrize("resize", RESIZES)
-@pytest.mark.parametrize(("format", "scheme", "io"), [file for file in FILES if "onnx" in file])
+@pytest.mark.parametrize(("format", "scheme", "io"), FILES[2:])
 def test_the_compiled_program_says_what_predict_says(
-    onnxruntime, exported, predicted, pictures, tmp_path, format, scheme, io, resize
+    engine_of, exported, predicted, pictures, tmp_path, format, scheme, io, resize
 ):
     file = format, scheme, io, resize
     folder = api.bundle(exported(*file), target="linux-cpp", output=tmp_path / "bundle")
-    linux_cpp.compile(folder, onnxruntime)
+    linux_cpp.compile(folder, engine_of(format))
     shown = linux_cpp.classify(folder, *pictures)
     for ours, expected in zip(shown, predicted(*file), strict=True):
         assert list(ours) == list(expected)

@@ -1,19 +1,23 @@
-// The model on ONNX Runtime's C API: pixels in, logits out.
+// The model on its engine: pixels in, logits out.
 #pragma once
-
-#include <onnxruntime_c_api.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
+// An image as the model takes it; contract.hpp has that of this model.
+struct Input {
+  std::size_t height, width, channels;
+  bool channels_first;  // a plane of each channel, not the channels of each pixel
+};
+
 class Classifier {
  public:
-  // Opens an .onnx file; throws std::runtime_error with ONNX Runtime's message.
-  // channels_first: whether its input is a plane of each channel, not the channels of each pixel.
-  Classifier(const std::filesystem::path& model, int threads, bool channels_first);
+  // Opens the file of a model; throws std::runtime_error with the engine's message.
+  Classifier(const std::filesystem::path& model, int threads, const Input& input);
   ~Classifier();
   Classifier(const Classifier&) = delete;
   Classifier& operator=(const Classifier&) = delete;
@@ -21,26 +25,16 @@ class Classifier {
   // Returns the logits of one image: height × width × channels bytes, 0–255, row by row.
   std::vector<float> logits(const std::vector<std::uint8_t>& pixels);
 
-  std::size_t height() const { return shape_[channels_first_ ? 2 : 1]; }
-  std::size_t width() const { return shape_[channels_first_ ? 3 : 2]; }
-  std::size_t channels() const { return shape_[channels_first_ ? 1 : 3]; }
+  std::size_t height() const { return input_.height; }
+  std::size_t width() const { return input_.width; }
+  std::size_t channels() const { return input_.channels; }
   std::size_t size() const { return height() * width() * channels(); }
-  static std::string engine_version();
+  // Returns the name and the version of the engine.
+  static std::string engine();
 
  private:
-  void open(const std::filesystem::path& model, int threads);
-  void read_signature();
-  void close();
-  // Returns the pixels of an image as the model's input has them, of its type.
-  template <typename Number>
-  std::vector<Number> arranged(const std::vector<std::uint8_t>& pixels) const;
+  struct Engine;
 
-  OrtEnv* env_ = nullptr;
-  OrtSessionOptions* options_ = nullptr;
-  OrtSession* session_ = nullptr;
-  OrtMemoryInfo* memory_ = nullptr;
-  std::string input_, output_;       // names of the tensors
-  bool channels_first_;
-  std::vector<std::int64_t> shape_;  // 1, height, width, channels; or 1, channels, height, width
-  ONNXTensorElementDataType type_ = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  Input input_;
+  std::unique_ptr<Engine> engine_;
 };

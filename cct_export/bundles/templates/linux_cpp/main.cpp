@@ -124,9 +124,9 @@ int selftest(Classifier& model, const Golden& golden, std::size_t labels) {
   if (labels != std::max<std::size_t>(golden.classes, 2)) {  // one value tells two classes apart
     parity.failures.push_back("labels.txt does not have one line per class");
   }
-  std::printf("ONNX Runtime %s: %zu images, SQNR %.1f dB (bound %.0f dB), top-1 agreement %.4f of "
-              "%zu decided, max |difference| %.2e\n",
-              Classifier::engine_version().c_str(), logits.size(), parity.sqnr_db, golden.sqnr_db,
+  std::printf("%s: %zu images, SQNR %.1f dB (bound %.0f dB), top-1 agreement %.4f of %zu decided, "
+              "max |difference| %.2e\n",
+              Classifier::engine().c_str(), logits.size(), parity.sqnr_db, golden.sqnr_db,
               parity.agreement, parity.decided, parity.max_abs);
   if (!parity.failures.empty()) {
     for (const auto& failure : parity.failures) std::printf("FAILED: %s\n", printable(failure).c_str());
@@ -152,10 +152,13 @@ int main(int argc, char** argv) {
   }
   try {
     const fs::path folder = program_folder();
-    if (sha256(folder / "model.onnx") != MODEL_SHA256) {
-      throw std::runtime_error("model.onnx has changed since this program was built: build it again");
+    for (const ModelFile& file : kModelFiles) {
+      if (sha256(folder / file.name) != file.sha256) {
+        throw std::runtime_error(std::string(file.name) +
+                                 " has changed since this program was built: build it again");
+      }
     }
-    Classifier model(folder / "model.onnx", threads, kChannelsFirst);
+    Classifier model(folder / kModelFiles[0].name, threads, kInput);
     const std::vector<std::string> labels = read_labels(folder / "labels.txt");
     if (arguments[0] == "--selftest") {
       return selftest(model, read_golden(folder / "golden.bin"), labels.size());
