@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from cct_export import memory
 from cct_export.errors import InvalidModel
 from cct_export.export import auto, candidate, placing
 from cct_export.export.workspace import Workspace
@@ -36,6 +37,7 @@ def export(
     """
     _check_finite(loaded)
     _check_pixels(loaded)
+    memory.give_back()  # what loading took
     workspace = Workspace(
         loaded,
         data=requests[0].data,
