@@ -82,8 +82,9 @@ def _values(weight: Any) -> Array:
     """Returns the values of a Keras variable, in its own memory where the backend shares that."""
     from keras import ops
 
-    try:
-        return np.asarray(memoryview(ops.convert_to_tensor(weight)))
+    value = weight.value
+    try:  # TensorFlow's variables share their memory with what is read of them
+        return np.asarray(memoryview(value.read_value() if hasattr(value, "read_value") else value))
     except (TypeError, ValueError):
         return np.asarray(ops.convert_to_numpy(weight))
 

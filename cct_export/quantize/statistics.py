@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cct_export import memory
 from cct_export.data import sampling
 from cct_export.data.dataset import Images
 from cct_export.errors import InvalidData
@@ -28,9 +29,11 @@ BATCH = 25
 _BATCH_VALUES = 2**21
 # Rows of second moments that are computed at a time.
 _MOMENT_ROWS = 1152
-# Values of a tensor, and rows of a step's input, that one image contributes at most; the others
-# are skipped evenly. Rows of a wide input cost more, so it contributes fewer.
+# Values of a tensor, and rows of a step's input, that one image contributes at most. Of more values
+# some are drawn at random, of rows some are skipped evenly. Rows of a wide input cost more, so it
+# contributes fewer.
 MAX_VALUES = 2**16
+SAMPLED_VALUES = 2**14
 MAX_ROWS = 1024
 _USUAL_INPUTS = 1152
 # Weights with more inputs have no second moments: a flattened feature map's would fill the memory.
@@ -178,6 +181,7 @@ def _observe(
     batch = batch_size(plan)
     for start in range(0, len(images), batch):
         evaluate(plan, images[start : start + batch], observer)
+        memory.give_back()
         progress(min(start + batch, len(images)))
 
 
@@ -210,10 +214,9 @@ def input_rows(step: Conv | Dense, x: Array) -> Array:
 def _counts(x: Array, low: float, high: float) -> NDArray[np.int64]:
     """Returns the histogram of all values of a small tensor, of a random sample of a large one."""
     values = x.reshape(-1)
-    limit = MAX_VALUES * len(x)
-    if len(values) > limit:
+    if len(values) > MAX_VALUES * len(x):
         # Sampling at equal steps would miss channels.
-        values = np.random.default_rng(len(values)).choice(values, limit)
+        values = np.random.default_rng(len(values)).choice(values, SAMPLED_VALUES * len(x))
     counts: NDArray[np.int64] = np.histogram(values, BINS, (low, high))[0]
     return counts
 
