@@ -12,6 +12,7 @@ from cct_export.commands import auto as choosing
 from cct_export.commands import bench as measure
 from cct_export.commands import export as exporting
 from cct_export.commands.group import Group
+from cct_export.model import start_lean
 
 # Options may be written with _ for -, as many Python users do.
 CONTEXT = {
@@ -87,6 +88,7 @@ def _run(program: Group, name: str) -> None:
     signals.install()
     # The products of numpy here are small: threads would wait for each other on a busy machine.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    start_lean()
     program(prog_name=name)
 
 

@@ -1,7 +1,9 @@
 """Sampling of the images for calibration, parity and timing."""
 
+import importlib.util
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,14 +107,10 @@ def photo_crops(shape: ImageShape, count: int, seed: int) -> Images:
     Raises:
         MissingDependency: scikit-learn is not installed.
     """
-    try:
-        from sklearn.datasets import load_sample_images
-    except ImportError:
-        raise MissingDependency.of("scikit-learn", "data") from None
     from PIL import Image
 
     height, width, channels = shape
-    photos = [Image.fromarray(photo) for photo in load_sample_images().images]
+    photos = [Image.open(path).convert("RGB") for path in _photographs()]
     if channels == 1:
         photos = [photo.convert("L") for photo in photos]
     random = np.random.default_rng(seed)
@@ -130,6 +128,15 @@ def photo_crops(shape: ImageShape, count: int, seed: int) -> Images:
         )
         crops[index] = np.asarray(crop).reshape(shape)
     return crops
+
+
+def _photographs() -> list[Path]:
+    """Returns the two photographs, without the import of scikit-learn, which takes 100 MB."""
+    found = importlib.util.find_spec("sklearn")
+    if found is None or found.origin is None:
+        raise MissingDependency.of("scikit-learn", "data")
+    folder = Path(found.origin).parent / "datasets" / "images"
+    return [folder / "china.jpg", folder / "flower.jpg"]
 
 
 def timing_images(shape: ImageShape, count: int) -> Images:

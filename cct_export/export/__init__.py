@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from cct_export import memory
 from cct_export.errors import InvalidModel
 from cct_export.export import auto, candidate, placing
 from cct_export.export.workspace import Workspace
@@ -64,6 +65,7 @@ def _workspace(loaded: LoadedModel, request: ExportRequest, progress: StatusProg
     """Returns the workspace of a model that can be exported."""
     _check_finite(loaded)
     _check_pixels(loaded)
+    memory.give_back()  # what loading took
     return Workspace(
         loaded,
         data=request.data,

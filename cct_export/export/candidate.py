@@ -1,39 +1,36 @@
 """A file that is finished and verified, but not yet in its place."""
 
 import hashlib
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cct_export import machine
+from cct_export import memory
 from cct_export.bounds import falls_short
 from cct_export.errors import ConversionError, InvalidRequest
 from cct_export.evaluation import parity
 from cct_export.export import running, traced_tuning, tuning
+from cct_export.export.contracts import contract_of, metadata_of
 from cct_export.export.draft import Draft
 from cct_export.export.traced_draft import TracedDraft
 from cct_export.export.tuning import quantize_within, raise_bits
 from cct_export.export.workspace import Workspace
-from cct_export.formats import onnx, tflite_metadata, tflite_micro
+from cct_export.formats import FORMATS, onnx, tflite_metadata, tflite_micro, weights_of
 from cct_export.graph.quantized import QuantizedPlan
 from cct_export.importers.source import LoadedModel
 from cct_export.quantize.ptq import four_bit_steps
 from cct_export.quantize.schemes import choose_io, scheme_of
 from cct_export.records import (
-    CONTRACT_KEY,
     Artifact,
     Contract,
-    InputContract,
     MixedPrecision,
     ParityReport,
-    QuantizationSummary,
     checksum,
 )
 from cct_export.records.layout import in_layout, layout_of
-from cct_export.runtimes import engine_name
 from cct_export.runtimes.session import Logits
 from cct_export.specs import (
     BEST,
@@ -42,13 +39,6 @@ from cct_export.specs import (
     ExportSpec,
     QuantScheme,
 )
-
-_LIBRARIES = (
-    "keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "onnx", "onnxruntime", "tf2onnx",
-    "numpy",
-)  # fmt: skip
-# Engines whose versions are of no use to the files of others.
-_OWN_FILES = ("ncnn", "openvino")
 
 
 @dataclass(frozen=True)
@@ -96,60 +86,106 @@ def build(
     scheme = scheme_of(spec.scheme, spec.format)
     choose_io(spec.io, scheme, spec.format)
     _check_layout(workspace.loaded, spec)
-    draft = workspace.draft(spec, scheme)
-    if draft is None and spec.format == "ncnn":
+    if workspace.lowering.plan is not None:
+        return _planned(workspace, request, scheme, mixed_precision)
+    if spec.format == "ncnn":
         raise ConversionError(
             f"{workspace.loaded.source} is no plan of steps that ncnn has layers for "
             f"({workspace.lowering.reason}): export it as tflite or onnx"
         )
-    if draft is None:
-        traced = _traced(workspace, request, scheme, mixed_precision)
-        return _verified(workspace, request, *traced)
-    return _planned(workspace, request, draft, mixed_precision)
+    content, contract, bound = _traced(workspace, request, scheme, mixed_precision)
+    written = _finished(workspace, request.spec, content, contract)
+    return _verified(workspace, request, written, bound)
+
+
+class _Written(NamedTuple):
+    """A file that is not verified yet, its contract, and weights that are in another file."""
+
+    content: bytes
+    contract: Contract
+    weights: bytes = b""
 
 
 def _planned(
-    workspace: Workspace, request: ExportRequest, draft: Draft, mixed_precision: bool
+    workspace: Workspace, request: ExportRequest, scheme: QuantScheme, mixed_precision: bool
 ) -> CandidateFile:
     """Writes and verifies a plan; its worst steps stay in float where the file else misses parity.
 
     Where that does not help either, or leaves no integers, the file is as the scheme makes it.
     """
-
-    def written(
-        quantized: QuantizedPlan, calibration: CalibrationSpec, bound: MixedPrecision | None
-    ) -> CandidateFile:
-        contract = _contract(workspace, request.spec, draft.origin, draft.summary(calibration))
-        beside = draft.weights(quantized)
-        if beside:
-            contract = replace(contract, weights_sha256=hashlib.sha256(beside).hexdigest())
-        content = draft.emit(quantized, _metadata(contract))
-        return _verified(workspace, request, content, contract, bound, beside)
-
-    scheme, bound_db = draft.scheme, request.constraints.min_sqnr_db
+    draft = workspace.draft(request.spec, scheme)
+    bound_db = request.constraints.min_sqnr_db
     calibration = _with_methods(workspace, draft, request.calibration)
     can_mix = mixed_precision and scheme.quantizes_weights and not scheme.integers_only
     if can_mix and bound_db is not None:
-        return written(*quantize_within(workspace, draft, calibration, bound_db))
-    plain = written(
-        draft.quantized(calibration, workspace.counted("quantizing step")), calibration, None
-    )
+        quantized, calibration, cost = quantize_within(workspace, draft, calibration, bound_db)
+        contract = _contract(workspace, draft, calibration)
+        written = _written(workspace, request.spec, quantized, contract)
+        return _verified(workspace, request, written, cost)
+    quantized = draft.quantized(calibration, workspace.counted("quantizing step"))
+    contract = _contract(workspace, draft, calibration)
+    # The plan is larger than the file, and writer and engine take memory too: it is made again
+    # where it is needed.
+    del draft
+    memory.give_back()
+    written = _written(workspace, request.spec, quantized, contract)
+    del quantized
+    memory.give_back()
+    plain = _verified(workspace, request, written)
     if plain.parity.passed or not can_mix:
         return plain
-    if scheme.weights == "int4":
+    draft = workspace.draft(request.spec, scheme)
+    return _mixed(workspace, request, draft, calibration) or plain
+
+
+def _mixed(
+    workspace: Workspace, request: ExportRequest, draft: Draft, calibration: CalibrationSpec
+) -> CandidateFile | None:
+    """Returns a file with more precision that passes parity, if there is one with integers."""
+    if draft.scheme.weights == "int4":
         quantized, raised, cost = raise_bits(workspace, draft, calibration)
-        mixed = written(quantized, raised, None)
+        written = _written(workspace, draft.spec, quantized, _contract(workspace, draft, raised))
+        mixed = _verified(workspace, request, written)
         if mixed.parity.passed:
             _note_eight_bits(workspace, draft, cost)
             return mixed
     quantized, calibration, cost = quantize_within(workspace, draft, calibration, None)
     if not any(quantized.config(step).has_integers for step in draft.plan.steps):
-        return plain
-    mixed = written(quantized, calibration, None)
+        return None
+    contract = _contract(workspace, draft, calibration)
+    written = _written(workspace, draft.spec, quantized, contract)
+    mixed = _verified(workspace, request, written)
     if not mixed.parity.passed:
-        return plain
-    _note_floats(workspace, scheme, cost)
+        return None
+    _note_floats(workspace, draft.scheme, cost)
     return mixed
+
+
+def _contract(workspace: Workspace, draft: Draft, calibration: CalibrationSpec) -> Contract:
+    return contract_of(workspace, draft.spec, draft.origin, draft.summary(calibration))
+
+
+def _written(
+    workspace: Workspace, spec: ExportSpec, quantized: QuantizedPlan, contract: Contract
+) -> _Written:
+    """Writes a plan with its contract."""
+    beside = weights_of(quantized, spec)
+    if beside:
+        contract = replace(contract, weights_sha256=hashlib.sha256(beside).hexdigest())
+    content = FORMATS[spec.format].emit(quantized, spec, metadata_of(contract))
+    return _finished(workspace, spec, content, contract, beside)
+
+
+def _finished(
+    workspace: Workspace, spec: ExportSpec, content: bytes, contract: Contract, beside: bytes = b""
+) -> _Written:
+    """Adds labels and checksum to a file."""
+    if spec.target == "tflm":
+        tflite_micro.check(content, workspace.loaded.source)
+    if spec.format == "tflite":
+        content = tflite_metadata.with_labels(content, contract.labels)
+    content = checksum.sealed(content)
+    return _Written(content, replace(contract, content_sha256=checksum.carried(content)), beside)
 
 
 def _note_eight_bits(workspace: Workspace, draft: Draft, cost: MixedPrecision) -> None:
@@ -174,25 +210,17 @@ def _note_floats(workspace: Workspace, scheme: QuantScheme, cost: MixedPrecision
 def _verified(
     workspace: Workspace,
     request: ExportRequest,
-    content: bytes,
-    contract: Contract,
-    bound: MixedPrecision | None,
-    beside: bytes = b"",
+    written: _Written,
+    bound: MixedPrecision | None = None,
 ) -> CandidateFile:
-    """Adds labels and checksum to a file, and compares it with the model."""
-    spec = request.spec
-    if spec.target == "tflm":
-        tflite_micro.check(content, workspace.loaded.source)
-    if spec.format == "tflite":
-        content = tflite_metadata.with_labels(content, contract.labels)
-    content = checksum.sealed(content)
-    contract = replace(contract, content_sha256=checksum.carried(content))
+    """Compares a file with the model."""
+    content, contract, beside = written
     size, digest = len(content) + len(beside), hashlib.sha256(content).hexdigest()
     artifact = Artifact(request.output, contract, size, digest)
-    logits = running.logits(workspace, spec, contract, content, beside)
+    logits = running.logits(workspace, request.spec, contract, content, beside)
     report = _verify(workspace, artifact, logits, request.constraints.min_sqnr_db)
     agrees = parity.agreeing(workspace.reference, logits, workspace.loaded.outputs)
-    own = onnx.engine_operators(content) if spec.format == "onnx" else ()
+    own = onnx.engine_operators(content) if request.spec.format == "onnx" else ()
     return CandidateFile(artifact, content, report, agrees, bound, own, beside)
 
 
@@ -262,9 +290,9 @@ def _traced(
     else:
         content = draft.written(str(calibration.methods), draft.operators)
     origin = "" if samples is None else samples.origin
-    contract = _contract(workspace, spec, origin, draft.summary(calibration))
+    contract = contract_of(workspace, spec, origin, draft.summary(calibration))
     given = request.constraints.min_sqnr_db is not None
-    return draft.finished(content, _metadata(contract)), contract, bound if given else None
+    return draft.finished(content, metadata_of(contract)), contract, bound if given else None
 
 
 def _with_methods(
@@ -281,50 +309,6 @@ def _with_methods(
             )
         calibration = replace(calibration, methods=methods)
     return calibration
-
-
-def _contract(
-    workspace: Workspace, spec: ExportSpec, origin: str, quantization: QuantizationSummary | None
-) -> Contract:
-    loaded, normalization = workspace.loaded, workspace.loaded.options.normalization
-    if normalization is not None and normalization.is_identity:
-        normalization = None
-    batch = None if spec.dynamic_batch else 1
-    dtype = spec.io if scheme_of(spec.scheme, spec.format).integer_ends else "float32"
-    softmax = loaded.options.softmax
-    outputs = tuple(replace(each, dtype=dtype, softmax=softmax) for each in loaded.outputs)
-    return Contract(
-        format=spec.format,
-        scheme=spec.scheme,
-        io=spec.io,
-        source=loaded.source,
-        source_sha256=loaded.sha256,
-        content_sha256=checksum.UNSEALED,
-        image_shape=loaded.image_shape,
-        target=spec.target,
-        batch=batch,
-        labels=workspace.labels,
-        calibration=origin,
-        versions=machine.versions(*_LIBRARIES, *{engine_name(spec)}.intersection(_OWN_FILES)),
-        quantization=quantization,
-        input=InputContract.of(
-            spec.io,
-            batch,
-            loaded.image_shape,
-            loaded.resize,
-            normalization=normalization,
-            layout=spec.layout.upper(),
-        ),
-        output=outputs[0],
-        outputs=outputs if len(outputs) > 1 else (),
-    )
-
-
-def _metadata(contract: Contract) -> dict[str, str | bytes]:
-    entries: dict[str, str | bytes] = {CONTRACT_KEY: json.dumps(contract.to_dict())}
-    if contract.format == "tflite":
-        entries[tflite_metadata.METADATA_KEY] = tflite_metadata.metadata(contract)
-    return entries
 
 
 def _verify(

@@ -8,7 +8,7 @@ import numpy as np
 
 from cct_export.errors import InvalidRequest
 from cct_export.evaluation.parity import logits_sqnr_db
-from cct_export.formats import FORMATS, ncnn
+from cct_export.formats import FORMATS
 from cct_export.graph.fold import fold
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import QuantizedPlan
@@ -118,10 +118,6 @@ class Draft:
             kept_float=calibration.floats,
             eight_bits=calibration.eight_bits,
         )
-
-    def weights(self, quantized: QuantizedPlan) -> bytes:
-        """Returns the weights, where the format has them in another file; else nothing."""
-        return ncnn.weights(quantized, self.spec) if self.spec.format == "ncnn" else b""
 
     def emit(self, quantized: QuantizedPlan, metadata: Mapping[str, str | bytes] = {}) -> bytes:
         """Returns the file, with metadata: names and texts."""

@@ -4,6 +4,7 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
+from cct_export import memory
 from cct_export.errors import ConversionError, InvalidArtifact, NotAvailable
 from cct_export.export.workspace import Workspace
 from cct_export.quantize.schemes import scheme_of
@@ -62,7 +63,9 @@ def _run(workspace: Workspace, spec: ExportSpec, path: Path) -> Logits:
         if spec.target == "tflm":
             workspace.note(_about_micro(opened))
         images = workspace.parity_images.images
-        return session.run(opened, images, progress=workspace.counted("verifying"))
+        logits = session.run(opened, images, progress=workspace.counted("verifying"))
+    memory.give_back()
+    return logits
 
 
 def _advice(spec: ExportSpec) -> str:

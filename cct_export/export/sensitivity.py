@@ -15,7 +15,7 @@ from cct_export.graph.quantized import QuantizedPlan, evaluate
 from cct_export.graph.steps import Array, Step
 from cct_export.quantize.ranges import clipped_share
 from cct_export.quantize.schemes import scheme_of
-from cct_export.quantize.statistics import BATCH
+from cct_export.quantize.statistics import batch_size
 from cct_export.records import QuantizationReport, StepError
 from cct_export.runtimes import onnxruntime_profile
 from cct_export.specs import CalibrationSpec, ExportSpec
@@ -41,10 +41,10 @@ def report(
         InvalidRequest: the steps of the model are not known.
         CCTExportError: any reason that an export has.
     """
-    draft = workspace.draft(spec, scheme_of(spec.scheme, spec.format))
-    if draft is None:
+    if workspace.lowering.plan is None:
         source, reason = workspace.loaded.source, workspace.lowering.reason
         raise InvalidRequest(f"the steps of {source} are not known ({reason}): name another model")
+    draft = workspace.draft(spec, scheme_of(spec.scheme, spec.format))
     quantized = draft.quantized(calibration, workspace.counted("quantizing step"))
     images = workspace.parity_images
     workspace.progress("running the quantized graph")
@@ -76,7 +76,8 @@ def _kernels(draft: Draft, quantized: QuantizedPlan) -> dict[str, int]:
 
 def logits_of(plan: QuantizedPlan, images: Images) -> Array:
     """Returns the logits of a plan, computed with numpy: float64 ``(N, values)``."""
-    parts = [evaluate(plan, images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+    size = batch_size(plan.plan)
+    parts = [evaluate(plan, images[i : i + size]) for i in range(0, len(images), size)]
     return np.concatenate(parts).reshape(len(images), -1)
 
 
@@ -124,8 +125,9 @@ def _signal_and_noise(
 ) -> dict[str, tuple[float, float]]:
     """Returns the power of every float tensor, and that of its quantization error."""
     powers: dict[str, tuple[float, float]] = {}
-    for start in range(0, len(images), BATCH):
-        chunk = images[start : start + BATCH]
+    size = batch_size(draft.plan)
+    for start in range(0, len(images), size):
+        chunk = images[start : start + size]
         floats: dict[str, Array] = {}
         evaluate(draft.plan, chunk, floats.__setitem__)
 

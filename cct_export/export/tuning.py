@@ -12,14 +12,15 @@ from cct_export.bounds import falls_short
 from cct_export.data.dataset import Images
 from cct_export.evaluation import parity
 from cct_export.evaluation.latency import time_files
+from cct_export.export import running
 from cct_export.export.draft import Draft
 from cct_export.export.sensitivity import logits_of, step_errors
 from cct_export.export.workspace import Workspace
+from cct_export.formats import weights_of
 from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan
 from cct_export.graph.steps import AddConstant, Conv, Dense
 from cct_export.quantize.ptq import four_bit_steps
 from cct_export.records import MixedPrecision, ParityReport, StepError
-from cct_export.records.weights import path_of as weights_path
 from cct_export.runtimes import engine_of
 from cct_export.runtimes.session import run
 from cct_export.specs import METHODS, SUFFIXES, CalibrationSpec
@@ -213,10 +214,7 @@ def _parity(
     workspace: Workspace, draft: Draft, quantized: QuantizedPlan, path: Path
 ) -> ParityReport:
     """Writes a file and compares it with the Keras model."""
-    path.write_bytes(draft.emit(quantized))
-    beside = weights_path(path)
-    if beside is not None:
-        beside.write_bytes(draft.weights(quantized))
+    running.write(path, draft.emit(quantized), weights_of(quantized, draft.spec))
     session = engine_of(draft.spec.format).open_session(path, trusted=True)
     try:
         logits = run(session, workspace.parity_images.images)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from cct_export import memory
 from cct_export.data import sampling
 from cct_export.data.dataset import Dataset
 from cct_export.data.sampling import Samples
@@ -127,19 +128,19 @@ class Workspace:
 
     @cached_property
     def lowering(self) -> Lowering:
-        """The model as a plan, or why it is none."""
-        return lower_model(self.loaded.model)
+        """The model as a narrow plan, or why it is none."""
+        return lower_model(self.loaded.model, narrow=True)
 
-    def draft(self, spec: ExportSpec, scheme: QuantScheme) -> Draft | None:
-        """Returns the model on its way to a file; None if it is no plan, see ``lowering``.
+    def draft(self, spec: ExportSpec, scheme: QuantScheme) -> Draft:
+        """Returns the model, which ``lowering`` says to be a plan, on its way to a file.
 
         Raises:
             InvalidData: the images cannot calibrate.
             InvalidRequest: see ``draft.prepared``.
         """
-        if self.lowering.plan is None:
-            return None
+        assert self.lowering.plan is not None
         plan = prepared(self.lowering.plan, spec)
+        memory.give_back()
         needs_statistics = scheme.calibrated or scheme.quantizes_weights
         statistics = self._statistics_of(plan, scheme) if needs_statistics else None
         return Draft(plan, spec, scheme, self.loaded.outputs, statistics)
@@ -161,6 +162,7 @@ class Workspace:
             known = statistics.collect(
                 plan, images.images, images.origin, self.counted("calibrating")
             )
+            memory.give_back()
         self._statistics.append(known)
         return known
 

@@ -32,3 +32,8 @@ class Format(Protocol):
 
 
 FORMATS: dict[str, Format] = {"tflite": tflite, "onnx": onnx, "ncnn": ncnn}
+
+
+def weights_of(quantized: QuantizedPlan, spec: ExportSpec) -> bytes:
+    """Returns the weights, where the format has them in another file; else nothing."""
+    return ncnn.weights(quantized, spec) if spec.format == "ncnn" else b""

@@ -1,13 +1,18 @@
 """Builds a TFLite flatbuffer, operator by operator."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cct_export import memory
 from cct_export.graph.steps import Shape
 
 SIGNATURE = "serving_default"
+# Room for what is no content of a buffer; more is made where a graph needs it.
+_GRAPH_BYTES = 2**20
 # The numpy types that hold constants; two 4-bit integers are packed into a byte.
 _NUMPY_TYPES = {
     "FLOAT32": np.float32,
@@ -105,20 +110,23 @@ class FlatGraph:
     ) -> int:
         """Adds a constant and returns its index; equal constants share one tensor."""
         stored = np.asarray(array, _NUMPY_TYPES[type], order="C")
-        content = _pack_int4(stored) if type == "INT4" else stored.tobytes()
+        content = _pack_int4(stored) if type == "INT4" else stored.reshape(-1).view(np.uint8)
         scales, zero_point = b"", None
         if quantization is not None:
             scales = np.asarray(quantization.scale, np.float32).tobytes()
             zero_point = quantization.zero_point
-        key = (type, stored.shape, content, scales, zero_point)
+        digest = hashlib.sha256(
+            content.data
+        ).digest()  # a key of the content would keep a copy of it
+        key = (type, stored.shape, digest, scales, zero_point)
         if key not in self._constants:
             buffer = self._buffer(content)
             self._constants[key] = self.tensor(name, stored.shape, type, buffer, quantization)
         return self._constants[key]
 
-    def _buffer(self, content: bytes) -> int:
+    def _buffer(self, content: NDArray[np.uint8]) -> int:
         buffer = self.schema.BufferT()
-        buffer.data = np.frombuffer(content, np.uint8)
+        buffer.data = content
         self.model.buffers.append(buffer)
         return len(self.model.buffers) - 1
 
@@ -206,7 +214,8 @@ class FlatGraph:
 def serialized(model: Any) -> bytes:
     """Returns a ``ModelT`` as a flatbuffer in which equal vectors are there once.
 
-    Most are the zero points of channels, eight bytes each, which are all zeros.
+    Most are the zero points of channels, eight bytes each, which are all zeros. The contents of its
+    buffers are gone then: there is one copy of a large model's weights at a time.
     """
     import flatbuffers
 
@@ -221,9 +230,29 @@ def serialized(model: Any) -> bytes:
             return offsets[key]
 
     offsets: dict[tuple[str, bytes], int] = {}
-    builder = SharingBuilder(1024)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    contents = [buffer.data for buffer in model.buffers if buffer.data is not None]
+    # Memory that is not written to yet takes none: room for all of it, which need not grow.
+    builder = SharingBuilder(_GRAPH_BYTES + sum(map(len, contents)))
+    del contents
+    builder.Finish(_packed(model, builder), file_identifier=b"TFL3")
+    memory.give_back()
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
+
+
+def _packed(model: Any, builder: Any) -> int:
+    """Packs a ``ModelT``, and drops the content of each of its buffers behind it."""
+
+    def packing(buffer: Any, pack: Callable[[Any], int]) -> Callable[[Any], int]:
+        def run(builder: Any) -> int:
+            offset = pack(builder)
+            buffer.data = None
+            return offset
+
+        return run
+
+    for buffer in model.buffers:
+        buffer.Pack = packing(buffer, buffer.Pack)
+    return int(model.Pack(builder))
 
 
 def add_metadata(model: Any, metadata: Mapping[str, str | bytes]) -> None:
@@ -243,8 +272,9 @@ def add_metadata(model: Any, metadata: Mapping[str, str | bytes]) -> None:
         model.metadata = entries
 
 
-def _pack_int4(integers: np.ndarray) -> bytes:
+def _pack_int4(integers: np.ndarray) -> NDArray[np.uint8]:
     """Returns 4-bit integers packed in pairs, the first in the lower half of the byte."""
     flat = integers.reshape(-1).astype(np.uint8) & 15
     even = np.append(flat, 0) if len(flat) % 2 else flat
-    return (even[::2] | even[1::2] << 4).astype(np.uint8).tobytes()
+    packed: NDArray[np.uint8] = (even[::2] | even[1::2] << 4).astype(np.uint8)
+    return packed

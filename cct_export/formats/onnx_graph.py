@@ -5,13 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cct_export.errors import ConversionError
+from cct_export.formats.onnx_checked import checked
 from cct_export.graph import steps
 from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams
 from cct_export.graph.steps import Array, Step
 from cct_export.records.layout import NCHW
 from cct_export.specs import ExportSpec
-from cct_export.text import one_line
 
 # Operators of ONNX Runtime's own, "contrib" operators.
 MICROSOFT = "com.microsoft"
@@ -334,15 +333,16 @@ class OnnxGraph:
             )
             for end in (image, logits)
         ]
-        constants = list(self.constants.values())
         # What takes integers itself leaves their dequantization without consumers.
         consumed = {image.name, logits.name, *(name for node in self.nodes for name in node.input)}
         nodes = [node for node in self.nodes if node.output[0] in consumed]
-        graph = helper.make_graph(nodes, "cct", ends[:1], ends[1:], constants)
+        graph = helper.make_graph(nodes, "cct", ends[:1], ends[1:])
         graph.value_info.extend(self._annotations(nodes))
         opset = helper.make_opsetid("", self.opset)
         own = [helper.make_opsetid(MICROSOFT, 1)] if graph.value_info else []
         model = helper.make_model(graph, opset_imports=[opset, *own], producer_name="cct-export")
+        for name in list(self.constants):  # each is there once, not here and there
+            model.graph.initializer.append(self.constants.pop(name))
         # The oldest file format that has the opset, which older engines read, too.
         model.ir_version = helper.find_min_ir_version_for([opset])
         return checked(model, metadata)
@@ -360,41 +360,3 @@ class OnnxGraph:
             for node in nodes
             if node.domain == MICROSOFT
         ]
-
-
-def checked(model: Any, metadata: Mapping[str, str | bytes]) -> bytes:
-    """Adds metadata to a ``ModelProto``, checks it, and returns it serialized.
-
-    Raises:
-        ConversionError: onnx.checker refused the graph.
-    """
-    import onnx
-
-    _part_padding_from_pools(model.graph)
-    for name, text in metadata.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = name, text
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ConversionError(f"onnx.checker refused the graph: {one_line(error)}") from error
-    return bytes(model.SerializeToString())
-
-
-def _part_padding_from_pools(graph: Any) -> None:
-    """Puts a Reshape that changes nothing between a Pad and a MaxPool.
-
-    ONNX Runtime makes the zeros of a Pad part of the pool's own padding, which is −∞: a maximum of
-    negative values then comes out negative. It does not look through a Reshape, which costs
-    nothing.
-    """
-    from onnx import helper, numpy_helper
-
-    padded = {name for node in graph.node if node.op_type == "Pad" for name in node.output}
-    pools = [n for n in graph.node if n.op_type == "MaxPool" and n.input[0] in padded]
-    for pool in pools:
-        shape, apart = f"{pool.output[0]}/padded_shape", f"{pool.output[0]}/padded"
-        graph.initializer.append(numpy_helper.from_array(np.array([0, 0, 0, -1]), shape))
-        reshape = helper.make_node("Reshape", [pool.input[0], shape], [apart], apart)
-        graph.node.insert(list(graph.node).index(pool), reshape)
-        pool.input[0] = apart

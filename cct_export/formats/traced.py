@@ -21,7 +21,7 @@ from cct_export.formats.frozen import (
     output_nodes,
     substituted,
 )
-from cct_export.formats.onnx_graph import checked
+from cct_export.formats.onnx_checked import checked
 from cct_export.graph.plan import Plan
 from cct_export.model.outputs import outputs_of
 from cct_export.specs import ExportSpec, opset_of

@@ -9,8 +9,8 @@ import numpy as np
 from cct_export.graph import steps
 from cct_export.graph.steps import Array, Step
 
-# Values that a convolution copies at a time: 256 MiB.
-_MAX_COPIED = 2**25
+# Values that a convolution copies at a time: 32 MiB.
+_MAX_COPIED = 2**22
 
 
 @singledispatch

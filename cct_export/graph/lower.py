@@ -53,16 +53,16 @@ def _is_unmodified(layer: Any) -> bool:
     return True
 
 
-def lower(model: "CCT") -> Plan:
+def lower(model: "CCT", *, narrow: bool = False) -> Plan:
     """Returns the unfolded inference plan of a model.
 
     Augmentation, dropout and stochastic depth do nothing at inference and are not in the plan.
 
     Args:
         model: built, on any Keras backend.
+        narrow: whether the weights stay of the model's type, and in its memory where TensorFlow
+            shares it; else they are copied to float64.
     """
-    from keras import ops
-
     # Keras puts the names of what a model is part of before the name of its layer.
     weights = {
         f"{layer.name}/{weight.path.rpartition(f'{layer.name}/')[2]}": weight
@@ -71,11 +71,22 @@ def lower(model: "CCT") -> Plan:
     }
 
     def read(name: str, shape: Shape) -> Array:
-        array = np.asarray(ops.convert_to_numpy(weights[name]), np.float64)
+        array = _values(weights[name])
         assert array.shape == shape, name
-        return array
+        return array if narrow else np.array(array, np.float64)
 
     return plan_from(model.spec, read)
+
+
+def _values(weight: Any) -> Array:
+    """Returns the values of a Keras variable, in its own memory where the backend shares that."""
+    from keras import ops
+
+    value = weight.value
+    try:  # TensorFlow's variables share their memory with what is read of them
+        return np.asarray(memoryview(value.read_value() if hasattr(value, "read_value") else value))
+    except (TypeError, ValueError):
+        return np.asarray(ops.convert_to_numpy(weight))
 
 
 def plan_from(spec: ModelSpec, weights: Weights) -> Plan:

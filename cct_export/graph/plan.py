@@ -3,7 +3,7 @@
 It is the intermediate representation between the Keras model and every file format.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -14,6 +14,7 @@ from cct_export.data.dataset import ImageShape
 from cct_export.graph.steps import (
     Activation,
     Add,
+    Array,
     AveragePool,
     Concat,
     Conv,
@@ -41,6 +42,12 @@ _SIGN_KEEPING = (
     Add, AveragePool, Concat, Crop, Gather, GlobalPool, MaxPool, Mean, Multiply, Reshape, Resize,
     Scale, Slice, Transpose, ZeroPad,
 )  # fmt: skip
+
+
+def _narrowed(array: Array) -> Array:
+    with np.errstate(over="ignore"):
+        narrow = array.astype(np.float32)
+    return narrow if np.array_equal(narrow, array) else array  # type: ignore[return-value]
 
 
 def _is_rectified(step: Step) -> bool:
@@ -122,6 +129,20 @@ class Plan:
         """Returns the plan with steps, by their output, replaced by any number of others."""
         steps = (replacements.get(step.output, (step,)) for step in self.steps)
         return Plan(self.image_shape, tuple(chain.from_iterable(steps)))
+
+    def narrowed(self) -> "Plan":
+        """Returns the plan with its constants as float32 where that changes no value.
+
+        Weights of a model are float32: half the memory for a plan that is kept. Folds take it.
+        """
+        return self._with_arrays(_narrowed)
+
+    def widened(self) -> "Plan":
+        """Returns the plan with its constants as float64, in which folds compute."""
+        return self._with_arrays(lambda array: array.astype(np.float64, copy=False))
+
+    def _with_arrays(self, change: Callable[[Array], Array]) -> "Plan":
+        return Plan(self.image_shape, tuple(step.with_arrays(change) for step in self.steps))
 
     def __str__(self) -> str:
         """Returns a table with one line per step: output, kind, shape, parameters, MACs."""

@@ -96,7 +96,7 @@ class QuantizedPlan:
     """A plan of primitive steps, and how each of them is quantized.
 
     Attributes:
-        plan: its quantized constants are representable reals already.
+        plan: its quantized constants are representable reals already, kernels as float32.
         qparams: by tensor; every quantized tensor has an entry.
         configs: by output of the step; a step without an entry computes in float.
         per_token: whether dynamic dense layers have parameters per token, else per image.

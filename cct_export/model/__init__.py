@@ -1,7 +1,11 @@
 """The Compact Convolutional Transformer in Keras, on any backend."""
 
+import json
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from cct_export.errors import InvalidRequest, MissingDependency
 from cct_export.names import choose
@@ -10,6 +14,16 @@ from cct_export.streams import quiet_start
 BACKENDS = ("tensorflow", "jax", "torch", "numpy", "openvino")
 # The extra that brings a library which Keras needs.
 _EXTRAS = {"keras": "tensorflow", "tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+
+
+# Libraries that TensorFlow and Keras import if they are there, for what no command uses: 190 MB.
+_UNUSED = ("jax", "matplotlib", "sklearn")
+_hidden: list[str] = []
+
+
+def start_lean() -> None:
+    """Has ``start`` leave out what no command uses, in a process that runs only a command."""
+    _hidden.extend(_UNUSED)
 
 
 def start() -> None:
@@ -29,7 +43,8 @@ def start() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         with quiet_start():
-            import keras
+            with _without(_hidden if _is_tensorflow() else ()):
+                import keras
 
             if keras.backend.backend() == "tensorflow":
                 import tensorflow as tf
@@ -44,3 +59,29 @@ def start() -> None:
         raise InvalidRequest(f"Keras cannot start: {error}") from error
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
+
+
+def _is_tensorflow() -> bool:
+    """Returns whether Keras will choose TensorFlow, by its variable or its file of settings."""
+    if backend := os.environ.get("KERAS_BACKEND"):
+        return backend == "tensorflow"
+    folder = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
+    try:
+        settings = json.loads(Path(folder, "keras.json").read_text("utf-8"))
+        return bool(settings.get("backend", "tensorflow") == "tensorflow")
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+@contextmanager
+def _without(libraries: Sequence[str]) -> Iterator[None]:
+    """Has imports of libraries fail as if they were not installed; later ones find them."""
+    hidden = [name for name in libraries if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: ImportError
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)

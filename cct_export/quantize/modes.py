@@ -10,6 +10,9 @@ from cct_export.specs import QuantScheme
 # Dense layers with a smaller share of weights and of multiplications stay float where the scheme
 # allows it: they gain little, and errors in the scores of the pooling and in the logits hurt most.
 MIN_SHARE = 0.01
+# Larger ones are never small: in a large model the projections of attention have a smaller share
+# each, and a quarter of the weights together.
+_MAX_SMALL = 2**16
 # Convolutions of fewer channels are those that the scheme calls the first.
 FEW_CHANNELS = 16
 # Their output has the parameters of their input.
@@ -71,7 +74,7 @@ def _has_wide_maps(plan: Plan, step: steps.Conv) -> bool:
 
 def is_small(plan: Plan, step: steps.Dense) -> bool:
     """Returns whether a dense layer is too small to be worth quantizing."""
-    few_weights = step.kernel.size < MIN_SHARE * plan.parameters
+    few_weights = step.kernel.size < min(MIN_SHARE * plan.parameters, _MAX_SMALL)
     return few_weights and plan.macs(step) < MIN_SHARE * plan.total_macs
 
 

@@ -235,7 +235,7 @@ class _Quantizer:
             kernel = params.fake_quantize(step.kernel)
         mode, bias = self._modes[step.output], step.bias
         if mode not in _STATIC_INPUTS or bias is None:
-            return replace(step, kernel=kernel), params
+            return replace(step, kernel=_compact(kernel)), params
         input_scale = self.qparams[step.inputs[0]].scale
         smallest = np.abs(bias) / (input_scale * MAX_BIAS)
         too_fine = params.scale < smallest
@@ -244,7 +244,7 @@ class _Quantizer:
         if mode == "static":
             unit = input_scale * params.scale
             bias = np.rint(bias / unit) * unit
-        return replace(step, kernel=kernel, bias=bias), params
+        return replace(step, kernel=_compact(kernel), bias=bias), params
 
     def _weight_params(self, step: steps.Conv | steps.Dense) -> QuantParams:
         if step.output not in self._four_bit_steps:
@@ -325,6 +325,11 @@ def _with_float16_weights(step: Step) -> Step:
     if isinstance(step, steps.Conv | steps.Dense):
         return replace(step, kernel=_float16(step.kernel))
     return step
+
+
+def _compact(kernel: Array) -> Array:
+    """Returns a fake-quantized kernel as float32: its integers follow from it all the same."""
+    return kernel.astype(np.float32)  # type: ignore[return-value]
 
 
 def _float16(values: Array) -> Array:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cct_export import memory
 from cct_export.data import sampling
 from cct_export.data.dataset import Images
 from cct_export.errors import InvalidData
@@ -22,10 +23,17 @@ from cct_export.specs.progress import CountProgress, no_progress
 from cct_export.untrusted import Malformed, read_npz, refusing
 
 BINS = 2048
+# Images that are computed at a time, and values of their largest tensor, 16 MiB: of large images
+# fewer.
 BATCH = 25
-# Values of a tensor, and rows of a step's input, that one image contributes at most; the others
-# are skipped evenly. Rows of a wide input cost more, so it contributes fewer.
+_BATCH_VALUES = 2**21
+# Rows of second moments that are computed at a time.
+_MOMENT_ROWS = 1152
+# Values of a tensor, and rows of a step's input, that one image contributes at most. Of more values
+# some are drawn at random, of rows some are skipped evenly. Rows of a wide input cost more, so it
+# contributes fewer.
 MAX_VALUES = 2**16
+SAMPLED_VALUES = 2**14
 MAX_ROWS = 1024
 _USUAL_INPUTS = 1152
 # Weights with more inputs have no second moments: a flattened feature map's would fill the memory.
@@ -131,9 +139,7 @@ def collect(
         histogram.counts += _counts(x, histogram.low, histogram.high)
         for step in plan.consumers(name):
             if isinstance(step, Conv | Dense) and has_moments(step):
-                rows = input_rows(step, x)
-                sums = statistics.second_moments.get(step.output, 0)
-                statistics.second_moments[step.output] = sums + rows.T @ rows / len(rows) * len(x)
+                _add_moments(statistics.second_moments, step.output, input_rows(step, x), len(x))
 
     count = len(images)
     # Two passes over the images: a histogram needs the range first.
@@ -145,9 +151,25 @@ def collect(
         counts = np.zeros(BINS, np.int64)
         statistics.histograms[name] = Histogram(low, max(high, low + 1e-6), counts)
     _observe(plan, images, observe_values, lambda done: progress((count + done) // 2, count))
-    for name, sums in statistics.second_moments.items():
-        statistics.second_moments[name] = sums / len(images)
+    for name in statistics.second_moments:
+        statistics.second_moments[name] /= len(images)
     return statistics
+
+
+def _add_moments(sums: dict[str, Array], name: str, rows: Array, images: int) -> None:
+    """Adds the second moments of a step's input rows, which are of so many images.
+
+    The sums are float32: their rounding is far below the damping of GPTQ, and those of a large
+    model would be larger than its weights.
+    """
+    inputs = rows.shape[1]
+    if name not in sums:
+        sums[name] = np.zeros((inputs, inputs), np.float32)  # type: ignore[assignment]
+    for start in range(0, inputs, _MOMENT_ROWS):
+        part = slice(start, start + _MOMENT_ROWS)
+        moments = rows[:, part].T @ rows
+        moments *= images / len(rows)
+        sums[name][part] += moments
 
 
 def _observe(
@@ -156,9 +178,17 @@ def _observe(
     observer: Callable[[str, Array], None],
     progress: Callable[[int], None],
 ) -> None:
-    for start in range(0, len(images), BATCH):
-        evaluate(plan, images[start : start + BATCH], observer)
-        progress(min(start + BATCH, len(images)))
+    batch = batch_size(plan)
+    for start in range(0, len(images), batch):
+        evaluate(plan, images[start : start + batch], observer)
+        memory.give_back()
+        progress(min(start + batch, len(images)))
+
+
+def batch_size(plan: Plan) -> int:
+    """Returns how many images are computed at a time."""
+    largest = max(map(math.prod, plan.shapes.values()))
+    return max(1, min(BATCH, _BATCH_VALUES // largest))
 
 
 def input_rows(step: Conv | Dense, x: Array) -> Array:
@@ -184,10 +214,9 @@ def input_rows(step: Conv | Dense, x: Array) -> Array:
 def _counts(x: Array, low: float, high: float) -> NDArray[np.int64]:
     """Returns the histogram of all values of a small tensor, of a random sample of a large one."""
     values = x.reshape(-1)
-    limit = MAX_VALUES * len(x)
-    if len(values) > limit:
+    if len(values) > MAX_VALUES * len(x):
         # Sampling at equal steps would miss channels.
-        values = np.random.default_rng(len(values)).choice(values, limit)
+        values = np.random.default_rng(len(values)).choice(values, SAMPLED_VALUES * len(x))
     counts: NDArray[np.int64] = np.histogram(values, BINS, (low, high))[0]
     return counts
 

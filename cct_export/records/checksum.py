@@ -20,7 +20,8 @@ def sealed(content: bytes) -> bytes:
     if carried(content) != UNSEALED:
         raise ValueError("the file has no contract with an open checksum")
     start, end = _digits(content)
-    return content[:start] + _digest(content).encode() + content[end:]
+    view = memoryview(content)  # whose parts are no copies
+    return b"".join([view[:start], _digest(content).encode(), view[end:]])
 
 
 def carried(content: bytes) -> str:

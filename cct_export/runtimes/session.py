@@ -25,6 +25,9 @@ Logits = NDArray[np.float32]
 # Numbers in the images of one run, half a GiB as floats: 890 images of 224 × 224, or one of 6,688 ×
 # 6,688. They are made in the process that asks, whose memory nothing limits.
 MAX_VALUES = 2**27
+# Numbers in the images of one call where the file takes any number: 64 images of 72 × 72, or 6 of
+# 224 × 224, whose feature maps are many times as large.
+_BATCH_VALUES = 2**20
 
 
 class Quantization(NamedTuple):
@@ -206,7 +209,9 @@ def run(
     Returns:
         float32 ``(N, values of all outputs)``; ``(N, classes)`` of a single output without slots.
     """
-    size = session.batch or min(batch, max(1, MAX_VALUES // max(1, math.prod(session.image_shape))))
+    size = session.batch or min(
+        batch, max(1, _BATCH_VALUES // max(1, math.prod(session.image_shape)))
+    )
     batches = []
     for start in range(0, len(images), size):
         chunk = images[start : start + size]

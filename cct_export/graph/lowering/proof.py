@@ -36,20 +36,23 @@ class Lowering:
     reason: str = ""
 
 
-def lower_model(model: keras.Model) -> Lowering:
+def lower_model(model: keras.Model, *, narrow: bool = False) -> Lowering:
     """Returns the plan of a model, if every operation of it is known.
 
     Args:
         model: an image classifier with one image as its input, built of any layers.
+        narrow: whether weights stay float32, see ``Plan.narrowed``.
     """
     if can_lower(model):
-        return Lowering(lower(model))
+        return Lowering(lower(model, narrow=narrow))
     try:
         plan = _plan(model)
     except NotLowered as error:
         return Lowering(None, str(error))
     difference = _difference(plan, model)
-    return Lowering(None, difference) if difference else Lowering(plan)
+    if difference:
+        return Lowering(None, difference)
+    return Lowering(plan.narrowed() if narrow else plan)
 
 
 def _plan(model: keras.Model) -> Plan:

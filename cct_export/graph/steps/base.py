@@ -1,8 +1,8 @@
 """What the steps of an inference plan have in common."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,17 @@ class Step:
             for part in value if isinstance(value, Projection) else (value,):
                 if isinstance(part, np.ndarray):
                     yield part
+
+    def with_arrays(self, change: Callable[[Array], Array]) -> Self:
+        """Returns the step with its constants changed, each as ``change`` returns it."""
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Projection):
+                changed[field.name] = Projection(*map(change, value))
+            elif isinstance(value, np.ndarray):
+                changed[field.name] = change(value)
+        return replace(self, **changed) if changed else self
 
     @property
     def kind(self) -> str:
