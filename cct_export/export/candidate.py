@@ -184,6 +184,7 @@ def _finished(
         tflite_micro.check(content, workspace.loaded.source)
     if spec.format == "tflite":
         content = tflite_metadata.with_labels(content, contract.labels)
+    memory.give_back()  # what writing took
     content = checksum.sealed(content)
     return _Written(content, replace(contract, content_sha256=checksum.carried(content)), beside)
 

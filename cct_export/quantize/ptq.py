@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cct_export import memory
 from cct_export.graph import steps
 from cct_export.graph.plan import Plan
 from cct_export.graph.quantized import OpQuantConfig, QuantizedPlan, QuantParams
@@ -35,6 +36,8 @@ FLOAT16_RANGE = (2.0**-10, 65504.0)
 SMALLEST_EXPONENT = -math.log(4 * 255)
 # GELU of this is -0.0001, of smaller values nearer to 0.
 SMALLEST_GELU_INPUT = -4.0
+# Kernels that are larger leave memory behind that is worth returning.
+_LARGE_BYTES = 2**20
 _DEFAULT = CalibrationSpec()
 _STATIC_INPUTS = ("static", "static-inputs")
 
@@ -105,6 +108,8 @@ def quantize(
     quantizer = _Quantizer(plan, scheme, statistics, calibration)
     for done, step in enumerate(plan.steps, start=1):
         quantizer.add(step)
+        if isinstance(step, steps.Conv | steps.Dense) and step.kernel.nbytes >= _LARGE_BYTES:
+            memory.give_back()  # GPTQ takes several times the kernel
         progress(done, len(plan.steps))
     return QuantizedPlan(
         plan.replace(quantizer.replacements),

@@ -47,7 +47,9 @@ def peak_bytes(arguments):
 def test_an_export_takes_twice_the_weights_and_a_gigabyte(wide, tmp_path, format, scheme):
     path, weights = wide
     few = ["--calibration-samples", "16", "--samples", "32"]
-    peak = peak_bytes([format, path, "--quantize", scheme, "-q", "-o", tmp_path / "m", *few])
+    peak = peak_bytes(
+        [format, path, "--quantize", scheme, "-q", "-o", tmp_path / f"m.{format}", *few]
+    )
     assert peak <= 2 * weights + LIBRARIES_BYTES
 
 
