@@ -95,9 +95,9 @@ class PeerResults:
         return next((row for row in self.measured if row.name == name), None)
 
     def ratio(self, row: PeerRow) -> float | None:
-        """Returns a row's median latency over that of our TFLite file of the same kind."""
+        """Returns a row's lowest latency over that of our TFLite file of the same kind."""
         ours = self.row(OURS[row.precision])
-        return row.median_ms / ours.median_ms if ours and not row.error else None
+        return row.minimum_ms / ours.minimum_ms if ours and not row.error else None
 
 
 def exists(folder: str | Path) -> bool:
