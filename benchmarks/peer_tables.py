@@ -31,8 +31,8 @@ def setup(results: PeerResults) -> str:
         f"cores, {machine.surroundings or machine.architecture}), each file in a process of its "
         "own, all in turn. `×` is the lowest latency, which other programs disturb least, over "
         "that of our TFLite file: its int8 file for int8, its float32 file for all others. SQNR "
-        f"and agreement are with Keras on {results.parity_images:,} test images of `{results.data}`, top-1 on "
-        f"{results.accuracy_images:,}."
+        f"and agreement are with Keras on {results.parity_images:,} test images of "
+        f"`{results.data}`, top-1 on {results.accuracy_images:,}."
     )
 
 
