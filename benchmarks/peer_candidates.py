@@ -43,6 +43,7 @@ PEER_FILES = (
     ("ncnn pnnx float32", "ncnn", "float32", "one-image.onnx"),
     ("cct-export ncnn float32", "ncnn", "float32", "float32.ncnn.param"),
     ("cct-export ncnn fp16", "ncnn", "fp16", "fp16.ncnn.param"),
+    ("cct-export ncnn int8", "ncnn", "int8", "int8.ncnn.param"),
     ("executorch float32", "executorch", "float32", "for-torch.onnx"),
     ("executorch int8", "executorch", "int8", "for-torch.onnx"),
 )
