@@ -147,4 +147,5 @@ def sources(model: str, data: str) -> dict[str, Callable[[Path], None]]:
         "for-torch.onnx": exported(onnx, opset=OPSET_FOR_TORCH),
         "float32.ncnn.param": exported(ncnn, scheme="none"),
         "fp16.ncnn.param": exported(ncnn, scheme="fp16"),
+        "int8.ncnn.param": exported(ncnn, scheme="int8"),
     }

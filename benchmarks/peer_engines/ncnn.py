@@ -51,7 +51,7 @@ class Session:
 
         self._mat, self._net = ncnn.Mat, ncnn.Net()
         self._net.opt.num_threads = 1
-        if precision == "float32":
+        if precision != "fp16":
             for option in IN_16_BITS:
                 setattr(self._net.opt, option, False)
         if self._net.load_param(str(path)) or self._net.load_model(str(_weights(path))):
