@@ -300,20 +300,20 @@ def test_the_picture_of_a_page_shows_the_results(page):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_openvino_runs_in_an_environment_of_its_own(tmp_path, digits_run, monkeypatch):
+def test_ncnn_runs_in_an_environment_of_its_own(tmp_path, digits_run, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     try:
-        peer_environments.python_of(peer_environments.PEERS["openvino"])
+        peer_environments.python_of(peer_environments.PEERS["ncnn"])
     except NotAvailable as error:
         pytest.skip(str(error))
-    options = ["--engines", "openvino,ours", "--images", "64", "--rounds", "2", "--out", tmp_path]
+    options = ["--engines", "ncnn,ours", "--images", "64", "--rounds", "2", "--out", tmp_path]
     arguments = ["--data", "digits", "--model", digits_run, *options]
     done = CliRunner().invoke(peers.main, list(map(str, arguments)), catch_exceptions=False)
     assert done.exit_code == 0, done.output
     results = peer_record.read(tmp_path / Path(digits_run).name)
-    assert results.versions["openvino"] == "2026.4.1"
-    assert results.row("openvino float32").parity.sqnr_db > 90
-    assert results.row("openvino nncf int8").parity.sqnr_db > 10
+    assert results.versions["ncnn"] == "1.0.20261020"
+    assert results.row("cct-export ncnn float32").parity.sqnr_db > 90
+    assert results.row("cct-export ncnn int8").parity.sqnr_db > 10
     for row in results.measured:
         assert len(row.times_ns) == 40
     assert str(Path.home()) not in (tmp_path / Path(digits_run).name / "results.json").read_text()

@@ -130,19 +130,33 @@ def test_the_null_device_is_an_output_of_any_user(as_nobody, exports):
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(
-    "home", [None, "", "/nonexistent", "{closed}"], ids=["unset", "empty", "missing", "read-only"]
-)
-def test_every_kind_of_command_works_without_a_home(
-    as_nobody, closed, digits_run, digit_images, room, home
+def _without_home(home, closed):
+    variables = {"HOME": home and home.format(closed=closed)}
+    return variables | dict.fromkeys(("XDG_CACHE_HOME", "KERAS_HOME", "MPLCONFIGDIR"))
+
+
+@pytest.mark.parametrize("home", [None, "", "/nonexistent"], ids=["unset", "empty", "missing"])
+def test_a_model_is_exported_and_an_image_classified_without_a_home(
+    as_nobody, closed, digits_run, room, home
+):
+    Image.new("RGB", (32, 32), "red").save(room / "mine" / "red.png")
+    for arguments in (
+        ("tflite", digits_run, "-o", "m.tflite", "--quantize", "int8"),
+        ("predict", "m.tflite", "red.png"),
+    ):
+        ended = as_nobody("export", *arguments, "-q", **_without_home(home, closed))
+        assert (ended.returncode, ended.stderr) == (0, ""), arguments
+
+
+def test_every_kind_of_command_works_where_the_home_is_closed(
+    as_nobody, closed, digits_run, digit_images, room
 ):
     mine = room / "mine"
     Image.new("RGB", (32, 32), "red").save(mine / "red.png")
     images, labels = (array[:60] for array in digit_images)
     arrays = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
     np.savez(mine / "data.npz", **arrays)
-    variables = {"HOME": home and home.format(closed=closed)}
-    variables |= dict.fromkeys(("XDG_CACHE_HOME", "KERAS_HOME", "MPLCONFIGDIR"))
+    variables = _without_home("{closed}", closed)
     for program, *arguments in (
         ("export", "tflite", digits_run, "-o", "m.tflite", "--quantize", "int8"),
         ("export", "predict", "m.tflite", "red.png"),
