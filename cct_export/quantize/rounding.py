@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from cct_export.errors import MissingDependency
 from cct_export.graph.quantized import QuantParams
 from cct_export.graph.steps import Array
 
@@ -10,6 +11,8 @@ from cct_export.graph.steps import Array
 DAMPING = 0.01
 # Rows that are rounded before those behind them are updated.
 _BLOCK_ROWS = 64
+# Dampings, each ten times as large as the last.
+_TRIES = 8
 # Smaller weights count as zeros: engines refuse scales that are subnormal in float32.
 VANISHING = 1e-30
 # The smallest normal float16.
@@ -74,18 +77,19 @@ def _factor(second_moments: Array, order: NDArray[np.intp]) -> Array:
     the last input to the first: computed in the memory of one matrix.
 
     Moments that a record stored in half precision may not be positive definite: these get more
-    damping.
+    damping. Where none helps, the factor is that of independent inputs: weights go to the nearest.
 
     Args:
         second_moments: ``(inputs, inputs)``.
         order: that of the inputs.
     """
-    from scipy.linalg import lapack
-
+    try:
+        from scipy.linalg import lapack
+    except ImportError:
+        raise MissingDependency.of("scipy", "tensorflow") from None
     backwards = order[::-1]
-    damping = DAMPING
     scale = float(np.mean(np.diag(second_moments).astype(np.float64))) or 1.0
-    while True:
+    for damping in DAMPING * 10.0 ** np.arange(_TRIES if np.isfinite(scale) else 0):
         # In LAPACK's order of elements, which a symmetric matrix has by being transposed.
         damped = second_moments[np.ix_(backwards, backwards)].astype(np.float64).T
         damped.flat[:: len(damped) + 1] += damping * scale
@@ -95,4 +99,4 @@ def _factor(second_moments: Array, order: NDArray[np.intp]) -> Array:
         if not failed:
             factor: Array = inverse[::-1, ::-1]
             return factor
-        damping *= 10
+    return np.eye(len(order))

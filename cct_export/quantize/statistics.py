@@ -27,6 +27,8 @@ BINS = 2048
 # fewer.
 BATCH = 25
 _BATCH_VALUES = 2**21
+# Between these float32 has the squares of values, and sums of millions of them.
+_SQUARES_FIT = (1e-12, 1e15)
 # Rows of second moments that are computed at a time.
 _MOMENT_ROWS = 1152
 # Values of a tensor, and rows of a step's input, that one image contributes at most. Of more values
@@ -139,7 +141,10 @@ def collect(
         histogram.counts += _counts(x, histogram.low, histogram.high)
         for step in plan.consumers(name):
             if isinstance(step, Conv | Dense) and has_moments(step):
-                _add_moments(statistics.second_moments, step.output, input_rows(step, x), len(x))
+                sums = statistics.second_moments
+                if step.output not in sums:
+                    sums[step.output] = _no_moments(step, *ranges[name])
+                _add_moments(sums[step.output], input_rows(step, x), len(x))
 
     count = len(images)
     # Two passes over the images: a histogram needs the range first.
@@ -156,20 +161,24 @@ def collect(
     return statistics
 
 
-def _add_moments(sums: dict[str, Array], name: str, rows: Array, images: int) -> None:
-    """Adds the second moments of a step's input rows, which are of so many images.
+def _no_moments(step: Conv | Dense, low: float, high: float) -> Array:
+    """Returns the zeros that the second moments of a step's input are added to.
 
-    The sums are float32: their rounding is far below the damping of GPTQ, and those of a large
-    model would be larger than its weights.
+    They are float32 where squares of the values are in its range: its rounding is far below the
+    damping of GPTQ, and the moments of a large model would be larger than its weights.
     """
-    inputs = rows.shape[1]
-    if name not in sums:
-        sums[name] = np.zeros((inputs, inputs), np.float32)  # type: ignore[assignment]
-    for start in range(0, inputs, _MOMENT_ROWS):
+    inputs, largest = _inputs(step), max(abs(low), abs(high))
+    narrow = _SQUARES_FIT[0] < largest < _SQUARES_FIT[1]
+    return np.zeros((inputs, inputs), np.float32 if narrow else np.float64)
+
+
+def _add_moments(sums: Array, rows: Array, images: int) -> None:
+    """Adds the second moments of a step's input rows, which are of so many images."""
+    for start in range(0, len(sums), _MOMENT_ROWS):
         part = slice(start, start + _MOMENT_ROWS)
         moments = rows[:, part].T @ rows
         moments *= images / len(rows)
-        sums[name][part] += moments
+        sums[part] += moments
 
 
 def _observe(

@@ -94,6 +94,16 @@ def test_second_moments_are_those_of_the_rows_that_the_weights_multiply(plan, co
         assert np.trace(error.T @ moments @ error) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e-9, 1.0, 1e9, 1e25])
+def test_second_moments_have_the_squares_of_any_values(size):
+    scaled = steps.Scale("scaled", ("image",), np.full(3, size), np.zeros(3))
+    plan = Plan((4, 4, 3), (scaled, steps.Dense("logits", ("scaled",), np.eye(3), None)))
+    images = random_images(plan, 8)
+    (moments,) = collect(plan, images, "any").second_moments.values()
+    rows = images.reshape(-1, 3) * size
+    np.testing.assert_allclose(moments, rows.T @ rows / len(rows), rtol=1e-5)
+
+
 def test_rows_times_the_kernel_are_the_convolution():
     random = np.random.default_rng(0)
     kernel, pads = random.normal(size=(3, 2, 2, 5)), ((1, 0), (0, 1))
