@@ -22,7 +22,10 @@ _hidden: list[str] = []
 
 
 def start_lean() -> None:
-    """Has ``start`` leave out what no command uses, in a process that runs only a command."""
+    """Has ``start`` leave out what no command uses, in a process that runs only a command.
+
+    Keras then takes these libraries for missing as long as the process lives.
+    """
     _hidden.extend(_UNUSED)
 
 
@@ -65,11 +68,11 @@ def _is_tensorflow() -> bool:
     """Returns whether Keras will choose TensorFlow, by its variable or its file of settings."""
     if backend := os.environ.get("KERAS_BACKEND"):
         return backend == "tensorflow"
-    folder = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
     try:
+        folder = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
         settings = json.loads(Path(folder, "keras.json").read_text("utf-8"))
         return bool(settings.get("backend", "tensorflow") == "tensorflow")
-    except FileNotFoundError:
+    except (FileNotFoundError, RuntimeError):  # no file, or a user without a home
         return True
     except (OSError, ValueError, AttributeError):
         return False
@@ -77,7 +80,7 @@ def _is_tensorflow() -> bool:
 
 @contextmanager
 def _without(libraries: Sequence[str]) -> Iterator[None]:
-    """Has imports of libraries fail as if they were not installed; later ones find them."""
+    """Has imports of libraries fail, in all threads, as if they were not installed."""
     hidden = [name for name in libraries if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: ImportError
     try:
