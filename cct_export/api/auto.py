@@ -119,7 +119,7 @@ def _stem(output: str | Path | None, default: str) -> Path:
         return Path(output, default)
     path = output_path(output, Path(default))
     for suffix in SUFFIXES.values():
-        if path.name.endswith(suffix):
+        if path.name.casefold().endswith(suffix):
             raise InvalidRequest(
                 f"{path} names a format, which auto chooses: leave {suffix} out, it is added"
             )

@@ -1,11 +1,12 @@
 """What a caller asks for: what is wrong with it is found out before Keras is imported."""
 
 import dataclasses
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cct_export.errors import InvalidRequest, UnsupportedScheme
+from cct_export.errors import InvalidRequest, MissingDependency, UnsupportedScheme
 from cct_export.files import check_file, check_writable, expand_user
 from cct_export.names import choose
 from cct_export.specs import (
@@ -170,6 +171,8 @@ def check_export(model: "Source", request: ExportRequest) -> None:
     check_not_read(output, request.data, "read")
     if request.constraints.max_drop is not None and data is None:
         raise InvalidRequest("--max-drop needs an accuracy: give labelled images with --data")
+    if spec.format == "onnx" and importlib.util.find_spec("onnx") is None:
+        raise MissingDependency.of("onnx", "onnx")
     ENGINES[engine_name(spec)].import_engine()
 
 

@@ -1,6 +1,7 @@
 """Latency of several files, interleaved in this process."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from cct_export.data.sampling import timing_images
@@ -18,6 +19,7 @@ def time_files(
     rounds: int = 50,
     burst: int = 20,
     warmup: int = 5,
+    trial: bool = True,
 ) -> list[tuple[int, ...]]:
     """Times exported files on random pixels; see ``time_interleaved``.
 
@@ -28,6 +30,7 @@ def time_files(
         rounds: see ``time_interleaved``, and so the arguments that follow.
         burst: see there.
         warmup: see there.
+        trial: whether each file first runs once in another process, which it may crash.
 
     Raises:
         InvalidArtifact: a file cannot be run.
@@ -35,17 +38,15 @@ def time_files(
     """
     names = engines or [ENGINE_NAMES[format_of(path)] for path in paths]
     files = list(zip(names, paths, strict=True))
-    for name, path in files:
+    for name, path in files if trial else ():
         check_runs(Opening(name, str(path), threads))
-    sessions = [
-        ENGINES[name].open_session(path, threads=threads, trusted=True) for name, path in files
-    ]
-    try:
+    with ExitStack() as stack:
+        sessions = []
+        for name, path in files:
+            session = ENGINES[name].open_session(path, threads=threads, trusted=True)
+            sessions.append(stack.enter_context(closing(session)))
         inputs = [
             prepare(session, timing_images(session.image_shape, session.batch or 1))
             for session in sessions
         ]
         return time_interleaved(sessions, inputs=inputs, rounds=rounds, burst=burst, warmup=warmup)
-    finally:
-        for session in sessions:
-            session.close()

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from cct_export.bounds import exceeds
 from cct_export.errors import (
@@ -30,7 +31,7 @@ from cct_export.text import plural
 
 ROUNDS = 15
 BURST = 20
-FIRST_RUNS = 5
+FIRST_ROUNDS, FIRST_BURST = 3, 5
 # How many times as long as the fastest a file may take in the first runs to be timed further.
 CLOSE = 4.0
 # Errors that rule out one scheme, and not the others.
@@ -59,7 +60,10 @@ def export(workspace: Workspace, requests: Sequence[ExportRequest]) -> Exported:
             files[name] = file
     chosen, rows = _fastest(workspace, requests[0].constraints.max_drop, rows, files)
     if chosen is None:
-        raise CCTExportError(f"no scheme meets the constraints ({_reasons(rows)}): loosen them")
+        constraints = requests[0].constraints
+        given = constraints.min_sqnr_db is not None or constraints.max_drop is not None
+        advice = "meets the constraints ({}): loosen them" if given else "can be used ({})"
+        raise CCTExportError(f"no scheme {advice.format(_reasons(rows))}")
     exported = placing.write(workspace, files[chosen])
     return replace(exported, candidates=tuple(rows.values()))
 
@@ -94,9 +98,11 @@ def _try(workspace: Workspace, request: ExportRequest) -> tuple[TriedScheme, Can
 def _reason(error: CCTExportError, spec: ExportSpec) -> str:
     """Returns why a scheme is not among the candidates, in a few words where they are known."""
     needs = error.needs if isinstance(error, UnsupportedScheme) else ""
+    if not needs:
+        return str(error).rpartition(f" as {spec.format} {spec.scheme}: ")[2]
     # Options of one format are those of its own command.
-    command = f"cct-export {spec.format} " if spec.engine else ""
-    return f"needs {command}{needs}" if needs else str(error)
+    command = f"cct-export {spec.format} " if spec.engine and needs.startswith("--") else ""
+    return f"needs {command}{needs}"
 
 
 def _reasons(rows: Mapping[str, TriedScheme]) -> str:
@@ -143,20 +149,20 @@ def _fastest(
 def _medians_ms(engines: Mapping[Path, str]) -> list[float]:
     """Returns the median latency of each file in its engine, interleaved, one thread.
 
-    Files that take much longer than the fastest in a few runs keep the median of these.
+    Files whose fastest of a few runs is far behind keep the median of these.
     """
     if not engines:
         return []
-    medians = _timed(engines, rounds=1, burst=FIRST_RUNS)
-    limit = CLOSE * min(medians.values())
-    close = {path: engine for path, engine in engines.items() if medians[path] <= limit}
-    medians |= _timed(close, rounds=ROUNDS, burst=BURST)
-    return [medians[path] for path in engines]
+    times = _times(engines, rounds=FIRST_ROUNDS, burst=FIRST_BURST)
+    limit = CLOSE * min(map(min, times.values()))
+    close = {path: engine for path, engine in engines.items() if min(times[path]) <= limit}
+    times |= _times(close, rounds=ROUNDS, burst=BURST, trial=False)
+    return [median(times[path]) / 1e6 for path in engines]
 
 
-def _timed(engines: Mapping[Path, str], rounds: int, burst: int) -> dict[Path, float]:
-    times = time_files(list(engines), engines=list(engines.values()), rounds=rounds, burst=burst)
-    return {path: median(runs) / 1e6 for path, runs in zip(engines, times, strict=True)}
+def _times(engines: Mapping[Path, str], **runs: Any) -> dict[Path, tuple[int, ...]]:
+    times = time_files(list(engines), engines=list(engines.values()), **runs)
+    return dict(zip(engines, times, strict=True))
 
 
 class _AccuracyDrop:

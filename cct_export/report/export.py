@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cct_export.quantize.schemes import BY_FORMAT
 from cct_export.records import (
+    Artifact,
     Diagnosis,
     Exported,
     Imported,
@@ -48,7 +50,7 @@ def show_export(exported: Exported) -> None:
         else "",
     )
     if artifact.contract.quantization is not None:
-        _log_quantization(artifact.scheme, artifact.contract.quantization)
+        _log_quantization(artifact, artifact.contract.quantization)
     _log_engine_operators([exported])
     _show_constraints(exported)
     show_parity(exported.parity)
@@ -125,13 +127,14 @@ def _log_engine_operators(files: Sequence[Exported]) -> None:
         log.info("for ONNX Runtime alone, cct-export onnx --pure-onnx leaves them out: %s", names)
 
 
-def _log_quantization(scheme: str, summary: QuantizationSummary) -> None:
+def _log_quantization(artifact: Artifact, summary: QuantizationSummary) -> None:
     """Logs how many steps compute in integers."""
     modes = {"static": summary.static, "dynamic": summary.dynamic}
     parts = [f"{plural(len(steps), 'step')} {mode}" for mode, steps in modes.items() if steps]
     if summary.kept_float:
         parts.append(f"kept in float: {', '.join(summary.kept_float)}")
-    if scheme == "int8" and summary.dynamic and not (summary.static or summary.kept_float):
+    none_static = summary.dynamic and not (summary.static or summary.kept_float)
+    if artifact.scheme == "int8" and none_static and "int8-dynamic" in BY_FORMAT[artifact.format]:
         parts.append("the same as int8-dynamic")
     log.info("integers: %s", ", ".join(parts) or "weights only")
 
