@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import peer_candidates
@@ -22,12 +23,15 @@ import peer_record
 import record
 from peer_candidates import Candidate
 from peer_record import PeerResults, PeerRow
-from run import _without_folders, slug
+from run import slug, without_folders
 
 from cct_export.errors import CCTExportError
 from cct_export.specs import CALIBRATION_SAMPLES, DEFAULT_MODEL, PARITY_SAMPLES
 from cct_export.text import one_line
 from cct_export.workers import Channel
+
+if TYPE_CHECKING:
+    import numpy as np
 
 log = logging.getLogger("benchmarks")
 WORKER = Path(__file__).with_name("peer_worker.py")
@@ -84,8 +88,8 @@ class Images:
 
     calibration: Path
     test: Path
-    logits: object
-    labels: object
+    logits: "np.ndarray"
+    labels: "np.ndarray"
 
 
 @dataclass
@@ -182,7 +186,7 @@ def measure(
         for row in time_interleaved(running, rounds):
             rows[row.name] = row
         return PeerResults(
-            command=shlex.join(["python", "benchmarks/peers.py", *_without_folders(sys.argv[1:])]),
+            command=shlex.join(["python", "benchmarks/peers.py", *without_folders(sys.argv[1:])]),
             model=Path(model).name,
             data=Path(data).name,
             machine=machine.describe(),

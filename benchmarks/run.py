@@ -119,7 +119,7 @@ def measure(
         roofline = {count: time_files(files, count, rounds) for count in threads}
         architecture = cct_export.inspect_model(cct_export.load(model))
         return Results(
-            command=shlex.join(["python", "benchmarks/run.py", *_without_folders(sys.argv[1:])]),
+            command=shlex.join(["python", "benchmarks/run.py", *without_folders(sys.argv[1:])]),
             model=Path(model).name,
             parameters=architecture.trainable + architecture.fixed,
             data=Path(data).name,
@@ -132,7 +132,7 @@ def measure(
         )
 
 
-def _without_folders(arguments: list[str]) -> list[str]:
+def without_folders(arguments: list[str]) -> list[str]:
     """Returns the arguments without the folders above the files they name."""
     return [argument.rstrip("/").rpartition("/")[2] for argument in arguments]
 

@@ -136,7 +136,10 @@ def _photographs() -> list[Path]:
     if found is None or found.origin is None:
         raise MissingDependency.of("scikit-learn", "data")
     folder = Path(found.origin).parent / "datasets" / "images"
-    return [folder / "china.jpg", folder / "flower.jpg"]
+    paths = [folder / "china.jpg", folder / "flower.jpg"]
+    if not all(path.is_file() for path in paths):
+        raise MissingDependency.of("scikit-learn", "data")
+    return paths
 
 
 def timing_images(shape: ImageShape, count: int) -> Images:

@@ -218,7 +218,7 @@ def _verified(
     content, contract, beside = written
     size, digest = len(content) + len(beside), hashlib.sha256(content).hexdigest()
     artifact = Artifact(request.output, contract, size, digest)
-    logits = running.logits(workspace, request.spec, contract, content, beside)
+    logits = running.logits_of(workspace, request.spec, contract, content, beside)
     report = _verify(workspace, artifact, logits, request.constraints.min_sqnr_db)
     agrees = parity.agreeing(workspace.reference, logits, workspace.loaded.outputs)
     own = onnx.engine_operators(content) if request.spec.format == "onnx" else ()

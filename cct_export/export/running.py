@@ -26,7 +26,7 @@ def write(path: Path, content: bytes, beside: bytes) -> None:
         other.write_bytes(beside)
 
 
-def logits(
+def logits_of(
     workspace: Workspace, spec: ExportSpec, contract: Contract, content: bytes, beside: bytes
 ) -> Logits:
     """Returns the logits of a file for the images of parity.
@@ -64,7 +64,7 @@ def _run(workspace: Workspace, spec: ExportSpec, path: Path) -> Logits:
             workspace.note(_about_micro(opened))
         images = workspace.parity_images.images
         logits = session.run(opened, images, progress=workspace.counted("verifying"))
-    memory.give_back()
+    memory.give_back()  # what the engine took
     return logits
 
 

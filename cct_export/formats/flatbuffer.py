@@ -115,9 +115,8 @@ class FlatGraph:
         if quantization is not None:
             scales = np.asarray(quantization.scale, np.float32).tobytes()
             zero_point = quantization.zero_point
-        digest = hashlib.sha256(
-            content.data
-        ).digest()  # a key of the content would keep a copy of it
+        # A key of the content itself would keep a copy of it.
+        digest = hashlib.sha256(content.data).digest()
         key = (type, stored.shape, digest, scales, zero_point)
         if key not in self._constants:
             buffer = self._buffer(content)

@@ -259,8 +259,8 @@ def test_results_are_written_as_they_are_read_and_shown(tmp_path):
     peer_record.write(results, tmp_path)
     assert peer_record.read(tmp_path) == results
     text = peer_tables.peers(str(tmp_path))
-    assert "| openvino bf16 | 1 | 3.000 | 3.000 | 1.50 | 30.0 | 0.990 | 90.00 |" in text
-    assert "| mnn int8 | 1 | 1.000 | 1.000 | 2.00 |" in text
+    assert "| openvino bf16 | 1 | 3.000 | 1.50 | 3.000 | 30.0 | 0.990 | 90.00 |" in text
+    assert "| mnn int8 | 1 | 1.000 | 2.00 | 1.000 |" in text
     assert "| executorch int8 | – | – | – | – | – | – | failed |" in text
     assert "- executorch int8: no torch" in text
     assert "| **cct-export tflite int8** |" in peer_tables.results_page(results)

@@ -38,6 +38,8 @@ Classifier::Classifier(const std::filesystem::path& model, int threads, const In
   net.opt.use_fp16_packed = false;
   net.opt.use_fp16_storage = false;
   net.opt.use_fp16_arithmetic = false;
+  net.opt.use_bf16_packed = false;
+  net.opt.use_bf16_storage = false;
   const std::filesystem::path weights = std::filesystem::path(model).replace_extension(".bin");
   check(net.load_param(model.c_str()), "read", model.string());
   check(net.load_model(weights.c_str()), "read", weights.string());
