@@ -1,6 +1,5 @@
 """The typed content of the peers' results.json: files of ours and of others in their engines."""
 
-import re
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,10 +107,3 @@ def exists(folder: str | Path) -> bool:
 def read(folder: str | Path) -> PeerResults:
     """Returns the results in a folder, such as ``amd-epyc/peers/cct_7_3x1_32``."""
     return msgspec.json.decode((RESULTS / folder / "results.json").read_bytes(), type=PeerResults)
-
-
-def write(results: PeerResults, folder: Path) -> None:
-    """Writes ``results.json``, with all times of a row on one line."""
-    text = msgspec.json.format(msgspec.json.encode(results), indent=1).decode()
-    text = re.sub(r"\[[\d\s,]+\]", lambda times: "".join(times[0].split()), text)
-    (folder / "results.json").write_text(text + "\n")

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import click
 import peer_candidates
 import peer_environments
-import peer_record
 import record
 from peer_candidates import Candidate
 from peer_record import PeerResults, PeerRow
@@ -140,7 +139,7 @@ def main(
             above = out or record.RESULTS / slug(results.machine.cpu) / "peers"
             folder = above / results.model
             folder.mkdir(parents=True, exist_ok=True)
-            peer_record.write(results, folder)
+            record.write(results, folder)
             (folder / "results.md").write_text(peer_tables.results_page(results))
             click.echo(f"wrote {folder}")
         for page in pages:

@@ -186,8 +186,8 @@ def read(folder: str | Path) -> Results:
     return msgspec.json.decode((RESULTS / folder / "results.json").read_bytes(), type=Results)
 
 
-def write(results: Results, folder: Path) -> None:
-    """Writes ``results.json``, with all times of a file on one line."""
+def write(results: object, folder: Path) -> None:
+    """Writes records as ``results.json``, with all times of a file on one line."""
     text = msgspec.json.format(msgspec.json.encode(results), indent=1).decode()
     text = re.sub(r"\[[\d\s,]+\]", lambda times: "".join(times[0].split()), text)
     (folder / "results.json").write_text(text + "\n")

@@ -256,7 +256,7 @@ def _results():
 
 def test_results_are_written_as_they_are_read_and_shown(tmp_path):
     results = _results()
-    peer_record.write(results, tmp_path)
+    record.write(results, tmp_path)
     assert peer_record.read(tmp_path) == results
     text = peer_tables.peers(str(tmp_path))
     assert "| openvino bf16 | 1 | 3.000 | 1.50 | 3.000 | 30.0 | 0.990 | 90.00 |" in text
