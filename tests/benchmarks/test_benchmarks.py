@@ -105,8 +105,9 @@ def test_a_page_is_refreshed_between_its_markers_alone(small_results, tmp_path):
 
 def test_every_view_renders_the_figures_of_a_complete_run():
     folder = "intel-r-xeon-r-processor/cct_keras_io"
-    for view in tables.VIEWS.keys() - {"figure", "picture", "summary"}:
+    for view in tables.VIEWS.keys() - {"figure", "picture", "summary", "peers", "peers_picture"}:
         assert "0.1" in tables.VIEWS[view](folder), view
+    assert "0.1" in tables.VIEWS["peers"]("intel-r-xeon-r-processor/peers/cct_keras_io")
     with pytest.raises(ValueError, match="no view 'sumary': choose from"):
         tables.rendered(f"<!-- results:sumary {folder} --><!-- /results -->")
     with pytest.raises(ValueError, match="has no file 'tflite'"):

@@ -10,7 +10,8 @@ from plans import random_model
 import cct_export
 from cct_export.model.presets import CIFAR
 from cct_export.quantize.schemes import BY_FORMAT
-from cct_export.specs import ModelSpec, TrainSpec
+from cct_export.records import weights
+from cct_export.specs import SUFFIXES, ModelSpec, TrainSpec
 
 MEAN, STD = CIFAR
 SPEC = ModelSpec(
@@ -38,7 +39,7 @@ def exported(model, tmp_path_factory):
 
     @functools.cache
     def export(format):
-        return EXPORTS[format](model, output=folder / f"m.{format}", parity_samples=16)
+        return EXPORTS[format](model, output=folder / f"m{SUFFIXES[format]}", parity_samples=16)
 
     return export
 
@@ -52,11 +53,17 @@ def test_a_trained_model_passes_parity_in_every_scheme(once, tmp_path, format, s
 
     run = once("paper", train) / "run"
     exported = EXPORTS[format](
-        run, output=tmp_path / f"m.{format}", scheme=scheme, data="digits", parity_samples=360
+        run,
+        output=tmp_path / f"m{SUFFIXES[format]}",
+        scheme=scheme,
+        data="digits",
+        parity_samples=360,
     )
     assert exported.parity.passed, exported.parity.failures
     assert exported.parity.decided > 250
-    assert exported.artifact.path.stat().st_size == exported.artifact.size_bytes
+    path = exported.artifact.path
+    files = filter(None, (path, weights.path_of(path)))
+    assert sum(file.stat().st_size for file in files) == exported.artifact.size_bytes
 
 
 @pytest.mark.parametrize("format", EXPORTS)

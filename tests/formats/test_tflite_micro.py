@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from classifiers import CLASSIFIERS
 from emitted import read_tflite, run_tflite
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
 
@@ -42,6 +42,7 @@ def kinds_of(content):
 
 
 @settings(max_examples=15)
+@example(0.125, 0, 0.06, 0, False)
 @given(
     st.floats(0.004, 0.2),
     st.integers(-128, 127),
@@ -61,7 +62,11 @@ def test_the_table_of_gelu_is_that_of_litert(scale, zero, output_scale, output_z
     gelu = QuantizedPlan(plan, params, {"f": config, "logits": config})
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     micro, litert = (run_tflite(tflite.emit(gelu, spec), images) for spec in (SPEC, LITERT))
-    np.testing.assert_array_equal(micro, litert)
+    # LiteRT computes its table in float32, which may fall on the other side of a half.
+    values = scale * (images.astype(float) - 128 - zero)
+    near_half = np.abs(evaluate(plan, values) / output_scale % 1 - 0.5) < 1e-4
+    np.testing.assert_array_equal(micro[~near_half], litert[~near_half])
+    np.testing.assert_allclose(micro, litert, atol=1.01 * output_scale)
 
 
 @pytest.mark.parametrize("slice_bytes", [2**7, 2**8, 2**12])

@@ -117,7 +117,7 @@ def test_a_run_of_many_large_images_is_split(tmp_path, monkeypatch):
     path = with_sizes_onnx(tmp_path / "m.onnx", image=("n", 8, 8, 3), rows=2, classes=3)
     # The file gives two rows of logits, whatever it gets: only in twos can the images be run.
     opened = _opened(path)
-    monkeypatch.setattr(session, "MAX_VALUES", 2 * 8 * 8 * 3)
+    monkeypatch.setattr(session, "_BATCH_VALUES", 2 * 8 * 8 * 3)
     assert session.run(opened, BLACK.repeat(6, axis=0)).shape == (6, 3)
     opened.close()
 
